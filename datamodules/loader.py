@@ -1,0 +1,103 @@
+"""A loader for data that lies in memory: batches by index, resumable in the middle of an epoch."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class BatchLoader:
+    """Yields ``fetch(indices)`` for one batch of indices after the other.
+
+    Data that fits in memory needs no worker processes: one indexing operation makes a whole batch. The order of an
+    epoch is a function of ``(seed, epoch)`` alone, drawn from a generator of its own, so the position in the data is
+    two integers, and neither the global random state nor the number of batches already read changes what comes next.
+
+    Lightning finds ``state_dict``/``load_state_dict`` and continues a checkpoint in the middle of an epoch with
+    exactly the batches that are left. Lightning also calls :meth:`set_epoch` (through ``sampler``) before each epoch.
+
+    Under distributed training each rank takes every ``world_size``-th batch position of the same shuffled order. In
+    training all ranks get equally many full batches; otherwise no item is repeated, so counts may differ by one.
+
+    Args:
+        fetch: makes a batch of a 1-D int64 tensor of indices.
+        num_items: number of items in the data.
+        batch_size: items a batch, for each rank.
+        shuffle: a new order each epoch, else the natural order.
+        drop_last: leave out the last, smaller batch (its items come in other batches of other epochs).
+        seed: seed of the order.
+
+    Raises:
+        ValueError: if ``drop_last`` leaves no batch at all.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Tensor], Any],
+        num_items: int,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.fetch = fetch
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.epoch = 0
+        self._batches_done = 0
+        self._resume: tuple[int, int] | None = None
+        if len(self) == 0:
+            raise ValueError(
+                f"{num_items} items are too few for a batch of {batch_size} on each of {_world()[1]} processes: "
+                "lower data.batch_size"
+            )
+
+    @property
+    def sampler(self) -> "BatchLoader":
+        """Lightning looks for ``set_epoch`` here."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        rank, world_size = _world()
+        if self.drop_last:
+            return self.num_items // (self.batch_size * world_size)
+        items = len(range(rank, self.num_items, world_size))
+        return -(-items // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: its body first runs at the first batch, that is after Lightning has called `set_epoch`.
+        epoch, resume = self.epoch, self._resume
+        self._resume = None
+        # The position of another epoch says nothing about this one (a checkpoint written at the end of an epoch).
+        self._batches_done = resume[1] if resume is not None and resume[0] == epoch else 0
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            order = torch.randperm(self.num_items, generator=generator)
+        else:
+            order = torch.arange(self.num_items)
+        rank, world_size = _world()
+        order = order[rank::world_size]
+        for batch in range(self._batches_done, len(self)):
+            self._batches_done = batch + 1
+            yield self.fetch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "batches_done": self._batches_done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._resume = (state_dict["epoch"], state_dict["batches_done"])
+
+
+def _world() -> tuple[int, int]:
+    """Rank and number of processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
