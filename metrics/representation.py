@@ -9,6 +9,7 @@ All probes read a *memory* (the training set's features and classes) and score *
 The three measure different things: never compare one probe's figure with another's.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -253,7 +254,8 @@ def mlp_probe_accuracy(
         memory, queries: (N, d), (Q, d), any float dtype; one fp32 copy of the memory is made.
         memory_labels, query_labels: (N,), (Q,) int64, 0 or more.
         epochs: passes over the memory.
-        batch_size: samples per step; a smaller memory is one batch.
+        batch_size: samples per step at most; a memory of fewer than 64 * batch_size samples takes N / 64, but not
+            fewer than the paper's 64.
         lr: highest learning rate of the cycle.
         seed: of the initial weights, the order of the samples and the dropout masks. Same seed and machine: same
             result. The global random state is neither read nor changed.
@@ -273,12 +275,18 @@ def mlp_probe_accuracy(
         inputs, labels = standardise(memory), memory_labels.long().clone()
         classes = _num_classes(memory_labels, query_labels)
         network = _mlp(inputs.shape[1], classes, hidden=200, dropout=0.1, generator=generator)
-        batch_size = min(batch_size, len(inputs))
+        # A small memory would else be over after a handful of steps.
+        batch_size = min(batch_size, max(len(inputs) // 64, 64), len(inputs))
         steps = len(inputs) // batch_size
         optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=inputs.device.type in ("cpu", "cuda"))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, lr, total_steps=epochs * steps, pct_start=0.1, cycle_momentum=False
-        )
+        total, rising = epochs * steps, max(1, epochs * steps // 10)
+
+        def cycle(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            return 0.5 + 0.5 * math.cos(math.pi * (step - rising) / max(1, total - rising))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cycle)
         for _ in range(epochs):
             order = torch.randperm(len(inputs), generator=generator, device=inputs.device)
             for batch in order[: steps * batch_size].split(batch_size):
