@@ -155,10 +155,10 @@ class ImageCache:
             built = build().with_fingerprint()
             try:
                 self._write(built)
-            except PermissionError as error:
+            except OSError as error:
                 raise DataError(
                     f"cannot write the cache folder {self.folder}: {error.strerror}; "
-                    "set XDG_CACHE_HOME to a folder that you can write"
+                    "set XDG_CACHE_HOME to a folder that can be written and has room"
                 ) from error
             arrays = self.load() or built
         return arrays
