@@ -111,9 +111,9 @@ def prepare_wandb(init_args: dict[str, Any], folder: RunFolder, run_id: str | No
         A line for the user if it runs offline because there is no key.
     """
     init_args["save_dir"] = str(folder.path)
-    if not init_args.get("id"):
-        init_args["id"] = run_id or _saved_id(folder)
-    init_args["resume"] = "allow"
+    if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's agent names its runs itself
+        init_args["id"] = init_args.get("id") or run_id or _saved_id(folder)
+        init_args["resume"] = "allow"
     if init_args.get("offline") or os.environ.get("WANDB_MODE"):
         return None
     if has_wandb_key():
