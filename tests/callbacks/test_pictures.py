@@ -20,7 +20,8 @@ from callbacks.nearest_neighbors import FRAME, RIGHT, WRONG
 from callbacks.pictures import RandomSample, log_figure, new_figure, thumbnails, to_uint8
 from datamodules.batches import ImageBatch
 
-# Its first import sets environment variables; inside a test that would pass for a leak.
+# A process's first optimizer and scikit-learn's import set environment variables; in a test they'd pass for leaks.
+torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
 pytest.importorskip("sklearn.manifold")
 
 SIZE = 12
