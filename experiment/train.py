@@ -43,6 +43,7 @@ class TrainCLI(ExperimentCLI):
     """
 
     folder: RunFolder
+    run_config: dict[str, Any]
     checkpoint: Path | None = None
 
     def __init__(self, args: list[str], name: str, stack: ExitStack) -> None:
@@ -52,7 +53,8 @@ class TrainCLI(ExperimentCLI):
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
-        config = self.plain_config()
+        # As given: what is filled in for this run below (the W&B run, say) is no part of what reruns it.
+        config = self.run_config = self.plain_config()
         run_dir = Path(self.config.run_dir) if self.config.run_dir else None
         _refuse_unnamed_folder(run_dir)
         resume = self.config.resume
@@ -114,9 +116,11 @@ def train(argv: list[str]) -> None:
 
 def _fit_and_test(cli: TrainCLI, started: float) -> None:
     trainer, model, data, folder = cli.trainer, cli.model, cli.datamodule, cli.folder
-    config = cli.plain_config()
+    config = cli.run_config
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            # Lightning passes on a setting that W&B no longer has, and W&B warns of it.
+            logger._wandb_init.pop("anonymous", None)
             logger.log_hyperparams(config)
     say(f"run folder: {folder.path}")
     trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
@@ -148,7 +152,7 @@ def _finish_wandb(trainer: pl.Trainer) -> None:
     if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
