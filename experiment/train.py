@@ -18,7 +18,7 @@ import yaml
 from pytorch_lightning.loggers import WandbLogger
 
 from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint
-from .cli import DEFAULT_CONFIG, ExperimentCLI, process_rank
+from .cli import DEFAULT_CONFIG, ExperimentCLI, flags_and_values, process_rank
 from .console import print_metrics, progress_callbacks, quiet, say
 from .errors import UserError
 from .loggers import FolderLogger, prepare_wandb
@@ -160,8 +160,8 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
 
     The name is that of the first configuration file; a resumed run keeps its folder whatever the name.
     """
-    files = [value for flag, value in _options(argv) if flag in ("-c", "--config")]
-    resume = next((value for flag, value in _options(argv) if flag == "--resume"), None)
+    files = [value for flag, value in flags_and_values(argv) if flag in ("-c", "--config")]
+    resume = next((value for flag, value in flags_and_values(argv) if flag == "--resume"), None)
     if resume in (None, "auto"):
         if not files and not {"-h", "--help"} & set(argv) and not any(a.split("=")[0].endswith(".help") for a in argv):
             return ["-c", str(DEFAULT_CONFIG), *argv], DEFAULT_CONFIG.stem
@@ -171,17 +171,6 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
         config_file = write_temporary_config(load_checkpoint(Path(resume))["experiment"]["config"], Path(resume).stem)
     # The run's own configuration has the files' contents already; what is given beside them still overrides.
     return ["-c", str(config_file), *_without_configs(argv)], Path(files[0]).stem if files else config_file.stem
-
-
-def _options(argv: list[str]) -> list[tuple[str, str]]:
-    """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
-    pairs = []
-    for position, argument in enumerate(argv):
-        flag, has_value, value = argument.partition("=")
-        if not has_value:
-            value = argv[position + 1] if position + 1 < len(argv) else ""
-        pairs.append((flag, value))
-    return pairs
 
 
 def _without_configs(argv: list[str]) -> list[str]:
