@@ -97,6 +97,7 @@ class RunCheckpoints(Checkpoint):
         self.best_score: float | None = None
         self._last_write = time.monotonic()
         self._pending_row: dict[str, float] = {}
+        self._resumed: dict[str, Any] = {}
         self._restore: Callable[[], None] | None = None
 
     # -------------------------------------------------------------------------------------------------------- when
@@ -171,11 +172,22 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         if trainer.state.fn != "fit":
             return
-        states = checkpoint["experiment"]["random_states"]
+        self._resumed = checkpoint["experiment"]
+        states = self._resumed["random_states"]
         if len(states) != trainer.world_size:
             # Another number of processes: the data are divided in another way, so there is nothing to reproduce.
             return
         self._restore = lambda: set_random_state(states[trainer.global_rank])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not earlier: a resumption that fails on a wrong option must leave the run as it was.
+        if not trainer.is_global_zero:
+            return
+        self.folder.summary_file.unlink(missing_ok=True)
+        self.folder.write_config(self.config)
+        for logger in trainer.loggers:
+            if isinstance(logger, FolderLogger):
+                logger.resume(self._resumed.get("metrics_rows", 0), self._resumed.get("pending_row", {}))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # As late as possible: building the model and the sanity check draw random numbers too.

@@ -105,8 +105,11 @@ class RunFolder:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def choose_run_folder(run_dir: Path | None, name: str, resume: str | None) -> tuple[RunFolder, Path | None]:

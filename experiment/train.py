@@ -69,11 +69,9 @@ class TrainCLI(ExperimentCLI):
             self.stack.push(self._close)
             if resume is not None and self.checkpoint is None:
                 say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
-            self.folder.summary_file.unlink(missing_ok=True)
-            self.folder.write_config(config)
+            if not self.folder.exists():
+                self.folder.write_config(config)
             hand_down(self.folder, self.checkpoint)
-        logger = FolderLogger(self.folder)
-        logger.resume(state.get("metrics_rows", 0), state.get("pending_row", {}))
         self._prepare_loggers(state.get("wandb_id"))
         model_class = _import(self.config.model.class_path)
         if not hasattr(model_class, "monitor"):
@@ -82,7 +80,7 @@ class TrainCLI(ExperimentCLI):
             self.folder, config, model_class.monitor, model_class.mode, save_every=self.config.save_every
         )
         self.trainer_arguments = {
-            "logger": [logger],
+            "logger": [FolderLogger(self.folder)],
             "callbacks": [*progress_callbacks(), checkpoints],
             "plugins": [AtomicCheckpointIO()],
             "default_root_dir": str(self.folder.path),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,8 +90,6 @@ def test_auto_starts_a_new_run_where_there_is_none_to_resume(unbroken: Path, tmp
 
 
 def test_a_finished_run_can_be_trained_longer(trained_run: Path, tmp_path: Path):
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     script("train", "--resume", run, "--trainer.max_epochs=3", cwd=tmp_path)
@@ -122,3 +121,22 @@ def test_a_running_run_cannot_be_resumed(tmp_path: Path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_resumption_that_fails_leaves_the_run_as_it_was(trained_run: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    result = script("train", "--resume", run, "--data.source=nowhere", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "nowhere" in result.stderr
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_resuming_a_finished_run_only_tests_it_again(trained_run: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    script("train", "--resume", run, cwd=tmp_path)
+    assert (run / "metrics.csv").read_bytes() == (trained_run / "metrics.csv").read_bytes()
+    summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (run, trained_run)]
+    assert summaries[0] == summaries[1]
