@@ -90,13 +90,10 @@ def training_steps(config: str, rounds: int) -> list[dict[str, Any]]:
 
 
 class _Clock(pl.Callback):
-    """Time between the start of the first batch and the end of the last."""
+    """Time from before the first batch is fetched to the end of the last."""
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == 0:
-            self.started = time.perf_counter()
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.seconds = time.perf_counter() - self.started

@@ -61,15 +61,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no such checkpoint: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"corrupt checkpoint, or no checkpoint at all: {path} ({_first_line(error)})") from error
+        raise UserError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "experiment"} <= checkpoint.keys():
         raise UserError(f"foreign checkpoint: {path} was not written by scripts/train.py of this project")
     return checkpoint
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:120]}" if text else type(error).__name__
 
 
 class RunCheckpoints(Checkpoint):
@@ -98,6 +93,7 @@ class RunCheckpoints(Checkpoint):
         self._last_write = time.monotonic()
         self._pending_row: dict[str, float] = {}
         self._resumed: dict[str, Any] = {}
+        self._begun = False
         self._restore: Callable[[], None] | None = None
 
     # -------------------------------------------------------------------------------------------------------- when
@@ -109,18 +105,18 @@ class RunCheckpoints(Checkpoint):
         # The end of an epoch and validations have checkpoints of their own, after them.
         if loop.batch_progress.is_last_batch or self._validates_now(trainer, batch_idx):
             return
-        due = time.monotonic() - self._last_write >= self.save_every
-        if trainer.world_size > 1:
-            due = trainer.strategy.broadcast(due)
-        if not due:
+        # Inside a window of accumulated gradients a checkpoint would lose those it has already.
+        if trainer.fit_loop._should_accumulate() or not self._is_due(trainer, batch_idx):
             return
-        connector = trainer._logger_connector
-        if connector.should_update_logs and not trainer.fit_loop._should_accumulate():
-            # Lightning logs this step only after this hook: the row goes along.
-            self._pending_row = {"step": loop._batches_that_stepped, "epoch": trainer.current_epoch}
-            self._pending_row |= {name: float(value) for name, value in connector.metrics["log"].items()}
-        self._save(trainer, self.folder.last)
-        self._pending_row = {}
+        logs_now = trainer._logger_connector.should_update_logs
+        self._save_last(trainer, step=loop._batches_that_stepped if logs_now else None)
+
+    def _is_due(self, trainer: pl.Trainer, batch_idx: int) -> bool:
+        due = time.monotonic() - self._last_write >= self.save_every
+        if trainer.world_size == 1:
+            return due
+        # The first process decides, but it need not ask all others after every batch.
+        return (self.save_every == 0 or batch_idx % 10 == 0) and trainer.strategy.broadcast(due)
 
     @staticmethod
     def _validates_now(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -133,17 +129,30 @@ class RunCheckpoints(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor not in trainer.callback_metrics:
             return
-        score = float(trainer.callback_metrics[self.monitor])
+        # A metric that was not reduced over the processes differs among them; all must decide alike.
+        score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
         if np.isnan(score) or (self.best_score is not None and self.sign * score >= self.sign * self.best_score):
             return
         self.best_score = score
-        self._save(trainer, self.folder.best)
+        trainer.save_checkpoint(self.folder.best)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Running statistics differ among the processes; the checkpoint has those of the first, so all judge by them.
+        if trainer.world_size > 1:
+            for buffer in pl_module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, self.folder.last)
+        self._save_last(trainer, step=trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
 
-    def _save(self, trainer: pl.Trainer, path: Path) -> None:
-        trainer.save_checkpoint(path)
+    def _save_last(self, trainer: pl.Trainer, step: int | None) -> None:
+        """Writes ``last.ckpt``, with the row of metrics that Lightning logs only after this hook, as of ``step``."""
+        metrics = trainer._logger_connector.metrics["log"] if step is not None else {}
+        if metrics:
+            self._pending_row = {"step": step, "epoch": trainer.current_epoch}
+            self._pending_row |= {name: float(value) for name, value in metrics.items()}
+        trainer.save_checkpoint(self.folder.last)
+        self._pending_row = {}
         self._last_write = time.monotonic()
 
     # -------------------------------------------------------------------------------------------------------- what
@@ -179,21 +188,45 @@ class RunCheckpoints(Checkpoint):
             return
         self._restore = lambda: set_random_state(states[trainer.global_rank])
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Not earlier: a resumption that fails on a wrong option must leave the run as it was.
-        if not trainer.is_global_zero:
-            return
-        self.folder.summary_file.unlink(missing_ok=True)
-        self.folder.write_config(self.config)
-        for logger in trainer.loggers:
-            if isinstance(logger, FolderLogger):
-                logger.resume(self._resumed.get("metrics_rows", 0), self._resumed.get("pending_row", {}))
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _check_optimizers(trainer)
+        self.begin(trainer)
+        if self._resumed:
+            # A checkpoint of an epoch's end: with `max_steps` Lightning would take that epoch for one to be trained.
+            progress = trainer.fit_loop.epoch_progress.current
+            progress.completed = progress.processed
         # As late as possible: building the model and the sanity check draw random numbers too.
         if self._restore is not None:
             self._restore()
             self._restore = None
+
+    def begin(self, trainer: pl.Trainer) -> None:
+        """Brings the run folder to the state of the checkpoint, once; from here on the run is going on.
+
+        Not earlier than training starts: a resumption that fails on a wrong option leaves the run as it was.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        if not self.folder.best.is_file():
+            self.best_score = None  # that of a run elsewhere
+        if trainer.is_global_zero:
+            self.folder.summary_file.unlink(missing_ok=True)
+            self.folder.write_config(self.config)
+            for logger in trainer.loggers:
+                if isinstance(logger, FolderLogger):
+                    logger.resume(self._resumed.get("metrics_rows", 0), self._resumed.get("pending_row", {}))
+
+
+def _check_optimizers(trainer: pl.Trainer) -> None:
+    """Refuses a checkpoint of another optimizer, which would fail in the first step only."""
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            if missing := optimizer.defaults.keys() - group.keys():
+                raise UserError(
+                    f"the checkpoint was written with another optimizer than {type(optimizer).__name__} (it has no "
+                    f"{', '.join(sorted(missing))}): keep model.optimizer, or start a new run"
+                )
 
 
 def _gather(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The command line: configuration files and options to a Trainer, a model and its data."""
 
+import importlib
 import inspect
 import os
 from collections.abc import Sequence
@@ -92,12 +93,23 @@ class ExperimentCLI(LightningCLI):
         if "--trainer.help" in args:
             parser.print_trainer_help()
         check_config_files(args)
+        args = ["--print_config=comments" if argument == "--print_config" else argument for argument in args]
         self.config: Namespace = parser.parse_args(args)
         if self.config.get("model") is None or self.config.get("data") is None:
             missing = "model" if self.config.get("model") is None else "data"
             raise UserError(
                 f"no {missing}: name one in a configuration file (-c configs/X.yaml) or with --{missing}=CLASS"
             )
+
+    def refuse_what_the_data_gives(self) -> None:
+        """Raises UserError where the configuration sets an argument of the model that the data sets."""
+        model_class, data_class = (import_class(self.config[key].class_path) for key in ("model", "data"))
+        for name in getattr(model_class, "data_links", ()):
+            default = inspect.signature(model_class.__init__).parameters[name].default
+            given = self.config.model.init_args.get(name, default)
+            same = tuple(given) == tuple(default) if isinstance(default, tuple) else given == default
+            if not same and name in inspect.signature(data_class.__init__).parameters:
+                raise UserError(f"model.{name} comes from the data: set data.{name}")
 
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain values, as ``config.yaml`` keeps it."""
@@ -110,6 +122,7 @@ class ExperimentCLI(LightningCLI):
             self.parser.add_instantiator(_Instantiator(self, key), _get_module_type(cls), subclasses=True)
 
     def before_instantiate_classes(self) -> None:
+        self.refuse_what_the_data_gives()
         self.choose_precision()
 
     def choose_precision(self) -> None:
@@ -129,8 +142,6 @@ class ExperimentCLI(LightningCLI):
                 given = given if isinstance(given, list) else ([] if given in (None, True, False) else [given])
                 extra[name] = [*given, *own]
         trainer_config = {**self.config_init.trainer, **extra}
-        # The loaders divide the data among the processes themselves.
-        trainer_config["use_distributed_sampler"] = False
         return pl.Trainer(**trainer_config)
 
 
@@ -143,8 +154,14 @@ def check_config_files(args: Sequence[str]) -> None:
     for flag, value in flags_and_values(args):
         if flag not in ("-c", "--config"):
             continue
+        if not value or value.startswith("-"):
+            raise UserError(f"{flag} needs a configuration file")
         try:
-            yaml.safe_load(Path(value).read_text())
+            content = yaml.safe_load(Path(value).read_text())
+            if not isinstance(content, dict):
+                raise UserError(f"{value}: no settings (key: value) in it")
+        except IsADirectoryError:
+            raise UserError(f"{value} is a folder: {flag} needs a configuration file") from None
         except FileNotFoundError:
             near = did_you_mean(Path(value).name, [path.name for path in Path(value).parent.glob("*.yaml")])
             raise UserError(f"no such configuration file: {value}{near}") from None
@@ -174,6 +191,11 @@ class _Instantiator(_InstantiatorFn):
         return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
 
 
+def import_class(class_path: str) -> type:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _modules() -> list[type]:
     """All LightningModule classes that are loaded."""
     found = [pl.LightningModule]
@@ -190,6 +212,14 @@ def has_native_bfloat16(accelerator: str | Any = "auto") -> bool:
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
     return False
+
+
+def num_launched_processes() -> int:
+    """How many processes an outer launcher (torchrun, SLURM) has started; 1 where Lightning starts its own."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 1
 
 
 def process_rank() -> int:

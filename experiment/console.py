@@ -24,6 +24,7 @@ _NOT_FOR_USERS = (
     ".*tensorboardX.*",
     ".*CSVLogger.*",
     ".*Found .* module.* in eval mode.*",
+    ".*callbacks used to create the checkpoint.*",
     "Grad strides do not match bucket view strides.*",
     ".*isinstance.treespec, LeafSpec.*",
 )
@@ -52,7 +53,14 @@ def say(line: str) -> None:
 
 def progress_callbacks() -> list[pl.Callback]:
     """A bar on a terminal, a line for each validation elsewhere (a log file wants no bar)."""
-    return [RichProgressBar(leave=True)] if sys.stdout.isatty() else [ValidationLines()]
+    return [_Bar(leave=True)] if sys.stdout.isatty() else [ValidationLines()]
+
+
+class _Bar(RichProgressBar):
+    """Without the version of the logger, which says nothing here."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
 
 
 class ValidationLines(pl.Callback):
@@ -75,7 +83,8 @@ def print_metrics(metrics: dict[str, float], title: str) -> None:
         *path, column = name.split("/")
         cells.setdefault("/".join(path), {})[column] = value
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    table = Table(title=title, title_justify="left")
+    console.print(title, highlight=False)
+    table = Table()
     if len(cells) > 1 and len(columns) <= 8:
         table.add_column("")
         for column in columns:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -57,7 +58,7 @@ def describe(error: BaseException) -> str:
         return f"no such file or folder: {error.filename}"
     if isinstance(error, PermissionError) and error.filename:
         return f"no permission for {error.filename}"
-    text = _without_union(str(error))
+    text = textwrap.shorten(_without_union(str(error)), 600, placeholder=" ...")
     if _is_expected(error) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,9 +4,11 @@ import json
 import tempfile
 from pathlib import Path
 
+import torch
+
 from .checkpoints import load_checkpoint
-from .cli import ExperimentCLI
-from .console import print_metrics, quiet
+from .cli import ExperimentCLI, flags_and_values
+from .console import print_metrics, quiet, say
 from .errors import UserError
 from .run_folder import RunFolder, write_atomically
 from .train import write_temporary_config
@@ -26,6 +28,10 @@ class EvaluateCLI(ExperimentCLI):
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
         self.config.trainer.callbacks = None
+        if self.config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+            say("no GPU here: testing on the CPU")
+            self.config.trainer.accelerator = "cpu"
+            self.config.trainer.devices = 1
         self.config.trainer.logger = False
         self.trainer_arguments = {
             "enable_checkpointing": False,
@@ -41,8 +47,16 @@ def evaluate(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: evaluate.py {USAGE}\n\n{DESCRIPTION}")
         return
-    target, rest = argv[0], list(argv[1:])
+    rest = list(argv)
     json_file = take_option(rest, "--json")
+    if not rest or rest[0].startswith("-"):
+        raise UserError(f"name a run folder or a checkpoint first: evaluate.py {USAGE}")
+    target = rest.pop(0)
+    for flag, _ in flags_and_values(rest):
+        if flag in ("-c", "--config", "--resume", "--run_dir", "--save_every"):
+            raise UserError(f"evaluate.py takes no {flag}: the configuration is that of the checkpoint")
+    if json_file and not Path(json_file).resolve().parent.is_dir():
+        raise UserError(f"--json: no such folder: {Path(json_file).parent}")
     path = find_checkpoint(target)
     checkpoint = load_checkpoint(path)
     config_file = write_temporary_config(checkpoint["experiment"]["config"], path.stem)

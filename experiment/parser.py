@@ -121,7 +121,17 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
         return _unknown_argument(key, match[2], match[1])
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
         return _unknown_class(key, match[1])
+    if (match := re.search(r"'?class_path'?[:=] ?'([\w.]+)'", message)) and not _importable(match[1]):
+        return _unknown_class(key, match[1].rsplit(".", 1)[-1])
     return f"{key}: {_innermost(message)}"
+
+
+def _importable(class_path: str) -> bool:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except (ImportError, ValueError):
+        return False
 
 
 def _last_problem(message: str) -> str:
@@ -150,6 +160,8 @@ def _unknown_argument(key: str, class_path: str, option: str) -> str:
     module, _, name = class_path.rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters
     known = [parameter for parameter in parameters if parameter not in ("self", "kwargs")]
+    if option in known:
+        return f"{key}: {name}'s '{option}' is set by the module that holds it, not here"
     return f"{key}: {name} has no argument '{option}'{did_you_mean(option, known)} (it has {', '.join(known)})"
 
 

@@ -66,6 +66,10 @@ def _open(target: str) -> tuple[type[pl.LightningModule], Callable[[], pl.Lightn
         if not Path(target).is_file():
             raise UserError(f"no such configuration file: {target}")
         cli = _BuildCLI(["-c", target], DESCRIPTION, USAGE, "predict.py")
+        if getattr(type(cli.model), "needs_training", True):
+            raise UserError(
+                f"{type(cli.model).__name__} has to be trained first: train.py -c {target}, then name the run"
+            )
         return type(cli.model), lambda: cli.model
     path = find_checkpoint(target)
     class_path = load_checkpoint(path).get("hyper_parameters", {}).get("_class_path", "")

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,12 @@ class RunFolder:
         self.unlock()
         return False
 
-    def read_config(self) -> dict[str, Any]:
-        return yaml.safe_load(self.config_file.read_text())
+    def has_config(self, config: dict[str, Any]) -> bool:
+        """Whether this is a run of that configuration; an unreadable file is of none."""
+        try:
+            return yaml.safe_load(self.config_file.read_text()) == config
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return False
 
     def write_config(self, config: dict[str, Any]) -> None:
         header = "# Reruns this run: python scripts/train.py -c <this file>\n"
@@ -123,16 +128,27 @@ def choose_run_folder(run_dir: Path | None, name: str, resume: str | None) -> tu
     Raises:
         UserError: if ``resume`` names neither, or ``run_dir`` holds a run already.
     """
+    if resume is None:
+        return _new(run_dir, name), None
+    folder, checkpoint = _resumed(Path(resume))
+    if folder is None or (run_dir is not None and run_dir.resolve() != folder.path.resolve()):
+        folder = _new(run_dir, name)
+    return folder, checkpoint
+
+
+def folder_of_other_rank(run_dir: Path | None, resume: str | None) -> tuple[RunFolder, Path | None]:
+    """What a process other than the first one takes: the first one's choice, without looking or locking itself.
+
+    Lightning's own processes inherit it; those of another launcher know ``run_dir``, whose checkpoint, if there is one,
+    can't be of this run: training starts only when all processes are there.
+    """
     if handed_down := os.environ.get(_ENVIRONMENT_VARIABLE):
         folder, checkpoint = json.loads(handed_down)
         return RunFolder(Path(folder)), Path(checkpoint) if checkpoint else None
-    if resume is not None:
-        folder, checkpoint = _resumed(Path(resume))
-        if folder is None or (run_dir is not None and run_dir.resolve() != folder.path.resolve()):
-            folder = _new(run_dir, name)
-    else:
-        folder, checkpoint = _new(run_dir, name), None
-    return folder, checkpoint
+    folder = RunFolder(run_dir)
+    if resume not in (None, "auto"):
+        return folder, _resumed(Path(resume))[1]
+    return folder, folder.last if resume == "auto" and folder.last.is_file() else None
 
 
 def hand_down(folder: RunFolder, checkpoint: Path | None) -> None:
@@ -143,10 +159,6 @@ def hand_down(folder: RunFolder, checkpoint: Path | None) -> None:
 
 def forget_handed_down() -> None:
     os.environ.pop(_ENVIRONMENT_VARIABLE, None)
-
-
-def is_handed_down() -> bool:
-    return _ENVIRONMENT_VARIABLE in os.environ
 
 
 def resumed_config(resume: str) -> Path | None:
@@ -169,9 +181,7 @@ def _resumed(path: Path) -> tuple[RunFolder | None, Path | None]:
 
 def _new(run_dir: Path | None, name: str) -> RunFolder:
     if run_dir is None:
-        root, stem = Path("runs") / name, datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        names = [stem, *(f"{stem}_{number}" for number in range(2, 1000))]
-        return RunFolder(next(root / name for name in names if not (root / name).exists()))
+        return new_below(Path("runs") / name)
     folder = RunFolder(run_dir)
     if run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"--run_dir: {run_dir} is a file")
@@ -183,10 +193,30 @@ def _new(run_dir: Path | None, name: str) -> RunFolder:
     return folder
 
 
-def newest_unfinished(run_dir: Path | None, name: str, config: dict[str, Any]) -> RunFolder | None:
-    """The newest unfinished run of this configuration, in ``run_dir`` itself, below it, or in ``runs/<name>``."""
+def new_below(root: Path) -> RunFolder:
+    """A new folder named by the time; made here, so that two that start in the same second get two."""
+    stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    root.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = root / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return RunFolder(path)
+
+
+def newest_unfinished(run_dir: Path | None, name: str, config: dict[str, Any], below: bool = True) -> RunFolder | None:
+    """The newest unfinished run of this configuration: ``run_dir`` itself or below it, or in ``runs/<name>``.
+
+    Args:
+        run_dir: ``--run_dir``.
+        name: name of the first configuration file.
+        config: the configuration.
+        below: look below ``run_dir`` too.
+    """
     root = run_dir if run_dir is not None else Path("runs") / name
-    candidates = [RunFolder(root), *(RunFolder(path) for path in root.glob("*/"))] if root.is_dir() else []
+    candidates = [RunFolder(root), *(RunFolder(path) for path in root.glob("*/") if below)] if root.is_dir() else []
     open_runs = [run for run in candidates if run.exists() and not run.is_finished() and not run.is_locked()]
-    same = [run for run in open_runs if run.read_config() == config]
+    same = [run for run in open_runs if run.has_config(config)]
     return max(same, key=lambda run: run.config_file.stat().st_mtime, default=None)

@@ -1,7 +1,6 @@
 """``scripts/train.py``: fits, tests the best checkpoint, leaves a run folder."""
 
 import atexit
-import os
 import platform
 import shutil
 import sys
@@ -18,16 +17,25 @@ import yaml
 from pytorch_lightning.loggers import WandbLogger
 
 from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint
-from .cli import DEFAULT_CONFIG, ExperimentCLI, flags_and_values, process_rank
+from .cli import (
+    DEFAULT_CONFIG,
+    ExperimentCLI,
+    check_config_files,
+    flags_and_values,
+    import_class,
+    num_launched_processes,
+    process_rank,
+)
 from .console import print_metrics, progress_callbacks, quiet, say
 from .errors import UserError
 from .loggers import FolderLogger, prepare_wandb
 from .run_folder import (
     RunFolder,
     choose_run_folder,
+    folder_of_other_rank,
     forget_handed_down,
     hand_down,
-    is_handed_down,
+    new_below,
     newest_unfinished,
     resumed_config,
 )
@@ -43,6 +51,8 @@ class TrainCLI(ExperimentCLI):
     """
 
     folder: RunFolder
+    is_new: bool
+    checkpoints: RunCheckpoints
     run_config: dict[str, Any]
     checkpoint: Path | None = None
 
@@ -52,44 +62,57 @@ class TrainCLI(ExperimentCLI):
         super().__init__(args)
 
     def before_instantiate_classes(self) -> None:
-        super().before_instantiate_classes()
-        # As given: what is filled in for this run below (the W&B run, say) is no part of what reruns it.
+        # As given: what is chosen for this machine and filled in for this run below is no part of what reruns it.
         config = self.run_config = self.plain_config()
-        run_dir = Path(self.config.run_dir) if self.config.run_dir else None
-        _refuse_unnamed_folder(run_dir)
-        resume = self.config.resume
-        if resume == "auto" and not is_handed_down():
-            found = newest_unfinished(run_dir, self.name, config)
-            resume = str(found.path) if found else None
-            say(f"resuming {resume}" if found else "no unfinished run of this configuration: starting a new one")
-        self.folder, self.checkpoint = choose_run_folder(run_dir, self.name, resume)
-        state = load_checkpoint(self.checkpoint)["experiment"] if self.checkpoint else {}
-        if process_rank() == 0:
-            self.folder.lock()
-            self.stack.push(self._close)
-            if resume is not None and self.checkpoint is None:
-                say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
-            if not self.folder.exists():
-                self.folder.write_config(config)
-            hand_down(self.folder, self.checkpoint)
-        self._prepare_loggers(state.get("wandb_id"))
-        model_class = _import(self.config.model.class_path)
+        super().before_instantiate_classes()
+        model_class = import_class(self.config.model.class_path)
         if not hasattr(model_class, "monitor"):
             raise UserError(f"{model_class.__name__} declares no `monitor` and `mode` for the best checkpoint")
-        checkpoints = RunCheckpoints(
+        self._open_folder()
+        state = load_checkpoint(self.checkpoint)["experiment"] if self.checkpoint else {}
+        self._prepare_loggers(state.get("wandb_id"))
+        self.checkpoints = RunCheckpoints(
             self.folder, config, model_class.monitor, model_class.mode, save_every=self.config.save_every
         )
         self.trainer_arguments = {
             "logger": [FolderLogger(self.folder)],
-            "callbacks": [*progress_callbacks(), checkpoints],
+            "callbacks": [*progress_callbacks(), self.checkpoints],
             "plugins": [AtomicCheckpointIO()],
             "default_root_dir": str(self.folder.path),
             "enable_model_summary": False,
             "enable_progress_bar": sys.stdout.isatty(),
         }
 
+    def _open_folder(self) -> None:
+        run_dir = Path(self.config.run_dir) if self.config.run_dir else None
+        resume = self.config.resume
+        launched = num_launched_processes() > 1
+        if launched and run_dir is None and process_rank() == 0:
+            raise UserError("several processes of one launcher need --run_dir, so that all of them know the run folder")
+        if process_rank() > 0:
+            self.folder, self.checkpoint = folder_of_other_rank(run_dir, resume)
+            return
+        if resume == "auto":
+            found = newest_unfinished(run_dir, self.name, self.run_config, below=not launched)
+            say(f"resuming {found.path}" if found else "no unfinished run of this configuration: starting a new one")
+            if found is not None:
+                resume, run_dir = str(found.path), None
+            elif run_dir is not None and RunFolder(run_dir).exists():
+                resume, run_dir = None, new_below(run_dir).path
+            else:
+                resume = None
+        self.folder, self.checkpoint = choose_run_folder(run_dir, self.name, resume)
+        self.is_new = not self.folder.exists()
+        self.folder.lock()
+        self.stack.push(self._close)
+        if resume is not None and self.checkpoint is None:
+            say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
+        if self.is_new:
+            self.folder.write_config(self.run_config)
+        hand_down(self.folder, self.checkpoint)
+
     def _close(self, error: type[BaseException] | None, *_: Any) -> None:
-        if error is not None:
+        if error is not None and self.is_new:
             self.folder.discard_if_unused()
         self.folder.unlock()
         forget_handed_down()
@@ -124,19 +147,22 @@ def _fit_and_test(cli: TrainCLI, started: float) -> None:
     trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    cli.checkpoints.begin(trainer)  # where there was nothing left to train
     path = next((path for path in (folder.best, folder.last) if path.is_file()), None)
     results = trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if trainer.is_global_zero:
-        folder.write_summary(
-            {
-                "metrics": metrics,
-                "config": config,
-                "versions": versions(),
-                "seconds": round(time.time() - started, 1),
-                "data": describe_data(data),
-            }
-        )
+        summary = {
+            "metrics": metrics,
+            "config": config,
+            "versions": versions(),
+            "seconds": round(time.time() - started, 1),
+            "data": describe_data(data),
+        }
+        folder.write_summary(summary)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update({name: summary[name] for name in ("versions", "seconds", "data")})
         print_metrics(
             metrics, f"{type(model).__name__} on {type(data).__name__}: test of {path.name if path else 'the model'}"
         )
@@ -168,6 +194,9 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
     if config_file is None:
         config_file = write_temporary_config(load_checkpoint(Path(resume))["experiment"]["config"], Path(resume).stem)
     # The run's own configuration has the files' contents already; what is given beside them still overrides.
+    check_config_files(argv)
+    if files:
+        say(f"--resume: the settings are those of the run; {', '.join(files)} is not read again")
     return ["-c", str(config_file), *_without_configs(argv)], Path(files[0]).stem if files else config_file.stem
 
 
@@ -192,12 +221,6 @@ def write_temporary_config(config: dict[str, Any], name: str) -> Path:
     return file
 
 
-def _refuse_unnamed_folder(run_dir: Path | None) -> None:
-    """Processes that another launcher starts can't agree on a folder named by the time."""
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 and run_dir is None and not is_handed_down():
-        raise UserError("several processes of one launcher need --run_dir, so that all of them know the run folder")
-
-
 def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
@@ -211,10 +234,3 @@ def describe_data(data: pl.LightningDataModule) -> dict[str, Any]:
     """What the datamodule says of itself."""
     describe = getattr(data, "describe", None)
     return {"class": type(data).__name__, **(describe() if describe else {})}
-
-
-def _import(class_path: str) -> type:
-    import importlib
-
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)

@@ -50,7 +50,7 @@ class DeepInfoMax(pl.LightningModule):
     ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` and ``test/knn_accuracy``,
     ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, the same below ``test/fc/``,
     ``test/local/``, ``test/untrained/[fc/|local/]`` (the same encoder with fresh weights) and ``test/raw_pixels/``.
-    Values of infoNCE depend on the batch size of one process.
+    Values of infoNCE depend on the batch size of one process. ``val/loss`` is without the term of an adversarial prior.
 
     Source: kexue.fm/archives/6024 (blog) and Hjelm et al., arXiv 1808.06670 (paper). Differences: scores are logits
     (the blog adds 1e-6 to probabilities), masked pairs are left out (the paper's code sets them to -10).
@@ -114,6 +114,7 @@ class DeepInfoMax(pl.LightningModule):
         self.make_optimizer = optimizer
         self.encoder = encoder(image_size)
         self.prior = prior(self.encoder.code_size)
+        self.prior.requires_grad_(prior_weight > 0)
         if self.prior.stochastic and not self.encoder.stochastic:
             raise ValueError(
                 f"{type(self.prior).__name__} needs a stochastic encoder: set model.encoder.stochastic=true"
@@ -216,6 +217,9 @@ class DeepInfoMax(pl.LightningModule):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(batch_idx)
             losses = self.losses(output)
+        if self.prior.adversarial and "prior_loss" in losses:
+            # Against a discriminator that learns, this term says nothing of the encoder's progress.
+            losses["loss"] = losses["loss"] - self.weights["prior"] * losses["prior_loss"]
         self.log_dict(
             {f"val/{name}": value for name, value in losses.items()},
             on_epoch=True,
@@ -258,7 +262,8 @@ class DeepInfoMax(pl.LightningModule):
         for prefix in list(self._qualities):
             # One representation after the other, each freed before the next: the maps of all images are large.
             for name, value in self._qualities.pop(prefix).compute().items():
-                self.log(f"{stage}/{prefix}{name}", value, prog_bar=prefix == "" and name == "knn_accuracy")
+                is_main = prefix == "" and name == "knn_accuracy"
+                self.log(f"{stage}/{prefix}{name}", value, prog_bar=is_main, sync_dist=True)
 
     # -------------------------------------------------------------------------------------------------- prediction
 
@@ -286,6 +291,8 @@ class DeepInfoMax(pl.LightningModule):
         Returns:
             What was done, for the terminal.
         """
+        if batch_size < 1 or num_neighbors < 1:
+            raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
         names, features = self._encode_files(input, layer, batch_size)
         arrays: dict[str, Any] = {"names": np.array(names), "features": features.numpy()}
         report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]

@@ -53,22 +53,25 @@ def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unbroken")
-    script("train", "--run_dir", folder / "run", *EXPERIMENT, cwd=folder)
-    return folder / "run"
-
-
-@pytest.mark.parametrize("resume", ["auto", "run"])
-def test_killed_and_resumed_equals_unbroken(unbroken: Path, tmp_path: Path, resume: str):
-    run = tmp_path / "run"
-    rows = random.SystemRandom().randint(1, 16)
-    print(f"killed after {rows} rows")
-    start_and_kill(EXPERIMENT, run, rows)
+@pytest.mark.parametrize(
+    ("resume", "options"),
+    [
+        ("auto", []),
+        ("run", ["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"]),
+        ("run", ["--trainer.max_steps=14"]),
+    ],
+)
+def test_killed_and_resumed_equals_unbroken(tmp_path: Path, resume: str, options: list[str]):
+    experiment = [*EXPERIMENT, *options]
+    unbroken, run = tmp_path / "unbroken", tmp_path / "run"
+    script("train", "--run_dir", unbroken, *experiment, cwd=tmp_path)
+    all_rows = len((unbroken / "metrics.csv").read_text().splitlines()) - 2
+    rows = random.SystemRandom().randint(1, all_rows - 1)
+    print(f"killed after {rows} of {all_rows} rows")
+    start_and_kill(experiment, run, rows)
     assert not (run / "summary.json").exists()
     if resume == "auto":
-        result = script("train", "--resume", "auto", "--run_dir", run, *EXPERIMENT, cwd=tmp_path)
+        result = script("train", "--resume", "auto", "--run_dir", run, *experiment, cwd=tmp_path)
     else:
         result = script("train", "--resume", run, cwd=tmp_path)
     assert "run folder: " in result.stdout
@@ -83,10 +86,25 @@ def test_killed_and_resumed_equals_unbroken(unbroken: Path, tmp_path: Path, resu
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
 
 
-def test_auto_starts_a_new_run_where_there_is_none_to_resume(unbroken: Path, tmp_path: Path):
+def test_auto_starts_a_new_run_where_there_is_none_to_resume(trained_run: Path, tmp_path: Path):
     result = script("train", "--resume", "auto", "--run_dir", tmp_path / "new", *TINY, cwd=tmp_path)
     assert "starting a new one" in result.stdout
     assert (tmp_path / "new" / "summary.json").is_file()
+
+
+def test_auto_finds_the_run_below_the_named_folder_and_leaves_finished_ones_alone(trained_run: Path, tmp_path: Path):
+    finished, unfinished = tmp_path / "all/finished", tmp_path / "all/unfinished"
+    shutil.copytree(trained_run, finished)
+    shutil.copytree(trained_run, unfinished)
+    (unfinished / "summary.json").unlink()
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    result = script("train", "--resume", "auto", "--run_dir", tmp_path / "all", *TINY, cwd=tmp_path)
+    assert f"resuming {unfinished}" in result.stdout
+    assert (unfinished / "summary.json").is_file()
+    again = script("train", "--resume", "auto", "--run_dir", finished, *TINY, cwd=tmp_path)
+    assert "starting a new one" in again.stdout
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(finished.glob("*/summary.json"))) == 1
 
 
 def test_a_finished_run_can_be_trained_longer(trained_run: Path, tmp_path: Path):
@@ -123,13 +141,25 @@ def test_a_running_run_cannot_be_resumed(tmp_path: Path):
         process.wait()
 
 
-def test_a_resumption_that_fails_leaves_the_run_as_it_was(trained_run: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--data.source=nowhere"], "nowhere"),
+        (["--data.batch_size=5000"], "batch_size"),
+        (["--model.optimizer=SGD", "--trainer.max_epochs=3"], "another optimizer than SGD"),
+        (["--model.encoder.channels=32"], "size mismatch"),
+    ],
+)
+def test_a_resumption_that_fails_leaves_the_run_as_it_was(
+    trained_run: Path, tmp_path: Path, options: list[str], reason: str
+):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    result = script("train", "--resume", run, "--data.source=nowhere", cwd=tmp_path, check=False)
+    result = script("train", "--resume", run, *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "nowhere" in result.stderr
+    assert reason in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

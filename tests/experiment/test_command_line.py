@@ -178,6 +178,10 @@ def code_in_checkpoint(folder: Path) -> str:
         (["--data.batch_size=5000"], ["batch_size"]),
         (["--resume", "nowhere"], ["--resume", "nowhere"]),
         (["--model.encoder=DIMEncoder"], ["GaussianPrior needs a stochastic encoder"]),
+        (["--model.image_size=64"], ["model.image_size comes from the data", "data.image_size"]),
+        (["--model.encoder.image_size=64"], ["'image_size' is set by the module"]),
+        (["-c"], ["-c needs a configuration file"]),
+        (["-c", "."], [". is a folder"]),
         (["--trainer.accelerator=gpu"], ["No supported gpu backend found"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
@@ -201,7 +205,13 @@ def test_mistakes_get_one_line_and_exit_status_2(arguments, parts, call, tmp_pat
         ("modle: {class_path: DeepInfoMax}", ["modle", "did you mean 'model'?"]),
         ("model: {class_path: DeepInfoMax, init_args: {lrr: 1}}", ["'lrr'", "did you mean 'lr'?"]),
         ("trainer: {max_epoch: 1}", ["max_epoch", "did you mean 'trainer.max_epochs'?"]),
-        ("trainer: [1", ["x.yaml"]),
+        ("trainer: [1", ["x.yaml:1: not YAML"]),
+        ("", ["x.yaml: no settings"]),
+        ("[1, 2]", ["x.yaml: no settings"]),
+        (
+            "model: {class_path: lightning_modules.DeepInfoMix}",
+            ["no class 'DeepInfoMix'", "did you mean 'DeepInfoMax'?"],
+        ),
         ("trainer: {max_epochs: many}", ["trainer.max_epochs", "many"]),
     ],
 )
@@ -272,6 +282,11 @@ def test_evaluate_and_predict_name_what_is_missing(call, tmp_path: Path, trained
     assert "no such file or folder: nowhere" in call("predict", trained_run, "--input", "nowhere", "--output", "x")[2]
     assert "input" in call("predict", trained_run)[2]
     assert "no such configuration file" in call("predict", "x.yaml", "--input", ".", "--output", "x")[2]
+    untrained = call("predict", ROOT / "configs/infomax_sample.yaml", "--input", ".", "--output", "x")
+    assert "has to be trained first" in untrained[2]
+    assert "takes no --resume" in call("evaluate", trained_run, "--resume", "auto")[2]
+    assert "--json: no such folder" in call("evaluate", trained_run, "--json", "nowhere/x.json")[2]
+    assert "name a run folder or a checkpoint first" in call("evaluate", "--json", "x.json")[2]
 
 
 # ------------------------------------------------------------------------------------------------------------- help
