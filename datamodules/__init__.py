@@ -1,0 +1,2 @@
+from datamodules.cifar10 import CIFAR10DataModule as CIFAR10DataModule
+from datamodules.errors import DataError as DataError

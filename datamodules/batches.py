@@ -1,7 +1,10 @@
 """The batch types: the contract between the datamodules and the LightningModules."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -15,3 +18,33 @@ class ImageBatch(NamedTuple):
 
     images: Tensor
     labels: Tensor
+
+    @staticmethod
+    def from_files(
+        path: Path, image_size: int, pixel_range: tuple[float, float], batch_size: int
+    ) -> "Iterator[tuple[list[str], ImageBatch]]":
+        """Yields the images below a folder (or one image file) in batches, as the datamodule would prepare them.
+
+        Args:
+            path: folder or file.
+            image_size: side in pixels that images are resized to.
+            pixel_range: values of black and white.
+            batch_size: images a batch.
+
+        Yields:
+            the names, relative to the folder, and the batch; labels are -1.
+
+        Raises:
+            DataError: if there is no image, or one can't be decoded.
+        """
+        # Imported here: what decodes images is of no use to those who only need the type.
+        from .images import decode_images, find_images, scale_pixels
+
+        files = find_images(Path(path))
+        root = Path(path) if Path(path).is_dir() else Path(path).parent
+        for start in range(0, len(files), batch_size):
+            chunk = files[start : start + batch_size]
+            pixels = decode_images([(str(file), file) for file in chunk], len(chunk), image_size)
+            images = scale_pixels(torch.from_numpy(pixels), tuple(pixel_range))
+            names = [file.relative_to(root).as_posix() for file in chunk]
+            yield names, ImageBatch(images, torch.full((len(chunk),), -1))

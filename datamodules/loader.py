@@ -1,6 +1,7 @@
 """A loader for data that lies in memory: batches by index, resumable in the middle of an epoch."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ class BatchLoader:
     two integers, and neither the global random state nor the number of batches already read changes what comes next.
 
     Lightning finds ``state_dict``/``load_state_dict`` and continues a checkpoint in the middle of an epoch with
-    exactly the batches that are left. Lightning also calls :meth:`set_epoch` (through ``sampler``) before each epoch.
+    exactly the batches that are left. Lightning also calls :meth:`set_epoch` before each epoch.
 
     Under distributed training each rank takes every ``world_size``-th batch position of the same shuffled order. In
     training all ranks get equally many full batches; otherwise no item is repeated, so counts may differ by one.
@@ -58,9 +59,12 @@ class BatchLoader:
             )
 
     @property
-    def sampler(self) -> "BatchLoader":
-        """Lightning looks for ``set_epoch`` here."""
-        return self
+    def batch_sampler(self) -> SimpleNamespace:
+        """Lightning looks for ``set_epoch`` in ``batch_sampler.sampler``.
+
+        It looks in ``sampler`` too, but would then take this for torch's ``DataLoader`` and meddle with the order.
+        """
+        return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -90,6 +94,8 @@ class BatchLoader:
             yield self.fetch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
 
     def state_dict(self) -> dict[str, int]:
+        if self._resume is not None:  # loaded, and no batch read since
+            return {"epoch": self._resume[0], "batches_done": self._resume[1]}
         return {"epoch": self.epoch, "batches_done": self._batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

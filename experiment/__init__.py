@@ -1,0 +1,1 @@
+"""What the scripts share: command line, run folder, loggers, resume, summary."""

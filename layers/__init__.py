@@ -1,0 +1,39 @@
+"""torch.nn modules and functions: no Lightning, no files, no logging."""
+
+from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
+from .mutual_information import (
+    JSD,
+    AllPairs,
+    ConcatScore,
+    Derangement,
+    DonskerVaradhan,
+    DotScore,
+    Estimator,
+    InfoNCE,
+    Negatives,
+    Score,
+    Shuffle,
+)
+from .priors import AdversarialPrior, GaussianPrior, Prior
+
+__all__ = [
+    "JSD",
+    "AdversarialPrior",
+    "AllPairs",
+    "BlogEncoder",
+    "ConcatScore",
+    "DIMEncoder",
+    "Derangement",
+    "DonskerVaradhan",
+    "DotScore",
+    "Encoder",
+    "EncoderOutput",
+    "Estimator",
+    "GaussianPrior",
+    "InfoNCE",
+    "Negatives",
+    "Prior",
+    "Score",
+    "Shuffle",
+    "untrained_copy",
+]

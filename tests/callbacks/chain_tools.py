@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -74,6 +75,26 @@ class Recorder(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         self.trajectory.append(weights_of(pl_module))
+
+
+class MemoryLogger(Logger):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+        self.hyperparameters: dict[str, Any] = {}
+
+    name = version = "memory"
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append(dict(metrics))
+
+    def log_hyperparams(self, params: dict[str, Any], *_: Any, **__: Any) -> None:
+        self.hyperparameters.update(params)
+
+    def values(self, name: str) -> list[float]:
+        return [row[name] for row in self.rows if name in row]
 
 
 def weights_of(module: nn.Module) -> Weights:

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GOLDEN, GivenGradients, assert_same, golden_trajectory, random_gradients, run
+from chain_tools import GOLDEN, GivenGradients, MemoryLogger, assert_same, golden_trajectory, random_gradients, run
 
 from callbacks import LayerAdaptation, WeightDecay
 
@@ -39,8 +39,10 @@ def test_decay_comes_before_the_ratio():
 def test_on_sgd_every_tensor_moves_by_its_own_length_times_lr():
     module = GivenGradients(random_gradients(6), SGD)
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    for after in run(module, LayerAdaptation(exclude=[])).trajectory:
+    for step, after in enumerate(run(module, LayerAdaptation(exclude=[])).trajectory):
         for name, value in after.items():
+            if step == 0 and name == "norm.bias":  # starts at 0: the plain step
+                continue
             assert (value - before[name]).norm().item() == pytest.approx(0.1 * before[name].norm().item(), rel=1e-12)
         before = after
 
@@ -75,14 +77,14 @@ def test_norms_of_bfloat16_weights_are_taken_in_float32():
     assert torch.equal(after, torch.full((4, 3), 150.0, dtype=torch.bfloat16))
 
 
-def test_logs_the_trust_ratios(tmp_path):
+def test_logs_the_trust_ratios():
     gradients = random_gradients(1)
     module = GivenGradients(gradients, SGD)
     lengths = {name: parameter.detach().norm().item() for name, parameter in module.named_parameters()}
-    logger = pytest.importorskip("pytorch_lightning.loggers").CSVLogger(tmp_path)
+    logger = MemoryLogger()
     run(module, LayerAdaptation(exclude=[], log=True), logger=logger, log_every_n_steps=1)
-    (row,) = logger.experiment.metrics or [dict()]  # noqa: C408 - the CSV writer keeps unsaved rows
-    ratios = [length / gradients[0][name].norm().item() for name, length in lengths.items()]
+    (row,) = (row for row in logger.rows if "train/trust_ratio_mean" in row)
+    ratios = [length / gradients[0][name].norm().item() if length else 1 for name, length in lengths.items()]
     assert row["train/trust_ratio_mean"] == pytest.approx(sum(ratios) / len(ratios), rel=1e-6)
     assert row["train/trust_ratio_min"] == pytest.approx(min(ratios), rel=1e-6)
     assert row["train/trust_ratio_max"] == pytest.approx(max(ratios), rel=1e-6)

@@ -1,10 +1,12 @@
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from chain_tools import (
     GOLDEN,
     GivenGradients,
+    MemoryLogger,
     assert_same,
     golden_trajectory,
     index_loader,
@@ -49,7 +51,7 @@ def test_plain_numbers():
     assert values == pytest.approx([1, 2, 0.75, 1.75, 2.75, 1.5, 2.5])
 
 
-class SeesWeights(pytest.importorskip("pytorch_lightning").Callback):
+class SeesWeights(pl.Callback):
     def __init__(self):
         self.seen, self.raw = [], []
 
@@ -111,15 +113,14 @@ def test_step_size_1_is_bit_identical():
         assert_same(actual, expected)
 
 
-def test_logs_the_distance_of_slow_and_fast(tmp_path):
-    from pytorch_lightning.loggers import CSVLogger
-
+def test_logs_the_distance_of_slow_and_fast():
     gradients = [{"linear.bias": -torch.ones(4)}] * 4
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.bias": torch.zeros(4)})
-    logger = CSVLogger(tmp_path)
+    logger = MemoryLogger()
     run(module, Lookahead(2, 0.5, log=True), logger=logger, log_every_n_steps=1)
-    distances = [row["train/lookahead_distance"] for row in logger.experiment.metrics]
-    assert distances == pytest.approx([4.0, 4.0])  # two steps of 1 in four components, at steps 2 and 4
+    assert logger.values("train/lookahead_distance") == pytest.approx(
+        [4.0, 4.0]
+    )  # two steps of 1 in four components, at steps 2 and 4
 
 
 @pytest.mark.parametrize(

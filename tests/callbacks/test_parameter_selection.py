@@ -49,7 +49,11 @@ EVERYTHING = {
         (
             None,
             DEFAULT_EXCLUDE,
-            {n for n in EVERYTHING if not n.endswith("bias") and not n.startswith(("encoder.1", "encoder.2", "encoder.3"))},
+            {
+                n
+                for n in EVERYTHING
+                if not n.endswith("bias") and not n.startswith(("encoder.1", "encoder.2", "encoder.3"))
+            },
         ),
     ],
 )
@@ -64,7 +68,10 @@ def test_selects_by_name_and_by_type(include, exclude, expected):
 @pytest.mark.parametrize(
     ("include", "message"),
     [
-        (["encodr.0.weight"], r"include entry 'encodr.0.weight' matches no parameter; the nearest one is 'encoder.0.wei"),
+        (
+            ["encodr.0.weight"],
+            r"include entry 'encodr.0.weight' matches no parameter; the nearest one is 'encoder.0.wei",
+        ),
         (["embeding"], r"'embedding.weight'"),
         (["type:BatchNorm2d"], r"the nearest class is 'type:BatchNorm1d'"),
         (["^embedding$"], r"'embedding.weight'"),

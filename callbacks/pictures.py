@@ -1,0 +1,142 @@
+"""What the callbacks that draw pictures share: drawing without global state, logging, sampling, pixels."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#222222", "#9a9a9a"
+# Ten colours that stay apart for colour-blind readers too, from dark to light in no order.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#9467bd", "#bcbd22")
+
+
+def wants_pictures(trainer: pl.Trainer) -> bool:
+    """Whether this process is to draw: rank zero, with a logger that takes pictures."""
+    return trainer.is_global_zero and any(hasattr(logger, "log_image") for logger in trainer.loggers)
+
+
+def new_figure(width: float, height: float, dpi: int = 150) -> "Figure":
+    """An empty figure of ``width`` x ``height`` inches that pyplot doesn't know: no window, no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render(figure: "Figure") -> "np.ndarray":
+    """The figure as pixels: (height * dpi, width * dpi, 3) uint8."""
+    import numpy as np
+
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def log_figure(trainer: pl.Trainer, name: str, figure: "Figure") -> None:
+    """Hand the figure to every logger that has ``log_image(key, images)``, on rank zero only; then empty the figure.
+
+    No step is passed: Weights & Biases drops a picture whose step lies behind what it has seen.
+
+    Args:
+        trainer: whose ``loggers`` get the picture.
+        name: key of the picture; a logger that writes files uses it as the file's name.
+        figure: made by :func:`new_figure`.
+    """
+    if wants_pictures(trainer):
+        from PIL import Image
+
+        image = Image.fromarray(render(figure))
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(key=name, images=[image])
+    figure.clear()
+
+
+def to_uint8(images: Tensor, pixel_range: Sequence[float]) -> Tensor:
+    """Images (N, C, H, W) float, black and white at ``pixel_range``, as (N, H, W, C) uint8 on the CPU, 0 to 255.
+
+    It undoes the actual preprocessing: with a fixed range, images of another range would appear at half contrast.
+    """
+    low, high = pixel_range
+    pixels = (images.float() - low) / (high - low) * 255
+    return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+def thumbnails(images: Tensor, pixel_range: Sequence[float], longest_side: int = 96) -> Tensor:
+    """Like :func:`to_uint8`, larger images reduced to ``longest_side`` pixels; smaller ones keep every pixel."""
+    height, width = images.shape[-2:]
+    shrink = longest_side / max(height, width)
+    if shrink < 1:
+        size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+        images = F.interpolate(images.float(), size=size, mode="area")
+    return to_uint8(images, pixel_range)
+
+
+def pixel_range_of(pl_module: pl.LightningModule) -> tuple[float, float]:
+    """The values of black and white in the module's images, from its hyperparameter ``pixel_range``.
+
+    Raises:
+        ValueError: if the module has none.
+    """
+    if "pixel_range" not in pl_module.hparams:
+        raise ValueError(
+            f"{type(pl_module).__name__} has no hyperparameter pixel_range, so its images can't be drawn in their true "
+            "contrast: add the argument and call save_hyperparameters()"
+        )
+    low, high = pl_module.hparams["pixel_range"]
+    return float(low), float(high)
+
+
+def class_names_of(trainer: pl.Trainer, labels: Tensor) -> list[str]:
+    """Names for the classes 0 to the largest of ``labels``: the datamodule's ``class_names``, else numbers."""
+    known = list(getattr(trainer.datamodule, "class_names", None) or [])
+    count = int(labels.max()) + 1 if len(labels) else 0
+    return [str(known[number]) if number < len(known) else f"class {number}" for number in range(count)]
+
+
+class RandomSample:
+    """A uniform random sample of rows from a stream of unknown length, each row in several tensors.
+
+    Every row draws a random key from the sample's own generator, and the ``size`` smallest keys stay: the global
+    random state is neither read nor changed, and only the rows that stay are kept, on the CPU.
+
+    Args:
+        size: rows to keep.
+        seed: decides, with the order of the stream, which rows stay.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._keys = torch.empty(0, dtype=torch.float64)
+        self._rows: tuple[Tensor, ...] = ()
+
+    def add(self, *rows: Tensor) -> None:
+        """Offer rows: tensors of equal first dimension (B, ...)."""
+        keys = torch.rand(len(rows[0]), generator=self._generator, dtype=torch.float64)
+        keys = torch.cat([self._keys, keys])
+        stay = keys.argsort()[: self.size]
+        new = stay[stay >= len(self._keys)] - len(self._keys)
+        old = stay[stay < len(self._keys)]
+        chosen = tuple(tensor.detach()[new.to(tensor.device)].cpu() for tensor in rows)
+        if self._rows:
+            chosen = tuple(torch.cat([kept[old], part]) for kept, part in zip(self._rows, chosen, strict=True))
+        self._keys = torch.cat([keys[: len(self._keys)][old], keys[len(self._keys) :][new]])
+        self._rows = chosen
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def rows(self) -> tuple[Tensor, ...]:
+        """The tensors of the rows kept so far, in order of their keys; empty before the first ``add``."""
+        order = self._keys.argsort()
+        return tuple(tensor[order] for tensor in self._rows)

@@ -1,0 +1,220 @@
+"""CIFAR-10, a folder of the user's own images, or a procedural sample: decoded once, batched in memory."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules.batches import ImageBatch
+from datamodules.image_sources import open_source
+from datamodules.images import ImageArrays, ImageCache
+from datamodules.loader import BatchLoader
+from datamodules.shapes import CLASS_NAMES, render_shapes
+
+
+class CIFAR10DataModule(pl.LightningDataModule):
+    """Images with or without labels, for learning features and for judging them.
+
+    Every image is decoded once, resized and kept as uint8 in a memory-mapped cache file below ``$XDG_CACHE_HOME`` (or
+    ``~/.cache``). A batch is one indexing operation; scaling to ``pixel_range`` and augmentation run on the device,
+    for the whole batch at once. The position in the data is part of a checkpoint, so a run resumes mid-epoch.
+
+    Splits: ``val_fraction`` of the training images, drawn by ``seed``, are held out for validation. Where the source
+    has no test split of its own, the same share of all images is set aside for it first.
+
+    Loaders: training yields shuffled full batches. Validation yields two loaders, the held-out images and a *memory*
+    of training images in which nearest neighbours are looked up and probes are trained; so does testing, whose memory
+    is every image that is no test image. Batches arrive in the module as :class:`ImageBatch`.
+
+    Args:
+        source: ``hub`` (CIFAR-10 by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a
+            folder: CIFAR-10 or the like in the hub's layout (parquet), the original ``cifar-10-batches-py``, or your
+            image files, whose sub-folders, if any, are the classes; ``train/`` and ``test/`` in it are the splits.
+        batch_size: images in a training batch, for each process.
+        image_size: height and width in pixels that images are resized to (the middle square of each).
+        pixel_range: the values that black and white are mapped to.
+        val_fraction: share of the training images held out for validation, in (0, 1).
+        memory_size: the most images in the memory of validation.
+        eval_batch_size: images in a batch of validation and test, for each process.
+        augment: mirror and shift training images at random (by up to an eighth of their size).
+        seed: seed of the splits, of the order of training images, and of the sample.
+        sample_train_size: training images (validation included) of ``sample``.
+        sample_test_size: test images of ``sample``.
+
+    Attributes:
+        class_names: the classes, after ``setup``; empty without labels.
+        has_labels: whether the images have classes, after ``setup``; if not, every label is -1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: from ``prepare_data`` or ``setup``: the source cannot be reached or read.
+    """
+
+    def __init__(
+        self,
+        source: str = "hub",
+        batch_size: int = 64,
+        image_size: int = 32,
+        pixel_range: tuple[float, float] = (-0.5, 0.5),
+        val_fraction: float = 0.1,
+        memory_size: int = 10000,
+        eval_batch_size: int = 512,
+        augment: bool = False,
+        seed: int = 0,
+        sample_train_size: int = 5000,
+        sample_test_size: int = 1000,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "batch_size": batch_size,
+            "image_size": image_size,
+            "memory_size": memory_size,
+            "eval_batch_size": eval_batch_size,
+            "sample_train_size": sample_train_size,
+            "sample_test_size": sample_test_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} ({size}) must be at least 1")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction ({val_fraction}) must lie between 0 and 1, without the ends")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        if len(pixel_range) != 2 or not pixel_range[0] < pixel_range[1]:
+            raise ValueError(f"pixel_range ({pixel_range}) must be two numbers, the lower one first")
+        self.source = source
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
+        self.val_fraction = val_fraction
+        self.memory_size = memory_size
+        self.eval_batch_size = eval_batch_size
+        self.augment = augment
+        self.seed = seed
+        self.sample_train_size = sample_train_size
+        self.sample_test_size = sample_test_size
+        self._arrays: ImageArrays | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._data.class_names
+
+    @property
+    def has_labels(self) -> bool:
+        return bool(self.class_names)
+
+    @property
+    def _data(self) -> ImageArrays:
+        if self._arrays is None:
+            raise RuntimeError("the images are not loaded yet: call setup() first")
+        return self._arrays
+
+    def prepare_data(self) -> None:
+        """Fill the cache, in one process."""
+        if self.source != "sample":
+            self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images and split them; the same in every process and at every stage."""
+        if self._arrays is not None:
+            return
+        self._arrays = self._load()
+        self._images = torch.from_numpy(self._arrays.images)
+        self._labels = torch.from_numpy(np.array(self._arrays.labels))
+        self._train, self._val, self._test = self._split(len(self._labels), self._arrays.num_train)
+
+    def _load(self) -> ImageArrays:
+        if self.source == "sample":
+            return self._make_sample()
+        source = open_source(self.source)
+        cache = ImageCache({"source": source.key(), "image_size": self.image_size})
+        return cache.load_or_build(lambda: source.read(self.image_size))
+
+    def _make_sample(self) -> ImageArrays:
+        train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))
+        test = render_shapes(self.sample_test_size, self.image_size, (self.seed, 1))
+        images, labels = (np.concatenate(pair) for pair in zip(train, test, strict=True))
+        return ImageArrays(images, labels, self.sample_train_size, CLASS_NAMES).with_fingerprint()
+
+    def _split(self, num_images: int, num_train: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices (int64) of the training, validation and test images."""
+        order = torch.randperm(num_train, generator=torch.Generator().manual_seed(self.seed))
+        test = torch.arange(num_train, num_images)
+        if not len(test):
+            held_out = _share(self.val_fraction, len(order))
+            test, order = order[:held_out], order[held_out:]
+        held_out = _share(self.val_fraction, len(order))
+        if len(order) - held_out < 1:
+            raise ValueError(f"data.source {self.source}: {num_images} images are too few to train, validate and test")
+        # The rest of a random order is a random choice too: the memory takes the first of it.
+        return order[held_out:], order[:held_out], test
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader(self._train, self.batch_size, training=True)
+
+    def val_dataloader(self) -> list[BatchLoader]:
+        return [self._loader(rows, self.eval_batch_size) for rows in (self._val, self._train[: self.memory_size])]
+
+    def test_dataloader(self) -> list[BatchLoader]:
+        memory = torch.cat([self._train, self._val])
+        return [self._loader(rows, self.eval_batch_size) for rows in (self._test, memory)]
+
+    def _loader(self, rows: Tensor, batch_size: int, training: bool = False) -> BatchLoader:
+        def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
+            index = rows[positions]
+            return self._images[index], self._labels[index]
+
+        return BatchLoader(fetch, len(rows), batch_size, shuffle=training, drop_last=training, seed=self.seed)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> ImageBatch:
+        """(B, S, S, 3) uint8 images and (B,) labels, on the device, to an :class:`ImageBatch`."""
+        images, labels = batch
+        if self.augment and self.trainer is not None and self.trainer.training:
+            images = augment_images(images)
+        return ImageBatch(scale_pixels(images, self.pixel_range), labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What the run was trained on, as plain values."""
+        return {
+            "source": self.source,
+            "train_images": len(self._train),
+            "val_images": len(self._val),
+            "test_images": len(self._test),
+            "class_names": list(self.class_names),
+            "fingerprint": self._data.fingerprint,
+        }
+
+
+def scale_pixels(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in ``pixel_range``; ``channels_last``, as the bytes already lie so."""
+    low, high = pixel_range
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255 / (high - low)).add_(low)
+
+
+def augment_images(images: Tensor) -> Tensor:
+    """Mirror each image with probability 1/2 and shift it by up to an eighth of its size, black coming in.
+
+    The draws come from torch's generator of the images' device, whose state a checkpoint restores.
+
+    Shapes:
+        images: (B, H, W, 3) uint8, and so the result.
+    """
+    count, height, width, _ = images.shape
+    padding = max(1, height // 8)
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    device = images.device
+    shift = torch.randint(0, 2 * padding + 1, (2, count, 1), device=device)
+    flip = torch.rand(count, 1, device=device) < 0.5
+    rows = torch.arange(height, device=device) + shift[0]
+    columns = torch.arange(width, device=device)
+    columns = torch.where(flip, columns.flip(0), columns) + shift[1]
+    image = torch.arange(count, device=device)[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]]
+
+
+def _share(fraction: float, count: int) -> int:
+    """A share of ``count``, at least one."""
+    return max(1, round(fraction * count))

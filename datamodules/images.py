@@ -1,0 +1,204 @@
+"""Images as one array: decoded once, kept as uint8 in a memory-mapped file in the user's cache folder."""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CACHE_VERSION = 1  # to be raised when the same source would be decoded differently
+DECODE_CHUNK = 256  # images for one task of the thread pool
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """All images of a source. The first ``num_train`` belong to its training split, the others to its test split.
+
+    Shapes:
+        images: (N, S, S, 3) uint8.
+        labels: (N,) int64, indices into ``class_names``; -1 where the source has no classes.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    num_train: int
+    class_names: tuple[str, ...]
+    fingerprint: str = ""
+
+    def with_fingerprint(self) -> "ImageArrays":
+        """The same with a digest of what the images and labels are, wherever they came from."""
+        digest = hashlib.sha256(json.dumps([self.num_train, self.class_names]).encode())
+        for array in (self.images, self.labels):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array))
+        return ImageArrays(self.images, self.labels, self.num_train, self.class_names, digest.hexdigest()[:16])
+
+
+# One image to decode: what to call it in a message, and its encoded bytes or the file that holds them.
+EncodedImage = tuple[str, bytes | Path]
+
+
+def decode_images(encoded: Sequence[EncodedImage] | Iterable[EncodedImage], count: int, size: int) -> NDArray[np.uint8]:
+    """Decode ``count`` images to (count, size, size, 3) uint8 on all cores.
+
+    Raises:
+        DataError: an image cannot be read; the message names it.
+    """
+    images = np.empty((count, size, size, 3), np.uint8)
+
+    def decode_chunk(start: int, chunk: list[EncodedImage]) -> None:
+        for index, (name, data) in enumerate(chunk, start):
+            images[index] = decode_image(name, data, size)
+
+    with ThreadPoolExecutor(max_workers=_cores()) as pool:
+        tasks, chunk, start = [], [], 0
+        for item in encoded:
+            chunk.append(item)
+            if len(chunk) == DECODE_CHUNK:
+                tasks.append(pool.submit(decode_chunk, start, chunk))
+                start, chunk = start + len(chunk), []
+        tasks.append(pool.submit(decode_chunk, start, chunk))
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return images
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
+    """One image as (size, size, 3) uint8: upright, RGB on white, the middle square where it is not square.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            return np.asarray(_to_rgb(image, size), np.uint8)
+    except Exception as error:  # Pillow's plugins raise nearly everything on broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"cannot read the image {name}: {reason}; repair or remove it") from error
+
+
+def _to_rgb(image: "Image", size: int) -> "Image":
+    from PIL import Image, ImageOps
+
+    # JPEG can be decoded at a half, a quarter or an eighth of its size: much faster, and still at least twice `size`.
+    image.draft(None, (2 * size, 2 * size))
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return image
+
+
+def resize_images(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Decoded images (N, H, W, 3) uint8 as (N, size, size, 3), by the same rule as :func:`decode_image`."""
+    from PIL import Image, ImageOps
+
+    return np.stack(
+        [np.asarray(ImageOps.fit(Image.fromarray(image), (size, size), Image.Resampling.BICUBIC)) for image in images]
+    )
+
+
+class ImageCache:
+    """Decoded images on disk, in a folder of their own for each ``key``.
+
+    A file is written under another name and then moved into place, the description last, so that a killed or a
+    second process never leaves or sees half a file; processes that write at once write the same bytes. What was
+    truncated or altered since is recognised by its checksum and built again.
+
+    Args:
+        key: plain values that determine the content: the source's files and the image size.
+    """
+
+    def __init__(self, key: dict[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps([CACHE_VERSION, key], sort_keys=True).encode()).hexdigest()[:24]
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.folder = root / "scientific-spaces-lightning" / "images" / digest
+
+    def load_or_build(self, build: Callable[[], ImageArrays]) -> ImageArrays:
+        """The stored arrays, or those of ``build()`` after storing them; the images are memory-mapped.
+
+        Raises:
+            DataError: the cache folder cannot be written.
+        """
+        arrays = self.load()
+        if arrays is None:
+            built = build().with_fingerprint()
+            try:
+                self._write(built)
+            except OSError as error:
+                raise DataError(
+                    f"cannot write the cache folder {self.folder}: {error.strerror}; "
+                    "set XDG_CACHE_HOME to a folder that can be written and has room"
+                ) from error
+            arrays = self.load() or built
+        return arrays
+
+    def load(self) -> ImageArrays | None:
+        """The stored arrays, or None where there are none or they are damaged."""
+        try:
+            about = json.loads((self.folder / "about.json").read_text())
+            arrays = {}
+            for name, checksum in about["checksums"].items():
+                # Copy on write: torch wants writable memory, and the file must not change.
+                arrays[name] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
+                if zlib.crc32(arrays[name]) != checksum:
+                    return None
+            rest = {"num_train": about["num_train"], "fingerprint": about["fingerprint"]}
+            return ImageArrays(class_names=tuple(about["class_names"]), **arrays, **rest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+            return None
+
+    def _write(self, arrays: ImageArrays) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        checksums = {}
+        for name in ("images", "labels"):
+            array = np.ascontiguousarray(getattr(arrays, name))
+            checksums[name] = zlib.crc32(array)
+            self._replace(f"{name}.npy", lambda file, array=array: np.save(file, array))
+        about = {
+            "checksums": checksums,
+            "num_train": arrays.num_train,
+            "class_names": list(arrays.class_names),
+            "fingerprint": arrays.fingerprint,
+        }
+        self._replace("about.json", lambda file: file.write(json.dumps(about).encode()))
+
+    def _replace(self, name: str, write: Callable[[Any], Any]) -> None:
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f"{name}.", delete=False) as file:
+            try:
+                write(file)
+                file.close()
+                os.replace(file.name, self.folder / name)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise

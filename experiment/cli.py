@@ -1,0 +1,172 @@
+"""The command line: configuration files and options to a Trainer, a model and its data."""
+
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningCLI, _get_module_type, _InstantiatorFn
+
+# Classes are known by their short names once their packages are imported.
+import callbacks  # noqa: F401
+import datamodules  # noqa: F401
+import lightning_modules  # noqa: F401
+
+from .console import say
+from .errors import UserError
+from .parser import Parser, plain_config
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "infomax_sample.yaml"
+
+DESCRIPTION = """\
+Trains a model on its data, tests the best checkpoint, and leaves everything in a run folder.
+
+  train.py                                     the default job, configs/infomax_sample.yaml
+  train.py -c configs/X.yaml                   another experiment
+  train.py -c configs/X.yaml -c configs/with/Y.yaml --model.lr=1e-4
+                                               later files and options override earlier ones
+  train.py --resume auto                       go on with the newest unfinished run of this configuration
+  train.py -c configs/X.yaml --print_config=comments
+                                               all settings with their meanings
+"""
+USAGE = "[-c CONFIG]... [--run_dir DIR] [--resume PATH|auto] [--print_config[=comments]] [--KEY=VALUE]..."
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI without subcommand: parses, then builds ``datamodule``, ``model`` and ``trainer``.
+
+    Args:
+        args: the command line, without the name of the program.
+        description: what ``--help`` says first.
+        usage: the line of usage.
+    """
+
+    def __init__(self, args: Sequence[str], description: str = DESCRIPTION, usage: str = USAGE, prog: str = "train.py"):
+        self.trainer_arguments: dict[str, Any] = {}
+        super().__init__(
+            model_class=pl.LightningModule,
+            datamodule_class=pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=1,
+            parser_class=Parser,
+            parser_kwargs={"description": description, "usage": usage, "prog": prog},
+            args=list(args),
+            run=False,
+            auto_configure_optimizers=False,
+        )
+
+    # ----------------------------------------------------------------------------------------------------- parsing
+
+    def init_parser(self, **kwargs: Any) -> Parser:
+        import argparse
+
+        return super().init_parser(formatter_class=_formatter(argparse.RawDescriptionHelpFormatter), **kwargs)
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="Folder of the run (default: runs/<name>/<time>)."
+        )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="Go on with a run folder or a checkpoint, or `auto`: the newest unfinished run of this configuration.",
+        )
+        parser.add_argument(
+            "--save_every",
+            type=float,
+            default=60.0,
+            help="Seconds between two writes of last.ckpt inside an epoch; 0: after each optimizer step.",
+        )
+        for name in sorted({name for module in _modules() for name in getattr(module, "data_links", ())}):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: Parser, args: Any) -> None:
+        self.config: Namespace = parser.parse_args(args)
+        if self.config.get("model") is None or self.config.get("data") is None:
+            missing = "model" if self.config.get("model") is None else "data"
+            raise UserError(
+                f"no {missing}: name one in a configuration file (-c configs/X.yaml) or with --{missing}=CLASS"
+            )
+
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration as plain values, as ``config.yaml`` keeps it."""
+        return plain_config(self.config, self.parser)
+
+    # ---------------------------------------------------------------------------------------------------- building
+
+    def _add_instantiators(self) -> None:
+        for key, cls in (("model", self._model_class), ("data", self._datamodule_class)):
+            self.parser.add_instantiator(_Instantiator(self, key), _get_module_type(cls), subclasses=True)
+
+    def before_instantiate_classes(self) -> None:
+        self.choose_precision()
+
+    def choose_precision(self) -> None:
+        """Where the configuration leaves the precision open: bf16-mixed if the hardware computes in it, else 32 bit."""
+        if self.config.trainer.precision is None:
+            native = has_native_bfloat16(self.config.trainer.accelerator)
+            self.config.trainer.precision = "bf16-mixed" if native else "32-true"
+            reason = "native here" if native else "bfloat16 is not native here"
+            say(f"precision: {self.config.trainer.precision} ({reason})")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        extra = {**self.trainer_arguments, **kwargs}
+        for name in ("callbacks", "logger", "plugins"):
+            own = extra.pop(name, None)
+            if own is not None:
+                given = self.config_init.trainer.get(name)
+                given = given if isinstance(given, list) else ([] if given in (None, True, False) else [given])
+                extra[name] = [*given, *own]
+        trainer_config = {**self.config_init.trainer, **extra}
+        # The loaders divide the data among the processes themselves.
+        trainer_config["use_distributed_sampler"] = False
+        return pl.Trainer(**trainer_config)
+
+
+class _Instantiator(_InstantiatorFn):
+    """Passes on to the hyperparameters only those links to the data that the class takes."""
+
+    def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
+        taken = inspect.signature(class_type.__init__).parameters
+        links = {key: value for key, value in applied_instantiation_links.items() if key.rsplit(".", 1)[-1] in taken}
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+def _modules() -> list[type]:
+    """All LightningModule classes that are loaded."""
+    found = [pl.LightningModule]
+    for cls in found:
+        found += cls.__subclasses__()
+    return found
+
+
+def _formatter(base: type) -> type:
+    """The help formatter of jsonargparse that leaves line breaks of the description alone."""
+    from jsonargparse import DefaultHelpFormatter
+
+    return type("HelpFormatter", (base, DefaultHelpFormatter), {})
+
+
+def has_native_bfloat16(accelerator: str | Any = "auto") -> bool:
+    """Whether the device that ``accelerator`` names computes in bfloat16 itself."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator in ("auto", "cpu"):
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return False
+
+
+def process_rank() -> int:
+    """The rank that the launcher gave this process, before torch.distributed is up."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0

@@ -1,0 +1,89 @@
+"""What the terminal shows: a progress bar or a line an epoch, a table at the end, and nothing else."""
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+# Remarks of Lightning, torch and jsonargparse that a user of this project can do nothing about.
+_NOT_FOR_USERS = (
+    ".*is deprecated.*",
+    ".*will be removed.*",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*exists and is not empty.*",
+    ".*The `srun` command is available.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*You called `self.log.*but have no logger configured.*",
+    ".*tensorboardX.*",
+    ".*CSVLogger.*",
+    ".*Found .* module.* in eval mode.*",
+    ".*isinstance.treespec, LeafSpec.*",
+)
+
+
+def quiet() -> None:
+    """Leaves out adverts and remarks of the libraries; real warnings and errors stay."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=pattern)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = _one_line
+
+
+def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    say(f"warning: {' '.join(str(message).split())}")
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """A line for the user, from the first process only."""
+    print(line, flush=True)
+
+
+def progress_callbacks() -> list[pl.Callback]:
+    """A bar on a terminal, a line for each validation elsewhere (a log file wants no bar)."""
+    return [RichProgressBar(leave=True)] if sys.stdout.isatty() else [ValidationLines()]
+
+
+class ValidationLines(pl.Callback):
+    """Prints the metrics of each validation on one line."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        text = "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
+        say(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {text}")
+
+
+@rank_zero_only
+def print_metrics(metrics: dict[str, float], title: str) -> None:
+    """Prints metrics as a table: ``test/a/b/name`` stands in row ``a/b``, column ``name``."""
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    cells: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        *path, column = name.split("/")
+        cells.setdefault("/".join(path[1:]), {})[column] = value
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    table = Table(title=title, title_justify="left")
+    if len(cells) > 1 and len(columns) <= 8:
+        table.add_column("")
+        for column in columns:
+            table.add_column(column.replace("_", " "), justify="right")
+        for row, values in cells.items():
+            table.add_row(row, *(f"{values[column]:.4f}" if column in values else "" for column in columns))
+    else:
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        for name, value in metrics.items():
+            table.add_row(name, f"{value:.4f}")
+    console.print(table)

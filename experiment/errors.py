@@ -1,0 +1,74 @@
+"""Errors of the user: one line that says what is wrong, where, and what to do."""
+
+import contextlib
+import errno
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+EXIT_STATUS = 2
+
+
+class UserError(Exception):
+    """Something that the user can mend; the message is one line that says how."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"``, or nothing if no known name is near."""
+    known = list(dict.fromkeys(known))
+    folded = {candidate.lower(): candidate for candidate in known}
+    near = get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    return f"; did you mean '{folded[near[0]]}'?" if near else ""
+
+
+def run_main(main: Callable[[list[str]], None], argv: list[str]) -> int:
+    """Runs ``main(argv)`` and returns the exit status: 0, or 2 after one line on standard error.
+
+    ``--debug`` anywhere in ``argv`` shows the traceback too.
+    """
+    debug = "--debug" in argv
+    try:
+        main([argument for argument in argv if argument != "--debug"])
+    except SystemExit as exit_request:  # --help, --print_config
+        return exit_request.code if isinstance(exit_request.code, int) else 0
+    except KeyboardInterrupt:
+        _report("interrupted; go on with --resume")
+        return 130
+    except BrokenPipeError:
+        # The reader of the output has gone (`| head`): no error of ours.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _report(describe(error) + ("" if debug or _is_expected(error) else " (--debug shows where)"))
+        return EXIT_STATUS
+    return 0
+
+
+def describe(error: BaseException) -> str:
+    """One line for any exception."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" writing {error.filename}" if error.filename else ""
+        return f"no space left{where}: what was written before is intact; free some space and go on with --resume"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"no such file or folder: {error.filename}"
+    if isinstance(error, PermissionError) and error.filename:
+        return f"no permission for {error.filename}"
+    text = " ".join(str(error).split())
+    if _is_expected(error) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Whether the message was written for the user: then the class of the error adds nothing."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    return isinstance(error, (UserError, ValueError, OSError, MisconfigurationException))
+
+
+def _report(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,84 @@
+"""``scripts/evaluate.py``: tests a trained model again, on other data if asked."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from .checkpoints import load_checkpoint
+from .cli import ExperimentCLI
+from .console import print_metrics, quiet
+from .errors import UserError
+from .run_folder import RunFolder, write_atomically
+from .train import write_temporary_config
+
+DESCRIPTION = """\
+Tests a trained model again with the configuration stored in its checkpoint. The run folder stays as it is.
+
+  evaluate.py runs/infomax_sample/2026-01-31_12-00-00
+  evaluate.py best.ckpt --data.source=PATH --json metrics.json
+"""
+USAGE = "RUN_OR_CHECKPOINT [--json FILE] [--data.KEY=VALUE]... [--trainer.KEY=VALUE]..."
+
+
+class EvaluateCLI(ExperimentCLI):
+    """Builds the parts without loggers, checkpoints and callbacks."""
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        self.config.trainer.callbacks = None
+        self.config.trainer.logger = False
+        self.trainer_arguments = {
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+            "default_root_dir": tempfile.gettempdir(),
+        }
+
+
+def evaluate(argv: list[str]) -> None:
+    """Tests as the command line says."""
+    quiet()
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: evaluate.py {USAGE}\n\n{DESCRIPTION}")
+        return
+    target, rest = argv[0], list(argv[1:])
+    json_file = take_option(rest, "--json")
+    path = find_checkpoint(target)
+    checkpoint = load_checkpoint(path)
+    config_file = write_temporary_config(checkpoint["experiment"]["config"], path.stem)
+    cli = EvaluateCLI(["-c", str(config_file), *rest], DESCRIPTION, USAGE, "evaluate.py")
+    results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    metrics = {name: value for result in results for name, value in result.items()}
+    if cli.trainer.is_global_zero:
+        if json_file:
+            write_atomically(Path(json_file), json.dumps({"metrics": metrics}, indent=2) + "\n")
+        print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
+
+
+def find_checkpoint(target: str) -> Path:
+    """The checkpoint that a command line names: a file, or the best (else the last) of a run folder."""
+    path = Path(target)
+    if path.is_dir():
+        folder = RunFolder(path)
+        for candidate in (folder.best, folder.last):
+            if candidate.is_file():
+                return candidate
+        raise UserError(f"no checkpoint in {path}: name a run folder (runs/NAME/TIME) or a checkpoint file")
+    if not path.is_file():
+        raise UserError(f"no such run folder or checkpoint: {target}")
+    return path
+
+
+def take_option(arguments: list[str], name: str) -> str | None:
+    """Removes ``name VALUE`` or ``name=VALUE`` from the arguments and gives the value."""
+    for position, argument in enumerate(arguments):
+        flag, has_value, value = argument.partition("=")
+        if flag != name:
+            continue
+        if not has_value:
+            if position + 1 >= len(arguments):
+                raise UserError(f"{name} needs a value")
+            value = arguments.pop(position + 1)
+        arguments.pop(position)
+        return value
+    return None

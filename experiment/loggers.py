@@ -1,0 +1,155 @@
+"""Loggers: metrics.csv and pictures in the run folder always, W&B when asked."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from .run_folder import RunFolder, write_atomically
+
+
+class FolderLogger(Logger):
+    """Appends metrics to ``metrics.csv`` and writes pictures to ``pictures/``.
+
+    One row for each logging call: ``step`` (optimizer steps so far), ``epoch``, and the metrics; a metric that is new
+    adds a column. A row is on disk as soon as it is logged.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self.folder = folder
+        self.columns: list[str] = []
+        self.num_rows = 0
+
+    @property
+    def name(self) -> str:
+        return "folder"
+
+    @property
+    def version(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.folder.path)
+
+    @rank_zero_only
+    def resume(self, num_rows: int, pending_row: dict[str, float]) -> None:
+        """Goes on after the first ``num_rows`` rows of the file; later ones are dropped, ``pending_row`` is added."""
+        rows = _read(self.folder.metrics_file)[:num_rows]
+        self.columns = list(dict.fromkeys(column for row in rows for column in row))
+        self.num_rows = len(rows)
+        self._rewrite(rows)
+        if pending_row:
+            self._append(pending_row)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._append({"step": step if step is not None else 0, **metrics})
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The run folder has the whole configuration already."""
+
+    @rank_zero_only
+    def log_image(self, key: str, images: Sequence[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Writes ``pictures/<key>.png`` (several images: ``<key>_1.png`` ...); an older picture is replaced."""
+        from PIL import Image
+
+        self.folder.pictures.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(images, 1):
+            stem = key.replace("/", "_") + (f"_{number}" if len(images) > 1 else "")
+            picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+            path = self.folder.pictures / f"{stem}.png"
+            picture.save(path.with_suffix(".tmp"), format="png")
+            os.replace(path.with_suffix(".tmp"), path)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        new = [name for name in row if name not in self.columns]
+        if new:
+            rows = _read(self.folder.metrics_file)
+            self.columns += new
+            self._rewrite(rows)
+        with open(self.folder.metrics_file, "a", newline="") as file:
+            csv.DictWriter(file, self.columns, restval="").writerow(row)
+        self.num_rows += 1
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        if not self.columns:
+            self.folder.metrics_file.unlink(missing_ok=True)
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.folder.metrics_file, text.getvalue())
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics file, each without its empty cells."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def prepare_wandb(init_args: dict[str, Any], folder: RunFolder, run_id: str | None) -> str | None:
+    """Completes the arguments of a ``WandbLogger``: its folder, the run to continue, and online or offline.
+
+    Args:
+        init_args: the arguments from the configuration, changed in place.
+        folder: the run folder.
+        run_id: id of the W&B run to continue.
+
+    Returns:
+        A line for the user if it runs offline because there is no key.
+    """
+    init_args["save_dir"] = str(folder.path)
+    if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's agent names its runs itself
+        init_args["id"] = init_args.get("id") or run_id or _saved_id(folder)
+        init_args["resume"] = "allow"
+    if init_args.get("offline") or os.environ.get("WANDB_MODE"):
+        return None
+    if has_wandb_key():
+        return None
+    init_args["offline"] = True
+    return (
+        "W&B: no API key found, so this run is logged offline; later: "
+        f"wandb login && wandb sync {folder.path / 'wandb'}/offline-run-*"
+    )
+
+
+def has_wandb_key() -> bool:
+    """Whether W&B can log in without asking."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import wandb
+
+    return bool(wandb.setup().settings.api_key) or _netrc_key(wandb.setup().settings.base_url)
+
+
+def _netrc_key(base_url: str) -> bool:
+    import netrc
+    from urllib.parse import urlparse
+
+    try:
+        return netrc.netrc().authenticators(urlparse(base_url).hostname) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _saved_id(folder: RunFolder) -> str:
+    """The id of the run folder's W&B run; a new one the first time."""
+    file = folder.path / "wandb" / "run_id"
+    if not file.is_file():
+        import wandb
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, wandb.util.generate_id())
+    return file.read_text().strip()

@@ -1,0 +1,85 @@
+"""``scripts/predict.py``: a trained model on the user's own file."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from .checkpoints import load_checkpoint
+from .cli import ExperimentCLI
+from .console import quiet, say
+from .errors import UserError, did_you_mean
+from .evaluate import find_checkpoint
+from .parser import Parser
+
+DESCRIPTION = """\
+Runs a trained model on a file (or folder) of yours. What a model takes and writes beside --input and --output:
+
+  predict.py RUN_OR_CHECKPOINT --help
+
+For searches that need no training, name a configuration file in place of a run.
+"""
+USAGE = "RUN_OR_CHECKPOINT --input FILE --output FILE [--OPTION=VALUE]..."
+
+
+class _BuildCLI(ExperimentCLI):
+    """Builds the model of a configuration file."""
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        self.config.trainer.callbacks = None
+        self.config.trainer.logger = False
+        self.trainer_arguments = {"enable_checkpointing": False, "enable_progress_bar": False}
+
+
+def predict(argv: list[str]) -> None:
+    """Predicts as the command line says."""
+    quiet()
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] not in ("-h", "--help"):
+            raise UserError(f"name a run folder or a checkpoint first: predict.py {USAGE}")
+        print(f"usage: predict.py {USAGE}\n\n{DESCRIPTION}")
+        return
+    target, rest = argv[0], argv[1:]
+    model_class, load = _open(target)
+    if not hasattr(model_class, "predict_file"):
+        raise UserError(f"{model_class.__name__} has no predictions for files")
+    parser = Parser(prog="predict.py", usage=f"{target} --input FILE --output FILE [--OPTION=VALUE]...")
+    parser.add_method_arguments(model_class, "predict_file", fail_untyped=False)
+    options = parser.parse_args(rest).as_dict()
+    _check_paths(options)
+    model = load()
+    report = model.predict_file(**options)
+    if report:
+        say(report)
+
+
+def _open(target: str) -> tuple[type[pl.LightningModule], Callable[[], pl.LightningModule]]:
+    """The class of the model and a function that builds it, of a configuration file, a run or a checkpoint."""
+    if target.endswith((".yaml", ".yml")):
+        if not Path(target).is_file():
+            raise UserError(f"no such configuration file: {target}")
+        cli = _BuildCLI(["-c", target], DESCRIPTION, USAGE, "predict.py")
+        return type(cli.model), lambda: cli.model
+    path = find_checkpoint(target)
+    class_path = load_checkpoint(path).get("hyper_parameters", {}).get("_class_path", "")
+    module, _, name = class_path.rpartition(".")
+    try:
+        model_class = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(f"{path} holds a model of a class that is not here: {class_path or 'unnamed'}") from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model_class, lambda: model_class.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
+
+
+def _check_paths(options: dict) -> None:
+    source, output = Path(str(options["input"])), Path(str(options["output"]))
+    if not source.exists():
+        near = (
+            did_you_mean(source.name, [path.name for path in source.parent.glob("*")]) if source.parent.is_dir() else ""
+        )
+        raise UserError(f"--input: no such file or folder: {source}{near}")
+    if not output.parent.is_dir():
+        raise UserError(f"--output: no such folder: {output.parent}")

@@ -1,0 +1,182 @@
+"""The run folder: where one run keeps its configuration, metrics, checkpoints, pictures and summary."""
+
+import fcntl
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError
+
+# Set by the first process for those that Lightning starts for the other devices.
+_ENVIRONMENT_VARIABLE = "EXPERIMENT_RUN_FOLDER"
+
+
+class RunFolder:
+    """A folder ``runs/<name>/<time>`` with ``config.yaml``, ``metrics.csv``, ``checkpoints/``, ``pictures/``,
+    ``summary.json`` once the run is finished, and ``wandb/`` when that is on.
+
+    One process at a time may write to it: the lock is the kernel's, so it goes with the process however that ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: Any = None
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def exists(self) -> bool:
+        return self.config_file.is_file()
+
+    def is_finished(self) -> bool:
+        return self.summary_file.is_file()
+
+    def lock(self) -> None:
+        """Takes the folder for this process.
+
+        Raises:
+            UserError: if another process has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115  held open as long as the process lives
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run folder in use by another process: {self.path}; wait for it or name another --run_dir"
+            ) from None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def is_locked(self) -> bool:
+        try:
+            self.lock()
+        except UserError:
+            return True
+        self.unlock()
+        return False
+
+    def read_config(self) -> dict[str, Any]:
+        return yaml.safe_load(self.config_file.read_text())
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        header = "# Reruns this run: python scripts/train.py -c <this file>\n"
+        write_atomically(self.config_file, header + yaml.safe_dump(config, sort_keys=False))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_atomically(self.summary_file, json.dumps(summary, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def choose_run_folder(run_dir: Path | None, name: str, resume: str | None) -> tuple[RunFolder, Path | None]:
+    """The folder of this invocation and the checkpoint to go on from (None: from the start).
+
+    Args:
+        run_dir: ``--run_dir``.
+        name: name of the first configuration file.
+        resume: ``--resume``: a run folder, a checkpoint, or None. (``auto`` is resolved before.)
+
+    Raises:
+        UserError: if ``resume`` names neither, or ``run_dir`` holds a run already.
+    """
+    if handed_down := os.environ.get(_ENVIRONMENT_VARIABLE):
+        folder, checkpoint = json.loads(handed_down)
+        return RunFolder(Path(folder)), Path(checkpoint) if checkpoint else None
+    if resume is not None:
+        folder, checkpoint = _resumed(Path(resume))
+        if folder is None or (run_dir is not None and run_dir.resolve() != folder.path.resolve()):
+            folder = _new(run_dir, name)
+    else:
+        folder, checkpoint = _new(run_dir, name), None
+    return folder, checkpoint
+
+
+def hand_down(folder: RunFolder, checkpoint: Path | None) -> None:
+    """Tells the processes that Lightning starts for the other devices what this one has chosen."""
+    chosen = [str(folder.path), str(checkpoint) if checkpoint else None]
+    os.environ[_ENVIRONMENT_VARIABLE] = json.dumps(chosen)
+
+
+def forget_handed_down() -> None:
+    os.environ.pop(_ENVIRONMENT_VARIABLE, None)
+
+
+def is_handed_down() -> bool:
+    return _ENVIRONMENT_VARIABLE in os.environ
+
+
+def resumed_config(resume: str) -> Path | None:
+    """The configuration of the run that a folder or checkpoint belongs to; None for a checkpoint outside of a run."""
+    folder, _ = _resumed(Path(resume))
+    return folder.config_file if folder is not None else None
+
+
+def _resumed(path: Path) -> tuple[RunFolder | None, Path | None]:
+    if path.is_dir():
+        folder = RunFolder(path)
+        if not folder.exists():
+            raise UserError(f"--resume: {path} is no run folder (it has no config.yaml)")
+        return folder, folder.last if folder.last.is_file() else None
+    if not path.is_file():
+        raise UserError(f"--resume: no such run folder or checkpoint: {path}")
+    folder = RunFolder(path.resolve().parent.parent)
+    return (folder if folder.exists() else None), path
+
+
+def _new(run_dir: Path | None, name: str) -> RunFolder:
+    if run_dir is None:
+        root, stem = Path("runs") / name, datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        names = [stem, *(f"{stem}_{number}" for number in range(2, 1000))]
+        return RunFolder(next(root / name for name in names if not (root / name).exists()))
+    folder = RunFolder(run_dir)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"--run_dir: {run_dir} is a file")
+    if folder.exists():
+        # Two that start at once: the one that is running says more than "holds a run".
+        if folder.is_locked():
+            folder.lock()
+        raise UserError(f"--run_dir: {run_dir} holds a run already; go on with --resume {run_dir} or name another")
+    return folder
+
+
+def newest_unfinished(run_dir: Path | None, name: str, config: dict[str, Any]) -> RunFolder | None:
+    """The newest unfinished run of this configuration, in ``run_dir`` itself, below it, or in ``runs/<name>``."""
+    root = run_dir if run_dir is not None else Path("runs") / name
+    candidates = [RunFolder(root), *(RunFolder(path) for path in root.glob("*/"))] if root.is_dir() else []
+    open_runs = [run for run in candidates if run.exists() and not run.is_finished() and not run.is_locked()]
+    same = [run for run in open_runs if run.read_config() == config]
+    return max(same, key=lambda run: run.config_file.stat().st_mtime, default=None)

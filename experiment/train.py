@@ -1,0 +1,218 @@
+"""``scripts/train.py``: fits, tests the best checkpoint, leaves a run folder."""
+
+import atexit
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torchmetrics
+import yaml
+from pytorch_lightning.loggers import WandbLogger
+
+from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint
+from .cli import DEFAULT_CONFIG, ExperimentCLI, process_rank
+from .console import print_metrics, progress_callbacks, quiet, say
+from .errors import UserError
+from .loggers import FolderLogger, prepare_wandb
+from .run_folder import (
+    RunFolder,
+    choose_run_folder,
+    forget_handed_down,
+    hand_down,
+    is_handed_down,
+    newest_unfinished,
+    resumed_config,
+)
+
+
+class TrainCLI(ExperimentCLI):
+    """Parses, opens the run folder, builds the parts with the run's loggers and checkpoints."""
+
+    folder: RunFolder
+    checkpoint: Path | None = None
+
+    def __init__(self, args: list[str], name: str) -> None:
+        self.name = name
+        super().__init__(args)
+
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        config = self.plain_config()
+        run_dir = Path(self.config.run_dir) if self.config.run_dir else None
+        _refuse_unnamed_folder(run_dir)
+        resume = self.config.resume
+        if resume == "auto" and not is_handed_down():
+            found = newest_unfinished(run_dir, self.name, config)
+            resume = str(found.path) if found else None
+            say(f"resuming {resume}" if found else "no unfinished run of this configuration: starting a new one")
+        self.folder, self.checkpoint = choose_run_folder(run_dir, self.name, resume)
+        state = load_checkpoint(self.checkpoint)["experiment"] if self.checkpoint else {}
+        if process_rank() == 0:
+            self.folder.lock()
+            if resume is not None and self.checkpoint is None:
+                say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
+            self.folder.summary_file.unlink(missing_ok=True)
+            self.folder.write_config(config)
+            hand_down(self.folder, self.checkpoint)
+        logger = FolderLogger(self.folder)
+        logger.resume(state.get("metrics_rows", 0), state.get("pending_row", {}))
+        self._prepare_loggers(state.get("wandb_id"))
+        model_class = _import(self.config.model.class_path)
+        if not hasattr(model_class, "monitor"):
+            raise UserError(f"{model_class.__name__} declares no `monitor` and `mode` for the best checkpoint")
+        checkpoints = RunCheckpoints(
+            self.folder, config, model_class.monitor, model_class.mode, save_every=self.config.save_every
+        )
+        self.trainer_arguments = {
+            "logger": [logger],
+            "callbacks": [*progress_callbacks(), checkpoints],
+            "plugins": [AtomicCheckpointIO()],
+            "default_root_dir": str(self.folder.path),
+            "enable_model_summary": False,
+            "enable_progress_bar": sys.stdout.isatty(),
+        }
+
+    def _prepare_loggers(self, wandb_id: str | None) -> None:
+        loggers = self.config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if getattr(logger, "class_path", "").endswith("WandbLogger"):
+                note = prepare_wandb(logger.init_args, self.folder, wandb_id)
+                if note:
+                    say(note)
+
+
+def train(argv: list[str]) -> None:
+    """Trains as the command line says."""
+    quiet()
+    started = time.time()
+    arguments, name = resolve_arguments(argv)
+    cli = TrainCLI(arguments, name)
+    try:
+        _fit_and_test(cli, started)
+    finally:
+        cli.folder.unlock()
+        forget_handed_down()
+
+
+def _fit_and_test(cli: TrainCLI, started: float) -> None:
+    trainer, model, data, folder = cli.trainer, cli.model, cli.datamodule, cli.folder
+    config = cli.plain_config()
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_hyperparams(config)
+    say(f"run folder: {folder.path}")
+    trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    path = next((path for path in (folder.best, folder.last) if path.is_file()), None)
+    results = trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
+    metrics = {name: value for result in results for name, value in result.items()}
+    if trainer.is_global_zero:
+        folder.write_summary(
+            {
+                "metrics": metrics,
+                "config": config,
+                "versions": versions(),
+                "seconds": round(time.time() - started, 1),
+                "data": describe_data(data),
+            }
+        )
+        print_metrics(
+            metrics, f"{type(model).__name__} on {type(data).__name__}: test of {path.name if path else 'the model'}"
+        )
+        for picture in sorted(folder.pictures.glob("*.png")):
+            say(f"picture: {picture}")
+        say(f"run folder: {folder.path}")
+    _finish_wandb(trainer)
+
+
+def _finish_wandb(trainer: pl.Trainer) -> None:
+    if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        import wandb
+
+        wandb.finish(quiet=True)
+
+
+def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
+    """Puts in the default configuration, or that of the run to resume; also gives the run's name.
+
+    The name is that of the first configuration file; a resumed run keeps its folder whatever the name.
+    """
+    files = [value for flag, value in _options(argv) if flag in ("-c", "--config")]
+    resume = next((value for flag, value in _options(argv) if flag == "--resume"), None)
+    if resume in (None, "auto"):
+        if not files and not {"-h", "--help"} & set(argv) and not any(a.split("=")[0].endswith(".help") for a in argv):
+            return ["-c", str(DEFAULT_CONFIG), *argv], DEFAULT_CONFIG.stem
+        return argv, Path(files[0]).stem if files else DEFAULT_CONFIG.stem
+    config_file = resumed_config(resume)
+    if config_file is None:
+        config_file = write_temporary_config(load_checkpoint(Path(resume))["experiment"]["config"], Path(resume).stem)
+    # The run's own configuration has the files' contents already; what is given beside them still overrides.
+    return ["-c", str(config_file), *_without_configs(argv)], Path(files[0]).stem if files else config_file.stem
+
+
+def _options(argv: list[str]) -> list[tuple[str, str]]:
+    """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
+    pairs = []
+    for position, argument in enumerate(argv):
+        flag, has_value, value = argument.partition("=")
+        if not has_value:
+            value = argv[position + 1] if position + 1 < len(argv) else ""
+        pairs.append((flag, value))
+    return pairs
+
+
+def _without_configs(argv: list[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in argv:
+        if skip:
+            skip = False
+        elif argument in ("-c", "--config"):
+            skip = True
+        elif not argument.startswith(("-c=", "--config=")):
+            kept.append(argument)
+    return kept
+
+
+def write_temporary_config(config: dict[str, Any], name: str) -> Path:
+    """Writes a configuration that comes out of a checkpoint to a temporary file, for the parser to read."""
+    folder = Path(tempfile.mkdtemp(prefix="experiment-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def _refuse_unnamed_folder(run_dir: Path | None) -> None:
+    """Processes that another launcher starts can't agree on a folder named by the time."""
+    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1 and run_dir is None and not is_handed_down():
+        raise UserError("several processes of one launcher need --run_dir, so that all of them know the run folder")
+
+
+def versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pytorch_lightning": pl.__version__,
+        "torchmetrics": torchmetrics.__version__,
+    }
+
+
+def describe_data(data: pl.LightningDataModule) -> dict[str, Any]:
+    """What the datamodule says of itself."""
+    describe = getattr(data, "describe", None)
+    return {"class": type(data).__name__, **(describe() if describe else {})}
+
+
+def _import(class_path: str) -> type:
+    import importlib
+
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

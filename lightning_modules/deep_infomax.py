@@ -1,0 +1,319 @@
+"""Deep InfoMax: features of images without labels, by maximising mutual information."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from datamodules.batches import ImageBatch
+from layers import (
+    JSD,
+    BlogEncoder,
+    ConcatScore,
+    Encoder,
+    EncoderOutput,
+    Estimator,
+    GaussianPrior,
+    Negatives,
+    Prior,
+    Score,
+    Shuffle,
+    untrained_copy,
+)
+from metrics.representation import RepresentationQuality, nearest_neighbors
+
+from .hyperparameters import save_plain_hyperparameters
+
+Representation = Literal["code", "fc", "local"]
+
+
+class DeepInfoMax(pl.LightningModule):
+    """Deep InfoMax: an encoder whose code keeps the mutual information with the image and its local features.
+
+        loss = global_weight * L_global + local_weight * L_local + prior_weight * L_prior
+
+    L_local tells the pairs (code of an image, vectors of its own local feature map) from pairs with the maps of other
+    images; L_global does so with one vector an image; L_prior keeps the distribution of codes simple. How pairs are
+    scored, which pairs are negatives, which bound becomes the loss and which prior holds are slots. The defaults are
+    the blog's form: weights 0.5, 1.5, 0.01, concatenation scores, one shuffled partner, JSD, analytic KL to N(0, I).
+    The paper's form: DIMEncoder, DotScore, AllPairs, InfoNCE (or JSD, DonskerVaradhan), AdversarialPrior.
+
+    Batches: :class:`datamodules.batches.ImageBatch`; labels are used by the probes of the evaluation only. In
+    validation and test the first loader has the images to judge, the second those that the probes learn from.
+
+    Logged, in nats: ``{train,val}/{loss,global_loss,local_loss,prior_loss}`` and the estimates of mutual information
+    ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` and ``test/knn_accuracy``,
+    ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, the same below ``test/fc/``,
+    ``test/local/``, ``test/untrained/[fc/|local/]`` (the same encoder with fresh weights) and ``test/raw_pixels/``.
+    Values of infoNCE depend on the batch size of one process.
+
+    Source: kexue.fm/archives/6024 (blog) and Hjelm et al., arXiv 1808.06670 (paper). Differences: scores are logits
+    (the blog adds 1e-6 to probabilities), masked pairs are left out (the paper's code sets them to -10).
+
+    Args:
+        encoder: the encoder slot, called with the image size.
+        score: the score slot, called with the sizes of code and feature vectors; built once for each objective.
+        negatives: the negative-sampling slot.
+        estimator: the estimator slot.
+        prior: the prior slot, called with the size of the code. AdversarialPrior trains a discriminator with an
+            optimizer of its own (manual optimization: no gradient clipping or accumulation by the Trainer).
+        global_weight: weight of the global objective; 0 leaves it and its networks out.
+        local_weight: weight of the local objective; 0 leaves it and its networks out.
+        prior_weight: weight of the prior; 0 leaves it out.
+        global_pair: what the code is paired with in the global objective: ``code``, itself (the blog's form), or
+            ``map``, the local map behind a network with the encoder's remaining layers (the paper's DIM(G)).
+        global_units: output size of that network.
+        lr: learning rate.
+        optimizer: the optimizer slot, called with the parameters and ``lr``.
+        representations: what the test evaluates: the code, the feature vector before it (``fc``), the flattened last
+            convolutional map (``local``).
+        probes: the classifiers of the test.
+        baselines: also test the untrained encoder and raw pixels, without which the figures mean little.
+        image_size: side of the images in pixels; given by the data.
+        pixel_range: values that black and white have in the images; given by the data.
+
+    Raises:
+        ValueError: if prior and encoder don't fit together, or no weight is positive.
+    """
+
+    monitor = "val/loss"
+    mode = "min"
+    data_links = ("image_size", "pixel_range")
+
+    def __init__(
+        self,
+        encoder: Callable[[int], Encoder] = BlogEncoder,
+        score: Callable[[int, int], Score] = ConcatScore,
+        negatives: Callable[[], Negatives] = Shuffle,
+        estimator: Callable[[], Estimator] = JSD,
+        prior: Callable[[int], Prior] = GaussianPrior,
+        global_weight: float = 0.5,
+        local_weight: float = 1.5,
+        prior_weight: float = 0.01,
+        global_pair: Literal["code", "map"] = "code",
+        global_units: int = 2048,
+        lr: float = 1e-3,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        representations: Sequence[Representation] = ("code", "fc", "local"),
+        probes: Sequence[Literal["knn", "linear_probe", "mlp_probe"]] = ("knn", "linear_probe", "mlp_probe"),
+        baselines: bool = True,
+        image_size: int = 32,
+        pixel_range: tuple[float, float] = (-0.5, 0.5),
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        weights = {"global": global_weight, "local": local_weight, "prior": prior_weight}
+        if min(weights.values()) < 0 or max(weights.values()) == 0:
+            raise ValueError(f"global_weight, local_weight, prior_weight ({weights}) must be >= 0 and one of them > 0")
+        self.weights = weights
+        self.make_optimizer = optimizer
+        self.encoder = encoder(image_size)
+        self.prior = prior(self.encoder.code_size)
+        if self.prior.stochastic and not self.encoder.stochastic:
+            raise ValueError(
+                f"{type(self.prior).__name__} needs a stochastic encoder: set model.encoder.stochastic=true"
+            )
+        if self.encoder.stochastic and not self.prior.stochastic:
+            raise ValueError(
+                f"{type(self.prior).__name__} has no use for log-variances: set model.encoder.stochastic=false"
+            )
+        code_size = self.encoder.code_size
+        self.local_score = score(code_size, self.encoder.local_size) if local_weight > 0 else None
+        self.global_score = self.global_network = None
+        if global_weight > 0:
+            if global_pair == "map":
+                self.global_network = self.encoder.global_network(global_units)
+            self.global_score = score(code_size, global_units if global_pair == "map" else code_size)
+        self.negatives = negatives()
+        self.estimator = estimator()
+        self.automatic_optimization = not (self.prior.adversarial and prior_weight > 0)
+        # Convolutions in bfloat16 and on tensor cores are faster with channels last.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The code of images: (B, 3, H, W) in ``pixel_range`` -> (B, d). No sampling."""
+        return self.encoder(images.contiguous(memory_format=torch.channels_last)).mean
+
+    def configure_optimizers(self) -> Optimizer | list[Optimizer]:
+        lr = self.hparams.lr
+        if self.automatic_optimization:
+            return self.make_optimizer(self.parameters(), lr)
+        discriminator = {id(parameter) for parameter in self.prior.parameters()}
+        cooperative = [parameter for parameter in self.parameters() if id(parameter) not in discriminator]
+        return [self.make_optimizer(cooperative, lr), self.make_optimizer(self.prior.parameters(), lr)]
+
+    # ------------------------------------------------------------------------------------------------------ losses
+
+    def losses(self, output: EncoderOutput) -> dict[str, Tensor]:
+        """All terms for the outputs (B, ...) of the encoder.
+
+        Returns:
+            ``loss``, the weighted sum; ``global_loss``, ``local_loss``, ``prior_loss`` as far as their weights are
+            positive; ``global_mi``, ``local_mi``, the estimates of mutual information, detached. All in nats.
+        """
+        terms: dict[str, Tensor] = {}
+        code = self.prior.sample(output.mean, output.logvar)
+        if self.global_score is not None:
+            partner = code if self.global_network is None else self.global_network(output.local)
+            terms |= self._objective("global", self.global_score, code, partner.unsqueeze(1))
+        if self.local_score is not None:
+            # (B, C, h, w) -> (B, h w, C): a view, since the map is channels_last in memory.
+            locations = output.local.permute(0, 2, 3, 1).flatten(1, 2)
+            terms |= self._objective("local", self.local_score, code, locations)
+        if self.weights["prior"] > 0:
+            terms["prior_loss"] = self.prior(output.mean, output.logvar)
+        loss = sum(weight * terms[f"{name}_loss"] for name, weight in self.weights.items() if weight > 0)
+        return {"loss": loss, **terms}
+
+    def _objective(self, name: str, score: Score, code: Tensor, features: Tensor) -> dict[str, Tensor]:
+        positive, negative, mask = self.negatives(score, score.embed_codes(code), score.embed_features(features))
+        loss = self.estimator(positive, negative, mask)
+        images = negative.shape[1] if mask is None else negative.shape[1] - 1
+        bound = self.estimator.mutual_information(loss.detach(), images * negative.shape[2])
+        return {f"{name}_loss": loss, f"{name}_mi": bound}
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor | None:
+        output = self.encoder(batch.images)
+        losses = self.losses(output)
+        if not self.automatic_optimization:
+            losses["discriminator_loss"] = self._adversarial_step(losses["loss"], output.mean)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, prog_bar=False)
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
+        return losses["loss"] if self.automatic_optimization else None
+
+    def _adversarial_step(self, loss: Tensor, mean: Tensor) -> Tensor:
+        """One step of the encoder against the discriminator, then one of the discriminator on the same codes."""
+        encoder_optimizer, discriminator_optimizer = self.optimizers()
+        # The discriminator collects gradients of the encoder's loss too; they are dropped before its own step.
+        encoder_optimizer.zero_grad()
+        self.manual_backward(loss)
+        encoder_optimizer.step()
+        discriminator_optimizer.zero_grad()
+        discriminator_loss = self.prior.discriminator_loss(mean)
+        self.manual_backward(discriminator_loss)
+        discriminator_optimizer.step()
+        return discriminator_loss.detach()
+
+    # -------------------------------------------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._qualities = {"": RepresentationQuality(probes=["knn"]).to(self.device)}
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        output = self.encoder(batch.images)
+        memory = dataloader_idx == 1
+        self._qualities[""].update(output.mean, batch.labels, memory=memory)
+        if memory or len(batch.images) < 2:
+            return
+        # The same noise and partners in every validation, and nothing drawn from the state that training draws from.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(batch_idx)
+            losses = self.losses(output)
+        self.log_dict(
+            {f"val/{name}": value for name, value in losses.items()},
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch.images),
+            add_dataloader_idx=False,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._log_qualities("val")
+
+    def on_test_epoch_start(self) -> None:
+        names = [name for name in ("code", "fc", "local") if name in self.hparams.representations]
+        prefixes = [("" if name == "code" else f"{name}/") for name in names]
+        if self.hparams.baselines:
+            self._untrained = untrained_copy(self.encoder)
+            prefixes += [f"untrained/{prefix}" for prefix in prefixes] + ["raw_pixels/"]
+        self._qualities = {
+            prefix: RepresentationQuality(probes=list(self.hparams.probes)).to(self.device) for prefix in prefixes
+        }
+
+    def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Returns the codes, for the pictures."""
+        output = self.encoder(batch.images)
+        features = _representations(output)
+        if self.hparams.baselines:
+            untrained = _representations(self._untrained(batch.images))
+            features |= {f"untrained/{prefix}": value for prefix, value in untrained.items()}
+            features["raw_pixels/"] = batch.images.flatten(1).half()
+        for prefix, quality in self._qualities.items():
+            quality.update(features[prefix], batch.labels, memory=dataloader_idx == 1)
+        return {"code": output.mean}
+
+    def on_test_epoch_end(self) -> None:
+        self._log_qualities("test")
+        self._untrained = None
+
+    def _log_qualities(self, stage: str) -> None:
+        for prefix in list(self._qualities):
+            # One representation after the other, each freed before the next: the maps of all images are large.
+            for name, value in self._qualities.pop(prefix).compute().items():
+                self.log(f"{stage}/{prefix}{name}", value, prog_bar=prefix == "" and name == "knn_accuracy")
+
+    # -------------------------------------------------------------------------------------------------- prediction
+
+    @torch.inference_mode()
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        layer: Representation = "code",
+        query: Path | None = None,
+        num_neighbors: int = 10,
+        batch_size: int = 256,
+    ) -> str:
+        """Turns a folder of images into features, and finds the neighbours of query images among them.
+
+        Args:
+            input: a folder of image files, sub-folders included, or one image file.
+            output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32; with
+                ``query`` also ``query_names``, ``neighbor_names`` and ``neighbor_similarities`` (Q, num_neighbors).
+            layer: which features: ``code``, ``fc``, or ``local`` (the flattened last convolutional map).
+            query: an image file or a folder of images, whose nearest neighbours (cosine) among the input are listed.
+            num_neighbors: neighbours for each query image.
+            batch_size: images encoded at once.
+
+        Returns:
+            What was done, for the terminal.
+        """
+        names, features = self._encode_files(input, layer, batch_size)
+        arrays: dict[str, Any] = {"names": np.array(names), "features": features.numpy()}
+        report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]
+        if query is not None:
+            query_names, query_features = self._encode_files(query, layer, batch_size)
+            similarities, indices = nearest_neighbors(features, query_features, min(num_neighbors, len(names)))
+            arrays["query_names"] = np.array(query_names)
+            arrays["neighbor_names"] = arrays["names"][indices.numpy()]
+            arrays["neighbor_similarities"] = similarities.numpy()
+            for name, row, scores in zip(query_names, arrays["neighbor_names"], similarities.tolist(), strict=True):
+                found = ", ".join(f"{neighbor} ({score:.3f})" for neighbor, score in zip(row, scores, strict=True))
+                report.append(f"{name}: {found}")
+        with open(output, "wb") as file:
+            np.savez(file, **arrays)
+        return "\n".join(report)
+
+    def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:
+        self.eval()
+        names, features = [], []
+        batches = ImageBatch.from_files(path, self.hparams.image_size, self.hparams.pixel_range, batch_size)
+        for batch_names, batch in batches:
+            encoded = self.encoder(batch.images.to(self.device))
+            prefix = "" if layer == "code" else f"{layer}/"
+            features.append(_representations(encoded)[prefix].float().cpu())
+            names += batch_names
+        return names, torch.cat(features)
+
+
+def _representations(output: EncoderOutput) -> dict[str, Tensor]:
+    """The probed features (B, ...) by the prefix of their metrics."""
+    return {"": output.mean, "fc/": output.fc, "local/": output.conv.flatten(1).half()}

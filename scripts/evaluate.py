@@ -1,0 +1,12 @@
+"""Tests a trained model again: python scripts/evaluate.py RUN_OR_CHECKPOINT [--data.key=value]... [--json FILE]"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiment.errors import run_main
+from experiment.evaluate import evaluate
+
+if __name__ == "__main__":
+    sys.exit(run_main(evaluate, sys.argv[1:]))

@@ -1,0 +1,141 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from datamodules import loader as loader_module
+from datamodules.loader import BatchLoader
+
+
+def make_loader(num_items=23, batch_size=4, **options):
+    options = {"shuffle": True, "drop_last": True, **options}
+    return BatchLoader(lambda index: index, num_items, batch_size, **options)
+
+
+def read(loader, epoch=0):
+    loader.set_epoch(epoch)
+    return [batch.tolist() for batch in loader]
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = read(make_loader())
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert read(make_loader()) == first
+    assert read(make_loader(), epoch=1) != first
+    assert read(make_loader(seed=1)) != first
+
+
+def test_every_item_comes_once():
+    items = [item for batch in read(make_loader(drop_last=False)) for item in batch]
+    assert sorted(items) == list(range(23))
+    assert len(read(make_loader())) == len(make_loader()) == 5
+    assert read(make_loader(shuffle=False, drop_last=False))[-1] == [20, 21, 22]
+
+
+def test_too_few_items_are_an_error():
+    with pytest.raises(ValueError, match="3 items are too few for a batch of 4"):
+        make_loader(num_items=3)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_ranks_share_the_items(monkeypatch, drop_last):
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr(loader_module, "_world", lambda rank=rank: (rank, 2))
+        loader = make_loader(drop_last=drop_last)
+        batches = read(loader, epoch=3)
+        assert len(batches) == len(loader)
+        seen.append([item for batch in batches for item in batch])
+    assert not set(seen[0]) & set(seen[1])
+    if drop_last:
+        assert len(seen[0]) == len(seen[1]) == 8
+    else:
+        assert sorted(seen[0] + seen[1]) == list(range(23))
+
+
+@pytest.mark.parametrize("done", [0, 1, 4])
+def test_state_continues_the_epoch(done):
+    whole = read(make_loader(), epoch=2)
+    loader = make_loader()
+    loader.set_epoch(2)
+    batches = iter(loader)
+    for _ in range(done):
+        next(batches)
+    state = loader.state_dict()
+    resumed = make_loader()
+    resumed.load_state_dict(state)
+    if done:
+        assert resumed.state_dict() == state  # a checkpoint written before the first batch must not lose the position
+    assert read(resumed, epoch=2) == whole[done:]
+    assert read(resumed, epoch=3) == read(make_loader(), epoch=3)
+
+
+class Recorder(pl.LightningModule):
+    """Remembers the batches of every epoch; raises before a given step."""
+
+    def __init__(self, crash_at=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.crash_at = crash_at
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == self.crash_at:
+            raise KeyboardInterrupt
+        self.seen.append((self.current_epoch, batch_idx, batch.tolist()))
+        return self.weight * batch.float().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", batch.float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, crash_at=None, ckpt_path=None, save=None, **options):
+    module = Recorder(crash_at)
+    checkpoint = ModelCheckpoint(folder, save_top_k=-1, filename="{step}", **(save or {"every_n_train_steps": 1}))
+    trainer = pl.Trainer(
+        **{
+            "max_epochs": 3,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "callbacks": [checkpoint],
+            **options,
+        }
+    )
+    validation = make_loader(shuffle=False, drop_last=False)
+    try:
+        trainer.fit(module, make_loader(), validation, ckpt_path=ckpt_path, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):
+        assert crash_at is not None
+    return module.seen
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("step", [1, 4, 5, 8, 13])
+@pytest.mark.parametrize("options", [{}, {"limit_train_batches": 4}, {"val_check_interval": 2}], ids=str)
+def test_trainer_resumes_with_the_batches_that_are_left(tmp_path, step, options):
+    if step > 3 * options.get("limit_train_batches", 5) - 1:
+        pytest.skip("nothing is left after this step")
+    whole = fit(tmp_path / "whole", **options)
+    before = fit(tmp_path / "cut", crash_at=step, **options)
+    after = fit(tmp_path / "rest", ckpt_path=tmp_path / "cut" / f"step={step}.ckpt", **options)
+    assert before + after == whole
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("at_train_end", [True, False])
+@pytest.mark.parametrize("options", [{}, {"limit_train_batches": 4}], ids=str)
+def test_trainer_resumes_after_an_epoch(tmp_path, at_train_end, options):
+    save = {"every_n_epochs": 1, "save_on_train_epoch_end": at_train_end}
+    whole = fit(tmp_path / "whole", save=save, **options)
+    epoch = options.get("limit_train_batches", 5)
+    after = fit(tmp_path / "rest", ckpt_path=tmp_path / "whole" / f"step={2 * epoch}.ckpt", save=save, **options)
+    assert after == whole[2 * epoch :]
