@@ -61,17 +61,16 @@ class GivenGradients(pl.LightningModule):
 
 
 class Recorder(pl.Callback):
-    """Weights after each batch, and the learning rates in the groups after each optimizer step (torch's hook)."""
+    """Weights after each batch, and the learning rates in the groups when the optimizer is about to step."""
 
     def __init__(self) -> None:
         self.trajectory: list[Weights] = []
         self.learning_rates: list[list[float]] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for optimizer in trainer.optimizers:
-            optimizer.register_step_pre_hook(
-                lambda optimizer, *_: self.learning_rates.append([float(g["lr"]) for g in optimizer.param_groups])
-            )
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        self.learning_rates.append([float(group["lr"]) for group in optimizer.param_groups])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         self.trajectory.append(weights_of(pl_module))

@@ -118,7 +118,8 @@ def test_logs_the_distance_of_slow_and_fast():
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.bias": torch.zeros(4)})
     logger = MemoryLogger()
     run(module, Lookahead(2, 0.5, log=True), logger=logger, log_every_n_steps=1)
-    assert logger.values("train/lookahead_distance") == pytest.approx(
+    # Lightning writes the last value once more at the epoch's end.
+    assert logger.values("train/lookahead_distance")[:2] == pytest.approx(
         [4.0, 4.0]
     )  # two steps of 1 in four components, at steps 2 and 4
 
