@@ -4,7 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from pytorch_lightning.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -41,6 +46,7 @@ class ChainSession:
         self._handles: list[RemovableHandle] = []
         self._attached = False
         self._loaded: dict[str, Any] | None = None
+        self._resumed = False
         self._logged_steps = -1
 
     def description(self) -> list[str]:
@@ -148,9 +154,18 @@ class ChainSession:
             ]
         self._attached = True
         self._restore_gradients(saved.get("gradients", {}))
-        self._loaded = None
+        self._resumed, self._loaded = self._loaded is not None, None
 
     # While training.
+
+    def before_batch(self) -> None:
+        # Lightning calls no `on_train_epoch_start` where it goes on inside an epoch, and its scheduled accumulation
+        # would then continue with windows of one batch.
+        if self._resumed:
+            self._resumed = False
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(self.trainer)
 
     def after_backward(self) -> None:
         self._pending = {chain.index for chain in self.chains}
