@@ -1,12 +1,14 @@
 """A picture of logged metrics over the optimizer steps."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
 from callbacks.pictures import FAINT, INK, PALETTE, log_figure, new_figure, wants_pictures
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class MetricCurves(pl.Callback):
@@ -57,7 +59,7 @@ class MetricCurves(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A validation outside of training has no place on the axis of steps.
-        if trainer.sanity_checking or not trainer.training:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._collect(trainer, validation=True)
         self._draw(trainer)
@@ -95,19 +97,23 @@ class MetricCurves(pl.Callback):
                 marker = "o" if len(values) <= 30 else None
                 axes.plot(steps, values, color=colour, linewidth=1.8, marker=marker, markersize=4, label=metric)
         axes.set_xlabel("optimizer steps", color=INK)
-        axes.set_ylabel(self.ylabel or (drawn[0] if len(drawn) == 1 else ""), color=INK)
+        if self.ylabel is None and len(drawn) == 1:
+            axes.set_ylabel(drawn[0], color=INK)
+        else:
+            axes.set_ylabel(self.ylabel or "", color=INK)
+            axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
-        axes.legend(frameon=False)
         log_figure(trainer, self.name, figure)
 
 
-def _running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Mean of the last ``window`` values at each place (fewer at the start), not-a-numbers left out."""
-    means = []
-    for end in range(1, len(values) + 1):
-        part = [value for value in values[max(0, end - window) : end] if math.isfinite(value)]
-        means.append(sum(part) / len(part) if part else math.nan)
-    return means
+def _running_mean(values: Sequence[float], window: int) -> "np.ndarray":
+    """Mean of the ``window`` values about each place (fewer at the ends), values that are not finite left out."""
+    import numpy as np
+
+    points = np.asarray(values)
+    finite = np.isfinite(points)
+    sums, counts = (np.convolve(part, np.ones(window), "same") for part in (np.where(finite, points, 0), finite))
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -131,7 +132,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
             return self._make_sample()
         source = open_source(self.source)
         cache = ImageCache({"source": source.key(), "image_size": self.image_size})
-        return cache.load_or_build(lambda: source.read(self.image_size))
+
+        def build() -> ImageArrays:
+            rank_zero_info(f"Decoding the images of {self.source}, once; they are kept in {cache.folder}")
+            return source.read(self.image_size)
+
+        return cache.load_or_build(build)
 
     def _make_sample(self) -> ImageArrays:
         train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))
@@ -165,7 +171,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def _loader(self, rows: Tensor, batch_size: int, training: bool = False) -> BatchLoader:
         def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
             index = rows[positions]
-            return self._images[index], self._labels[index]
+            return self._images.index_select(0, index), self._labels.index_select(0, index)
 
         return BatchLoader(fetch, len(rows), batch_size, shuffle=training, drop_last=training, seed=self.seed)
 
@@ -202,17 +208,19 @@ def augment_images(images: Tensor) -> Tensor:
     Shapes:
         images: (B, H, W, 3) uint8, and so the result.
     """
-    count, height, width, _ = images.shape
-    padding = max(1, height // 8)
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    count, height, width, channels = images.shape
     device = images.device
-    shift = torch.randint(0, 2 * padding + 1, (2, count, 1), device=device)
-    flip = torch.rand(count, 1, device=device) < 0.5
-    rows = torch.arange(height, device=device) + shift[0]
-    columns = torch.arange(width, device=device)
-    columns = torch.where(flip, columns.flip(0), columns) + shift[1]
-    image = torch.arange(count, device=device)[:, None, None]
-    return padded[image, rows[:, :, None], columns[:, None, :]]
+    padding = max(1, height // 8)
+    both = F.pad(torch.cat([images, images.flip(2)]), (0, 0, padding, padding, padding, padding))
+    image = torch.arange(count, device=device) + count * torch.randint(0, 2, (count,), device=device)
+    top, left = torch.randint(0, 2 * padding + 1, (2, count), device=device)
+    # Every row of a crop is a run of bytes. Seen as all runs of that length, the memory is a matrix whose rows overlap,
+    # and the crops are a selection of its rows: one copy, many times faster than indexing pixel by pixel.
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
+    row = (image * padded_height + top)[:, None] + torch.arange(height, device=device)
+    start = row * padded_width + left[:, None]
+    runs = both.as_strided((both.numel() // channels - width + 1, width * channels), (channels, 1))
+    return runs.index_select(0, start.flatten()).view(images.shape)
 
 
 def _share(fraction: float, count: int) -> int:

@@ -67,12 +67,12 @@ class ValidationLines(pl.Callback):
 
 @rank_zero_only
 def print_metrics(metrics: dict[str, float], title: str) -> None:
-    """Prints metrics as a table: ``test/a/b/name`` stands in row ``a/b``, column ``name``."""
+    """Prints metrics as a table: ``test/a/b/name`` stands in row ``test/a/b``, column ``name``."""
     console = Console(width=None if sys.stdout.isatty() else 110)
     cells: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         *path, column = name.split("/")
-        cells.setdefault("/".join(path[1:]), {})[column] = value
+        cells.setdefault("/".join(path), {})[column] = value
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     table = Table(title=title, title_justify="left")
     if len(cells) > 1 and len(columns) <= 8:

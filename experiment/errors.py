@@ -57,10 +57,18 @@ def describe(error: BaseException) -> str:
         return f"no such file or folder: {error.filename}"
     if isinstance(error, PermissionError) and error.filename:
         return f"no permission for {error.filename}"
-    text = " ".join(str(error).split())
+    text = _without_union(str(error))
     if _is_expected(error) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _without_union(message: str) -> str:
+    """The message on one line; of the attempts at a union of types that jsonargparse lists, the one that matters."""
+    if "Union subtypes" in message:
+        attempts = [line.strip()[2:] for line in message.splitlines() if line.strip().startswith("- ")]
+        message = next((attempt for attempt in attempts if "NoneType" not in attempt), message)
+    return " ".join(message.split())
 
 
 def _is_expected(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class FolderLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._append({"step": step if step is not None else 0, **metrics})
+        self._append({"step": step or 0, "epoch": metrics.get("epoch", ""), **metrics})
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -148,8 +149,6 @@ def _saved_id(folder: RunFolder) -> str:
     """The id of the run folder's W&B run; a new one the first time."""
     file = folder.path / "wandb" / "run_id"
     if not file.is_file():
-        import wandb
-
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, wandb.util.generate_id())
+        write_atomically(file, secrets.token_hex(4))
     return file.read_text().strip()

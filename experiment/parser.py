@@ -7,6 +7,7 @@ import re
 import typing
 from typing import Any, NoReturn
 
+import jsonargparse._typehints as typehints
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
@@ -55,6 +56,21 @@ class Parser(LightningArgumentParser):
 
     def format_usage(self) -> str:
         return f"usage: {self.prog} {self.usage}\n"
+
+
+def _drop_arguments_of_other_class(parser_or_action: Any, previous: Any, value: Any) -> None:
+    """A class that replaces another starts from its own defaults.
+
+    jsonargparse keeps those arguments of the old class that have the same name in the new one, even where they were
+    only defaults: ``encoder: DIMEncoder`` would get the code size of the default ``BlogEncoder``.
+    """
+    if previous and "init_args" in previous and previous["class_path"] != value["class_path"]:
+        arguments = previous["init_args"]
+        for key in list(arguments.keys() if isinstance(arguments, dict) else vars(arguments)):
+            del arguments[key]
+
+
+typehints.discard_init_args_on_class_path_change = _drop_arguments_of_other_class
 
 
 def explain(message: str, parser: LightningArgumentParser) -> str:

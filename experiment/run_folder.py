@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,12 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def discard_if_unused(self) -> None:
+        """Removes a folder in which nothing happened yet: a run that failed before its first step."""
+        entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+        if "config.yaml" in entries and entries <= {"config.yaml", ".lock", "wandb"}:
+            shutil.rmtree(self.path)
 
     def is_locked(self) -> bool:
         try:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,20 @@ from .run_folder import (
 
 
 class TrainCLI(ExperimentCLI):
-    """Parses, opens the run folder, builds the parts with the run's loggers and checkpoints."""
+    """Parses, opens the run folder, builds the parts with the run's loggers and checkpoints.
+
+    Args:
+        args: the command line.
+        name: name of the run, for its folder.
+        stack: closes the run folder in the end.
+    """
 
     folder: RunFolder
     checkpoint: Path | None = None
 
-    def __init__(self, args: list[str], name: str) -> None:
+    def __init__(self, args: list[str], name: str, stack: ExitStack) -> None:
         self.name = name
+        self.stack = stack
         super().__init__(args)
 
     def before_instantiate_classes(self) -> None:
@@ -56,6 +64,7 @@ class TrainCLI(ExperimentCLI):
         state = load_checkpoint(self.checkpoint)["experiment"] if self.checkpoint else {}
         if process_rank() == 0:
             self.folder.lock()
+            self.stack.push(self._close)
             if resume is not None and self.checkpoint is None:
                 say(f"{self.folder.path} has no checkpoint yet: starting from the beginning")
             self.folder.summary_file.unlink(missing_ok=True)
@@ -79,6 +88,12 @@ class TrainCLI(ExperimentCLI):
             "enable_progress_bar": sys.stdout.isatty(),
         }
 
+    def _close(self, error: type[BaseException] | None, *_: Any) -> None:
+        if error is not None:
+            self.folder.discard_if_unused()
+        self.folder.unlock()
+        forget_handed_down()
+
     def _prepare_loggers(self, wandb_id: str | None) -> None:
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -93,12 +108,8 @@ def train(argv: list[str]) -> None:
     quiet()
     started = time.time()
     arguments, name = resolve_arguments(argv)
-    cli = TrainCLI(arguments, name)
-    try:
-        _fit_and_test(cli, started)
-    finally:
-        cli.folder.unlock()
-        forget_handed_down()
+    with ExitStack() as stack:
+        _fit_and_test(TrainCLI(arguments, name, stack), started)
 
 
 def _fit_and_test(cli: TrainCLI, started: float) -> None:

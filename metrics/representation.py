@@ -150,8 +150,8 @@ def linear_probe_accuracy(
     memory_labels: Tensor,
     queries: Tensor,
     query_labels: Tensor,
-    l2: float = 1e-3,
-    max_iterations: int = 100,
+    l2: float = 1e-2,
+    max_iterations: int = 50,
     chunk_size: int = 65536,
 ) -> float:
     """Accuracy of multinomial logistic regression on standardised features.
@@ -164,7 +164,8 @@ def linear_probe_accuracy(
         memory, queries: (N, d), (Q, d), any float dtype; one fp32 copy of the memory is made.
         memory_labels, query_labels: (N,), (Q,) int64, 0 or more.
         l2: weight of the penalty.
-        max_iterations: L-BFGS steps at most; it stops earlier when the gradient vanishes.
+        max_iterations: L-BFGS steps at most; it stops earlier when the gradient vanishes. A few hundred features get
+            to the minimum; thousands are stopped a little before it, which costs no accuracy but half the time.
         chunk_size: rows per matrix product.
 
     Returns:

@@ -19,6 +19,9 @@ from metrics.representation import (
     nearest_neighbors,
 )
 
+# A process's first optimizer sets an environment variable of torch's; inside a test that would pass for a leak.
+torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+
 PROBES = (knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy)
 KEYS = {"knn_accuracy", "linear_probe_accuracy", "mlp_probe_accuracy"}
 
@@ -122,7 +125,7 @@ def test_linear_probe_agrees_with_scikit_learn(clouds, l2: float) -> None:
     expected = peer.score((queries - mean) / std, query_labels)
     assert 0.5 < expected < 1
     # Within one query of 301: fp32 against fp64 can turn one that lies on the boundary.
-    assert linear_probe_accuracy(*clouds, l2=l2) == pytest.approx(expected, abs=1 / 300)
+    assert linear_probe_accuracy(*clouds, l2=l2, max_iterations=500) == pytest.approx(expected, abs=1 / 300)
 
 
 def test_a_constant_feature_is_left_out_of_a_probe(clouds) -> None:

@@ -1,0 +1,72 @@
+"""Shared by all tests: the scripts as a user starts them, and the size of experiments that tests can afford."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# The default job, small enough for a test.
+TINY = [
+    "--trainer.accelerator=cpu",
+    "--trainer.max_epochs=2",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.num_sanity_val_steps=0",
+    "--data.sample_train_size=120",
+    "--data.sample_test_size=40",
+    "--data.batch_size=16",
+    "--data.memory_size=60",
+    "--model.encoder.channels=16",
+    "--model.score.units=16",
+    "--model.probes=[knn]",
+    "--model.representations=[code]",
+    "--trainer.callbacks=[]",
+]
+
+
+def script(
+    name: str, *arguments: object, cwd: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs ``scripts/<name>.py`` with the arguments, in the folder ``cwd``."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)],
+        cwd=cwd,
+        env=script_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def script_environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "", "WANDB_SILENT": "true", **changes}
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_process_as_it_was() -> Iterator[None]:
+    """A test that leaks an environment variable or a process group fails."""
+    import torch
+
+    before = dict(os.environ)
+    yield
+    assert not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    expected_changes = {"PYTEST_CURRENT_TEST", "PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
+    # OpenMP's and scikit-learn's own marks start with KMP_.
+    changed = {name for name in before.keys() ^ os.environ.keys() if not name.startswith("KMP_")} - expected_changes
+    assert not changed, f"environment variables that the test left: {changed}"
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished tiny run of the default job."""
+    folder = tmp_path_factory.mktemp("trained")
+    script("train", "--run_dir", folder / "run", *TINY, cwd=folder)
+    return folder / "run"

@@ -1,0 +1,9 @@
+from benchmarks import data
+
+
+def test_rows_of_the_benchmark():
+    rows = data.run(quick=True)
+    assert len({(row["case"], row["peer"]) for row in rows}) == len(rows) == 4
+    for row in rows:
+        assert row["benchmark"] == "data"
+        assert row["ratio"] == row["images_per_second"] / row["peer_images_per_second"] > 1

@@ -1,0 +1,109 @@
+"""Every shipped configuration parses, builds and does two steps."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiment.errors import run_main
+from experiment.train import train
+from tests.conftest import ROOT, script
+
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml"))
+EXPERIMENTS = [path for path in CONFIGS if path.parent.name == "configs"]
+ADD_ONS = [path for path in CONFIGS if path.parent.name == "with"]
+SWEEPS = [path for path in CONFIGS if path.parent.name == "sweeps"]
+
+TWO_STEPS = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.strategy=auto",
+    "--trainer.precision=32-true",
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.num_sanity_val_steps=0",
+    "--data.source=sample",
+]
+# What makes one step of each module cheap.
+SMALL = {
+    "DeepInfoMax": [
+        "--data.sample_train_size=80",
+        "--data.sample_test_size=40",
+        "--data.batch_size=8",
+        "--model.score.init_args.hidden_size=8",
+        "--model.score.init_args.units=8",
+        "--model.global_units=8",
+        "--model.probes=[knn]",
+    ],
+}
+
+
+def small_arguments(config: dict) -> list[str]:
+    """The entries of SMALL that the configured classes take."""
+    model = config["model"]
+    arguments = SMALL[model["class_path"]]
+    score = str(model["init_args"].get("score", ""))
+    unfit = "hidden_size" if "DotScore" in score else "units="
+    return [argument for argument in arguments if "score" not in argument or unfit not in argument]
+
+
+def run(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_main(train, arguments) == 0
+
+
+def test_all_configurations_are_covered():
+    assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
+
+
+EXPECTED_COUNT = 10
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_does_two_steps(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = yaml.safe_load(path.read_text())
+    run(["-c", str(path), *TWO_STEPS, *small_arguments(config)], tmp_path, monkeypatch)
+    (folder,) = (tmp_path / "runs" / path.stem).iterdir()
+    for name in ("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert (folder / name).is_file(), name
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert "train/loss" in rows[0]
+    assert len(rows) == 1 + 2 + 1 + 1, "two steps, a validation, a test"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"runs"}, "the working folder stays clean"
+
+
+@pytest.mark.parametrize("path", ADD_ONS, ids=lambda path: path.stem)
+def test_add_on_does_two_steps_on_the_default_job(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    base = ROOT / "configs" / "infomax_sample.yaml"
+    if path.stem == "wandb":
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+    config = yaml.safe_load(base.read_text())
+    run(["-c", str(base), "-c", str(path), *TWO_STEPS, *small_arguments(config)], tmp_path, monkeypatch)
+    assert len(list((tmp_path / "runs" / "infomax_sample").glob("*/summary.json"))) == 1
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweep_starts_a_program_that_is_there_with_settings_that_it_knows(path: Path):
+    sweep = yaml.safe_load(path.read_text())
+    assert (ROOT / sweep["program"]).is_file()
+    given = [f"--{name}={spec['values'][0]}" for name, spec in sweep["parameters"].items()]
+    command = [argument for argument in sweep["command"][3:] if argument != "${args}"] + given
+    result = script("train", *command, "--print_config", cwd=ROOT)
+    printed = yaml.safe_load(result.stdout)
+    assert printed["model"]["init_args"]["lr"] == sweep["parameters"]["model.lr"]["values"][0]
+    assert printed["trainer"]["logger"]["class_path"].endswith("WandbLogger")
+
+
+def test_a_configuration_printed_with_comments_runs_again(tmp_path: Path):
+    result = script("train", "--print_config=comments", cwd=tmp_path)
+    assert "# " in result.stdout
+    assert "learning rate" in result.stdout
+    file = tmp_path / "again.yaml"
+    file.write_text(result.stdout)
+    again = script("train", "-c", file, "--print_config", cwd=tmp_path)
+    assert yaml.safe_load(again.stdout) == yaml.safe_load(result.stdout)

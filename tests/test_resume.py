@@ -1,0 +1,124 @@
+"""A run that is killed anywhere and resumed ends with the bits of a run that never was."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import ROOT, TINY, script, script_environment
+
+# 6 batches an epoch, 3 epochs, a checkpoint after every step; the prior draws noise in every step.
+EXPERIMENT = [*TINY, "--trainer.max_epochs=3", "--save_every=0", "--data.augment=true"]
+
+
+def equal(left, right) -> bool:
+    """Bitwise equality of nested states."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return left == right
+
+
+def start_and_kill(arguments: list[str], run: Path, rows: int) -> None:
+    """Starts training and kills it once ``metrics.csv`` has so many rows."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "--run_dir", str(run), *arguments],
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=run.parent,
+    )
+    metrics, deadline = run / "metrics.csv", time.monotonic() + 300
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) <= rows:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    script("train", "--run_dir", folder / "run", *EXPERIMENT, cwd=folder)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("resume", ["auto", "run"])
+def test_killed_and_resumed_equals_unbroken(unbroken: Path, tmp_path: Path, resume: str):
+    run = tmp_path / "run"
+    rows = random.SystemRandom().randint(1, 16)
+    print(f"killed after {rows} rows")
+    start_and_kill(EXPERIMENT, run, rows)
+    assert not (run / "summary.json").exists()
+    if resume == "auto":
+        result = script("train", "--resume", "auto", "--run_dir", run, *EXPERIMENT, cwd=tmp_path)
+    else:
+        result = script("train", "--resume", run, cwd=tmp_path)
+    assert "run folder: " in result.stdout
+
+    assert (run / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = load(run / "checkpoints" / name), load(unbroken / "checkpoints" / name)
+        for key in ("state_dict", "optimizer_states", "global_step", "epoch"):
+            assert equal(ours[key], theirs[key]), (name, key)
+        assert equal(ours["experiment"]["random_states"], theirs["experiment"]["random_states"])
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (run, unbroken)]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+
+
+def test_auto_starts_a_new_run_where_there_is_none_to_resume(unbroken: Path, tmp_path: Path):
+    result = script("train", "--resume", "auto", "--run_dir", tmp_path / "new", *TINY, cwd=tmp_path)
+    assert "starting a new one" in result.stdout
+    assert (tmp_path / "new" / "summary.json").is_file()
+
+
+def test_a_finished_run_can_be_trained_longer(trained_run: Path, tmp_path: Path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    script("train", "--resume", run, "--trainer.max_epochs=3", cwd=tmp_path)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 3
+    epochs = [line.split(",")[1] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert {"0", "1", "2"} <= set(epochs)
+
+
+def test_a_running_run_cannot_be_resumed(tmp_path: Path):
+    run = tmp_path / "run"
+    arguments = [*EXPERIMENT, "--trainer.max_epochs=500"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "--run_dir", str(run), *arguments],
+        env=script_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoints" / "last.ckpt").is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        result = script("train", "--resume", run, cwd=tmp_path, check=False)
+        assert result.returncode == 2
+        assert result.stderr.strip().splitlines()[-1].startswith("error: run folder in use by another process")
+        assert len(result.stderr.strip().splitlines()) == 1
+    finally:
+        process.kill()
+        process.wait()
