@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -100,8 +100,8 @@ class ChainSession:
             parts.append(f"{rule.phase.title}: {rule}{share}")
         optimizers = ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)
         line = f"Update chain of {optimizers}: " + " -> ".join(parts)
-        rank_zero_info(line)
         if self.trainer.is_global_zero:
+            print(line, flush=True)
             for logger in self.trainer.loggers:
                 logger.log_hyperparams({"update_chain": line})
 
