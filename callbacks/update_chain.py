@@ -22,7 +22,7 @@ Action = Callable[[float], None]
 
 # On a CPU the rules run block by block, so that theta and theta' are read from memory once for all of them and then
 # lie in the cache. On an accelerator one block keeps the number of kernel launches small.
-CPU_BLOCK_BYTES = 2**18
+CPU_BLOCK_BYTES = 2**19
 
 
 class Phase(IntEnum):
