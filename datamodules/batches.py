@@ -38,7 +38,8 @@ class ImageBatch(NamedTuple):
             DataError: if there is no image, or one can't be decoded.
         """
         # Imported here: what decodes images is of no use to those who only need the type.
-        from .images import decode_images, find_images, scale_pixels
+        from .image_sources import find_images
+        from .images import decode_images, scale_pixels
 
         files = find_images(Path(path))
         root = Path(path) if Path(path).is_dir() else Path(path).parent

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from datamodules.batches import ImageBatch
 from datamodules.image_sources import open_source
-from datamodules.images import ImageArrays, ImageCache
+from datamodules.images import ImageArrays, ImageCache, scale_pixels
 from datamodules.loader import BatchLoader
 from datamodules.shapes import CLASS_NAMES, render_shapes
 
@@ -39,7 +39,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         pixel_range: the values that black and white are mapped to.
         val_fraction: share of the training images held out for validation, in (0, 1).
         memory_size: the most images in the memory of validation.
-        eval_batch_size: images in a batch of validation and test, for each process.
+        eval_batch_size: images in a batch of the memories and of the test, for each process.
         augment: mirror and shift training images at random (by up to an eighth of their size).
         seed: seed of the splits, of the order of training images, and of the sample.
         sample_train_size: training images (validation included) of ``sample``.
@@ -162,7 +162,10 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return self._loader(self._train, self.batch_size, training=True)
 
     def val_dataloader(self) -> list[BatchLoader]:
-        return [self._loader(rows, self.eval_batch_size) for rows in (self._val, self._train[: self.memory_size])]
+        # The held-out images in batches of the training's size: losses that compare the images of a batch with each
+        # other depend on it.
+        memory = self._train[: self.memory_size]
+        return [self._loader(self._val, self.batch_size), self._loader(memory, self.eval_batch_size)]
 
     def test_dataloader(self) -> list[BatchLoader]:
         memory = torch.cat([self._train, self._val])
@@ -192,12 +195,6 @@ class CIFAR10DataModule(pl.LightningDataModule):
             "class_names": list(self.class_names),
             "fingerprint": self._data.fingerprint,
         }
-
-
-def scale_pixels(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in ``pixel_range``; ``channels_last``, as the bytes already lie so."""
-    low, high = pixel_range
-    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255 / (high - low)).add_(low)
 
 
 def augment_images(images: Tensor) -> Tensor:

@@ -245,6 +245,23 @@ class ImageFiles:
         return ImageArrays(images, labels, self.num_train, self.class_names)
 
 
+def find_images(path: Path) -> list[Path]:
+    """The image files below a folder, sorted; of a file, the file itself.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.exists():
+        raise DataError(f"no such file or folder: {path}")
+    if path.is_file():
+        return [path]
+    found = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    images = [file for file in found if _is_image(file)]
+    if not images:
+        raise DataError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return images
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 

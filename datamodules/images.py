@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datamodules.errors import DataError
 
@@ -126,6 +128,12 @@ def resize_images(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.stack(
         [np.asarray(ImageOps.fit(Image.fromarray(image), (size, size), Image.Resampling.BICUBIC)) for image in images]
     )
+
+
+def scale_pixels(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in ``pixel_range``; ``channels_last``, as the bytes already lie so."""
+    low, high = pixel_range
+    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255 / (high - low)).add_(low)
 
 
 class ImageCache:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningCLI, _get_module_type, _InstantiatorFn
 
@@ -17,7 +18,7 @@ import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
 from .console import say
-from .errors import UserError
+from .errors import UserError, did_you_mean
 from .parser import Parser, plain_config
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "infomax_sample.yaml"
@@ -55,7 +56,7 @@ class ExperimentCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=1,
             parser_class=Parser,
-            parser_kwargs={"description": description, "usage": usage, "prog": prog},
+            parser_kwargs={"description": description, "usage": f"{prog} {usage}", "prog": prog},
             args=list(args),
             run=False,
             auto_configure_optimizers=False,
@@ -64,9 +65,9 @@ class ExperimentCLI(LightningCLI):
     # ----------------------------------------------------------------------------------------------------- parsing
 
     def init_parser(self, **kwargs: Any) -> Parser:
-        import argparse
-
-        return super().init_parser(formatter_class=_formatter(argparse.RawDescriptionHelpFormatter), **kwargs)
+        parser = super().init_parser(**kwargs)
+        parser.narrow_help = True
+        return parser
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_argument(
@@ -88,6 +89,9 @@ class ExperimentCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: Parser, args: Any) -> None:
+        if "--trainer.help" in args:
+            parser.print_trainer_help()
+        check_config_files(args)
         self.config: Namespace = parser.parse_args(args)
         if self.config.get("model") is None or self.config.get("data") is None:
             missing = "model" if self.config.get("model") is None else "data"
@@ -130,6 +134,37 @@ class ExperimentCLI(LightningCLI):
         return pl.Trainer(**trainer_config)
 
 
+def check_config_files(args: Sequence[str]) -> None:
+    """Names the configuration file that is missing or no YAML, and the line: the parser knows neither.
+
+    Raises:
+        UserError: about the first such file.
+    """
+    for flag, value in flags_and_values(args):
+        if flag not in ("-c", "--config"):
+            continue
+        try:
+            yaml.safe_load(Path(value).read_text())
+        except FileNotFoundError:
+            near = did_you_mean(Path(value).name, [path.name for path in Path(value).parent.glob("*.yaml")])
+            raise UserError(f"no such configuration file: {value}{near}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark else ""
+            raise UserError(f"{value}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def flags_and_values(args: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
+    pairs = []
+    for position, argument in enumerate(args):
+        flag, has_value, value = argument.partition("=")
+        if not has_value:
+            value = args[position + 1] if position + 1 < len(args) else ""
+        pairs.append((flag, value))
+    return pairs
+
+
 class _Instantiator(_InstantiatorFn):
     """Passes on to the hyperparameters only those links to the data that the class takes."""
 
@@ -145,13 +180,6 @@ def _modules() -> list[type]:
     for cls in found:
         found += cls.__subclasses__()
     return found
-
-
-def _formatter(base: type) -> type:
-    """The help formatter of jsonargparse that leaves line breaks of the description alone."""
-    from jsonargparse import DefaultHelpFormatter
-
-    return type("HelpFormatter", (base, DefaultHelpFormatter), {})
 
 
 def has_native_bfloat16(accelerator: str | Any = "auto") -> bool:

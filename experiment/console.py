@@ -24,6 +24,7 @@ _NOT_FOR_USERS = (
     ".*tensorboardX.*",
     ".*CSVLogger.*",
     ".*Found .* module.* in eval mode.*",
+    "Grad strides do not match bucket view strides.*",
     ".*isinstance.treespec, LeafSpec.*",
 )
 

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import netrc
 import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 from pytorch_lightning.loggers import Logger
@@ -127,20 +129,15 @@ def prepare_wandb(init_args: dict[str, Any], folder: RunFolder, run_id: str | No
 
 
 def has_wandb_key() -> bool:
-    """Whether W&B can log in without asking."""
+    """Whether W&B can log in without asking: a key in the environment or, from ``wandb login``, in the netrc file.
+
+    Read without importing wandb: that would fix its settings before the logger can make them offline.
+    """
     if os.environ.get("WANDB_API_KEY"):
         return True
-    import wandb
-
-    return bool(wandb.setup().settings.api_key) or _netrc_key(wandb.setup().settings.base_url)
-
-
-def _netrc_key(base_url: str) -> bool:
-    import netrc
-    from urllib.parse import urlparse
-
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:
-        return netrc.netrc().authenticators(urlparse(base_url).hostname) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 

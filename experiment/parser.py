@@ -4,6 +4,7 @@ import argparse
 import importlib
 import inspect
 import re
+import textwrap
 import typing
 from typing import Any, NoReturn
 
@@ -16,46 +17,72 @@ from pytorch_lightning.cli import LightningArgumentParser
 from .errors import UserError, did_you_mean
 
 # What --help shows of the Trainer; --trainer.help shows all.
-COMMON_TRAINER_OPTIONS = (
-    "accelerator",
-    "devices",
-    "strategy",
-    "precision",
-    "max_epochs",
-    "max_steps",
-    "callbacks",
-    "logger",
-    "limit_train_batches",
-    "limit_val_batches",
-    "limit_test_batches",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "val_check_interval",
-    "log_every_n_steps",
-)
+COMMON_TRAINER_OPTIONS = {
+    "max_epochs": "epochs to train",
+    "max_steps": "optimizer steps to train; -1: no limit",
+    "accelerator": "auto, cpu, gpu, mps",
+    "devices": "number of processes, each with its device; -1: all GPUs",
+    "strategy": "auto, ddp, fsdp ...",
+    "precision": "32-true, bf16-mixed, 16-mixed ...; left open: bf16-mixed where the hardware computes in it",
+    "limit_train_batches": "batches of an epoch, a number or a share; also limit_val_batches, limit_test_batches",
+    "accumulate_grad_batches": "batches an optimizer step",
+    "gradient_clip_val": "largest norm of the gradient",
+    "val_check_interval": "validations: a share of an epoch, or a number of batches",
+    "log_every_n_steps": "steps between two rows of metrics.csv",
+    "callbacks+": "add a callback, e.g. --trainer.callbacks+=CodeMap --trainer.callbacks.num_points=500",
+}
 
 
 class Parser(LightningArgumentParser):
     """LightningArgumentParser that raises :class:`UserError` with one line instead of printing usage and errors."""
 
-    help_for_trainer = False
+    # Set on the parser of a whole experiment: its --help lists what one needs, not everything.
+    narrow_help = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def format_help(self) -> str:
+        if not self.narrow_help:
+            return super().format_help()
+        own = ("help", "config", "print_config", "seed_everything", "run_dir", "resume", "save_every")
+        options = {
+            ", ".join(action.option_strings): action.help
+            for action in self._actions
+            if action.dest in own and action.option_strings and "+" not in action.option_strings[0]
+        }
+        options["--debug"] = "show the traceback of an error"
+        trainer = {f"--trainer.{name}": text for name, text in COMMON_TRAINER_OPTIONS.items()}
+        sections = [
+            ("options", options),
+            ("trainer (all of it: --trainer.help)", trainer),
+            ("models (--model=NAME; arguments: --model.help=NAME, then --model.ARGUMENT=)", _ours(pl.LightningModule)),
+            ("data (--data=NAME; arguments: --data.help=NAME, then --data.ARGUMENT=)", _ours(pl.LightningDataModule)),
+            ("callbacks (--trainer.callbacks+=NAME; arguments: --trainer.callbacks.help=NAME)", _ours(pl.Callback)),
+        ]
+        lines = [f"usage: {self.usage}", "", self.description]
+        for title, entries in sections:
+            lines.append(f"{title}:")
+            for name, text in entries.items():
+                wrapped = textwrap.wrap(" ".join((text or "").split()), 86) or [""]
+                lines += [f"  {name:30} {wrapped[0]}"] if len(name) <= 30 else [f"  {name}", " " * 33 + wrapped[0]]
+                lines += [" " * 33 + line for line in wrapped[1:]]
+            lines.append("")
+        return "\n".join(lines)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a parser for one class of a slot: its message becomes part of the outer one
+            super().error(message, ex)
         raise UserError(explain(message, self)) from ex
 
-    def format_help(self) -> str:
+    def print_trainer_help(self) -> NoReturn:
+        """All options of the Trainer."""
+        self.narrow_help = False
         for action in self._actions:
-            name = (action.dest or "").removeprefix("trainer.")
-            is_trainer = (action.dest or "").startswith("trainer.")
-            if is_trainer and not self.help_for_trainer and name not in COMMON_TRAINER_OPTIONS:
+            if not (action.dest or "").startswith("trainer."):
                 action.help = argparse.SUPPRESS
-        return super().format_help()
-
-    def format_usage(self) -> str:
-        return f"usage: {self.prog} {self.usage}\n"
+        self.print_help()
+        raise SystemExit(0)
 
 
 def _drop_arguments_of_other_class(parser_or_action: Any, previous: Any, value: Any) -> None:
@@ -77,30 +104,24 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
     """One line for an error message of jsonargparse, with the nearest known name."""
     options = [action.dest for action in parser._actions if action.dest and action.dest != "help"]
     if match := re.search(r"[Uu]nrecognized arguments: (.+)", message):
-        unknown = match[1].split()[0]
-        key = unknown.lstrip("-").split("=")[0]
-        return f"unknown option {unknown.split('=')[0]}{did_you_mean(key, options)} (--help lists the options)"
-    key = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "the configuration"
-    if key.startswith("config") and (match := re.search(r"File does not exist: '?([^'\n]+)'?", message)):
-        return f"no such configuration file: {match[1]}"
-    if match := re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", _last_problem(message)):
-        class_path, option = match.groups()
-        known = _arguments_of(class_path)
-        name = class_path.rsplit(".", 1)[-1]
-        return f"{key}: {name} has no argument '{option}'{did_you_mean(option, known)} (it has {', '.join(known)})"
-    if match := re.search(r"Expected a dot import path string: (\S+)", message):
-        return _unknown_class(key, match[1], parser)
-    if match := re.search(r"(?:Unable to import|Problem with given class_path) '?([\w.]+)'?", message):
-        head = f"{key}: {match[1]}"
-        tail = _innermost(message)
-        return f"{head}: {tail}" if tail else head
-    if match := re.search(r"[Kk]ey '?\"?([\w.]+)'?\"? is not expected|No action for key \"([\w.]+)\"", message):
-        unknown = match[1] or match[2]
+        unknown = match[1].split()[0].split("=")[0]
+        return f"unknown option {unknown}{did_you_mean(unknown.lstrip('-'), options)} (--help lists the options)"
+    if match := re.match(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        unknown = f"{match[1]}.{match[2]}"
         return f"unknown key '{unknown}'{did_you_mean(unknown, options)}"
+    if match := re.match(r"Option '([\w.]+)' is not accepted", message):
+        unknown = match[1].split(".")[0]
+        return f"unknown key '{unknown}'{did_you_mean(unknown, [name.split('.')[0] for name in options])}"
     if match := re.search(r'Key "([\w.]+)" is required', message):
         return f"{match[1]} is missing: set it in the configuration or with --{match[1]}="
-    detail = _innermost(message) or " ".join(message.split())
-    return f"{key}: {detail}" if key not in detail else detail
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "configuration"
+    if match := re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", _last_problem(message)):
+        return _unknown_argument(key, match[1], match[2])
+    if match := re.search(r"Option '([^']+)' is not accepted\. Got value: Namespace\(class_path='([^']+)'", message):
+        return _unknown_argument(key, match[2], match[1])
+    if match := re.search(r"Expected a dot import path string: (\S+)", message):
+        return _unknown_class(key, match[1])
+    return f"{key}: {_innermost(message)}"
 
 
 def _last_problem(message: str) -> str:
@@ -113,7 +134,7 @@ def _last_problem(message: str) -> str:
 
 
 def _innermost(message: str) -> str:
-    """What was expected and what was given, from a nested message of jsonargparse."""
+    """What was expected and what was given, from a nested message of jsonargparse; else its last line."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     expected = [line for line in lines if line.startswith("Expected") and "NoneType" not in line]
     given = re.search(r"Got value: (.+)|Given value: (.+)", message)
@@ -125,13 +146,14 @@ def _innermost(message: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _arguments_of(class_path: str) -> list[str]:
+def _unknown_argument(key: str, class_path: str, option: str) -> str:
     module, _, name = class_path.rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
-    return [argument for argument in inspect.signature(cls.__init__).parameters if argument not in ("self", "kwargs")]
+    parameters = inspect.signature(getattr(importlib.import_module(module), name).__init__).parameters
+    known = [parameter for parameter in parameters if parameter not in ("self", "kwargs")]
+    return f"{key}: {name} has no argument '{option}'{did_you_mean(option, known)} (it has {', '.join(known)})"
 
 
-def _unknown_class(key: str, name: str, parser: LightningArgumentParser) -> str:
+def _unknown_class(key: str, name: str) -> str:
     names = sorted(
         {
             cls.__name__
@@ -167,6 +189,17 @@ def _classes_in(annotation: Any) -> list[type]:
         return [cls for argument in arguments for cls in _classes_in(argument)]
     is_slot = isinstance(annotation, type) and annotation.__module__ != "builtins" and annotation is not type(None)
     return [annotation] if is_slot else []
+
+
+def _ours(base: type) -> dict[str, str]:
+    """Names and first sentences of this project's classes (and the user's own) for a slot."""
+    packages = ("pytorch_lightning", "experiment")
+    classes = [cls for cls in _subclasses(base)[1:] if not cls.__module__.startswith(packages)]
+    return {
+        cls.__name__: (inspect.getdoc(cls) or "").split("\n\n")[0]
+        for cls in sorted(classes, key=lambda cls: cls.__name__)
+        if not inspect.isabstract(cls) and not cls.__name__.startswith("_")
+    }
 
 
 def _subclasses(cls: type) -> list[type]:

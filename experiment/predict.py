@@ -46,7 +46,11 @@ def predict(argv: list[str]) -> None:
     model_class, load = _open(target)
     if not hasattr(model_class, "predict_file"):
         raise UserError(f"{model_class.__name__} has no predictions for files")
-    parser = Parser(prog="predict.py", usage=f"{target} --input FILE --output FILE [--OPTION=VALUE]...")
+    parser = Parser(
+        prog="predict.py",
+        usage=f"predict.py {target} --input FILE --output FILE [--OPTION=VALUE]...",
+        description=f"{model_class.__name__} of {target} on your own file.",
+    )
     parser.add_method_arguments(model_class, "predict_file", fail_untyped=False)
     options = parser.parse_args(rest).as_dict()
     _check_paths(options)

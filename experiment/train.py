@@ -18,7 +18,7 @@ import yaml
 from pytorch_lightning.loggers import WandbLogger
 
 from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint
-from .cli import DEFAULT_CONFIG, ExperimentCLI, process_rank
+from .cli import DEFAULT_CONFIG, ExperimentCLI, flags_and_values, process_rank
 from .console import print_metrics, progress_callbacks, quiet, say
 from .errors import UserError
 from .loggers import FolderLogger, prepare_wandb
@@ -43,6 +43,7 @@ class TrainCLI(ExperimentCLI):
     """
 
     folder: RunFolder
+    run_config: dict[str, Any]
     checkpoint: Path | None = None
 
     def __init__(self, args: list[str], name: str, stack: ExitStack) -> None:
@@ -52,7 +53,8 @@ class TrainCLI(ExperimentCLI):
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
-        config = self.plain_config()
+        # As given: what is filled in for this run below (the W&B run, say) is no part of what reruns it.
+        config = self.run_config = self.plain_config()
         run_dir = Path(self.config.run_dir) if self.config.run_dir else None
         _refuse_unnamed_folder(run_dir)
         resume = self.config.resume
@@ -114,9 +116,11 @@ def train(argv: list[str]) -> None:
 
 def _fit_and_test(cli: TrainCLI, started: float) -> None:
     trainer, model, data, folder = cli.trainer, cli.model, cli.datamodule, cli.folder
-    config = cli.plain_config()
+    config = cli.run_config
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
+            # Lightning passes on a setting that W&B no longer has, and W&B warns of it.
+            logger._wandb_init.pop("anonymous", None)
             logger.log_hyperparams(config)
     say(f"run folder: {folder.path}")
     trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
@@ -148,7 +152,7 @@ def _finish_wandb(trainer: pl.Trainer) -> None:
     if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
@@ -156,8 +160,8 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
 
     The name is that of the first configuration file; a resumed run keeps its folder whatever the name.
     """
-    files = [value for flag, value in _options(argv) if flag in ("-c", "--config")]
-    resume = next((value for flag, value in _options(argv) if flag == "--resume"), None)
+    files = [value for flag, value in flags_and_values(argv) if flag in ("-c", "--config")]
+    resume = next((value for flag, value in flags_and_values(argv) if flag == "--resume"), None)
     if resume in (None, "auto"):
         if not files and not {"-h", "--help"} & set(argv) and not any(a.split("=")[0].endswith(".help") for a in argv):
             return ["-c", str(DEFAULT_CONFIG), *argv], DEFAULT_CONFIG.stem
@@ -167,17 +171,6 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
         config_file = write_temporary_config(load_checkpoint(Path(resume))["experiment"]["config"], Path(resume).stem)
     # The run's own configuration has the files' contents already; what is given beside them still overrides.
     return ["-c", str(config_file), *_without_configs(argv)], Path(files[0]).stem if files else config_file.stem
-
-
-def _options(argv: list[str]) -> list[tuple[str, str]]:
-    """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
-    pairs = []
-    for position, argument in enumerate(argv):
-        flag, has_value, value = argument.partition("=")
-        if not has_value:
-            value = argv[position + 1] if position + 1 < len(argv) else ""
-        pairs.append((flag, value))
-    return pairs
 
 
 def _without_configs(argv: list[str]) -> list[str]:

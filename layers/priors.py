@@ -59,7 +59,8 @@ class AdversarialPrior(Prior):
 
     A discriminator D (MLP, ReLU) minimises E_u[softplus(-D(u))] + E_x[softplus(D(sigmoid(z)))] + penalty * mean of
     the squared gradient norms of D at both; the encoder minimises the non-saturating E_x[softplus(-D(sigmoid(z)))].
-    The two losses have opposite signs in D(sigmoid(z)): that is what makes the game adversarial. Computed in float32.
+    The two losses have opposite signs in D(sigmoid(z)): that is what makes the game adversarial. Each loss gives
+    gradients to its own player only. Computed in float32.
 
     Source: arXiv 1808.06670; rdevon/DIM.
 
@@ -83,8 +84,11 @@ class AdversarialPrior(Prior):
         return mean.float()
 
     def forward(self, mean: Tensor, logvar: Tensor | None) -> Tensor:
+        # The discriminator is constant here: one backward pass can then serve both losses.
+        constants = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         with torch.autocast(mean.device.type, enabled=False):
-            return F.softplus(-self.discriminator(torch.sigmoid(mean.float()))).mean()
+            logits = torch.func.functional_call(self.discriminator, constants, (torch.sigmoid(mean.float()),))
+            return F.softplus(-logits).mean()
 
     def discriminator_loss(self, mean: Tensor) -> Tensor:
         """The discriminator's loss; no gradient reaches the encoder."""

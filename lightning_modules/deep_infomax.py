@@ -189,16 +189,16 @@ class DeepInfoMax(pl.LightningModule):
         return losses["loss"] if self.automatic_optimization else None
 
     def _adversarial_step(self, loss: Tensor, mean: Tensor) -> Tensor:
-        """One step of the encoder against the discriminator, then one of the discriminator on the same codes."""
-        encoder_optimizer, discriminator_optimizer = self.optimizers()
-        # The discriminator collects gradients of the encoder's loss too; they are dropped before its own step.
-        encoder_optimizer.zero_grad()
-        self.manual_backward(loss)
-        encoder_optimizer.step()
-        discriminator_optimizer.zero_grad()
+        """One step of the encoder against the discriminator and one of the discriminator on the same codes."""
+        optimizers = self.optimizers()
         discriminator_loss = self.prior.discriminator_loss(mean)
-        self.manual_backward(discriminator_loss)
-        discriminator_optimizer.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        # Neither loss gives gradients to the other's parameters, so one backward pass serves both; under DDP each
+        # parameter is then reduced once, as DDP expects.
+        self.manual_backward(loss + discriminator_loss)
+        for optimizer in optimizers:
+            optimizer.step()
         return discriminator_loss.detach()
 
     # -------------------------------------------------------------------------------------------------- evaluation

@@ -1,6 +1,7 @@
 """Hyperparameters that a checkpoint can hold as plain values."""
 
 import inspect
+import typing
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -18,7 +19,8 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     module.save_hyperparameters(frame=inspect.currentframe().f_back)
     if "_class_path" in module.hparams:  # built by the command line: plain already
         return
-    plain = {name: _plain(value) for name, value in module.hparams.items()}
+    slots = typing.get_type_hints(type(module).__init__)
+    plain = {name: _plain(value, _num_arguments(slots.get(name))) for name, value in module.hparams.items()}
     plain["_class_path"] = _path(type(module))
     plain["_instantiator"] = "pytorch_lightning.cli.instantiate_module"
     module.hparams.clear()
@@ -29,13 +31,29 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, type):
-        return {"class_path": _path(value)}
+def _num_arguments(annotation: Any) -> int:
+    """How many arguments the owner of a slot ``Callable[[...], Base]`` gives when it calls the slot."""
+    arguments = typing.get_args(annotation)
+    return len(arguments[0]) if arguments and isinstance(arguments[0], list) else 0
+
+
+def _plain(value: Any, num_arguments: int = 0) -> Any:
     if isinstance(value, partial) and isinstance(value.func, type):
-        return {"class_path": _path(value.func), "init_args": {k: _plain(v) for k, v in value.keywords.items()}}
+        return _class_with_arguments(value.func, value.keywords, num_arguments)
+    if isinstance(value, type):
+        return _class_with_arguments(value, {}, num_arguments)
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _class_with_arguments(cls: type, given: dict[str, Any], num_arguments: int) -> dict[str, Any]:
+    """Class and all its arguments but the first ones, which the slot's owner gives.
+
+    All, because what is left out would be taken from the slot's default class when the checkpoint is loaded.
+    """
+    parameters = list(inspect.signature(cls).parameters.values())[num_arguments:]
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    return {"class_path": _path(cls), "init_args": {name: _plain(v) for name, v in {**defaults, **given}.items()}}

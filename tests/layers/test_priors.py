@@ -28,12 +28,19 @@ def test_gaussian_samples_have_the_given_moments():
 def test_adversarial_prior_plays_against_the_encoder():
     """Encoder and discriminator pull D(sigmoid(code)) in opposite directions."""
     prior = AdversarialPrior(3, hidden_sizes=(8,), penalty=0.0)
-    code = torch.randn(6, 3)
-    parameter = prior.discriminator[-1].bias
-    (for_encoder,) = torch.autograd.grad(prior(code, None), parameter)
-    fake_part = F.softplus(prior.discriminator(torch.sigmoid(code))).mean()
-    (for_discriminator,) = torch.autograd.grad(fake_part, parameter)
-    assert for_encoder.item() < 0 < for_discriminator.item()
+    code = torch.randn(6, 3, requires_grad=True)
+    logits = prior.discriminator(torch.sigmoid(code))
+    torch.testing.assert_close(prior(code, None), -F.logsigmoid(logits).mean())
+    (for_encoder,) = torch.autograd.grad(prior(code, None), code)
+    (for_discriminator,) = torch.autograd.grad(F.softplus(logits).mean(), code)
+    assert torch.all(for_encoder * for_discriminator <= 0)
+    assert for_encoder.abs().max() > 0
+
+
+def test_encoders_loss_gives_no_gradient_to_the_discriminator():
+    prior = AdversarialPrior(3, hidden_sizes=(8,))
+    prior(torch.randn(6, 3, requires_grad=True), None).backward()
+    assert all(parameter.grad is None for parameter in prior.parameters())
 
 
 def test_discriminator_loss_does_not_reach_the_encoder():

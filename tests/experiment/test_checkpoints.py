@@ -1,0 +1,53 @@
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
+from experiment.errors import describe
+
+
+def test_random_states_come_back_and_load_safely(tmp_path: Path):
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(3).tolist()
+
+    torch.save(random_state(), tmp_path / "state.pt")
+    first = draw()
+    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert draw() == first
+
+
+def test_a_failed_write_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path) == {"step": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writing to /dev/full fails as on a full disk."""
+    import builtins
+
+    real_open = builtins.open
+    monkeypatch.setattr(
+        builtins,
+        "open",
+        lambda path, *rest, **k: real_open("/dev/full" if str(path).endswith(".tmp") else path, *rest, **k),
+    )
+    with pytest.raises(OSError, match="No space left") as caught:
+        AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1 << 16)}, tmp_path / "last.ckpt")
+    line = describe(caught.value)
+    assert line.startswith("no space left")
+    assert "--resume" in line
+    assert "\n" not in line

@@ -1,0 +1,311 @@
+"""The commands as users type them: what they leave, and what they say to mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from experiment.checkpoints import load_checkpoint
+from experiment.errors import run_main
+from experiment.evaluate import evaluate
+from experiment.predict import predict
+from experiment.train import train
+from lightning_modules import DeepInfoMax
+from tests.conftest import ROOT, TINY, script
+
+COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    """Runs a command in this process; gives exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(command: str, *arguments: object) -> tuple[int, str, str]:
+        status = run_main(COMMANDS[command], [str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+# ---------------------------------------------------------------------------------------------------- the run folder
+
+
+def test_run_folder_is_as_contracted(trained_run: Path):
+    names = {str(path.relative_to(trained_run)) for path in trained_run.rglob("*") if path.is_file()}
+    assert names == {
+        ".lock",
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    summary = json.loads((trained_run / "summary.json").read_text())
+    assert set(summary) == {"metrics", "config", "versions", "seconds", "data"}
+    assert "test/knn_accuracy" in summary["metrics"]
+    assert summary["config"] == yaml.safe_load((trained_run / "config.yaml").read_text())
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["data"]["train_images"] == 108
+
+
+def test_config_of_a_run_reruns_it_to_the_same_metrics(trained_run: Path, tmp_path: Path):
+    script("train", "-c", trained_run / "config.yaml", "--run_dir", tmp_path / "again", cwd=tmp_path)
+    again, before = (
+        json.loads((folder / "summary.json").read_text())["metrics"] for folder in (tmp_path / "again", trained_run)
+    )
+    assert again == before
+    assert (tmp_path / "again/metrics.csv").read_bytes() == (trained_run / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_checkpoints_load_without_trainer_or_data(trained_run: Path, name: str):
+    path = trained_run / "checkpoints" / f"{name}.ckpt"
+    module = DeepInfoMax.load_from_checkpoint(path, weights_only=True)
+    stored = torch.load(path, weights_only=True)
+    assert all(torch.equal(value, stored["state_dict"][key]) for key, value in module.state_dict().items())
+    assert stored["experiment"]["config"]["model"]["class_path"].endswith("DeepInfoMax")
+
+
+def test_best_checkpoint_is_that_of_the_best_validation(trained_run: Path):
+    import csv
+
+    with open(trained_run / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    stored = torch.load(trained_run / "checkpoints/best.ckpt", weights_only=True)
+    assert stored["epoch"] == int(best["epoch"])
+
+
+# -------------------------------------------------------------------------------------------- evaluate and predict
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_evaluate_gives_the_metrics_of_the_run_and_leaves_it_alone(trained_run: Path, call, tmp_path: Path):
+    before = snapshot(trained_run)
+    status, out, err = call("evaluate", trained_run, "--json", "m.json")
+    assert status == 0, err
+    summary = json.loads((trained_run / "summary.json").read_text())
+    assert json.loads((tmp_path / "m.json").read_text()) == {"metrics": summary["metrics"]}
+    assert "knn accuracy" in out
+    assert snapshot(trained_run) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_evaluate_takes_other_data(trained_run: Path, call, tmp_path: Path):
+    status, _, err = call("evaluate", trained_run / "checkpoints/last.ckpt", "--data.seed=5", "--json=m.json")
+    assert status == 0, err
+    other = json.loads((tmp_path / "m.json").read_text())["metrics"]
+    assert other.keys() == json.loads((trained_run / "summary.json").read_text())["metrics"].keys()
+    assert (
+        other["test/raw_pixels/knn_accuracy"]
+        != pytest.approx(
+            json.loads((trained_run / "summary.json").read_text())["metrics"]["test/raw_pixels/knn_accuracy"], abs=1e-9
+        )
+        or other != json.loads((trained_run / "summary.json").read_text())["metrics"]
+    )
+
+
+def test_predict_writes_features_of_a_folder(trained_run: Path, call, tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40), (80 * number, 10, 10)).save(tmp_path / "photos" / f"{number}.png")
+    arguments = ("--input", "photos", "--output", "f.npz", "--query", "photos/1.png", "--num_neighbors=2")
+    status, out, err = call("predict", trained_run, *arguments)
+    assert status == 0, err
+    assert "3 images" in out
+    assert "1.png" in out
+    arrays = np.load(tmp_path / "f.npz")
+    assert arrays["names"].tolist() == ["0.png", "1.png", "2.png"]
+    assert arrays["features"].shape == (3, 64)
+    assert arrays["neighbor_names"].shape == (1, 2)
+
+
+def test_predict_help_lists_the_options_of_the_model(trained_run: Path, call):
+    status, out, _ = call("predict", trained_run, "--help")
+    assert status == 0
+    for option in ("--input", "--output", "--layer", "--query", "--num_neighbors"):
+        assert option in out
+    assert "whose nearest neighbours" in " ".join(out.split())
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+def corrupt_checkpoint(folder: Path) -> str:
+    (folder / "bad.ckpt").write_bytes(b"PK\x03\x04 not really")
+    return "bad.ckpt"
+
+
+def foreign_checkpoint(folder: Path) -> str:
+    torch.save({"state_dict": {}, "epoch": 3}, folder / "foreign.ckpt")
+    return "foreign.ckpt"
+
+
+def code_in_checkpoint(folder: Path) -> str:
+    torch.save({"state_dict": {}, "experiment": Path("x")}, folder / "code.ckpt")
+    return "code.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--modl.lr=1"], ["unknown option --modl.lr", "did you mean 'model"]),
+        (["--trainer.max_epoch=1"], ["--trainer.max_epoch", "did you mean 'trainer.max_epochs'?"]),
+        (["--model.lrr=1"], ["model: DeepInfoMax has no argument 'lrr'", "did you mean 'lr'?"]),
+        (["--model.encoder.chanels=1"], ["BlogEncoder has no argument 'chanels'", "did you mean 'channels'?"]),
+        (["--model.lr=fast"], ["model.lr", "float", "fast"]),
+        (["--trainer.max_epochs=many"], ["trainer.max_epochs", "int", "many"]),
+        (["--model=DeepInfomin"], ["model: no class 'DeepInfomin'", "did you mean 'DeepInfoMax'?"]),
+        (["--model.encoder=BlogEncodr"], ["model.encoder: no class 'BlogEncodr'", "did you mean 'BlogEncoder'?"]),
+        (["--model.estimator=InfoNC"], ["model.estimator: no class 'InfoNC'", "did you mean 'InfoNCE'?"]),
+        (["--model.optimizer=Adamm"], ["model.optimizer: no class 'Adamm'", "did you mean 'Adam'?"]),
+        (["--data=CIFAR10"], ["data: no class 'CIFAR10'", "did you mean 'CIFAR10DataModule'?"]),
+        (["--trainer.callbacks+=CodeMop"], ["trainer.callbacks: no class 'CodeMop'", "did you mean 'CodeMap'?"]),
+        (["-c", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["--data.source=nowhere"], ["nowhere", "data.source"]),
+        (["--data.batch_size=0"], ["batch_size (0)"]),
+        (["--data.batch_size=5000"], ["batch_size"]),
+        (["--resume", "nowhere"], ["--resume", "nowhere"]),
+        (["--model.encoder=DIMEncoder"], ["GaussianPrior needs a stochastic encoder"]),
+        (["--trainer.accelerator=gpu"], ["No supported gpu backend found"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_mistakes_get_one_line_and_exit_status_2(arguments, parts, call, tmp_path: Path):
+    if "--trainer.accelerator=gpu" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    status, _, err = call("train", *TINY, *arguments)
+    assert status == 2
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+    assert not list(tmp_path.rglob("config.yaml")), "a run that never began leaves no folder"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("modle: {class_path: DeepInfoMax}", ["modle", "did you mean 'model'?"]),
+        ("model: {class_path: DeepInfoMax, init_args: {lrr: 1}}", ["'lrr'", "did you mean 'lr'?"]),
+        ("trainer: {max_epoch: 1}", ["max_epoch", "did you mean 'trainer.max_epochs'?"]),
+        ("trainer: [1", ["x.yaml"]),
+        ("trainer: {max_epochs: many}", ["trainer.max_epochs", "many"]),
+    ],
+)
+def test_mistakes_in_a_file(text: str, parts: list[str], call, tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(text)
+    status, _, err = call("train", "-c", ROOT / "configs/infomax_sample.yaml", "-c", "x.yaml", *TINY)
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1, err
+    for part in parts:
+        assert part in err
+
+
+@pytest.mark.parametrize("make", [corrupt_checkpoint, foreign_checkpoint, code_in_checkpoint])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_bad_checkpoints(make, command: str, call, tmp_path: Path):
+    name = make(tmp_path)
+    arguments = {"train": ["--resume", name], "evaluate": [name], "predict": [name, "--input", ".", "--output", "x"]}
+    status, _, err = call(command, *arguments[command])
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert name in err
+    assert "checkpoint" in err
+
+
+def test_a_truncated_checkpoint_is_named(trained_run: Path, call, tmp_path: Path):
+    data = (trained_run / "checkpoints/last.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(data[: len(data) // 2])
+    status, _, err = call("train", "--resume", "cut.ckpt")
+    assert status == 2
+    assert "corrupt checkpoint" in err
+    assert "cut.ckpt" in err
+
+
+def test_a_run_folder_is_not_overwritten(trained_run: Path, call):
+    before = snapshot(trained_run)
+    status, _, err = call("train", "--run_dir", trained_run, *TINY)
+    assert status == 2
+    assert "holds a run already" in err
+    assert "--resume" in err
+    assert snapshot(trained_run) == before
+
+
+def test_corrupt_image_file_is_named(call, tmp_path: Path):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "broken.png").write_bytes(b"\x89PNG nothing")
+    status, _, err = call("train", *TINY, "--data.source=images", "--data.batch_size=2")
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert "broken.png" in err
+
+
+def test_hub_that_cannot_be_reached_is_said_with_the_way_out(call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = script("train", *TINY, "--data.source=hub", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert "--data.source" in result.stderr
+
+
+def test_evaluate_and_predict_name_what_is_missing(call, tmp_path: Path, trained_run: Path):
+    assert "no such run folder or checkpoint: nowhere" in call("evaluate", "nowhere")[2]
+    assert "no checkpoint in" in call("evaluate", tmp_path)[2]
+    assert "--json needs a value" in call("evaluate", trained_run, "--json")[2]
+    assert "no such file or folder: nowhere" in call("predict", trained_run, "--input", "nowhere", "--output", "x")[2]
+    assert "input" in call("predict", trained_run)[2]
+    assert "no such configuration file" in call("predict", "x.yaml", "--input", ".", "--output", "x")[2]
+
+
+# ------------------------------------------------------------------------------------------------------------- help
+
+
+def test_help_is_short_and_says_where_the_rest_is():
+    result = script("train", "--help", cwd=ROOT)
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("usage: train.py [-c CONFIG]")
+    assert len(lines) < 150
+    for text in ("--run_dir", "--resume", "--model.help", "--trainer.help", "infomax_sample"):
+        assert text in result.stdout
+    assert "--trainer.detect_anomaly" not in result.stdout
+
+
+def test_trainer_help_shows_all():
+    assert "--trainer.detect_anomaly" in script("train", "--trainer.help", cwd=ROOT).stdout
+
+
+def test_class_help_lists_what_fits_a_slot():
+    out = script("train", "--model.help=DeepInfoMax", cwd=ROOT).stdout
+    assert "BlogEncoder" in out
+    assert "DIMEncoder" in out
+    assert "torch.nn.modules" not in out
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "benchmark"])
+def test_other_scripts_have_help(name: str):
+    assert script(name, "--help", cwd=ROOT).stdout.startswith("usage: ")
+
+
+def test_checkpoint_of_a_run_resumes_elsewhere(trained_run: Path, call, tmp_path: Path):
+    """A checkpoint that was carried away from its run has all that is needed."""
+    (tmp_path / "moved.ckpt").write_bytes((trained_run / "checkpoints/last.ckpt").read_bytes())
+    status, _, err = call("train", "--resume", "moved.ckpt", "--run_dir", "on", "--trainer.max_epochs=3")
+    assert status == 0, err
+    assert load_checkpoint(tmp_path / "on/checkpoints/last.ckpt")["epoch"] == 2

@@ -1,0 +1,31 @@
+"""Every benchmark runs and gives the rows that others read."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, script
+
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmark_gives_rows(name: str, tmp_path: Path):
+    result = script("benchmark", name, "--quick", "--json", "rows.json", cwd=tmp_path)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert rows
+    for row in rows:
+        assert {"benchmark", "case", "peer", "ratio"} <= row.keys()
+        assert row["benchmark"] == name
+        assert math.isfinite(row["ratio"])
+        assert row["ratio"] > 0
+    assert "ratio" in result.stdout
+
+
+def test_unknown_benchmark_gets_the_nearest_name(tmp_path: Path):
+    result = script("benchmark", "infomx", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "did you mean 'infomax'?" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
