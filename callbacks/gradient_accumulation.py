@@ -115,9 +115,7 @@ class GradientAccumulation(UpdateRule):
         inside = window["first_batch"] < batch_idx < window["first_batch"] + window["length"]
         if inside:
             return
-        # An epoch's end, where it is known, cuts the window beforehand, so that the loss is divided rightly at once.
-        length = int(min(self.window_length(self._chain.steps), trainer.num_training_batches - batch_idx))
-        self._window = {"first_batch": batch_idx, "length": length, "backwards": 0}
+        self._window = {"first_batch": batch_idx, "length": self.window_length(self._chain.steps), "backwards": 0}
         self._apply(trainer)
 
     def _apply(self, trainer: pl.Trainer) -> None:
@@ -130,7 +128,7 @@ class GradientAccumulation(UpdateRule):
         self._window["backwards"] += 1
 
     def before_step(self, chain: UpdateChain) -> None:
-        # Fewer batches than the loss was divided by: the data ended unannounced, or training_step returned None.
+        # Fewer batches than the loss was divided by: the epoch ended, or training_step returned None.
         length, backwards = self._window["length"], self._window["backwards"]
         if 0 < backwards < length:
             gradients = [parameter.grad for parameter in chain.params if parameter.grad is not None]
