@@ -8,12 +8,12 @@ The last row sets all tricks together against the whole training step of ``confi
 """
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -162,7 +162,9 @@ def _peak_bytes(size: str, trick: str | None, answer: Any) -> None:
     for _ in range(STEPS + 1):
         step()
     bytes_of_weights = sum(parameter.nbytes for parameter in model.parameters())
-    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, bytes_of_weights))
+    # Not getrusage: its maximum survives exec, so a child would report its parent's.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    answer.put((int(line.split()[1]) * 1024, bytes_of_weights))
 
 
 def peak_bytes(size: str, trick: str | None) -> tuple[int, int]:
@@ -176,6 +178,8 @@ def peak_bytes(size: str, trick: str | None) -> tuple[int, int]:
 
 
 def memory(size: str, tricks: list[str]) -> list[dict[str, Any]]:
+    if not Path("/proc/self/status").is_file():  # only Linux tells a process's own peak
+        return []
     alone, weights = peak_bytes(size, None)
     rows = []
     for trick in tricks:
