@@ -1,5 +1,13 @@
 """Callbacks: one trick or one picture per file."""
 
+from callbacks.averaged_weights import AveragedWeights as AveragedWeights
 from callbacks.code_map import CodeMap as CodeMap
+from callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
+from callbacks.layer_adaptation import LayerAdaptation as LayerAdaptation
+from callbacks.lazy_updates import LazyUpdates as LazyUpdates
+from callbacks.lookahead import Lookahead as Lookahead
 from callbacks.metric_curves import MetricCurves as MetricCurves
 from callbacks.nearest_neighbors import NearestNeighbors as NearestNeighbors
+from callbacks.parameterwise_lr import ParameterwiseLR as ParameterwiseLR
+from callbacks.piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
+from callbacks.weight_decay import WeightDecay as WeightDecay

@@ -27,6 +27,7 @@ TWO_STEPS = [
     "--trainer.num_sanity_val_steps=0",
     "--data.source=sample",
 ]
+SMALL_DATA = ["--data.sample_train_size=80", "--data.sample_test_size=40"]
 # What makes one step of each module cheap.
 SMALL = {
     "DeepInfoMax": [
@@ -61,7 +62,7 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 10
+EXPECTED_COUNT = 18
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -82,9 +83,20 @@ def test_add_on_does_two_steps_on_the_default_job(path: Path, tmp_path: Path, mo
     base = ROOT / "configs" / "infomax_sample.yaml"
     if path.stem == "wandb":
         monkeypatch.setenv("WANDB_MODE", "disabled")
+    if path.stem == "lazy_updates":
+        pytest.skip("Deep InfoMax has no embeddings")
     config = yaml.safe_load(base.read_text())
     run(["-c", str(base), "-c", str(path), *TWO_STEPS, *small_arguments(config)], tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs" / "infomax_sample").glob("*/summary.json"))) == 1
+
+
+def test_an_add_on_that_does_not_fit_says_so_in_one_line(tmp_path: Path):
+    add_on = ROOT / "configs" / "with" / "lazy_updates.yaml"
+    base = ROOT / "configs" / "infomax_sample.yaml"
+    result = script("train", "-c", base, "-c", add_on, *TWO_STEPS, *SMALL_DATA, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "LazyUpdates: include entry 'type:Embedding' matches no parameter; the nearest class is" in line
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -1,0 +1,58 @@
+"""An exponential moving average of the weights, for validation, the test and the checkpoint."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from callbacks.update_chain import Action, Block, Phase, UpdateChain
+from callbacks.update_rule import KeepsWeights, check_number
+
+
+class AveragedWeights(KeepsWeights):
+    """An exponential moving average of the weights, which validation, the test and the checkpoint use.
+
+    ``ema_t = b * ema_(t-1) + (1 - b) * theta_t`` from ``ema_0 = 0``, used as ``ema_t / (1 - b^t)``. Kept in the
+    corrected form ``m_t = m_(t-1) + w_t * (theta_t - m_(t-1))`` with ``w_t = (1 - b) / (1 - b^t)``: the first average
+    is theta_1 itself and the memory warms up to 1 / (1 - b) optimizer steps. The training itself does not change.
+
+    Half-precision weights are averaged in float32, where 1 - b is not lost. Buffers (running statistics of batch
+    normalisation) are the trained model's.
+
+    Args:
+        decay: b in [0, 1).
+
+    Raises:
+        ValueError: if ``decay`` is out of its range.
+
+    Source: kexue.fm/archives/7094 and bert4keras' exponential moving average. Lightning's EMAWeightAveraging starts
+    from a copy at full memory instead.
+    """
+
+    phase = Phase.AVERAGE
+    exchanges_weights = True
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__()
+        check_number("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
+        self.decay = decay
+
+    def settings(self) -> dict[str, Any]:
+        return {"decay": self.decay}
+
+    def kept_dtype(self, parameter: Tensor) -> torch.dtype:
+        return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
+
+    def plan(self, block: Block) -> Action:
+        chain, params, averages = block.chain, block.params(block.positions), self.kept(block)
+        dtype = averages[0].dtype
+
+        def average(lr: float) -> None:
+            weight = (1 - self.decay) / (1 - self.decay ** (chain.steps + 1))
+            present = params if params[0].dtype == dtype else [parameter.to(dtype) for parameter in params]
+            torch._foreach_lerp_(averages, present, weight)
+
+        return average
+
+    def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
+        return self.copies.get(chain.key)

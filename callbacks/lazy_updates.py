@@ -1,0 +1,102 @@
+"""Lazy updates: the rows of an embedding that a batch does not touch stay where they are, under any optimizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from callbacks.update_chain import Action, Block, Phase, UpdateChain
+from callbacks.update_rule import UpdateRule
+
+
+class LazyUpdates(UpdateRule):
+    """Lazy updates: the rows of an embedding that a batch does not touch stay where they are, under any optimizer.
+
+    ``dx <- dx * [the row has a gradient other than 0]``, a row being all of a parameter's last axis. Momentum would
+    otherwise go on to move the embeddings of absent words. It acts after decay and layer adaptation, so absent rows
+    are not decayed either. A table that is tied to a softmax has a dense gradient: nothing in it is ever absent.
+
+    Args:
+        include: parameters to treat so, no default (see :func:`callbacks.parameter_selection.select`), for example
+            ``[type:Embedding]``.
+        freeze_state: whether the optimizer's moments of absent rows stay, too (as in torch's SparseAdam), instead of
+            decaying (the author's choice). Needs a second copy of the moments of the included parameters. Only state
+            tensors of the parameter's own shape are kept, not Adafactor's row and column sums.
+        log: log ``train/lazy_rows_share``, the share of rows that stayed, in [0, 1].
+
+    Raises:
+        ValueError: if an entry is no expression or, at the start, matches nothing.
+
+    Source: kexue.fm/archives/6869 and 7094 section 6. An underflow of fp16 gradients to 0 counts as absence.
+    """
+
+    phase = Phase.LAZY
+    needs_old = True
+    repeatable = True
+
+    def __init__(self, include: Sequence[str], freeze_state: bool = False, log: bool = False) -> None:
+        if include is None:
+            raise ValueError("LazyUpdates: include (None) must name the embeddings, for example ['type:Embedding']")
+        super().__init__(include, log=log)
+        self.freeze_state = freeze_state
+        self._touched: dict[tuple[str, str], Tensor] = {}
+        self._state: dict[tuple[str, str], dict[str, Tensor]] = {}
+
+    def settings(self) -> dict[str, Any]:
+        return {"include": self.include, "freeze_state": self.freeze_state}
+
+    def before_step(self, chain: UpdateChain) -> None:
+        self._touched = {key: mask for key, mask in self._touched.items() if key[0] != chain.key}
+        for name, parameter in chain.items():
+            if parameter.grad is None or not self.chosen(parameter):
+                continue
+            self._touched[chain.key, name] = rows_with_gradient(parameter.grad)
+            if self.freeze_state:
+                state = chain.optimizer.state.get(parameter, {})
+                kept = self._state.setdefault((chain.key, name), {})
+                for key, value in state.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        kept.setdefault(key, torch.empty_like(value)).copy_(value)
+
+    def plan(self, block: Block) -> Action | None:
+        positions = block.members(self, stepped_only=True)
+        if not positions:
+            return None
+        chain, params, old = block.chain, block.params(positions), block.old(positions)
+        keys = [(chain.key, name) for name in block.names(positions)]
+
+        def stay(lr: float) -> None:
+            # The few tables of a model; torch has no foreach form of `where`.
+            for key, parameter, before in zip(keys, params, old, strict=True):
+                touched = self._touched[key]
+                torch.where(touched, parameter, before, out=parameter)
+                for name, kept in self._state.get(key, {}).items():
+                    state = chain.optimizer.state[parameter][name]
+                    torch.where(touched, state, kept, out=state)
+
+        return stay
+
+    def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
+        masks = [mask for key, mask in self._touched.items() if key[0] == chain.key]
+        rows = sum(mask.numel() for mask in masks)
+        if not rows:
+            return {}
+        return {"lazy_rows_share": 1.0 - sum(mask.sum().double() for mask in masks) / rows}
+
+
+def rows_with_gradient(gradient: Tensor) -> Tensor:
+    """Whether each row has a component other than 0.
+
+    Shapes:
+        gradient: (..., D), dense or sparse in its rows.
+        returns: (..., 1) bool; () for a scalar.
+    """
+    if gradient.layout == torch.sparse_coo:
+        if gradient.sparse_dim() != 1 or gradient.ndim != 2:
+            return rows_with_gradient(gradient.to_dense())
+        gradient = gradient.coalesce()
+        touched = torch.zeros(gradient.shape[0], 1, dtype=torch.bool, device=gradient.device)
+        touched[gradient.indices()[0]] = (gradient.values() != 0).any(-1, keepdim=True)
+        return touched
+    return (gradient != 0).any(-1, keepdim=True) if gradient.ndim else gradient != 0

@@ -1,0 +1,92 @@
+"""Lookahead: k steps forward, one step back, on top of any optimizer."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from callbacks.update_chain import Action, Block, Phase, UpdateChain
+from callbacks.update_rule import KeepsWeights, check_number
+
+
+class Lookahead(KeepsWeights):
+    """Lookahead: k steps forward, one step back, on top of any optimizer.
+
+    Slow weights phi start at the weights before the first step. After every k steps of the optimizer
+    ``phi <- phi + alpha * (theta - phi)`` and ``theta <- phi``. The optimizer's own state is kept as it is.
+
+    Args:
+        steps: k, optimizer steps from one synchronisation to the next, at least 1.
+        step_size: alpha in [0, 1]; 1 leaves the training bit-identical.
+        evaluate: the weights that validation, the test and the checkpoint's ``state_dict`` have: ``slow`` (the paper's
+            choice) or ``fast``. The weights to go on with are in the checkpoint either way.
+        log: log ``train/lookahead_distance``, the Euclidean distance of fast and slow weights before a
+            synchronisation.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Source: kexue.fm/archives/6869 and 7094 section 5; arXiv 1907.08610. bert4keras starts phi at 0, which halves the
+    weights at the first step; timm creates phi at the first synchronisation; neither is followed.
+    """
+
+    phase = Phase.LOOKAHEAD
+
+    def __init__(
+        self,
+        steps: int = 5,
+        step_size: float = 0.5,
+        evaluate: Literal["slow", "fast"] = "slow",
+        log: bool = False,
+    ) -> None:
+        super().__init__(log=log)
+        check_number("Lookahead", "steps", steps, "an integer of at least 1", isinstance(steps, int) and steps >= 1)
+        check_number("Lookahead", "step_size", step_size, "in [0, 1]", 0 <= step_size <= 1)
+        check_number("Lookahead", "evaluate", evaluate, "'slow' or 'fast'", evaluate in ("slow", "fast"))
+        self.steps = steps
+        self.step_size = step_size
+        self.evaluate = evaluate
+        self._distances: dict[int, list[Tensor]] = {}
+
+    @property
+    def exchanges_weights(self) -> bool:
+        return self.evaluate == "slow"
+
+    def settings(self) -> dict[str, Any]:
+        return {"steps": self.steps, "step_size": self.step_size}
+
+    def before_step(self, chain: UpdateChain) -> None:
+        super().before_step(chain)
+        self._distances[chain.index] = []
+
+    def plan(self, block: Block) -> Action:
+        chain, params, slow = block.chain, block.params(block.positions), self.kept(block)
+
+        def look_back(lr: float) -> None:
+            # The step under way is not counted yet.
+            if (chain.steps + 1) % self.steps:
+                return
+            if self.log:
+                difference = torch._foreach_sub(params, slow)
+                self._distances[chain.index].append(torch.stack(torch._foreach_norm(difference, 2)).double())
+            torch._foreach_lerp_(params, slow, 1.0 - self.step_size)
+            torch._foreach_copy_(slow, params)
+
+        return look_back
+
+    def plan_after_constraint(self, block: Block) -> Action:
+        chain, params, slow = block.chain, block.params(block.positions), self.kept(block)
+
+        def follow(lr: float) -> None:
+            if (chain.steps + 1) % self.steps == 0:
+                torch._foreach_copy_(slow, params)
+
+        return follow
+
+    def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
+        return self.copies.get(chain.key) if self.evaluate == "slow" else None
+
+    def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
+        if not (distances := self._distances.get(chain.index)):
+            return {}
+        return {"lookahead_distance": torch.cat(distances).norm()}

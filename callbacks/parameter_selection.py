@@ -1,0 +1,122 @@
+"""Which parameters a callback acts on: regular expressions on names, and ``type:NAME`` for module classes."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+DEFAULT_EXCLUDE = ("type:norm", "bias$")
+"""Normalisation layers and biases: neither decay nor a trust ratio does them good (kexue.fm/archives/7094)."""
+
+# Every normalisation class of torch ends so (LayerNorm, RMSNorm, GroupNorm, SyncBatchNorm, InstanceNorm2d), and so do
+# the field's own ones (ConditionalLayerNorm, ScaleNorm), which no isinstance check would know.
+_NORM_CLASS = re.compile(r"Norm\d?d?$")
+
+
+def check_entries(argument: str, entries: Sequence[str] | None) -> list[str] | None:
+    """Return the entries as a list, after checking that each is a string and a regular expression or ``type:NAME``.
+
+    Args:
+        argument: name of the argument, for the message.
+        entries: what the user gave; ``None`` stays ``None``.
+
+    Raises:
+        ValueError: for a bare string (whose letters would each be an entry), a non-string, or a bad expression.
+    """
+    if entries is None:
+        return None
+    if isinstance(entries, str):
+        raise ValueError(f"{argument} ({entries!r}) must be a list of strings: write [{entries!r}]")
+    for entry in entries:
+        if not isinstance(entry, str) or not entry or entry == "type:":
+            raise ValueError(f"{argument} entry ({entry!r}) must be a regular expression or 'type:NAME'")
+        if not entry.startswith("type:"):
+            try:
+                re.compile(entry)
+            except re.error as error:
+                raise ValueError(f"{argument} entry ({entry!r}) must be a regular expression: {error}") from None
+    return list(entries)
+
+
+def parameter_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """All names of each parameter, the first one being that of ``module.named_parameters()``.
+
+    A shared parameter (tied embeddings) has several names; an expression that matches any of them selects it.
+    """
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return names
+
+
+def matching(module: nn.Module, entry: str) -> set[nn.Parameter]:
+    """Parameters of ``module`` that one entry selects (see :func:`select`)."""
+    if not entry.startswith("type:"):
+        expression = re.compile(entry)
+        names = parameter_names(module)
+        return {parameter for parameter, aliases in names.items() if any(map(expression.search, aliases))}
+    wanted = entry.removeprefix("type:")
+    chosen: set[nn.Parameter] = set()
+    for child in module.modules():
+        if any(_is_class(cls, wanted) for cls in type(child).__mro__):
+            chosen.update(child.parameters(recurse=False))
+            # A weight under torch's parametrizations (weight norm) lies one level deeper, yet is the layer's own.
+            if isinstance(parametrizations := getattr(child, "parametrizations", None), nn.Module):
+                chosen.update(parametrizations.parameters())
+    return chosen
+
+
+def select(
+    module: nn.Module,
+    include: Sequence[str] | None,
+    exclude: Sequence[str],
+    owner: str,
+    may_match_nothing: Sequence[str] = (),
+) -> set[nn.Parameter]:
+    """Parameters that some entry of ``include`` matches and no entry of ``exclude``.
+
+    Args:
+        module: its parameters are chosen from.
+        include: entries, each a regular expression (``re.search`` on the full parameter name) or ``type:NAME`` (the
+            direct parameters of all modules of that class or a subclass; ``type:norm`` = all normalisation layers).
+            ``None`` selects everything, an empty list nothing.
+        exclude: entries; an empty list excludes nothing.
+        owner: who asks, for the message.
+        may_match_nothing: default entries, which are no mistake where the module has no such parameter.
+
+    Raises:
+        ValueError: if another entry matches nothing; the line names the nearest parameter or class.
+    """
+    chosen = set(parameter_names(module)) if include is None else set()
+    for argument, entries in (("include", include or ()), ("exclude", exclude)):
+        for entry in entries:
+            found = matching(module, entry)
+            if not found and entry not in may_match_nothing:
+                raise ValueError(f"{owner}: {argument} entry {entry!r} matches no parameter; {_nearest(module, entry)}")
+            chosen = chosen - found if argument == "exclude" else chosen | found
+    return chosen
+
+
+def _is_class(cls: type, wanted: str) -> bool:
+    return _NORM_CLASS.search(cls.__name__) is not None if wanted == "norm" else cls.__name__ == wanted
+
+
+def _nearest(module: nn.Module, entry: str) -> str:
+    if entry.startswith("type:"):
+        classes = sorted({type(child).__name__ for child in module.modules() if any(True for _ in child.parameters())})
+        return _closest(entry.removeprefix("type:"), classes, "the nearest class is ", "type:")
+    names = [name for name, _ in module.named_parameters()]
+    return _closest(re.sub(r"[\\^$()\[\]{}?*+|]", "", entry), names, "the nearest one is ", "")
+
+
+def _closest(word: str, candidates: list[str], lead: str, prefix: str) -> str:
+    if not candidates:
+        return "the module has no parameters"
+
+    # A part of a dotted name counts as near as the whole: 'encodr' is meant for 'encoder.layers.0.weight'.
+    def likeness(candidate: str) -> float:
+        parts = [candidate, *candidate.split(".")]
+        return max(difflib.SequenceMatcher(None, word.lower(), part.lower()).ratio() for part in parts)
+
+    return f"{lead}{prefix + max(candidates, key=likeness)!r}"

@@ -1,0 +1,69 @@
+"""Weight decay, decoupled from the gradient, on top of any optimizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+
+from callbacks.parameter_selection import DEFAULT_EXCLUDE
+from callbacks.update_chain import Action, Block, Phase, UpdateChain
+from callbacks.update_rule import UpdateRule, check_number
+
+
+class WeightDecay(UpdateRule):
+    """Weight decay, decoupled from the gradient, on top of any optimizer.
+
+    ``theta' <- theta' - lr * rate * theta``, with theta the weights before the step and lr the learning rate that the
+    step used. On Adam this is AdamW, on SGD it is SGDW. A parameter without a gradient is left alone, as the
+    optimizer leaves it alone.
+
+    Args:
+        rate: decay per unit of learning rate, in [0, inf); 0 leaves the training bit-identical.
+        include: parameters to decay; None: all (see :func:`callbacks.parameter_selection.select`).
+        exclude: parameters to leave out.
+
+    Raises:
+        ValueError: if ``rate`` is negative, or an entry is no expression or, at the start, matches nothing.
+
+    Source: kexue.fm/archives/7094 section 1; Loshchilov & Hutter, "Decoupled weight decay regularization". The paper
+    multiplies by the schedule alone, torch and the blog by the full learning rate, as here.
+    """
+
+    phase = Phase.DECAY
+    needs_old = True
+    repeatable = True
+
+    def __init__(
+        self,
+        rate: float = 0.01,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] = DEFAULT_EXCLUDE,
+    ) -> None:
+        super().__init__(include, exclude)
+        check_number("WeightDecay", "rate", rate, "at least 0 and finite", 0 <= rate < float("inf"))
+        self.rate = rate
+
+    def settings(self) -> dict[str, Any]:
+        return {"rate": self.rate, **self.selection()}
+
+    def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
+        rates = [group.get("weight_decay", 0) for group in chain.optimizer.param_groups]
+        if self.rate and any(rates):
+            name = type(chain.optimizer).__name__
+            rank_zero_warn(
+                f"WeightDecay(rate={self.rate}) on {name}(weight_decay={max(rates)}) decays twice: "
+                f"set weight_decay: 0 in {name}"
+            )
+
+    def plan(self, block: Block) -> Action | None:
+        positions = block.members(self, stepped_only=True)
+        if not positions or self.rate == 0:
+            return None
+        params, old = block.params(positions), block.old(positions)
+
+        def decay(lr: float) -> None:
+            torch._foreach_add_(params, old, alpha=-lr * self.rate)
+
+        return decay

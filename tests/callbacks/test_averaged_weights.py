@@ -1,0 +1,85 @@
+from functools import partial
+
+import pytest
+import torch
+from chain_tools import GivenGradients, assert_same, index_loader, quiet_trainer, random_gradients, run, weights_of
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from callbacks import AveragedWeights, Lookahead
+
+ADAM = partial(torch.optim.Adam, lr=0.02)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_the_authors_average_from_zero_with_correction(decay):
+    gradients = random_gradients(8)
+    rule = AveragedWeights(decay)
+    recorded = run(GivenGradients(gradients, ADAM), rule)
+    for name, average in rule.copies["optimizer0"].items():
+        ema = torch.zeros_like(average)
+        for weights in recorded.trajectory:
+            ema = decay * ema + (1 - decay) * weights[name]
+        torch.testing.assert_close(average, ema / (1 - decay ** len(gradients)), rtol=1e-12, atol=1e-14)
+
+
+def test_the_training_is_bit_identical_and_ends_with_the_average():
+    gradients = random_gradients(6, absent=0.3)
+    rule, module = AveragedWeights(0.9), GivenGradients(gradients, ADAM)
+    for actual, expected in zip(
+        run(module, rule).trajectory, run(GivenGradients(gradients, ADAM)).trajectory, strict=True
+    ):
+        assert_same(actual, expected)
+    assert_same(weights_of(module), rule.copies["optimizer0"])
+
+
+def test_bfloat16_weights_are_averaged_in_float32():
+    gradients = [{"linear.weight": torch.full((4, 3), -1.0)}] * 3
+    module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.weight": torch.zeros(4, 3)})
+    rule = AveragedWeights(0.999)
+    run(module.bfloat16(), rule)
+    average = rule.copies["optimizer0"]["linear.weight"]
+    assert average.dtype == torch.float32
+    expected = (0.999**2 * 1 + 0.999 * 2 + 3) * 0.001 / (1 - 0.999**3)
+    assert average[0, 0].item() == pytest.approx(expected, rel=1e-5)
+    assert module.linear.weight.dtype == torch.bfloat16
+
+
+def test_with_lookahead_the_average_is_evaluated():
+    gradients = random_gradients(7)
+    average, module = AveragedWeights(0.5), GivenGradients(gradients, ADAM)
+    lookahead = Lookahead(3)
+    recorded = run(module, average, lookahead)
+    assert_same(weights_of(module), average.copies["optimizer0"])
+    # It averages what Lookahead leaves, not what the inner optimizer proposes.
+    ema = torch.zeros(4, 3, dtype=torch.float64)
+    for weights in recorded.trajectory:
+        ema = 0.5 * ema + 0.5 * weights["linear.weight"]
+    torch.testing.assert_close(module.linear.weight.detach(), ema / (1 - 0.5**7), rtol=1e-12, atol=1e-14)
+
+
+def test_a_test_after_the_fit_sees_the_average():
+    class Tests(GivenGradients):
+        def test_step(self, batch, batch_idx):
+            self.log("test/weight", self.linear.weight[0, 0])
+
+    module, rule = Tests(random_gradients(6), ADAM), AveragedWeights(0.9)
+    trainer = quiet_trainer([rule])
+    trainer.fit(module, index_loader(6))
+    expected = rule.copies["optimizer0"]["linear.weight"][0, 0].item()
+    (metrics,) = trainer.test(module, index_loader(1), verbose=False)
+    assert metrics["test/weight"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_beside_lightnings_own_average_it_refuses():
+    module = GivenGradients(random_gradients(1), ADAM)
+    for rule in (AveragedWeights(), Lookahead()):
+        with pytest.raises(MisconfigurationException, match=f"{type(rule).__name__} and EMAWeightAveraging both"):
+            run(module, rule, EMAWeightAveraging())
+    run(GivenGradients(random_gradients(1), ADAM), Lookahead(evaluate="fast"), EMAWeightAveraging())
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_bad_decays_are_refused(decay):
+    with pytest.raises(ValueError, match=r"AveragedWeights: decay \(.*\) must be in \[0, 1\)"):
+        AveragedWeights(decay)

@@ -1,0 +1,159 @@
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, quiet_trainer, random_gradients, run
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.optim import lr_scheduler
+
+from callbacks import PiecewiseLinearLR, WeightDecay
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+EXAMPLE = {1000: 1, 2000: 0.1}
+
+
+def test_the_example_of_the_article():
+    rule = PiecewiseLinearLR(EXAMPLE)
+    values = [rule.factor(step) for step in (0, 500, 1000, 1500, 2000, 3000)]
+    assert values == pytest.approx([0, 0.5, 1, 0.55, 0.1, 0.1], abs=1e-15)
+
+
+def test_is_the_linear_schedule_with_warm_up():
+    rule, warmup, total = PiecewiseLinearLR({7: 1.0, 31: 0.0}), 7, 31
+    for step in range(40):
+        expected = step / warmup if step < warmup else max(0.0, (total - step) / (total - warmup))
+        assert rule.factor(step) == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_schedule_that_starts_at_0_is_not_preceded_by_0():
+    assert PiecewiseLinearLR({0: 0.5, 2: 1}).factor(0) == 0.5
+    assert [PiecewiseLinearLR({3: 2.0}).factor(step) for step in (0, 3, 9)] == [0, 2, 2]
+
+
+def schedulers():
+    yield lambda o: lr_scheduler.ExponentialLR(o, 0.9), lambda t: 0.9**t
+    yield lambda o: lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)), lambda t: 1 / (1 + t)
+    yield lambda o: lr_scheduler.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3)
+    yield (
+        lambda o: lr_scheduler.SequentialLR(
+            o, [lr_scheduler.ConstantLR(o, 0.25, 100), lr_scheduler.ExponentialLR(o, 0.5)], [4]
+        ),
+        lambda t: 0.25 if t < 4 else 0.5 ** (t - 4),
+    )
+
+
+@pytest.mark.parametrize(("make", "value"), schedulers())
+def test_multiplies_the_modules_scheduler_and_compounds_nothing(make, value):
+    gradients = random_gradients(9)
+    module = GivenGradients(gradients, SGD, scheduler=make)
+    schedule = {3: 1.0, 6: 0.0, 8: 2.0}
+    alone = run(GivenGradients(gradients, SGD, scheduler=make)).learning_rates
+    recorded = run(module, PiecewiseLinearLR(schedule))
+    rule = PiecewiseLinearLR(schedule)
+    assert recorded.learning_rates == [[lr * rule.factor(t)] for t, (lr,) in enumerate(alone)]
+    assert alone == [[pytest.approx(0.1 * value(t))] for t in range(9)]
+    optimizer = module.optimizers().optimizer
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * value(9))  # given back at the end
+    assert type(module.lr_schedulers()).__module__.startswith("torch.")
+
+
+def test_a_plateau_scheduler_keeps_its_own_value():
+    class Plateau(GivenGradients):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/loss", 1.0)
+
+        def configure_optimizers(self):
+            optimizer = self.make_optimizer(self.parameters())
+            plateau = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val/loss"}}
+
+    module = Plateau(random_gradients(2), SGD)
+    seen = []
+
+    class Sees(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    trainer = quiet_trainer([PiecewiseLinearLR({0: 0.0, 8: 1.0}), Sees()], max_epochs=4)
+    trainer.fit(module, index_loader(2), index_loader(1))
+    base = [0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    assert seen == pytest.approx([b * t / 8 for t, b in enumerate(base)])
+
+
+def test_monitors_see_what_the_step_uses():
+    logger = MemoryLogger()
+    run(
+        GivenGradients(random_gradients(6), SGD),
+        LearningRateMonitor(logging_interval="step"),
+        PiecewiseLinearLR({4: 1.0}, log=True),
+        logger=logger,
+        log_every_n_steps=1,
+    )
+    expected = [0, 0.025, 0.05, 0.075, 0.1, 0.1]
+    assert logger.values("lr-SGD") == pytest.approx(expected)
+    assert logger.values("train/learning_rate")[:6] == pytest.approx(expected)
+
+
+def test_decay_uses_the_rate_of_its_step():
+    gradients = random_gradients(6)
+    module = GivenGradients(gradients, SGD)
+    theta = module.linear.weight.detach().clone()
+    recorded = run(module, WeightDecay(0.5), PiecewiseLinearLR({3: 1.0, 5: 0.2}))
+    for t, factor in enumerate([0, 1 / 3, 2 / 3, 1, 0.6, 0.2]):
+        theta = theta - 0.1 * factor * (gradients[t]["linear.weight"] + 0.5 * theta)
+        torch.testing.assert_close(recorded.trajectory[t]["linear.weight"], theta, rtol=0, atol=1e-14)
+
+
+def test_steps_are_windows_not_batches():
+    recorded = run(GivenGradients(random_gradients(7), SGD), PiecewiseLinearLR({2: 1.0}), accumulate_grad_batches=3)
+    assert recorded.learning_rates == [[0.0], [0.05], [0.1]]
+
+
+def test_the_user_may_set_the_rate_in_between_and_a_tensor_rate_works():
+    class SetsRate(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 2:
+                trainer.optimizers[0].param_groups[0]["lr"] = 1.0
+
+    recorded = run(GivenGradients(random_gradients(4), SGD), PiecewiseLinearLR({4: 1.0}), SetsRate())
+    assert recorded.learning_rates == [[0.0], [0.025], [0.5], [0.75]]
+    tensor = partial(torch.optim.Adam, lr=torch.tensor(0.5), capturable=False, foreach=False)
+    module = GivenGradients(random_gradients(3), tensor)
+    assert run(module, PiecewiseLinearLR({2: 1.0})).learning_rates == [[0.0], [0.25], [0.5]]
+    assert module.optimizers().optimizer.param_groups[0]["lr"].item() == 0.5
+
+
+def test_a_checkpoint_holds_the_modules_rate(tmp_path):
+    trainer = quiet_trainer([PiecewiseLinearLR({10: 1.0})])
+
+    class Saves(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            trainer.save_checkpoint(tmp_path / "now.ckpt")
+
+    trainer.callbacks.append(Saves())
+    trainer.fit(GivenGradients(random_gradients(3), SGD), index_loader(3))
+    checkpoint = torch.load(tmp_path / "now.ckpt", weights_only=True)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.1
+
+
+def test_factor_1_is_bit_identical():
+    gradients = random_gradients(6, absent=0.3)
+    make = partial(torch.optim.Adam, lr=0.02)
+    with_rule = run(GivenGradients(gradients, make), PiecewiseLinearLR({0: 1})).trajectory
+    for actual, expected in zip(with_rule, run(GivenGradients(gradients, make)).trajectory, strict=True):
+        assert_same(actual, expected)
+
+
+def test_mistakes():
+    for schedule, message in [
+        ({}, r"schedule \({}\) must be a dictionary"),
+        ({-1: 1.0}, r"a step of schedule \(-1\) must be an integer of at least 0"),
+        ({1.5: 1.0}, r"a step of schedule \(1.5\)"),
+        ({5: -0.5}, r"schedule\[5\] \(-0.5\) must be at least 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            PiecewiseLinearLR(schedule)
+    with pytest.raises(MisconfigurationException, match="holds 2 PiecewiseLinearLR; keep one"):
+        run(GivenGradients(random_gradients(1), SGD), PiecewiseLinearLR({1: 1}), PiecewiseLinearLR({2: 1}))
