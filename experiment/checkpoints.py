@@ -15,6 +15,9 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import WandbLogger
 
+from callbacks.chain_session import refuse_other_chain
+from callbacks.update_rule import UpdateRule
+
 from .errors import UserError
 from .loggers import FolderLogger
 from .run_folder import RunFolder
@@ -181,6 +184,8 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         if trainer.state.fn != "fit":
             return
+        if not any(isinstance(callback, UpdateRule) for callback in trainer.callbacks):
+            refuse_other_chain(checkpoint, [])  # where there are rules, they compare their chain themselves
         self._resumed = checkpoint["experiment"]
         states = self._resumed["random_states"]
         if len(states) != trainer.world_size:

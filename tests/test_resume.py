@@ -163,6 +163,16 @@ def test_a_resumption_that_fails_leaves_the_run_as_it_was(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_chain_of_optimizer_tricks_is_not_dropped_silently(tmp_path: Path):
+    run = tmp_path / "run"
+    add_on = ["-c", ROOT / "configs/infomax_sample.yaml", *TINY, "-c", ROOT / "configs/with/lookahead.yaml"]
+    script("train", "--run_dir", run, *add_on, cwd=tmp_path)
+    options = ("--trainer.callbacks=[]", "--trainer.max_epochs=3")
+    result = script("train", "--resume", run, *options, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "another update chain: the checkpoint has Lookahead" in result.stderr
+
+
 def test_resuming_a_finished_run_only_tests_it_again(trained_run: Path, tmp_path: Path):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
