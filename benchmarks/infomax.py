@@ -26,7 +26,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     rows = []
     for name in CONFIGS[:1] if quick else CONFIGS:
         rows += training_steps(name, rounds)
-    rows.append(lightning_loop("infomax_cifar10", 2 if quick else 7, batches=3 if quick else 10))
+    rows.append(lightning_loop("infomax_cifar10", 2 if quick else 5, batches=3 if quick else 25))
     rows += scores(rounds)
     return rows
 
