@@ -145,6 +145,8 @@ def folder_of_other_rank(run_dir: Path | None, resume: str | None) -> tuple[RunF
     if handed_down := os.environ.get(_ENVIRONMENT_VARIABLE):
         folder, checkpoint = json.loads(handed_down)
         return RunFolder(Path(folder)), Path(checkpoint) if checkpoint else None
+    if run_dir is None:
+        raise UserError("several processes of one launcher need --run_dir, so that all of them know the run folder")
     folder = RunFolder(run_dir)
     if resume not in (None, "auto"):
         return folder, _resumed(Path(resume))[1]
