@@ -324,3 +324,11 @@ def test_checkpoint_of_a_run_resumes_elsewhere(trained_run: Path, call, tmp_path
     status, _, err = call("train", "--resume", "moved.ckpt", "--run_dir", "on", "--trainer.max_epochs=3")
     assert status == 0, err
     assert load_checkpoint(tmp_path / "on/checkpoints/last.ckpt")["epoch"] == 2
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_processes_of_another_launcher_need_a_named_folder(rank: str, tmp_path: Path):
+    result = script("train", *TINY, cwd=tmp_path, check=False, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2")
+    assert result.returncode == 2
+    assert "need --run_dir" in result.stderr
+    assert not list(tmp_path.iterdir())
