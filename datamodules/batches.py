@@ -49,3 +49,15 @@ class ImageBatch(NamedTuple):
             images = scale_pixels(torch.from_numpy(pixels), tuple(pixel_range))
             names = [file.relative_to(root).as_posix() for file in chunk]
             yield names, ImageBatch(images, torch.full((len(chunk),), -1))
+
+
+class TokenBatch(NamedTuple):
+    """A batch of token sequences on the device, for language models.
+
+    Shapes:
+        inputs: (B, T) int64, indices into the datamodule's ``vocabulary``.
+        targets: (B, T) int64, what each position has to predict; -100 where nothing is asked.
+    """
+
+    inputs: Tensor
+    targets: Tensor

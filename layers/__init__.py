@@ -15,6 +15,7 @@ from .mutual_information import (
     Shuffle,
 )
 from .priors import AdversarialPrior, GaussianPrior, Prior
+from .reuse import TiedLinear
 
 __all__ = [
     "JSD",
@@ -35,5 +36,6 @@ __all__ = [
     "Prior",
     "Score",
     "Shuffle",
+    "TiedLinear",
     "untrained_copy",
 ]
