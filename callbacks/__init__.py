@@ -5,9 +5,11 @@ from callbacks.code_map import CodeMap as CodeMap
 from callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
 from callbacks.layer_adaptation import LayerAdaptation as LayerAdaptation
 from callbacks.lazy_updates import LazyUpdates as LazyUpdates
+from callbacks.length_scaled_lr import LengthScaledLR as LengthScaledLR
 from callbacks.lookahead import Lookahead as Lookahead
 from callbacks.metric_curves import MetricCurves as MetricCurves
 from callbacks.nearest_neighbors import NearestNeighbors as NearestNeighbors
+from callbacks.non_monotonic_average import NonMonotonicAverage as NonMonotonicAverage
 from callbacks.parameterwise_lr import ParameterwiseLR as ParameterwiseLR
 from callbacks.piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
 from callbacks.weight_decay import WeightDecay as WeightDecay

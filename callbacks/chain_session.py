@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from callbacks.parameter_selection import parameter_names
-from callbacks.update_chain import UpdateChain
+from callbacks.update_chain import UpdateChain, in_order
 
 if TYPE_CHECKING:
     from callbacks.update_rule import UpdateRule
@@ -38,7 +38,7 @@ class ChainSession:
         self.trainer = trainer
         self.pl_module = pl_module
         self.rules_in_list = rules
-        self.rules = sorted(rules, key=lambda rule: rule.phase)
+        self.rules = in_order(rules)
         self.chains: list[UpdateChain] = []
         # Optimizers with gradients that no step has used yet: the inside of an accumulation window.
         self._pending: set[int] = set()

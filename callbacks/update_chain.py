@@ -46,6 +46,9 @@ class Rule(Protocol):
     """What the chain asks of a rule; ``callbacks.update_rule.UpdateRule`` answers with neutral defaults."""
 
     phase: Phase
+    place: int
+    """Order among the rules of one phase."""
+
     needs_old: bool
     """Whether the rule reads theta, the weights before the step."""
 
@@ -60,6 +63,11 @@ class Rule(Protocol):
     def plan_after_constraint(self, block: "Block") -> Action | None: ...
 
     def after_step(self, chain: "UpdateChain") -> None: ...
+
+
+def in_order(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules in the order in which they act."""
+    return sorted(rules, key=lambda rule: (rule.phase, rule.place))
 
 
 @dataclass
@@ -104,14 +112,14 @@ class UpdateChain:
 
     Args:
         optimizer: the base optimizer.
-        rules: sorted by phase here; rules of one phase keep their order.
+        rules: put in order here (:func:`in_order`).
         module: gives the parameters their names.
         index: which of the module's optimizers this is; names the state in a checkpoint.
     """
 
     def __init__(self, optimizer: Optimizer, rules: Sequence[Rule], module: nn.Module, index: int = 0) -> None:
         self.optimizer = optimizer
-        self.rules = sorted(rules, key=lambda rule: rule.phase)
+        self.rules = in_order(rules)
         self.module = module
         self.index = index
         # Updates that really happened, counted where the optimizer's own step ends: batches, Lightning's global_step
@@ -186,7 +194,8 @@ class UpdateChain:
             for action in actions:
                 action(lr)
         self.steps += 1
-        for rule in self.rules:
+        # Last in, first out: who changed a learning rate after another rule gives it back before that rule looks.
+        for rule in reversed(self.rules):
             rule.after_step(self)
 
 

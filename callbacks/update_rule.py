@@ -27,6 +27,7 @@ class UpdateRule(pl.Callback):
     """
 
     phase: ClassVar[Phase]
+    place: ClassVar[int] = 0
     needs_old: ClassVar[bool] = False
     repeatable: ClassVar[bool] = False
     """Whether a Trainer may hold several (with different parameters)."""

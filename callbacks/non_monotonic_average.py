@@ -1,0 +1,118 @@
+"""Averaging that begins when the validation stops improving (NT-ASGD)."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.update_chain import Action, Block, Phase, UpdateChain
+from callbacks.update_rule import KeepsWeights, check_number
+
+
+class NonMonotonicAverage(KeepsWeights):
+    """The mean of the weights since the validation stopped improving; with SGD this is NT-ASGD.
+
+        begin when  v_k > min(v_1 ... v_(k-1-patience)),  then  mean_n = mean_(n-1) + (theta_n - mean_(n-1)) / n
+
+    v_k is the monitored value of the k-th validation. From the first step after that, validation, test and checkpoint
+    use the mean; the training itself does not change. With ``restart_epoch`` the recipe's fine-tuning follows: at that
+    epoch the mean starts anew (at once) and so does the list of values; training ends when they stop improving again.
+
+    Args:
+        monitor: a logged validation metric, lower is better.
+        patience: how many of the latest values the minimum leaves out (the paper's n).
+        restart_epoch: epoch at which the mean starts anew; None for never.
+
+    Raises:
+        ValueError: if ``patience`` or ``restart_epoch`` is below 0.
+
+    Source: Merity et al., arXiv 1708.02182, algorithm 1. Difference: torch's ASGD counts its first averaged weights
+    with weight zero, here they count like all others.
+    """
+
+    phase = Phase.AVERAGE
+    exchanges_weights = True
+
+    def __init__(self, monitor: str = "val/loss", patience: int = 5, restart_epoch: int | None = None) -> None:
+        check_number("NonMonotonicAverage", "patience", patience, "at least 0", patience >= 0)
+        ok = restart_epoch is None or restart_epoch >= 0
+        check_number("NonMonotonicAverage", "restart_epoch", restart_epoch, "at least 0, or null", ok)
+        super().__init__()
+        self.monitor, self.patience, self.restart_epoch = monitor, patience, restart_epoch
+
+    def settings(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "patience": self.patience, "restart_epoch": self.restart_epoch}
+
+    def forget(self) -> None:
+        super().forget()
+        self.values: list[float] = []
+        self.averaging = self.restarted = False
+        self._averaged_steps: dict[str, int] = {}
+
+    def kept_dtype(self, parameter: Tensor) -> torch.dtype:
+        return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
+
+    def before_step(self, chain: UpdateChain) -> None:
+        if self.averaging:
+            super().before_step(chain)
+
+    def plan(self, block: Block) -> Action | None:
+        chain, params = block.chain, block.params(block.positions)
+
+        def average(lr: float) -> None:
+            if not self.averaging:
+                return
+            means = self.kept(block)
+            dtype = means[0].dtype
+            present = params if params[0].dtype == dtype else [parameter.to(dtype) for parameter in params]
+            torch._foreach_lerp_(means, present, 1 / (self._averaged_steps.get(chain.key, 0) + 1))
+
+        return average
+
+    def after_step(self, chain: UpdateChain) -> None:
+        if self.averaging:
+            self._averaged_steps[chain.key] = self._averaged_steps.get(chain.key, 0) + 1
+
+    def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
+        return self.copies.get(chain.key)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.restart_epoch and not self.restarted:
+            self.forget()
+            self.averaging = self.restarted = True
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if trainer.sanity_checking or self.session is None:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            raise MisconfigurationException(
+                f"NonMonotonicAverage: no metric {self.monitor!r} was logged; set monitor to one of "
+                f"{sorted(name for name in trainer.callback_metrics if name.startswith('val/'))}"
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        earlier = self.values[: max(len(self.values) - self.patience, 0)]
+        stalled = bool(earlier) and value > min(earlier)
+        self.values.append(value)
+        if stalled and not self.averaging:
+            self.averaging = True
+            print(f"NonMonotonicAverage: averaging from epoch {trainer.current_epoch + 1} on", flush=True)
+        elif stalled and self.restarted:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "values": self.values,
+            "averaging": self.averaging,
+            "restarted": self.restarted,
+            "averaged_steps": self._averaged_steps,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.values = list(state_dict["values"])
+        self.averaging, self.restarted = state_dict["averaging"], state_dict["restarted"]
+        self._averaged_steps = dict(state_dict["averaged_steps"])

@@ -1,0 +1,327 @@
+"""ON-LSTM: a language model whose levels give parse trees."""
+
+import math
+import re
+import string
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from datamodules.batches import ParseBatch, TokenBatch
+from layers import ONLSTM, LockedDropout, RecurrentLayer, TiedLinear, WordDropout
+from metrics.parsing import ParseF1
+from metrics.trees import BASELINES, bracketed, tree_from_distances, tree_spans
+
+from .hyperparameters import save_plain_hyperparameters
+
+State = list[tuple[Tensor, Tensor]]
+
+
+class ONLSTMLanguageModel(pl.LightningModule):
+    """A recurrent language model with the regularisation of AWD-LSTM; with ON-LSTM cells it also parses.
+
+        loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
+
+    Embedding, a stack of one-layer cells (embedding_size -> hidden_size ... -> embedding_size), and an output layer that
+    is tied to the embedding. Locked dropout on the embedded words, between the layers and on the output; whole words are
+    dropped from the embedding; recurrent weights by the cell's ``dropconnect``. The hidden state is carried from batch
+    to batch, detached, and starts at zero with each epoch. The rest of the recipe is callbacks: ``LengthScaledLR``
+    (windows of random length), ``NonMonotonicAverage`` (NT-ASGD); see ``configs/on_lstm_ptb.yaml``.
+
+    Batches: :class:`datamodules.batches.TokenBatch`, contiguous in time; :class:`datamodules.batches.ParseBatch` in the
+    test, from a second loader. There each sentence is read from a zero state as ``<eos> w_1 ... w_n <eos>``, and each
+    layer's distances give a tree by greedy splitting (:func:`metrics.trees.tree_from_distances`).
+
+    Logged: ``train/{loss,cross_entropy}`` and ``{val,test}/loss`` in nats a token (the latter without penalties),
+    ``{val,test}/perplexity`` = exp(loss), for characters ``{val,test}/bits_per_character`` = loss / ln 2. For parsing,
+    in percent: ``test/sentence_f1_no_root/layer1`` ... (layers count from 1), ``test/corpus_f1_evalb/layer1`` ..., the
+    same for sentences of at most ten words (``..._wsj10``), ``test/recall/NP/layer1`` ..., and the trees that need no
+    model on the same sentences: ``test/right_branching/sentence_f1_no_root`` ..., ``left_branching``, ``balanced``,
+    ``random``.
+
+    Source: Shen et al., arXiv 1810.09536; kexue.fm/archives/6621; Merity et al., arXiv 1708.02182.
+
+    Args:
+        cell: the cell slot, called with input and output size. ``LSTM`` trains by the same recipe and doesn't parse.
+        embedding_size: size of the embedding and, since the output layer is tied to it, of the last cell.
+        hidden_size: size of the other cells.
+        num_layers: number of cells.
+        input_dropout: locked dropout of the embedded words.
+        word_dropout: share of the words that are dropped from the embedding.
+        layer_dropout: locked dropout between the cells.
+        output_dropout: locked dropout of the last cell's output.
+        activation_penalty: alpha.
+        temporal_penalty: beta.
+        lr: learning rate.
+        optimizer: the optimizer slot, called with the parameters and ``lr``.
+        vocabulary: all tokens, in the order of their indices; given by the data.
+        level: what a token is; given by the data.
+
+    Raises:
+        ValueError: if there are no layers, or no vocabulary.
+    """
+
+    monitor = "val/perplexity"
+    mode = "min"
+    data_links = ("vocabulary", "level")
+
+    def __init__(
+        self,
+        cell: Callable[[int, int], RecurrentLayer] = ONLSTM,
+        embedding_size: int = 400,
+        hidden_size: int = 1150,
+        num_layers: int = 3,
+        input_dropout: float = 0.5,
+        word_dropout: float = 0.1,
+        layer_dropout: float = 0.3,
+        output_dropout: float = 0.45,
+        activation_penalty: float = 2.0,
+        temporal_penalty: float = 1.0,
+        lr: float = 30.0,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.SGD,
+        vocabulary: list[str] = ("<eos>", "<unk>"),
+        level: Literal["word", "character"] = "word",
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        if num_layers < 1:
+            raise ValueError(f"num_layers ({num_layers}) must be at least 1")
+        if "<eos>" not in vocabulary or "<unk>" not in vocabulary:
+            raise ValueError("vocabulary: <eos> and <unk> must be in it")
+        self.make_optimizer = optimizer
+        self.index = {token: i for i, token in enumerate(vocabulary)}
+        self.embedding = nn.Embedding(len(vocabulary), embedding_size)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        sizes = [embedding_size, *[hidden_size] * (num_layers - 1), embedding_size]
+        self.cells = nn.ModuleList(cell(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True))
+        self.output = TiedLinear(self.embedding)
+        self.word_dropout = WordDropout(word_dropout)
+        self.input_dropout = LockedDropout(input_dropout)
+        self.layer_dropout = LockedDropout(layer_dropout)
+        self.output_dropout = LockedDropout(output_dropout)
+        self.token_loss = MeanMetric()
+        # Carried from batch to batch, in training and in evaluation; and what a checkpoint has of the former, by rank.
+        self._state: State | None = None
+        self._evaluation_state: State | None = None
+        self._saved_states: list[State | None] | None = None
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None
+    ) -> tuple[Tensor, Tensor, State, list[tuple[Tensor, Tensor] | None]]:
+        """Reads tokens from a state.
+
+        Args:
+            tokens: (B, T) int64.
+            state: of each cell, (1, B, size) twice; None for zeros.
+
+        Returns:
+            the last cell's output (T, B, embedding_size); the same after dropout; the new state; each cell's distances
+            (forget, input), (1, T, B) each, or None where the cell has none.
+        """
+        x = self.input_dropout(self.word_dropout(self.embedding, tokens.T))
+        states, distances = [], []
+        for number, cell in enumerate(self.cells):
+            if number:
+                x = self.layer_dropout(x)
+            x, cell_state, cell_distances = cell(x, None if state is None else state[number])
+            states.append(cell_state)
+            distances.append(cell_distances)
+        return x, self.output_dropout(x), states, distances
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters(), self.hparams.lr)
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        raw, dropped, state, _ = self(batch.inputs, self._carried(len(batch.inputs)))
+        self._state = [(h.detach(), c.detach()) for h, c in state]
+        cross_entropy = self._cross_entropy(dropped, batch.targets)
+        loss = cross_entropy
+        if self.hparams.activation_penalty:
+            loss = loss + self.hparams.activation_penalty * dropped.float().square().mean()
+        if self.hparams.temporal_penalty and len(raw) > 1:
+            loss = loss + self.hparams.temporal_penalty * (raw[1:] - raw[:-1]).float().square().mean()
+        self.log_dict({"train/loss": loss.detach(), "train/cross_entropy": cross_entropy.detach()})
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def _cross_entropy(self, output: Tensor, targets: Tensor) -> Tensor:
+        logits = self.output(output.flatten(0, 1))
+        return F.cross_entropy(logits.float(), targets.T.flatten())
+
+    def _carried(self, batch_size: int) -> State | None:
+        if self._saved_states is not None:
+            saved, self._saved_states = self._saved_states, None
+            own = saved[self.global_rank] if len(saved) == self.trainer.world_size else None
+            self._state = None if own is None else [(h.to(self.device), c.to(self.device)) for h, c in own]
+        return _fitting(self._state, batch_size)
+
+    def on_train_epoch_start(self) -> None:
+        self._state = self._saved_states = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        states = self._saved_states or [self._state]
+        if self._saved_states is None and self.trainer.world_size > 1:
+            own = None if self._state is None else [(h.cpu(), c.cpu()) for h, c in self._state]
+            states = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, own)
+        checkpoint["hidden_states"] = states
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._saved_states = checkpoint.get("hidden_states")
+
+    # -------------------------------------------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._evaluation_state = None
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        self._measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_loss("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluation_state = None
+        self.parse_scores = nn.ModuleDict()
+
+    def test_step(
+        self, batch: TokenBatch | ParseBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Any] | None:
+        """Returns, for a :class:`ParseBatch`, ``distances`` (layers, B, words; nan behind a sentence's end) and
+        ``trees``, a list for each layer, for the pictures; None for other batches or where the cells don't parse."""
+        if isinstance(batch, TokenBatch):
+            return self._measure(batch)
+        return self._parse_and_score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_loss("test")
+        for place, scores in self.parse_scores.items():
+            for name, value in scores.compute().items():
+                layer = place.startswith("layer")
+                self.log(f"test/{name}/{place}" if layer else f"test/{place}/{name}", value)
+
+    def _measure(self, batch: TokenBatch) -> None:
+        state = _fitting(self._evaluation_state, len(batch.inputs))
+        _, dropped, self._evaluation_state, _ = self(batch.inputs, state)
+        self.token_loss.update(self._cross_entropy(dropped, batch.targets), batch.targets.numel())
+
+    def _log_loss(self, stage: str) -> None:
+        loss = self.token_loss.compute()
+        self.token_loss.reset()
+        self.log(f"{stage}/loss", loss)
+        # Far from any model the exponential of one unlucky batch would overflow; inf is then the truth.
+        self.log(f"{stage}/perplexity", loss.exp(), prog_bar=True)
+        if self.hparams.level == "character":
+            self.log(f"{stage}/bits_per_character", loss / math.log(2))
+
+    # ----------------------------------------------------------------------------------------------------- parsing
+
+    @property
+    def parses(self) -> bool:
+        """Whether the cells have distances and the tokens are words."""
+        return self.hparams.level == "word" and isinstance(self.cells[0], ONLSTM)
+
+    def distances(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Distances of the words of sentences, each read from a zero state.
+
+        Args:
+            inputs: (B, T) int64, ``<eos> w_1 ... w_n <eos>`` and padding.
+            lengths: (B,) int64, the number n of words.
+
+        Returns:
+            (layers, B, T - 2) float32, 1 - mean of the master forget gate at each word; nan behind the end.
+        """
+        _, _, _, distances = self(inputs)
+        words = torch.stack([forget[0, 1:-1].T for forget, _ in distances]).float()
+        behind = torch.arange(words.shape[2], device=words.device) >= lengths[:, None]
+        return words.masked_fill(behind, float("nan"))
+
+    def parse(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Any]]]:
+        """The distances, and for each layer the binary trees of the sentences (nested tuples of word positions)."""
+        distances = self.distances(inputs, lengths)
+        counts = lengths.tolist()
+        trees = [
+            [tree_from_distances(row[:count].tolist()) for row, count in zip(layer, counts, strict=True)]
+            for layer in distances.cpu()
+        ]
+        return distances, trees
+
+    def _parse_and_score(self, batch: ParseBatch) -> dict[str, Any] | None:
+        counts = batch.lengths.tolist()
+        generator = torch.Generator().manual_seed(sum(counts))
+        for name, baseline in BASELINES.items():
+            self._score(name, [baseline(count, generator) for count in counts], batch, counts)
+        if not self.parses:
+            return None
+        distances, trees = self.parse(batch.inputs, batch.lengths)
+        for number, layer_trees in enumerate(trees, 1):
+            self._score(f"layer{number}", layer_trees, batch, counts)
+        return {"distances": distances, "trees": trees}
+
+    def _score(self, place: str, trees: list[Any], batch: ParseBatch, counts: list[int]) -> None:
+        if place not in self.parse_scores:
+            self.parse_scores[place] = ParseF1().to(self.device)
+        self.parse_scores[place].update([tree_spans(tree) for tree in trees], batch.spans, counts)
+
+    # -------------------------------------------------------------------------------------------------- prediction
+
+    def lookup(self, word: str) -> int:
+        """Index of a word as a user writes it: as it is, in lower case, without the punctuation around it, or a number
+        as ``N``; ``<unk>`` otherwise."""
+        lower = word.lower()
+        bare = lower.strip(string.punctuation)
+        number = "N" if re.fullmatch(r"[0-9]+([.,:/-][0-9]+)*", bare) else bare
+        return next((self.index[form] for form in (word, lower, bare, number) if form in self.index), self.index["<unk>"])
+
+    @torch.inference_mode()
+    def predict_file(self, input: Path, output: Path, layer: int = 2, batch_size: int = 64) -> str:
+        """Turns a text file, a sentence a line, into bracketed trees, one a line.
+
+        Words are separated by white space and looked up by :meth:`lookup`; the trees hold them as they were written.
+        Empty lines stay empty.
+
+        Args:
+            input: a UTF-8 text file.
+            output: the file to write.
+            layer: the layer whose distances give the trees, from 1; the paper's is the second.
+            batch_size: sentences read at once.
+
+        Returns:
+            What was done, for the terminal.
+        """
+        self.eval()
+        if not self.parses:
+            raise ValueError(f"this model has no trees: {type(self.cells[0]).__name__}, level {self.hparams.level}")
+        if not 1 <= layer <= len(self.cells):
+            raise ValueError(f"layer ({layer}) must be from 1 to {len(self.cells)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        sentences = [line.split() for line in ParseBatch.read_lines(Path(input))]
+        order = sorted((i for i, words in enumerate(sentences) if words), key=lambda i: len(sentences[i]))
+        lines = [""] * len(sentences)
+        unknown = 0
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            indices = [[self.lookup(word) for word in sentences[i]] for i in chunk]
+            unknown += sum(row.count(self.index["<unk>"]) for row in indices)
+            inputs, lengths = ParseBatch.pad(indices, self.index["<eos>"])
+            _, trees = self.parse(inputs.to(self.device), lengths.to(self.device))
+            for i, tree in zip(chunk, trees[layer - 1], strict=True):
+                lines[i] = bracketed(tree, sentences[i])
+        Path(output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        words = sum(map(len, sentences))
+        return f"{len(order)} sentences, {words} words ({unknown} not in the vocabulary), layer {layer} -> {output}"
+
+
+def _fitting(state: State | None, batch_size: int) -> State | None:
+    """The state, unless it has another number of rows (the last batch, or a changed batch size)."""
+    return state if state is None or state[0][0].shape[1] == batch_size else None

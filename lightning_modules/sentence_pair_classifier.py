@@ -1,0 +1,134 @@
+"""A classifier of sentence pairs, for logical inference."""
+
+from collections.abc import Callable, Iterable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from datamodules.batches import SentencePairBatch
+from layers import ONLSTM, RecurrentLayer
+
+from .hyperparameters import save_plain_hyperparameters
+
+
+class SentencePairClassifier(pl.LightningModule):
+    """Which relation holds between two sentences: one recurrent encoder for both, and a small network on top.
+
+        features = [h1, h2, h1 * h2, |h1 - h2|] -> Linear -> ReLU -> Linear -> classes,   h: output at the last word
+
+    The test of long-range structure in the ON-LSTM paper: trained on formulas of up to six operations, tested on up to
+    twelve.
+
+    Batches: :class:`datamodules.batches.SentencePairBatch`.
+
+    Logged: ``train/loss``, ``val/loss`` (nats), ``{val,test}/accuracy`` in [0, 1], and the accuracy by the number of
+    operations: ``test/accuracy/operations_1`` ...; ``test/accuracy_7_and_more`` where there are such pairs.
+
+    Source: Shen et al., arXiv 1810.09536, section 5.4; Bowman et al., arXiv 1506.04834.
+
+    Args:
+        cell: the cell slot, called with input and output size.
+        embedding_size: size of the word embedding.
+        hidden_size: size of the cell.
+        units: hidden units of the network on top.
+        dropout: on the embedded words and before each layer of the network on top.
+        lr: learning rate.
+        optimizer: the optimizer slot, called with the parameters and ``lr``.
+        vocabulary: all words, in the order of their indices; given by the data.
+        classes: names of the relations; given by the data.
+    """
+
+    monitor = "val/accuracy"
+    mode = "max"
+    data_links = ("vocabulary", "classes")
+
+    def __init__(
+        self,
+        cell: Callable[[int, int], RecurrentLayer] = ONLSTM,
+        embedding_size: int = 128,
+        hidden_size: int = 400,
+        units: int = 400,
+        dropout: float = 0.2,
+        lr: float = 1e-3,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        vocabulary: list[str] = ("<pad>",),
+        classes: list[str] = ("=",),
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        self.make_optimizer = optimizer
+        self.embedding = nn.Embedding(len(vocabulary), embedding_size)
+        self.cell = cell(embedding_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(4 * hidden_size, units),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(units, len(classes)),
+        )
+        self.accuracies = nn.ModuleDict()
+
+    def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Output at the last word: (B, T) int64, (B,) int64 -> (B, hidden_size)."""
+        output, _, _ = self.cell(self.dropout(self.embedding(tokens.T)))
+        return output[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+
+    def forward(self, batch: SentencePairBatch) -> Tensor:
+        """Logits (B, classes)."""
+        length = max(batch.premise.shape[1], batch.hypothesis.shape[1])
+        both = [F.pad(tokens, (0, length - tokens.shape[1])) for tokens in (batch.premise, batch.hypothesis)]
+        # One pass for both sentences: a step of twice the batch costs little more.
+        encoded = self.encode(torch.cat(both), torch.cat([batch.premise_lengths, batch.hypothesis_lengths]))
+        first, second = encoded.chunk(2)
+        return self.head(torch.cat([first, second, first * second, (first - second).abs()], dim=1))
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters(), self.hparams.lr)
+
+    def training_step(self, batch: SentencePairBatch, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch).float(), batch.labels)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: SentencePairBatch, batch_idx: int) -> None:
+        loss = F.cross_entropy(self._count("val", batch).float(), batch.labels)
+        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.labels))
+
+    def test_step(self, batch: SentencePairBatch, batch_idx: int) -> None:
+        self._count("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracies("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_accuracies("test")
+
+    def _count(self, stage: str, batch: SentencePairBatch) -> Tensor:
+        logits = self(batch)
+        correct = (logits.argmax(1) == batch.labels).float()
+        self._accuracy("accuracy").update(correct)
+        if stage == "test":
+            self._accuracy("accuracy_7_and_more").update(correct[batch.operations >= 7])
+            for operations in range(MAX_OPERATIONS + 1):
+                self._accuracy(f"accuracy/operations_{operations}").update(correct[batch.operations == operations])
+        return logits
+
+    def _accuracy(self, name: str) -> MeanMetric:
+        if name not in self.accuracies:
+            self.accuracies[name] = MeanMetric().to(self.device)
+        return self.accuracies[name]
+
+    def _log_accuracies(self, stage: str) -> None:
+        for name, accuracy in self.accuracies.items():
+            value = accuracy.compute()
+            if value.isfinite():  # no pair has this number of operations
+                self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy")
+        self.accuracies = nn.ModuleDict()
+
+
+MAX_OPERATIONS = 12
