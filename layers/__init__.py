@@ -15,10 +15,13 @@ from .mutual_information import (
     Shuffle,
 )
 from .priors import AdversarialPrior, GaussianPrior, Prior
+from .recurrent import LSTM, ONLSTM, RecurrentLayer
 from .reuse import TiedLinear
 
 __all__ = [
     "JSD",
+    "LSTM",
+    "ONLSTM",
     "AdversarialPrior",
     "AllPairs",
     "BlogEncoder",
@@ -34,6 +37,7 @@ __all__ = [
     "InfoNCE",
     "Negatives",
     "Prior",
+    "RecurrentLayer",
     "Score",
     "Shuffle",
     "TiedLinear",
