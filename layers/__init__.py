@@ -1,5 +1,6 @@
 """torch.nn modules and functions: no Lightning, no files, no logging."""
 
+from .dropout import LockedDropout, WordDropout
 from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
 from .mutual_information import (
     JSD,
@@ -35,11 +36,13 @@ __all__ = [
     "Estimator",
     "GaussianPrior",
     "InfoNCE",
+    "LockedDropout",
     "Negatives",
     "Prior",
     "RecurrentLayer",
     "Score",
     "Shuffle",
     "TiedLinear",
+    "WordDropout",
     "untrained_copy",
 ]

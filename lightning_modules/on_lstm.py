@@ -4,11 +4,14 @@ import math
 import re
 import string
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from metrics.parsing import ParseF1
+from metrics.trees import BASELINES, bracketed, tree_from_distances, tree_spans
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -16,8 +19,6 @@ from torchmetrics import MeanMetric
 
 from datamodules.batches import ParseBatch, TokenBatch
 from layers import ONLSTM, LockedDropout, RecurrentLayer, TiedLinear, WordDropout
-from metrics.parsing import ParseF1
-from metrics.trees import BASELINES, bracketed, tree_from_distances, tree_spans
 
 from .hyperparameters import save_plain_hyperparameters
 
@@ -29,8 +30,8 @@ class ONLSTMLanguageModel(pl.LightningModule):
 
         loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
 
-    Embedding, a stack of one-layer cells (embedding_size -> hidden_size ... -> embedding_size), and an output layer that
-    is tied to the embedding. Locked dropout on the embedded words, between the layers and on the output; whole words are
+    Embedding, a stack of one-layer cells (embedding_size -> hidden_size ... -> embedding_size), and an output layer
+    tied to the embedding. Locked dropout on the embedded words, between the layers and on the output; whole words are
     dropped from the embedding; recurrent weights by the cell's ``dropconnect``. The hidden state is carried from batch
     to batch, detached, and starts at zero with each epoch. The rest of the recipe is callbacks: ``LengthScaledLR``
     (windows of random length), ``NonMonotonicAverage`` (NT-ASGD); see ``configs/on_lstm_ptb.yaml``.
@@ -100,7 +101,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self.embedding = nn.Embedding(len(vocabulary), embedding_size)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         sizes = [embedding_size, *[hidden_size] * (num_layers - 1), embedding_size]
-        self.cells = nn.ModuleList(cell(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True))
+        self.cells = nn.ModuleList(cell(*pair) for pair in pairwise(sizes))
         self.output = TiedLinear(self.embedding)
         self.word_dropout = WordDropout(word_dropout)
         self.input_dropout = LockedDropout(input_dropout)
@@ -241,7 +242,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
             (layers, B, T - 2) float32, 1 - mean of the master forget gate at each word; nan behind the end.
         """
         _, _, _, distances = self(inputs)
-        words = torch.stack([forget[0, 1:-1].T for forget, _ in distances]).float()
+        words = torch.cat([forget[:, 1:-1] for forget, _ in distances]).transpose(1, 2).float()
         behind = torch.arange(words.shape[2], device=words.device) >= lengths[:, None]
         return words.masked_fill(behind, float("nan"))
 
@@ -280,7 +281,9 @@ class ONLSTMLanguageModel(pl.LightningModule):
         lower = word.lower()
         bare = lower.strip(string.punctuation)
         number = "N" if re.fullmatch(r"[0-9]+([.,:/-][0-9]+)*", bare) else bare
-        return next((self.index[form] for form in (word, lower, bare, number) if form in self.index), self.index["<unk>"])
+        return next(
+            (self.index[form] for form in (word, lower, bare, number) if form in self.index), self.index["<unk>"]
+        )
 
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, layer: int = 2, batch_size: int = 64) -> str:

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
 from datamodules.batches import SentencePairBatch
 from layers import ONLSTM, RecurrentLayer
+from metrics.grouped_accuracy import GroupedAccuracy
 
 from .hyperparameters import save_plain_hyperparameters
+
+MAX_OPERATIONS = 12
 
 
 class SentencePairClassifier(pl.LightningModule):
@@ -71,7 +73,7 @@ class SentencePairClassifier(pl.LightningModule):
             nn.Dropout(dropout),
             nn.Linear(units, len(classes)),
         )
-        self.accuracies = nn.ModuleDict()
+        self.accuracy = GroupedAccuracy(MAX_OPERATIONS + 1)
 
     def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Output at the last word: (B, T) int64, (B,) int64 -> (B, hidden_size)."""
@@ -110,25 +112,15 @@ class SentencePairClassifier(pl.LightningModule):
 
     def _count(self, stage: str, batch: SentencePairBatch) -> Tensor:
         logits = self(batch)
-        correct = (logits.argmax(1) == batch.labels).float()
-        self._accuracy("accuracy").update(correct)
-        if stage == "test":
-            self._accuracy("accuracy_7_and_more").update(correct[batch.operations >= 7])
-            for operations in range(MAX_OPERATIONS + 1):
-                self._accuracy(f"accuracy/operations_{operations}").update(correct[batch.operations == operations])
+        self.accuracy.update(logits.argmax(1) == batch.labels, batch.operations.clamp(max=MAX_OPERATIONS))
         return logits
 
-    def _accuracy(self, name: str) -> MeanMetric:
-        if name not in self.accuracies:
-            self.accuracies[name] = MeanMetric().to(self.device)
-        return self.accuracies[name]
-
     def _log_accuracies(self, stage: str) -> None:
-        for name, accuracy in self.accuracies.items():
-            value = accuracy.compute()
-            if value.isfinite():  # no pair has this number of operations
-                self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy")
-        self.accuracies = nn.ModuleDict()
-
-
-MAX_OPERATIONS = 12
+        correct, total = self.accuracy.compute()
+        self.accuracy.reset()
+        self.log(f"{stage}/accuracy", correct.sum() / total.sum(), prog_bar=True)
+        if stage == "test":
+            for operations in total.nonzero().flatten().tolist():
+                self.log(f"test/accuracy/operations_{operations}", correct[operations] / total[operations])
+            if total[7:].any():
+                self.log("test/accuracy_7_and_more", correct[7:].sum() / total[7:].sum())

@@ -1,0 +1,102 @@
+from functools import partial
+
+import pytest
+import torch
+from chain_tools import GivenGradients, Recorder, assert_same, index_loader, quiet_trainer, random_gradients, weights_of
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from callbacks import NonMonotonicAverage
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+STEPS = 3  # an epoch
+
+
+class Validated(GivenGradients):
+    """Whose validation gives a value of a list, and keeps the weights that it saw."""
+
+    def __init__(self, values: list[float], **arguments) -> None:
+        super().__init__(random_gradients(STEPS), SGD, **arguments)
+        self.values, self.seen = values, []
+
+    def validation_step(self, batch, batch_idx):
+        self.seen.append(weights_of(self))
+        self.log("val/loss", self.values[self.current_epoch])
+
+
+def fit(values: list[float], rule: NonMonotonicAverage, **arguments) -> tuple[Validated, Recorder]:
+    module, recorder = Validated(values), Recorder()
+    trainer = quiet_trainer([rule, recorder], max_epochs=len(values), **arguments)
+    trainer.fit(module, index_loader(STEPS), index_loader(1))
+    return module, recorder
+
+
+def triggers(values: list[float], patience: int) -> int | None:
+    """First validation, from 0, at which the rule of the paper's algorithm holds."""
+    for k, value in enumerate(values):
+        if k > patience and value > min(values[: k - patience]):
+            return k
+    return None
+
+
+@pytest.mark.parametrize(
+    ("values", "patience"),
+    [
+        ([5, 4, 3, 3.5, 3.2, 3.1], 1),
+        ([5, 4, 4.5, 4.1, 3], 0),
+        ([5, 4, 3, 2, 1], 2),
+        ([3, 4, 5, 6, 7, 8], 5),
+        ([1] * 4, 0),
+    ],
+)
+def test_averages_from_the_first_step_after_the_validation_that_does_not_improve(values, patience):
+    module, recorder = fit(values, NonMonotonicAverage(patience=patience))
+    start = triggers(values, patience)
+    for epoch, seen in enumerate(module.seen):
+        steps = recorder.trajectory[: (epoch + 1) * STEPS]
+        if start is None or epoch <= start:
+            assert_same(seen, steps[-1])
+            continue
+        for name, weight in seen.items():
+            mean = torch.stack([step[name] for step in steps[(start + 1) * STEPS :]]).mean(0)
+            torch.testing.assert_close(weight, mean, rtol=1e-12, atol=1e-12)
+    plain = Recorder()
+    quiet_trainer([plain], max_epochs=len(values)).fit(Validated(values), index_loader(STEPS), index_loader(1))
+    for ours, theirs in zip(recorder.trajectory, plain.trajectory, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_fine_tuning_starts_the_average_anew_and_ends_when_it_stalls_again():
+    values = [5, 4, 6, 6, 3, 2, 3, 1, 1]
+    module, recorder = fit(values, NonMonotonicAverage(patience=0, restart_epoch=4))
+    assert len(module.seen) == 7, "stops at the first 3 after the 2"
+    for name, weight in module.seen[-1].items():
+        mean = torch.stack([step[name] for step in recorder.trajectory[4 * STEPS :]]).mean(0)
+        torch.testing.assert_close(weight, mean, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("epochs", [2, 4, 5])
+def test_resumed_equals_unbroken(tmp_path, epochs):
+    values = [5, 4, 6, 6, 3, 2, 1]
+    rule = partial(NonMonotonicAverage, patience=0, restart_epoch=5)
+    whole, recorder = fit(values, rule())
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    first = quiet_trainer([rule(), checkpoint], max_epochs=epochs, enable_checkpointing=True)
+    first.fit(Validated(values), index_loader(STEPS), index_loader(1))
+    again, second = Validated(values), Recorder()
+    trainer = quiet_trainer([rule(), second], max_epochs=len(values))
+    path = tmp_path / "last.ckpt"
+    trainer.fit(again, index_loader(STEPS), index_loader(1), ckpt_path=str(path), weights_only=True)
+    for ours, theirs in zip(second.trajectory, recorder.trajectory[epochs * STEPS :], strict=True):
+        assert_same(ours, theirs)
+    assert_same(weights_of(again), weights_of(whole))
+
+
+def test_an_unknown_metric_is_named():
+    with pytest.raises(MisconfigurationException, match=r"no metric 'val/perplexity' was logged; .*\['val/loss'\]"):
+        fit([1.0], NonMonotonicAverage(monitor="val/perplexity"))
+
+
+def test_a_negative_patience_is_refused():
+    with pytest.raises(ValueError, match=r"NonMonotonicAverage: patience \(-1\) must be at least 0"):
+        NonMonotonicAverage(patience=-1)
