@@ -11,6 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+# Before torch is imported: test processes run side by side (`pytest -n auto`), so each keeps to one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The default job, small enough for a test.
 TINY = [
     "--trainer.accelerator=cpu",
