@@ -264,3 +264,35 @@ def set_random_state(state: dict[str, Any]) -> None:
     if state["cuda"] and torch.cuda.is_available():
         for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(cuda_state.cpu(), device)
+
+
+def refuse_other_data(checkpoint: dict[str, Any], model: pl.LightningModule) -> None:
+    """Compares what the data gave the model of a checkpoint (a vocabulary, sizes) with what it gives the model now.
+
+    Args:
+        checkpoint: as loaded from the file.
+        model: built with the present data.
+
+    Raises:
+        UserError: names the first that differs.
+    """
+    for name in getattr(model, "data_links", ()):
+        saved = checkpoint.get("hyper_parameters", {}).get(name)
+        present = model.hparams[name]
+        if _plain(saved) == _plain(present):
+            continue
+        if isinstance(saved, list | tuple | dict) and isinstance(present, list | tuple | dict):
+            new = next((entry for entry in present if entry not in saved), None)
+            more = f", which lacks {new!r}" if new is not None else ""
+            raise UserError(
+                f"the data's {name} ({len(present):,} entries) is not that of the checkpoint ({len(saved):,}){more}: "
+                "name the data that it was trained with, or train anew"
+            )
+        raise UserError(
+            f"the data's {name} is {present}, the checkpoint's {saved}: name the data that it was trained with, or "
+            "train anew"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

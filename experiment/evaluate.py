@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints import load_checkpoint
+from .checkpoints import load_checkpoint, refuse_other_data
 from .cli import ExperimentCLI, flags_and_values
 from .console import print_metrics, quiet, say
 from .errors import UserError
@@ -61,6 +61,7 @@ def evaluate(argv: list[str]) -> None:
     checkpoint = load_checkpoint(path)
     config_file = write_temporary_config(checkpoint["experiment"]["config"], path.stem)
     cli = EvaluateCLI(["-c", str(config_file), *rest], DESCRIPTION, USAGE, "evaluate.py")
+    refuse_other_data(checkpoint, cli.model)
     results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if cli.trainer.is_global_zero:

@@ -16,7 +16,7 @@ import torchmetrics
 import yaml
 from pytorch_lightning.loggers import WandbLogger
 
-from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint
+from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint, refuse_other_data
 from .cli import (
     DEFAULT_CONFIG,
     ExperimentCLI,
@@ -144,6 +144,8 @@ def _fit_and_test(cli: TrainCLI, started: float) -> None:
             logger._wandb_init.pop("anonymous", None)
             logger.log_hyperparams(config)
     say(f"run folder: {folder.path}")
+    if cli.checkpoint is not None:
+        refuse_other_data(load_checkpoint(cli.checkpoint), model)
     trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
