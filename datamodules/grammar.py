@@ -2,8 +2,8 @@
 
 What there is to learn: nouns and verbs agree in number, also across relative clauses and prepositional phrases; verbs
 and prepositions choose what they take (one repairs a clock, not a mayor; with a hammer, in a garden), which decides
-where a phrase belongs; clauses nest. The trees branch to both sides: possessives, phrases and clauses before the subject
-and long subjects make right branching a poor parser.
+where a phrase belongs; clauses nest. The trees branch to both sides: possessives, phrases and clauses before the
+subject and long subjects make right branching a poor parser.
 """
 
 from bisect import bisect
@@ -17,46 +17,57 @@ from datamodules.treebank import ParsedSentence, SpanBuilder
 DEEPEST = 3  # clauses and phrases within each other
 LONGEST = 30  # words
 
-NAMES = "mary john anna peter laura david helen martin nina robert julia simon clara thomas vera oscar".split()
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+NAMES = _words("mary john anna peter laura david helen martin nina robert julia simon clara thomas vera oscar")
 NOUNS = {
-    "person": "teacher farmer king doctor singer neighbor pilot queen baker lawyer child sailor nurse thief mayor "
-    "painter guard student hunter uncle soldier widow driver judge".split(),
-    "animal": "dog cat horse bird fox wolf goat rabbit donkey monkey bear mouse duck lion".split(),
-    "thing": "book letter clock lamp table basket window door bottle boat violin carpet mirror wagon statue barrel "
-    "kettle blanket chair coin".split(),
-    "tool": "hammer knife brush rope broom shovel needle torch".split(),
-    "place": "garden house forest market river village kitchen church bridge valley castle harbor station meadow".split(),
+    "person": _words(
+        "teacher farmer king doctor singer neighbor pilot queen baker lawyer child sailor nurse thief mayor "
+        "painter guard student hunter uncle soldier widow driver judge"
+    ),
+    "animal": _words("dog cat horse bird fox wolf goat rabbit donkey monkey bear mouse duck lion"),
+    "thing": _words(
+        "book letter clock lamp table basket window door bottle boat violin carpet mirror wagon statue barrel "
+        "kettle blanket chair coin"
+    ),
+    "tool": _words("hammer knife brush rope broom shovel needle torch"),
+    "place": _words(
+        "garden house forest market river village kitchen church bridge valley castle harbor station meadow"
+    ),
 }
 IRREGULAR = {"child": "children", "thief": "thieves", "wolf": "wolves", "mouse": "mice", "knife": "knives"}
 INTRANSITIVE = {
-    "person": "sleep wait laugh sing dance travel arrive work complain return".split(),
-    "animal": "sleep run jump wait drink swim hide return".split(),
-    "thing": "disappear fall shine burn vanish rot".split(),
+    "person": _words("sleep wait laugh sing dance travel arrive work complain return"),
+    "animal": _words("sleep run jump wait drink swim hide return"),
+    "thing": _words("disappear fall shine burn vanish rot"),
 }
 # What takes what: subject, object, verbs.
 TRANSITIVE = [
-    ("person", "person", "help thank follow blame trust greet admire visit invite marry ignore".split()),
-    ("person", "animal", "feed follow hear train chase own catch".split()),
-    ("person", "thing", "open repair sell buy paint carry clean find break hide lose steal".split()),
-    ("animal", "animal", "chase bite follow fear watch".split()),
-    ("animal", "person", "follow watch hear fear".split()),
-    ("thing", "person", "surprise please worry annoy amuse".split()),
+    ("person", "person", _words("help thank follow blame trust greet admire visit invite marry ignore")),
+    ("person", "animal", _words("feed follow hear train chase own catch")),
+    ("person", "thing", _words("open repair sell buy paint carry clean find break hide lose steal")),
+    ("animal", "animal", _words("chase bite follow fear watch")),
+    ("animal", "person", _words("follow watch hear fear")),
+    ("thing", "person", _words("surprise please worry annoy amuse")),
 ]
-CLAUSAL = "say think know believe hope claim doubt remember".split()
+CLAUSAL = _words("say think know believe hope claim doubt remember")
 ADJECTIVES = {
-    "person": "old young clever tired proud lonely famous brave lazy rich".split(),
-    "animal": "hungry wild old small lazy brown clever fast".split(),
-    "thing": "heavy old new broken wooden golden small cheap dusty".split(),
-    "tool": "sharp heavy new rusty long".split(),
-    "place": "quiet old dark large empty green distant".split(),
+    "person": _words("old young clever tired proud lonely famous brave lazy rich"),
+    "animal": _words("hungry wild old small lazy brown clever fast"),
+    "thing": _words("heavy old new broken wooden golden small cheap dusty"),
+    "tool": _words("sharp heavy new rusty long"),
+    "place": _words("quiet old dark large empty green distant"),
 }
-DETERMINERS = {False: "the a every this my our".split(), True: "the some these many two our three".split()}
-PLACE_PREPOSITIONS = "in near behind at beside".split()
-MANNER = "slowly often quietly quickly again gladly secretly".split()
-OPENERS = "yesterday sometimes today perhaps soon".split()
-SUBORDINATORS = "when because while although if".split()
-DEGREES = "very rather quite".split()
-AUXILIARIES = "will may can must".split()
+DETERMINERS = {False: _words("the a every this my our"), True: _words("the some these many two our three")}
+PLACE_PREPOSITIONS = _words("in near behind at beside")
+MANNER = _words("slowly often quietly quickly again gladly secretly")
+OPENERS = _words("yesterday sometimes today perhaps soon")
+SUBORDINATORS = _words("when because while although if")
+DEGREES = _words("very rather quite")
+AUXILIARIES = _words("will may can must")
 
 
 def plural(noun: str) -> str:

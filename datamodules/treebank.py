@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from datamodules.errors import DataError
 
-WORD_TAGS = frozenset(
-    "CC CD DT EX FW IN JJ JJR JJS LS MD NN NNS NNP NNPS PDT POS PRP PRP$ RB RBR RBS RP SYM TO UH "
-    "VB VBD VBG VBN VBP VBZ WDT WP WP$ WRB".split()
+WORD_TAGS = re.compile(
+    r"CC|CD|DT|EX|FW|IN|JJ|JJR|JJS|LS|MD|NN|NNS|NNP|NNPS|PDT|POS|PRP|PRP\$|RB|RBR|RBS|RP|SYM|TO|UH|"
+    r"VB|VBD|VBG|VBN|VBP|VBZ|WDT|WP|WP\$|WRB"
 )
 DIGITS = re.compile("[0-9]+")
 TOKENS = re.compile(r"[()]|[^\s()]+")
@@ -144,7 +144,7 @@ def read_mrg(text: str, name: str) -> Iterator[ParsedSentence]:
                 words_of_tag += 1
                 if not depth or before in "()" or words_of_tag > 1:
                     raise DataError(f"{name}, line {number}: {token} is not a word in brackets with its tag")
-                if label in WORD_TAGS:
+                if WORD_TAGS.fullmatch(label):
                     builder.word(DIGITS.sub("N", token.lower()))
             before = token if token in "()" else "word"
     if depth:

@@ -61,8 +61,8 @@ class ContiguousLoader(BatchLoader):
         length = len(self.text) // (self.rows * world_size)
         if length < 2:
             raise DataError(
-                f"{self.name} has {len(self.text)} tokens (with <eos>), too few for {self.rows * world_size} rows of at "
-                "least 2: lower the batch size, or give more text"
+                f"{self.name} has {len(self.text)} tokens (with <eos>), too few for {self.rows * world_size} rows of "
+                "at least 2: lower data.batch_size (or its eval_ and test_ forms), or give more text"
             )
         return length - 1
 
