@@ -1,2 +1,3 @@
 from datamodules.cifar10 import CIFAR10DataModule as CIFAR10DataModule
 from datamodules.errors import DataError as DataError
+from datamodules.ptb import PTBDataModule as PTBDataModule

@@ -61,3 +61,21 @@ class TokenBatch(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
+
+
+class ParseBatch(NamedTuple):
+    """A batch of sentences with their gold trees, for judging the trees that a language model finds.
+
+    Shapes:
+        inputs: (B, T) int64, ``<eos> w1 … wn <eos>``, filled up with ``<eos>``; indices into the datamodule's
+            ``vocabulary``, ``<unk>`` for words that are not in it.
+        lengths: (B,) int64, the number n of words of each sentence: word i is ``inputs[:, i]``, i from 1.
+        words: the words of each sentence, as the treebank has them.
+        spans: (start, end, label) of the constituents of each sentence, [start, end) in words counted from 0, of two
+            words or more, the whole sentence included; joined labels (``S+VP``) for what covers the same words.
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    words: tuple[tuple[str, ...], ...]
+    spans: tuple[tuple[tuple[int, int, str], ...], ...]

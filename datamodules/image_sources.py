@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from datamodules.errors import DataError
+from datamodules.hub import load_from_hub
 from datamodules.images import EncodedImage, ImageArrays, decode_images, resize_images
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 HUB_ID = "uoft-cs/cifar10"
-HUB_TIMEOUT_SECONDS = 10
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 TEST_SPLITS = ("test", "validation", "valid", "val")  # the first that is there is used
 
@@ -80,17 +80,7 @@ class HubImages:
         return {"hub": HUB_ID}
 
     def read(self, image_size: int) -> ImageArrays:
-        import datasets
-
-        with _offline_unless_hub_answers():
-            try:
-                splits = datasets.load_dataset(HUB_ID)
-            except Exception as error:
-                raise DataError(
-                    f"the Hugging Face hub cannot be reached for {HUB_ID}: connect to the network, or give "
-                    "--data.source=PATH (your copy) or --data.source=sample (made on the spot)"
-                ) from error
-        return _read_splits(splits, HUB_ID, image_size)
+        return _read_splits(load_from_hub(HUB_ID), HUB_ID, image_size)
 
 
 def _read_splits(splits: "DatasetDict", where: str, image_size: int) -> ImageArrays:
@@ -309,26 +299,3 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if enabled:
             datasets.enable_progress_bars()
-
-
-@contextlib.contextmanager
-def _offline_unless_hub_answers() -> Iterator[None]:
-    """Ask the hub once, for a few seconds at most; without an answer `datasets` looks only into its own cache.
-
-    Left alone it tries each file again and again: half a minute where the name is not found, much longer where a
-    firewall swallows the packets.
-    """
-    import datasets
-    import huggingface_hub
-
-    try:
-        huggingface_hub.HfApi().dataset_info(HUB_ID, timeout=HUB_TIMEOUT_SECONDS)
-    except Exception:
-        before = datasets.config.HF_HUB_OFFLINE
-        datasets.config.HF_HUB_OFFLINE = True
-        try:
-            yield
-        finally:
-            datasets.config.HF_HUB_OFFLINE = before
-    else:
-        yield

@@ -1,6 +1,6 @@
 """A loader for data that lies in memory: batches by index, resumable in the middle of an epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,22 +76,26 @@ class BatchLoader:
         items = len(range(rank, self.num_items, world_size))
         return -(-items // self.batch_size)
 
+    def plan(self, epoch: int) -> Sequence[Any]:
+        """What ``fetch`` is given for each batch of an epoch on this rank: a function of ``(seed, epoch)`` alone."""
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+            order = torch.randperm(self.num_items, generator=generator)
+        else:
+            order = torch.arange(self.num_items)
+        rank, world_size = _world()
+        return order[rank::world_size].split(self.batch_size)
+
     def __iter__(self) -> Iterator[Any]:
         # A generator: its body first runs at the first batch, that is after Lightning has called `set_epoch`.
         epoch, resume = self.epoch, self._resume
         self._resume = None
         # The position of another epoch says nothing about this one (a checkpoint written at the end of an epoch).
         self._batches_done = resume[1] if resume is not None and resume[0] == epoch else 0
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            order = torch.randperm(self.num_items, generator=generator)
-        else:
-            order = torch.arange(self.num_items)
-        rank, world_size = _world()
-        order = order[rank::world_size]
+        plan = self.plan(epoch)
         for batch in range(self._batches_done, len(self)):
             self._batches_done = batch + 1
-            yield self.fetch(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            yield self.fetch(plan[batch])
 
     def state_dict(self) -> dict[str, int]:
         if self._resume is not None:  # loaded, and no batch read since
@@ -100,6 +104,11 @@ class BatchLoader:
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._resume = (state_dict["epoch"], state_dict["batches_done"])
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """One seed for each epoch, so that what an epoch draws depends on nothing else."""
+    return seed * 1_000_003 + epoch
 
 
 def _world() -> tuple[int, int]:

@@ -1,0 +1,161 @@
+"""Text for language models: the files of a folder, or the hub, as numbers over one vocabulary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.errors import DataError
+from datamodules.hub import load_from_hub
+
+HUB_ID, HUB_REVISION = "ptb-text-only/ptb_text_only", "refs/convert/parquet"
+EOS, UNKNOWN = "<eos>", "<unk>"
+SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
+Level = Literal["word", "character"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Three texts over one vocabulary.
+
+    The vocabulary has the tokens of all three texts, in the order of their first appearance, as is usual for PTB (whose
+    texts know 10,000 words, ``<eos>`` among them), and ``<unk>`` in any case: words of later texts map to it.
+
+    Args:
+        vocabulary: the tokens; a token's number is its place.
+        texts: (N,) int32 numbers for ``train``, ``valid`` and ``test``, each line followed by ``<eos>``.
+        lines: number of lines of each.
+        names: what to call each in a message.
+    """
+
+    vocabulary: list[str]
+    texts: dict[str, Tensor]
+    lines: dict[str, int]
+    names: dict[str, str]
+
+
+def build_corpus(splits: dict[str, Sequence[str]], level: Level, names: dict[str, str], skip: int = 0) -> Corpus:
+    """Number the lines of ``train``, ``valid`` and ``test``.
+
+    Args:
+        splits: the lines of each; white space around them and lines without anything else don't count.
+        level: ``word``, what stands between white space; or ``character``, with ``<eos>`` for the end of a line.
+        names: what to call each in a message.
+        skip: leave out so many lines at the beginning of ``train`` (its tokens stay in the vocabulary).
+
+    Raises:
+        DataError: a text is empty, or nothing is left of it.
+    """
+    encode = _encode_words if level == "word" else _encode_characters
+    kept = {split: [line for line in map(str.strip, lines) if line] for split, lines in splits.items()}
+    for split, lines in kept.items():
+        if not lines:
+            raise DataError(f"{names[split]} is empty: give it a sentence a line")
+    if skip >= len(kept["train"]):
+        raise DataError(f"{names['train']} has {len(kept['train'])} lines: lower data.drop_first_train_lines ({skip})")
+    vocabulary, texts = encode(kept)
+    if skip:
+        dropped = (texts["train"] == vocabulary.index(EOS)).nonzero()[skip - 1].item() + 1
+        texts["train"] = texts["train"][dropped:]
+    lines = {split: len(lines) - (skip if split == "train" else 0) for split, lines in kept.items()}
+    return Corpus(vocabulary, texts, lines, names)
+
+
+def _encode_words(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
+    words = {split: f" {EOS} ".join([*lines, ""]).split() for split, lines in splits.items()}
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(chain(*words.values(), [UNKNOWN])))}
+    texts = {
+        split: torch.from_numpy(np.fromiter(map(numbers.__getitem__, text), np.int32, len(text)))
+        for split, text in words.items()
+    }
+    return list(numbers), texts
+
+
+def _encode_characters(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
+    whole = {split: "\n".join([*lines, ""]) for split, lines in splits.items()}
+    characters = list(dict.fromkeys(chain.from_iterable(whole.values())))
+    # One table over all of Unicode: looking five million characters up in it takes a few hundredths of a second.
+    table = np.zeros(0x110000, np.int32)
+    table[[ord(character) for character in characters]] = np.arange(len(characters))
+    texts = {
+        split: torch.from_numpy(table[np.frombuffer(text.encode("utf-32-le"), np.uint32)])
+        for split, text in whole.items()
+    }
+    return [EOS if character == "\n" else character for character in characters] + [UNKNOWN], texts
+
+
+def read_corpus(source: str, level: Level, skip: int = 0) -> Corpus:
+    """The corpus of ``hub`` or of a folder; read once in a process.
+
+    Raises:
+        DataError: it cannot be had or read.
+    """
+    if source == "hub":
+        return _read_hub(level, skip)
+    files = find_texts(Path(source).expanduser())
+    stamps = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
+    return _read_files(stamps, level, skip)
+
+
+@lru_cache(maxsize=4)
+def _read_hub(level: Level, skip: int) -> Corpus:
+    splits = load_from_hub(HUB_ID, HUB_REVISION)
+    lines = {
+        split: splits[name]["sentence"] for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True)
+    }
+    return build_corpus(lines, level, {split: f"the {split} split of {HUB_ID}" for split in SPLITS}, skip)
+
+
+@lru_cache(maxsize=4)
+def _read_files(stamps: tuple[tuple[str, Path, int, int], ...], level: Level, skip: int) -> Corpus:
+    lines = {split: read_lines(file) for split, file, *_ in stamps}
+    return build_corpus(lines, level, {split: str(file) for split, file, *_ in stamps}, skip)
+
+
+def find_texts(folder: Path) -> dict[str, Path]:
+    """The files ``ptb.{train,valid,test}.txt`` of a folder, or the ``.txt`` files named after the three splits.
+
+    Raises:
+        DataError: there is no such folder, or no single file for a split.
+    """
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f"data.source: {folder} {problem}; give a folder with a train, a valid and a test .txt, or hub, or sample"
+        )
+    texts = sorted(path for path in folder.glob("*.txt") if path.is_file())
+    found = {}
+    for split, parts in SPLITS.items():
+        exact = folder / f"ptb.{split}.txt"
+        fit = [exact] if exact in texts else [path for path in texts if any(part in path.stem for part in parts)]
+        if not fit:
+            raise DataError(f"{folder} has no file *{split}*.txt; it needs a train, a valid and a test file")
+        if len(fit) > 1:
+            raise DataError(f"{folder} has {fit[0].name} and {fit[1].name} for {split}; leave only one of them there")
+        found[split] = fit[0]
+    return found
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 text file.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8; the message names the line.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    try:
+        return data.decode().removeprefix("\ufeff").split("\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error

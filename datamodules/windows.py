@@ -1,0 +1,144 @@
+"""Loaders of windows over one long text: contiguous rows for models that carry their state, or windows in any order."""
+
+import torch
+from torch import Tensor
+
+from datamodules import loader
+from datamodules.batches import TokenBatch
+from datamodules.errors import DataError
+from datamodules.loader import BatchLoader, epoch_seed
+
+IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
+SHORTEST = 5  # the fewest tokens in a window of variable length
+HALF_CHANCE = 0.05  # how often a window's mean length is half of bptt
+
+
+class ContiguousLoader(BatchLoader):
+    """Yields a text as rows that go on from batch to batch: row b of a batch continues row b of the one before.
+
+    The text is cut into ``rows`` equal parts (what is left over, fewer than ``rows`` tokens, is dropped); a batch is a
+    window over all of them. So a model that carries its state along must keep it from batch to batch, and begin anew at
+    the first batch of an epoch. Under distributed training there are ``rows`` for each process, and each has its own.
+
+    Windows have ``bptt`` tokens, the last one what is left. With ``variable`` their lengths are drawn anew in each
+    epoch, the same on all ranks, by Merity et al. (arXiv 1708.02182, section 5):
+
+        base = bptt with probability 0.95, else bptt / 2;    length = max(5, int(N(base, 5)))
+
+    with one difference: every epoch has the same number of windows, the whole text divided by the mean length, because
+    Lightning counts the batches once; what the drawn lengths lack or have too much is made up for by one token more or
+    less in as many windows, drawn at random.
+
+    Args:
+        text: (N,) integer tokens.
+        rows: rows a batch, for each process.
+        bptt: tokens a window.
+        variable: windows of random length.
+        seed: seed of the lengths.
+        name: what to call the text in an error.
+
+    Yields:
+        :class:`TokenBatch`, inputs and targets (rows, T) int64; the targets are the inputs one token later.
+
+    Raises:
+        DataError: the text has fewer than two tokens for each row.
+    """
+
+    def __init__(
+        self, text: Tensor, rows: int, bptt: int, *, variable: bool = False, seed: int = 0, name: str = "the text"
+    ) -> None:
+        self.text = text
+        self.rows = rows
+        self.bptt = bptt
+        self.variable = variable
+        self.name = name
+        self._steps()  # refuse a text that is too short now
+        super().__init__(self._window, len(text), rows, seed=seed)
+
+    def _steps(self) -> int:
+        """Predicted tokens in each row."""
+        _, world_size = loader._world()
+        length = len(self.text) // (self.rows * world_size)
+        if length < 2:
+            raise DataError(
+                f"{self.name} has {len(self.text)} tokens (with <eos>), too few for {self.rows * world_size} rows of "
+                "at least 2: lower data.batch_size (or its eval_ and test_ forms), or give more text"
+            )
+        return length - 1
+
+    def __len__(self) -> int:
+        steps = self._steps()
+        if not self.variable:
+            return -(-steps // self.bptt)
+        long, short = max(SHORTEST, self.bptt), max(SHORTEST, self.bptt / 2)
+        return max(1, round(steps / ((1 - HALF_CHANCE) * long + HALF_CHANCE * short)))
+
+    def plan(self, epoch: int) -> list[tuple[int, int]]:
+        """First and one past the last step of every window of an epoch; the same on every rank."""
+        ends = torch.tensor(self._lengths(epoch)).cumsum(0).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+    def _lengths(self, epoch: int) -> list[int]:
+        count, steps = len(self), self._steps()
+        if not self.variable:
+            return [self.bptt] * (count - 1) + [steps - self.bptt * (count - 1)]
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        base = torch.where(torch.rand(count, generator=generator) < HALF_CHANCE, self.bptt / 2, float(self.bptt))
+        lengths = (base + 5 * torch.randn(count, generator=generator)).long().clamp(min=SHORTEST)
+        shortest = min(SHORTEST, steps // count)
+        while missing := steps - int(lengths.sum()):
+            change = 1 if missing > 0 else -1
+            order = torch.randperm(count, generator=generator)
+            fit = order[lengths[order] + change >= shortest]
+            lengths[fit[: abs(missing)]] += change
+        return lengths.tolist()
+
+    def _window(self, window: tuple[int, int]) -> TokenBatch:
+        begin, end = window
+        rank, world_size = loader._world()
+        rows = self.rows * world_size
+        length = len(self.text) // rows
+        parts = self.text[: rows * length].view(rows, length)[rank * self.rows : (rank + 1) * self.rows]
+        return TokenBatch(parts[:, begin:end].long(), parts[:, begin + 1 : end + 1].long())
+
+
+class RandomWindowLoader(BatchLoader):
+    """Yields windows of ``bptt`` tokens that follow each other in the text, in random order: no state to carry.
+
+    In training the order is new in each epoch and full batches of full windows come; otherwise the natural order, and
+    the last window is filled up with targets that are not asked for (-100).
+
+    Args:
+        text: (N,) integer tokens.
+        batch_size: windows a batch, for each process.
+        bptt: tokens a window.
+        training: shuffled, full windows and batches only.
+        seed: seed of the order.
+        name: what to call the text in an error.
+
+    Yields:
+        :class:`TokenBatch`, inputs and targets (batch_size, bptt) int64; the targets are the inputs one token later.
+
+    Raises:
+        DataError: the text is too short for one batch.
+    """
+
+    def __init__(
+        self, text: Tensor, batch_size: int, bptt: int, *, training: bool = False, seed: int = 0, name: str = "the text"
+    ) -> None:
+        self.text = text
+        self.bptt = bptt
+        windows = (len(text) - 1) // bptt if training else -(-(len(text) - 1) // bptt)
+        _, world_size = loader._world()
+        if windows < (batch_size * world_size if training else 1):
+            raise DataError(
+                f"{name} has {len(text)} tokens (with <eos>), too few for a batch of {batch_size * world_size} windows "
+                f"of {bptt}: lower data.batch_size or data.bptt, or give more text"
+            )
+        super().__init__(self._windows, windows, batch_size, shuffle=training, drop_last=training, seed=seed)
+
+    def _windows(self, numbers: Tensor) -> TokenBatch:
+        places = numbers[:, None] * self.bptt + torch.arange(self.bptt + 1)
+        last = len(self.text) - 1
+        tokens = self.text[places.clamp(max=last)].long()
+        return TokenBatch(tokens[:, :-1], tokens[:, 1:].masked_fill(places[:, 1:] > last, IGNORED))
