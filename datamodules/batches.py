@@ -79,3 +79,15 @@ class ParseBatch(NamedTuple):
     lengths: Tensor
     words: tuple[tuple[str, ...], ...]
     spans: tuple[tuple[tuple[int, int, str], ...], ...]
+
+    @staticmethod
+    def lines_from_file(path: Path) -> list[str]:
+        """The lines of a UTF-8 text file, for parsing what a user wrote.
+
+        Raises:
+            DataError: if it can't be read, or isn't UTF-8; the message names the line.
+        """
+        from .corpus import read_lines
+
+        lines = read_lines(path)
+        return lines[:-1] if lines[-1] == "" else lines

@@ -308,7 +308,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
             raise ValueError(f"layer ({layer}) must be from 1 to {len(self.cells)}")
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        sentences = [line.split() for line in ParseBatch.read_lines(Path(input))]
+        sentences = [line.split() for line in ParseBatch.lines_from_file(Path(input))]
         order = sorted((i for i, words in enumerate(sentences) if words), key=lambda i: len(sentences[i]))
         lines = [""] * len(sentences)
         unknown = 0
@@ -316,7 +316,10 @@ class ONLSTMLanguageModel(pl.LightningModule):
             chunk = order[start : start + batch_size]
             indices = [[self.lookup(word) for word in sentences[i]] for i in chunk]
             unknown += sum(row.count(self.index["<unk>"]) for row in indices)
-            inputs, lengths = ParseBatch.pad(indices, self.index["<eos>"])
+            end = self.index["<eos>"]
+            rows = [torch.tensor([end, *row, end]) for row in indices]
+            inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
+            lengths = torch.tensor([len(row) for row in indices])
             _, trees = self.parse(inputs.to(self.device), lengths.to(self.device))
             for i, tree in zip(chunk, trees[layer - 1], strict=True):
                 lines[i] = bracketed(tree, sentences[i])
