@@ -1,28 +1,70 @@
-"""The ON-LSTM recurrence over a sequence as one autograd function with a hand-derived backward."""
+"""The ON-LSTM recurrence over a sequence: one autograd function, its backward derived by hand.
 
-from typing import Any, NamedTuple
+Two types of numbers: the products (pre-activations, h and their gradients) are in that of the weights or of autocast,
+the state and all pointwise arithmetic, cumax above all, in float32 (float64 for float64 products).
+"""
+
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from . import on_lstm_cpu
 
 
 class Gates(NamedTuple):
     """How the N = 2M + 4H rows of the weights divide, and which master input gate is meant.
 
     Rows: master input gate (M), master forget gate (M), output, cell, input, forget gate (H = M * chunk each).
+    ``reverse``: the master input gate is the softmax summed from the right instead of 1 - cumsum.
     """
 
+    levels: int
     chunk: int
-    reverse: bool  # master input gate = reverse cumsum of the softmax (Su) instead of 1 - cumsum (paper)
+    reverse: bool
 
-    def levels(self, hidden: int) -> int:
-        return hidden // self.chunk
+
+class Steps(Protocol):
+    """The pointwise part of one step; both write into tensors that are given."""
+
+    def forward(
+        self,
+        zx: Tensor,
+        zh: Tensor,
+        c_before: Tensor,
+        a: Tensor,
+        c: Tensor,
+        h: Tensor,
+        distance_forget: Tensor,
+        distance_input: Tensor,
+    ) -> None:
+        """Pre-activations zx + zh (B, N), c_before (B, H) -> activations a (B, N), c, h (B, H), distances (B,).
+
+        ``a`` holds softmax probabilities for the master gates, gate values for the rest; it may be ``zx``.
+        """
+
+    def backward(
+        self,
+        a: Tensor,
+        c_before: Tensor,
+        c: Tensor,
+        d_output: Tensor,
+        dh_next: Tensor,
+        dc: Tensor,
+        d_distance_forget: Tensor,
+        d_distance_input: Tensor,
+        dz: Tensor,
+    ) -> None:
+        """Gradients of h (the sum d_output + dh_next), of c (B, H) and of the distances (B,) -> dz (B, N).
+
+        ``dc``, the gradient of c, becomes that of ``c_before``.
+        """
 
 
 def master_gates(probabilities: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Master input and forget gate (..., M) of the softmax probabilities (..., 2, M), in that order.
+    """Master input and forget gate (..., M) of the softmax probabilities (..., 2, M), which come in that order.
 
-    Sums of positive numbers only, so both are monotone; rounding must not lift them above 1.
+    Sums of positive numbers, so both are monotone; rounding must not lift them above 1.
     """
     of_input, of_forget = probabilities.unbind(-2)
     if reverse:
@@ -32,130 +74,150 @@ def master_gates(probabilities: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     return master_input, of_forget.cumsum(-1).clamp(max=1)
 
 
-# --------------------------------------------------------------------------------------- pointwise part, plain torch
+class PlainSteps:
+    """:class:`Steps` in plain torch, for every device and type."""
+
+    def __init__(self, gates: Gates) -> None:
+        self.gates = gates
+
+    def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Views of (B, N): master gates (B, 2, M), then output, cell, input, forget gate (B, M, C)."""
+        levels, chunk, _ = self.gates
+        masters, rest = rows.split([2 * levels, 4 * levels * chunk], -1)
+        return masters.view(-1, 2, levels), *rest.view(-1, 4, levels, chunk).unbind(1)
+
+    def _forget_and_write(
+        self, masters: Tensor, input: Tensor, forget: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Master input and forget gate and their overlap (B, M, 1), what c is kept by, what is written by (B, M, C)."""
+        master_input, master_forget = (gate.unsqueeze(-1) for gate in master_gates(masters, self.gates.reverse))
+        overlap = master_input * master_forget
+        kept = forget * overlap + (master_forget - overlap)
+        return master_input, master_forget, overlap, kept, input * overlap + (master_input - overlap)
+
+    def forward(self, zx, zh, c_before, a, c, h, distance_forget, distance_input) -> None:
+        a.copy_(zx.to(a.dtype) + zh)
+        masters, output, cell, input, forget = self._parts(a)
+        masters.copy_(masters.softmax(-1))
+        cell.tanh_()
+        for gate in (output, input, forget):
+            gate.sigmoid_()
+        master_input, master_forget, _, kept, written = self._forget_and_write(masters, input, forget)
+        state = kept * c_before.view_as(cell) + written * cell
+        c.view_as(cell).copy_(state)
+        h.view_as(cell).copy_(output * state.tanh())
+        distance_forget.copy_(1 - master_forget.mean((1, 2)))
+        distance_input.copy_(master_input.mean((1, 2)))
+
+    def backward(self, a, c_before, c, d_output, dh_next, dc, d_distance_forget, d_distance_input, dz) -> None:
+        levels = self.gates.levels
+        masters, output, cell, input, forget = self._parts(a)
+        master_input, master_forget, overlap, kept, written = self._forget_and_write(masters, input, forget)
+        d_masters, d_o, d_g, d_i, d_f = self._parts(dz)
+        dh, tanh = (d_output.to(a.dtype) + dh_next).view_as(cell), c.view_as(cell).tanh()
+        d_state = dc.view_as(cell) + dh * output * (1 - tanh * tanh)
+        d_kept, d_written = d_state * c_before.view_as(cell), d_state * cell
+        d_o.copy_(dh * tanh * output * (1 - output))
+        d_g.copy_(d_state * written * (1 - cell * cell))
+        d_i.copy_(d_written * overlap * input * (1 - input))
+        d_f.copy_(d_kept * overlap * forget * (1 - forget))
+        dc.view_as(cell).copy_(d_state * kept)
+
+        d_overlap = d_kept * (forget - 1) + d_written * (input - 1)
+        d_forget = (d_kept + d_overlap * master_input).sum(-1) - d_distance_forget.unsqueeze(-1) / levels
+        d_input = (d_written + d_overlap * master_forget).sum(-1) + d_distance_input.unsqueeze(-1) / levels
+        # A probability counts in its own level and all above it; in the reversed sum, in all below it.
+        dp_forget = d_forget.flip(-1).cumsum(-1).flip(-1)
+        dp_input = d_input.cumsum(-1) if self.gates.reverse else -d_input.flip(-1).cumsum(-1).flip(-1)
+        dp = torch.stack([dp_input, dp_forget], 1)
+        d_masters.copy_(masters * (dp - (masters * dp).sum(-1, keepdim=True)))
 
 
-def plain_forward(z: Tensor, c: Tensor, gates: Gates) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One step: pre-activations z (B, N), overwritten by the activations, and c (B, H) -> h, c, both distances (B,)."""
-    batch, hidden = c.shape
-    levels = gates.levels(hidden)
-    masters = z[:, : 2 * levels].view(batch, 2, levels)
-    masters.copy_(masters.softmax(-1))
-    master_input, master_forget = master_gates(masters, gates.reverse)
-    output, cell, keep_input, keep_forget = z[:, 2 * levels :].view(batch, 4, levels, gates.chunk).unbind(1)
-    output.sigmoid_()
-    cell.tanh_()
-    keep_input.sigmoid_()
-    keep_forget.sigmoid_()
-    overlap = master_input * master_forget
-    forget = (master_forget - overlap).unsqueeze(-1) + keep_forget * overlap.unsqueeze(-1)
-    write = (master_input - overlap).unsqueeze(-1) + keep_input * overlap.unsqueeze(-1)
-    c = forget * c.view(batch, levels, gates.chunk) + write * cell
-    h = output * c.tanh()
-    return h.flatten(1), c.flatten(1), 1 - master_forget.mean(-1), master_input.mean(-1)
-
-
-def plain_backward(
-    a: Tensor, c_before: Tensor, c: Tensor, dh: Tensor, dc: Tensor, distances: tuple[Tensor, Tensor], gates: Gates
-) -> tuple[Tensor, Tensor]:
-    """Backward of one step: activations a (B, N), gradients of h, c (B, H) and of the distances -> dz, d c_before."""
-    batch, hidden = c.shape
-    levels = gates.levels(hidden)
-    shape = (batch, levels, gates.chunk)
-    masters = a[:, : 2 * levels].view(batch, 2, levels)
-    master_input, master_forget = master_gates(masters, gates.reverse)
-    output, cell, keep_input, keep_forget = a[:, 2 * levels :].view(batch, 4, *shape[1:]).unbind(1)
-    c_before, dh = c_before.view(shape), dh.view(shape)
-    tanh = c.view(shape).tanh()
-    overlap = (master_input * master_forget).unsqueeze(-1)
-    forget = (master_forget.unsqueeze(-1) - overlap) + keep_forget * overlap
-    write = (master_input.unsqueeze(-1) - overlap) + keep_input * overlap
-
-    dc = dc.view(shape) + dh * output * (1 - tanh * tanh)
-    d_forget, d_write = dc * c_before, dc * cell
-    dz = torch.empty_like(a)
-    d_output, d_cell, d_keep_input, d_keep_forget = dz[:, 2 * levels :].view(batch, 4, *shape[1:]).unbind(1)
-    d_output.copy_(dh * tanh * output * (1 - output))
-    d_cell.copy_(dc * write * (1 - cell * cell))
-    d_keep_input.copy_(d_write * overlap * keep_input * (1 - keep_input))
-    d_keep_forget.copy_(d_forget * overlap * keep_forget * (1 - keep_forget))
-
-    d_overlap = (d_forget * (keep_forget - 1) + d_write * (keep_input - 1)).sum(-1)
-    d_master_forget = d_forget.sum(-1) + d_overlap * master_input - (distances[0] / levels).unsqueeze(-1)
-    d_master_input = d_write.sum(-1) + d_overlap * master_forget + (distances[1] / levels).unsqueeze(-1)
-    # A probability counts in the gate's own level and all above it (reverse: below it).
-    dp_forget = d_master_forget.flip(-1).cumsum(-1).flip(-1)
-    dp_input = d_master_input.cumsum(-1) if gates.reverse else -d_master_input.flip(-1).cumsum(-1).flip(-1)
-    dp = torch.stack([dp_input, dp_forget], 1)
-    dz[:, : 2 * levels].view(batch, 2, levels).copy_(masters * (dp - (masters * dp).sum(-1, keepdim=True)))
-    return dz, (dc * forget).flatten(1)
-
-
-# ------------------------------------------------------------------------------------------------------ the recurrence
+def steps_for(device: torch.device, dtype: torch.dtype, gates: Gates, batch: int) -> Steps:
+    """The fastest steps that work here for products of this type."""
+    if device.type == "cpu" and on_lstm_cpu.supports(dtype):
+        return on_lstm_cpu.CompiledSteps(dtype, *gates, batch)
+    return PlainSteps(gates)
 
 
 class _Recurrence(torch.autograd.Function):
+    """The arguments of :func:`_forward` but ``keep`` -> output (T, B, H), last c (B, H), both distances (T, B)."""
+
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        h0: Tensor,
-        c0: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias_ih: Tensor,
-        bias_hh: Tensor,
-        gates: Gates,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        activations, output, cells, distances = _forward(x, h0, c0, weight_ih, weight_hh, bias_ih + bias_hh, gates)
-        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, activations, output, cells)
-        ctx.gates = gates
-        return output, cells[-1].clone(), *distances
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        saved, results = _forward(*arguments, keep=True)
+        ctx.save_for_backward(*saved)
+        ctx.types, ctx.gates = [tensor.dtype for tensor in arguments[:7]], arguments[-1]
+        return results
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_output: Tensor, dc: Tensor, *d_distances: Tensor) -> tuple[Tensor | None, ...]:
-        x, h0, c0, weight_ih, weight_hh, activations, output, cells = ctx.saved_tensors
-        needs_x, needs_h0, needs_c0, needs_ih, needs_hh, needs_bias, needs_bias2 = ctx.needs_input_grad[:7]
-        dz = torch.empty_like(activations)
-        dh = torch.zeros_like(h0)
-        for t in reversed(range(len(x))):
-            dh = dh + d_output[t]
-            before = cells[t - 1] if t else c0
-            dz[t], dc = plain_backward(
-                activations[t], before, cells[t], dh, dc, (d_distances[0][t], d_distances[1][t]), ctx.gates
-            )
-            if t or needs_h0:
-                dh = dz[t] @ weight_hh
-        rows = dz.flatten(0, 1)
-        d_bias = rows.sum(0) if needs_bias or needs_bias2 else None
-        return (
-            (rows @ weight_ih).view_as(x) if needs_x else None,
-            dh if needs_h0 else None,
-            dc if needs_c0 else None,
-            rows.T @ x.flatten(0, 1) if needs_ih else None,
-            rows.T @ torch.cat([h0.unsqueeze(0), output[:-1]]).flatten(0, 1) if needs_hh else None,
-            d_bias if needs_bias else None,
-            d_bias if needs_bias2 else None,
-            None,
-        )
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            found = _backward(ctx.saved_tensors, gradients, ctx.needs_input_grad, ctx.gates)
+        typed = (None if d is None else d.to(dtype) for d, dtype in zip(found, ctx.types, strict=True))
+        return *typed, None, None
 
 
 def _forward(
-    x: Tensor, h0: Tensor, c0: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, gates: Gates
-) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-    z = torch.nn.functional.linear(x, weight_ih, bias)
-    shape = (*x.shape[:2], h0.shape[-1])
-    output, cells = x.new_empty(shape), x.new_empty(shape)
-    distances = x.new_empty(shape[:2]), x.new_empty(shape[:2])
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    dtype: torch.dtype,
+    gates: Gates,
+    keep: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What a backward needs, which is scratch unless ``keep``, and the results."""
+    x, h0, weight_ih, weight_hh = (tensor.to(dtype).contiguous() for tensor in (x, h0, weight_ih, weight_hh))
+    of_state = torch.promote_types(dtype, torch.float32)
+    c0 = c0.to(of_state).contiguous()
+    length, batch, hidden = *x.shape[:2], h0.shape[-1]
+    zx = on_lstm_cpu.linear(x.flatten(0, 1), weight_ih, (bias_ih + bias_hh).to(dtype)).view(length, batch, -1)
+    a = zx if dtype == of_state else torch.empty_like(zx if keep else zx[:1], dtype=of_state)
+    output, cells = x.new_empty(length, batch, hidden), c0.new_empty(length, batch, hidden)
+    distances = c0.new_empty(2, length, batch)
+    product = on_lstm_cpu.product_with(weight_hh, length, batch)
+    step = steps_for(x.device, dtype, gates, batch).forward
     h, c = h0, c0
-    for t in range(len(x)):
-        z[t].addmm_(h, weight_hh.T)
-        h, c, distances[0][t], distances[1][t] = plain_forward(z[t], c, gates)
-        output[t], cells[t] = h, c
-    return z, output, cells, distances
+    for t in range(length):
+        step(zx[t], product(h), c, a[t if len(a) > 1 else 0], cells[t], output[t], distances[0, t], distances[1, t])
+        h, c = output[t], cells[t]
+    return (x, h0, c0, weight_ih, weight_hh, a, output, cells), (output, c.clone(), distances[0], distances[1])
 
 
+def _backward(
+    saved: tuple[Tensor, ...], gradients: tuple[Tensor, ...], needed: tuple[bool, ...], gates: Gates
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the first seven arguments of :class:`_Recurrence`, those that are needed."""
+    x, h0, c0, weight_ih, weight_hh, a, output, cells = saved
+    d_output, dc, *d_distances = (gradient.contiguous() for gradient in gradients)
+    length, batch = x.shape[:2]
+    dz, dc, dh = torch.empty_like(a, dtype=x.dtype), dc.clone(), torch.zeros_like(h0)
+    product = on_lstm_cpu.product_with(weight_hh.T, length, batch)
+    step = steps_for(x.device, x.dtype, gates, batch).backward
+    for t in reversed(range(length)):
+        before = cells[t - 1] if t else c0
+        step(a[t], before, cells[t], d_output[t], dh, dc, d_distances[0][t], d_distances[1][t], dz[t])
+        if t or needed[1]:
+            dh = product(dz[t])
+    rows = dz.flatten(0, 1)
+    d_bias = rows.sum(0, dtype=dc.dtype) if needed[5] or needed[6] else None
+    return (
+        on_lstm_cpu.linear(rows, weight_ih.T).view_as(x) if needed[0] else None,
+        dh if needed[1] else None,
+        dc if needed[2] else None,
+        on_lstm_cpu.linear(rows.T, x.flatten(0, 1).T) if needed[3] else None,
+        on_lstm_cpu.linear(rows.T, torch.cat([h0.unsqueeze(0), output[:-1]]).flatten(0, 1).T) if needed[4] else None,
+        d_bias if needed[5] else None,
+        d_bias if needed[6] else None,
+    )
+
+
+@torch.compiler.disable
 def recurrence(
     x: Tensor, h0: Tensor, c0: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], gates: Gates
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -164,7 +226,11 @@ def recurrence(
     The weights are weight_ih (N, I), weight_hh (N, H), bias_ih and bias_hh (N,).
     """
     device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
+    arguments = (x, h0, c0, *weights)
     with torch.autocast(device, enabled=False):
-        dtype = weights[0].dtype
-        output, c, *distances = _Recurrence.apply(x.to(dtype), h0.to(dtype), c0.to(dtype), *weights, gates)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
+            output, c, *distances = _Recurrence.apply(*arguments, dtype, gates)
+        else:
+            _, (output, c, *distances) = _forward(*arguments, dtype, gates, keep=False)
     return output, c, (distances[0], distances[1])

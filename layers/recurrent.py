@@ -161,12 +161,12 @@ class ONLSTM(RecurrentLayer):
 
     def _run(self, input: Tensor, state: State) -> tuple[Tensor, State, tuple[Tensor, Tensor]]:
         output = input.transpose(0, 1) if self.batch_first else input
-        gates = Gates(self.chunk_size, self.input_gate == "reverse_cumsum")
+        gates = Gates(self.hidden_size // self.chunk_size, self.chunk_size, self.input_gate == "reverse_cumsum")
         last_h, last_c, forget, written = [], [], [], []
         for layer in range(self.num_layers):
             output, c, distances = recurrence(output, state[0][layer], state[1][layer], self.weights(layer), gates)
-            last_h.append(output[-1].to(c.dtype))
-            last_c.append(c)
+            last_h.append(output[-1].to(self.weight_hh_l0.dtype))
+            last_c.append(c.to(self.weight_hh_l0.dtype))
             forget.append(distances[0])
             written.append(distances[1])
         output = output.transpose(0, 1) if self.batch_first else output
