@@ -111,6 +111,26 @@ class ExperimentCLI(LightningCLI):
             if not same and name in inspect.signature(data_class.__init__).parameters:
                 raise UserError(f"model.{name} comes from the data: set data.{name}")
 
+    def drop_links_without_source(self, data: pl.LightningDataModule) -> None:
+        """Leaves only links that the model takes and the data has, now that the data is built.
+
+        jsonargparse would skip the others too, but writes the datamodule into a message first, for which Lightning
+        begins to read its loaders.
+
+        Raises:
+            UserError: if the data has nothing of what the model takes from its data.
+        """
+        model_class = import_class(self.config.model.class_path)
+        wanted = getattr(model_class, "data_links", ())
+        present = [name for name in wanted if hasattr(data, name)]
+        if wanted and not present:
+            raise UserError(
+                f"{model_class.__name__} takes {' and '.join(wanted)} from its data, which {type(data).__name__} does "
+                "not have: choose a datamodule that fits (--data=CLASS)"
+            )
+        links = self.parser._links_group._group_actions
+        links[:] = [link for link in links if link.target[0].rsplit(".", 1)[-1] in present]
+
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain values, as ``config.yaml`` keeps it."""
         return plain_config(self.config, self.parser)
@@ -188,7 +208,10 @@ class _Instantiator(_InstantiatorFn):
     def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
         taken = inspect.signature(class_type.__init__).parameters
         links = {key: value for key, value in applied_instantiation_links.items() if key.rsplit(".", 1)[-1] in taken}
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+        built = super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+        if self.key == "data":
+            self.cli.drop_links_without_source(built)
+        return built
 
 
 def import_class(class_path: str) -> type:

@@ -1,5 +1,6 @@
-"""The techniques: one LightningModule a file."""
+"""LightningModules: one file per technique."""
 
 from .deep_infomax import DeepInfoMax
+from .on_lstm import ONLSTMLanguageModel
 
-__all__ = ["DeepInfoMax"]
+__all__ = ["DeepInfoMax", "ONLSTMLanguageModel"]

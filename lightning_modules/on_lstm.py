@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 import pytorch_lightning as pl
 import torch
-from metrics.parsing import ParseF1
-from metrics.trees import BASELINES, bracketed, tree_from_distances, tree_spans
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -19,10 +18,28 @@ from torchmetrics import MeanMetric
 
 from datamodules.batches import ParseBatch, TokenBatch
 from layers import ONLSTM, LockedDropout, RecurrentLayer, TiedLinear, WordDropout
+from metrics.parsing import ParseF1
+from metrics.trees import (
+    Tree,
+    balanced,
+    bracketed,
+    left_branching,
+    random_tree,
+    right_branching,
+    tree_from_distances,
+    tree_spans,
+)
 
 from .hyperparameters import save_plain_hyperparameters
 
 State = list[tuple[Tensor, Tensor]]
+# Trees that need no model, by the number of words.
+BASELINES: dict[str, Callable[[int, torch.Generator], Tree]] = {
+    "right_branching": lambda count, _: right_branching(count),
+    "left_branching": lambda count, _: left_branching(count),
+    "balanced": lambda count, _: balanced(count),
+    "random": random_tree,
+}
 
 
 class ONLSTMLanguageModel(pl.LightningModule):
@@ -192,7 +209,9 @@ class ONLSTMLanguageModel(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self._evaluation_state = None
-        self.parse_scores = nn.ModuleDict()
+        places = [*BASELINES, *(f"layer{number}" for number in range(1, self.num_levels + 1))]
+        # All of them in every process, whether or not it gets a sentence: they are summed over the processes.
+        self.parse_scores = nn.ModuleDict({place: ParseF1() for place in places}).to(self.device)
 
     def test_step(
         self, batch: TokenBatch | ParseBatch, batch_idx: int, dataloader_idx: int = 0
@@ -207,8 +226,10 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self._log_loss("test")
         for place, scores in self.parse_scores.items():
             for name, value in scores.compute().items():
-                layer = place.startswith("layer")
-                self.log(f"test/{name}/{place}" if layer else f"test/{place}/{name}", value)
+                if place.startswith("layer"):
+                    self.log(f"test/{name}/{place}", value)
+                elif place == "right_branching" or not name.startswith("recall/"):
+                    self.log(f"test/{place}/{name}", value)
 
     def _measure(self, batch: TokenBatch) -> None:
         state = _fitting(self._evaluation_state, len(batch.inputs))
@@ -231,6 +252,11 @@ class ONLSTMLanguageModel(pl.LightningModule):
         """Whether the cells have distances and the tokens are words."""
         return self.hparams.level == "word" and isinstance(self.cells[0], ONLSTM)
 
+    @property
+    def num_levels(self) -> int:
+        """How many layers give trees."""
+        return sum(cell.num_layers for cell in self.cells) if self.parses else 0
+
     def distances(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Distances of the words of sentences, each read from a zero state.
 
@@ -246,7 +272,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         behind = torch.arange(words.shape[2], device=words.device) >= lengths[:, None]
         return words.masked_fill(behind, float("nan"))
 
-    def parse(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Any]]]:
+    def parse(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Tree]]]:
         """The distances, and for each layer the binary trees of the sentences (nested tuples of word positions)."""
         distances = self.distances(inputs, lengths)
         counts = lengths.tolist()
@@ -258,9 +284,10 @@ class ONLSTMLanguageModel(pl.LightningModule):
 
     def _parse_and_score(self, batch: ParseBatch) -> dict[str, Any] | None:
         counts = batch.lengths.tolist()
-        generator = torch.Generator().manual_seed(sum(counts))
         for name, baseline in BASELINES.items():
-            self._score(name, [baseline(count, generator) for count in counts], batch, counts)
+            # Seeded by the sentence, so that batches and processes may divide the sentences as they like.
+            generators = (torch.Generator().manual_seed(crc32(" ".join(words).encode())) for words in batch.words)
+            self._score(name, list(map(baseline, counts, generators)), batch, counts)
         if not self.parses:
             return None
         distances, trees = self.parse(batch.inputs, batch.lengths)
@@ -268,9 +295,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
             self._score(f"layer{number}", layer_trees, batch, counts)
         return {"distances": distances, "trees": trees}
 
-    def _score(self, place: str, trees: list[Any], batch: ParseBatch, counts: list[int]) -> None:
-        if place not in self.parse_scores:
-            self.parse_scores[place] = ParseF1().to(self.device)
+    def _score(self, place: str, trees: list[Tree], batch: ParseBatch, counts: list[int]) -> None:
         self.parse_scores[place].update([tree_spans(tree) for tree in trees], batch.spans, counts)
 
     # -------------------------------------------------------------------------------------------------- prediction
@@ -304,8 +329,8 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self.eval()
         if not self.parses:
             raise ValueError(f"this model has no trees: {type(self.cells[0]).__name__}, level {self.hparams.level}")
-        if not 1 <= layer <= len(self.cells):
-            raise ValueError(f"layer ({layer}) must be from 1 to {len(self.cells)}")
+        if not 1 <= layer <= self.num_levels:
+            raise ValueError(f"layer ({layer}) must be from 1 to {self.num_levels}")
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         sentences = [line.split() for line in ParseBatch.lines_from_file(Path(input))]
