@@ -79,3 +79,23 @@ class ParseBatch(NamedTuple):
     lengths: Tensor
     words: tuple[tuple[str, ...], ...]
     spans: tuple[tuple[tuple[int, int, str], ...], ...]
+
+
+class SentencePairBatch(NamedTuple):
+    """A batch of pairs of sentences with the relation between them.
+
+    Shapes:
+        premise: (B, T) int64, indices into the datamodule's ``vocabulary``, filled up with ``<pad>``, which is 0.
+        premise_lengths: (B,) int64, tokens of each premise.
+        hypothesis: (B, U) int64, filled up likewise.
+        hypothesis_lengths: (B,) int64.
+        labels: (B,) int64, indices into the datamodule's ``classes``.
+        operations: (B,) int64, logical operations of the pair: those of its longer sentence.
+    """
+
+    premise: Tensor
+    premise_lengths: Tensor
+    hypothesis: Tensor
+    hypothesis_lengths: Tensor
+    labels: Tensor
+    operations: Tensor
