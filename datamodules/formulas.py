@@ -114,7 +114,7 @@ def make_pairs(count: int, operations: range, seed: int, test: bool) -> list[Pai
         test: pairs for the test; a checksum keeps one pair in four for it, so that no pair is in training and test.
 
     Returns:
-        at most ``count`` pairs, fewer only if there are no more.
+        ``count`` pairs, or fewer where hardly more are to be found.
     """
     random = Random(2 * seed + test)
     pool, rng = FormulaPool(operations[-1], random), np.random.default_rng([seed, test])
