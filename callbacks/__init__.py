@@ -2,6 +2,7 @@
 
 from callbacks.averaged_weights import AveragedWeights as AveragedWeights
 from callbacks.code_map import CodeMap as CodeMap
+from callbacks.distance_histogram import DistanceHistogram as DistanceHistogram
 from callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
 from callbacks.layer_adaptation import LayerAdaptation as LayerAdaptation
 from callbacks.lazy_updates import LazyUpdates as LazyUpdates
@@ -11,5 +12,6 @@ from callbacks.metric_curves import MetricCurves as MetricCurves
 from callbacks.nearest_neighbors import NearestNeighbors as NearestNeighbors
 from callbacks.non_monotonic_average import NonMonotonicAverage as NonMonotonicAverage
 from callbacks.parameterwise_lr import ParameterwiseLR as ParameterwiseLR
+from callbacks.parse_trees import ParseTrees as ParseTrees
 from callbacks.piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
 from callbacks.weight_decay import WeightDecay as WeightDecay

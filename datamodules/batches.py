@@ -80,6 +80,7 @@ class ParseBatch(NamedTuple):
     words: tuple[tuple[str, ...], ...]
     spans: tuple[tuple[tuple[int, int, str], ...], ...]
 
+<<<<<<< HEAD
     @staticmethod
     def lines_from_file(path: Path) -> list[str]:
         """The lines of a UTF-8 text file, for parsing what a user wrote.
@@ -91,3 +92,24 @@ class ParseBatch(NamedTuple):
 
         lines = read_lines(path)
         return lines[:-1] if lines[-1] == "" else lines
+=======
+
+class SentencePairBatch(NamedTuple):
+    """A batch of pairs of sentences with the relation between them.
+
+    Shapes:
+        premise: (B, T) int64, indices into the datamodule's ``vocabulary``, filled up with ``<pad>``, which is 0.
+        premise_lengths: (B,) int64, tokens of each premise.
+        hypothesis: (B, U) int64, filled up likewise.
+        hypothesis_lengths: (B,) int64.
+        labels: (B,) int64, indices into the datamodule's ``classes``.
+        operations: (B,) int64, logical operations of the pair: those of its longer sentence.
+    """
+
+    premise: Tensor
+    premise_lengths: Tensor
+    hypothesis: Tensor
+    hypothesis_lengths: Tensor
+    labels: Tensor
+    operations: Tensor
+>>>>>>> issue4b

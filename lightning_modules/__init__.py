@@ -1,6 +1,7 @@
-"""LightningModules: one file per technique."""
+"""The techniques: one LightningModule a file."""
 
 from .deep_infomax import DeepInfoMax
 from .on_lstm import ONLSTMLanguageModel
+from .sentence_pair_classifier import SentencePairClassifier
 
-__all__ = ["DeepInfoMax", "ONLSTMLanguageModel"]
+__all__ = ["DeepInfoMax", "ONLSTMLanguageModel", "SentencePairClassifier"]

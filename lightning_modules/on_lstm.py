@@ -127,6 +127,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self.token_loss = MeanMetric()
         # Carried from batch to batch, in training and in evaluation; and what a checkpoint has of the former, by rank.
         self._state: State | None = None
+        self._epoch = 0
         self._evaluation_state: State | None = None
         self._saved_states: list[State | None] | None = None
 
@@ -180,10 +181,10 @@ class ONLSTMLanguageModel(pl.LightningModule):
             saved, self._saved_states = self._saved_states, None
             own = saved[self.global_rank] if len(saved) == self.trainer.world_size else None
             self._state = None if own is None else [(h.to(self.device), c.to(self.device)) for h, c in own]
+        # Not by Lightning's hook: it isn't called where a checkpoint of an epoch's last step is resumed.
+        if self._epoch != self.current_epoch:
+            self._state, self._epoch = None, self.current_epoch
         return _fitting(self._state, batch_size)
-
-    def on_train_epoch_start(self) -> None:
-        self._state = self._saved_states = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = self._saved_states or [self._state]
@@ -191,10 +192,11 @@ class ONLSTMLanguageModel(pl.LightningModule):
             own = None if self._state is None else [(h.cpu(), c.cpu()) for h, c in self._state]
             states = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(states, own)
-        checkpoint["hidden_states"] = states
+        checkpoint["hidden_states"] = {"epoch": self._epoch, "states": states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._saved_states = checkpoint.get("hidden_states")
+        saved = checkpoint["hidden_states"]
+        self._epoch, self._saved_states = saved["epoch"], saved["states"]
 
     # -------------------------------------------------------------------------------------------------- evaluation
 

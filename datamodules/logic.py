@@ -1,0 +1,224 @@
+"""Logical inference: which relation holds between two formulas, trained on short ones and tested on long ones."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from datamodules.batches import SentencePairBatch
+from datamodules.corpus import read_lines
+from datamodules.errors import DataError
+from datamodules.formulas import AND, NOT, OR, RELATIONS, VOCABULARY, Pair, make_pairs
+from datamodules.loader import BatchLoader
+
+
+class LogicalInferenceDataModule(pl.LightningDataModule):
+    """Pairs of formulas over six variables with ``not``, ``and``, ``or``; labelled by how their truth sets relate.
+
+    Seven relations exclude each other: equivalence ``=``, entailment ``<`` and ``>``, negation ``^``, alternation
+    ``|``, cover ``v``, independence ``#``. They are computed exactly, over all 64 assignments. Training sees pairs of
+    few operations, the test goes on to many: what is learnt must carry over. Batches are
+    :class:`~datamodules.batches.SentencePairBatch`; a pair counts the operations of its longer formula.
+
+    The made pairs have equally many of each relation, as far as short formulas allow (see
+    :func:`~datamodules.formulas.make_pairs`): guessing is right one time in seven. No pair is in training and test.
+
+    Args:
+        source: ``sample`` (made at load time; the task is defined by this), or a folder with the files of Bowman et
+            al., ``train*`` and ``test*``: relation, TAB, formula, TAB, formula.
+        batch_size: pairs of a training batch, for each process.
+        eval_batch_size: pairs of a batch of validation and test.
+        train_max_operations: the most operations of a pair in training and validation.
+        max_operations: the most operations of a pair in the test, which begins at 1.
+        val_fraction: share of the training pairs held out for validation, in (0, 1).
+        seed: of pairs, validation split and order.
+        sample_train_size: training pairs (validation included) of ``sample``.
+        sample_test_size: test pairs of ``sample``.
+
+    Attributes:
+        vocabulary: ``<pad>``, which is 0, brackets, operations and variables; ``vocab_size`` is their number.
+        classes: the signs of the relations; ``num_classes`` is their number.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: the source is ``hub``, or cannot be read (the message names file and line).
+
+    Source: Bowman et al. 2015 (arXiv 1506.04834), section 4; Tran et al. 2018 for training on up to 6 operations.
+    Difference: theirs is not balanced over relations.
+    """
+
+    vocabulary = list(VOCABULARY)
+    vocab_size = len(VOCABULARY)
+    classes = RELATIONS
+    num_classes = len(RELATIONS)
+
+    def __init__(
+        self,
+        source: str = "sample",
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        train_max_operations: int = 6,
+        max_operations: int = 12,
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        sample_train_size: int = 50000,
+        sample_test_size: int = 6000,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "train_max_operations": train_max_operations,
+            "max_operations": max_operations,
+            "sample_train_size": sample_train_size,
+            "sample_test_size": sample_test_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} ({size}) must be at least 1")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction ({val_fraction}) must lie between 0 and 1, without the ends")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        if source == "hub":
+            raise DataError(
+                "data.source: the hub has no logical inference data; give sample (exact, made on the spot) or the "
+                "folder of Bowman et al."
+            )
+        self.source = source
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.train_max_operations = train_max_operations
+        self.max_operations = max_operations
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.sample_train_size = sample_train_size
+        self.sample_test_size = sample_test_size
+
+    @cached_property
+    def splits(self) -> "dict[str, PairTable]":
+        """The pairs of ``train``, ``val`` and ``test``."""
+        train, test = self._make() if self.source == "sample" else self._read()
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        held_out = max(1, round(self.val_fraction * len(train)))
+        if len(train) <= held_out or not test:
+            raise DataError(f"data.source {self.source}: {len(train)} training and {len(test)} test pairs are too few")
+        parts = {"train": [train[i] for i in order[held_out:]], "val": [train[i] for i in order[:held_out]]}
+        # Pairs of like length in a batch: little to fill up.
+        return {name: PairTable(part) for name, part in {**parts, "test": sorted(test, key=_length)}.items()}
+
+    def _make(self) -> tuple[list[Pair], list[Pair]]:
+        train = make_pairs(self.sample_train_size, range(self.train_max_operations + 1), self.seed, test=False)
+        test = make_pairs(self.sample_test_size, range(1, self.max_operations + 1), self.seed, test=True)
+        return train, test
+
+    def _read(self) -> tuple[list[Pair], list[Pair]]:
+        folder = Path(self.source).expanduser()
+        files = {split: sorted(folder.glob(f"{split}*")) for split in ("train", "test")}
+        for split, found in files.items():
+            if not found:
+                raise DataError(
+                    f"data.source: {folder} has no file {split}*; give the folder of Bowman et al., or sample"
+                )
+        train, test = ([pair for file in files[split] for pair in read_pairs(file)] for split in ("train", "test"))
+        return (
+            [pair for pair in train if pair.operations <= self.train_max_operations],
+            [pair for pair in test if 1 <= pair.operations <= self.max_operations],
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make or read all pairs; the same in every process and at every stage."""
+        self.splits  # noqa: B018
+
+    def train_dataloader(self) -> BatchLoader:
+        table = self.splits["train"]
+        return BatchLoader(table.batch, len(table), self.batch_size, shuffle=True, drop_last=True, seed=self.seed)
+
+    def val_dataloader(self) -> BatchLoader:
+        return BatchLoader(self.splits["val"].batch, len(self.splits["val"]), self.eval_batch_size)
+
+    def test_dataloader(self) -> BatchLoader:
+        return BatchLoader(self.splits["test"].batch, len(self.splits["test"]), self.eval_batch_size)
+
+    def describe(self) -> dict[str, Any]:
+        """What the run was trained on, as plain values."""
+        digest = hashlib.sha256()
+        for table in self.splits.values():
+            for tensor in table.tensors:
+                digest.update(tensor.numpy().tobytes())
+        sizes = {f"{name}_pairs": len(table) for name, table in self.splits.items()}
+        return {
+            "source": self.source,
+            **sizes,
+            "train_max_operations": self.train_max_operations,
+            "test_operations": sorted(set(self.splits["test"].tensors[-1].tolist())),
+            "fingerprint": digest.hexdigest()[:16],
+        }
+
+
+class PairTable:
+    """Pairs as tensors, one row each: formulas filled up with 0 to the longest, in bytes, and all lengths."""
+
+    def __init__(self, pairs: list[Pair]) -> None:
+        formulas = ([pair.premise for pair in pairs], [pair.hypothesis for pair in pairs])
+        columns = [column for part in formulas for column in (_padded(part), torch.tensor(list(map(len, part))))]
+        numbers = torch.tensor([(pair.label, pair.operations) for pair in pairs])
+        self.tensors: tuple[Tensor, ...] = (*columns, numbers[:, 0].contiguous(), numbers[:, 1].contiguous())
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def batch(self, rows: Tensor) -> SentencePairBatch:
+        """The pairs of some rows (B,) int64, filled up to the longest of them."""
+        batch = SentencePairBatch(*(tensor[rows] for tensor in self.tensors))
+        return batch._replace(
+            premise=batch.premise[:, : int(batch.premise_lengths.max())].long(),
+            hypothesis=batch.hypothesis[:, : int(batch.hypothesis_lengths.max())].long(),
+        )
+
+
+def _padded(formulas: list[bytes]) -> Tensor:
+    width = max(map(len, formulas))
+    return torch.from_numpy(
+        np.frombuffer(bytearray(b"".join(formula.ljust(width, b"\0") for formula in formulas)), np.uint8).reshape(
+            len(formulas), width
+        )
+    )
+
+
+def _length(pair: Pair) -> int:
+    return len(pair.premise) + len(pair.hypothesis)
+
+
+def read_pairs(file: Path) -> list[Pair]:
+    """The pairs of a file: relation, TAB, formula, TAB, formula, tokens and brackets apart or not.
+
+    Raises:
+        DataError: a line is something else; the message names it.
+    """
+    numbers = {word: number for number, word in enumerate(VOCABULARY) if number}
+    pairs = []
+    for place, line in enumerate(read_lines(file), 1):
+        if not line.strip():
+            continue
+        relation, *formulas = [part.strip() for part in line.split("\t")]
+        if len(formulas) != 2 or relation not in RELATIONS:
+            raise DataError(
+                f"{file}, line {place}: expected one of {' '.join(RELATIONS)}, a TAB, a formula, a TAB, a formula"
+            )
+        encoded = []
+        for formula in formulas:
+            words = formula.replace("(", " ( ").replace(")", " ) ").split()
+            unknown = next((word for word in words if word not in numbers), None)
+            if unknown is not None or not words:
+                what = "an empty formula" if unknown is None else f"the word {unknown}"
+                raise DataError(f"{file}, line {place}: {what}; known are {' '.join(numbers)}")
+            encoded.append(bytes(numbers[word] for word in words))
+        operations = max(sum(formula.count(sign) for sign in (NOT, AND, OR)) for formula in encoded)
+        pairs.append(Pair(encoded[0], encoded[1], RELATIONS.index(relation), operations))
+    return pairs

@@ -1,0 +1,290 @@
+import math
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.nn import functional as F
+
+from callbacks import LengthScaledLR, NonMonotonicAverage
+from datamodules import DataError, PTBDataModule
+from datamodules.batches import ParseBatch, TokenBatch
+from layers import LSTM, ONLSTM
+from lightning_modules import ONLSTMLanguageModel
+from tests.conftest import ROOT, script
+
+PTB = ROOT.parent / "shared" / "data" / "ptb"
+NO_DROPOUT = {"input_dropout": 0.0, "word_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
+SMALL = {"embedding_size": 20, "hidden_size": 30, "num_layers": 2}
+# The command line's options for a model and data that cost nothing.
+TINY = [
+    "-c",
+    ROOT / "configs" / "on_lstm_sample.yaml",
+    "--trainer.accelerator=cpu",
+    "--trainer.callbacks=[]",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.precision=32-true",
+    "--model.embedding_size=20",
+    "--model.hidden_size=20",
+    "--model.num_layers=2",
+    "--data.sample_train_size=60",
+    "--data.sample_test_size=20",
+    "--data.batch_size=5",
+]
+
+
+def data(**changes) -> PTBDataModule:
+    sizes = {"sample_train_size": 60, "sample_test_size": 20, "batch_size": 5, "eval_batch_size": 4, "bptt": 20}
+    return PTBDataModule(source="sample", **{**sizes, **changes})
+
+
+def model(data: PTBDataModule, **changes) -> ONLSTMLanguageModel:
+    torch.manual_seed(0)
+    arguments = {**SMALL, "vocabulary": data.vocabulary, "level": data.level, **changes}
+    return ONLSTMLanguageModel(**arguments)
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **arguments) -> pl.Trainer:
+    defaults = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+    }
+    return pl.Trainer(callbacks=list(callbacks), **{**defaults, **arguments})
+
+
+def test_the_papers_size():
+    vocabulary = ["<eos>", "<unk>", *map(str, range(9_998))]
+    with torch.device("meta"):
+        paper = ONLSTMLanguageModel(vocabulary=vocabulary)
+    assert sum(parameter.numel() for parameter in paper.parameters()) == 25_232_180
+    assert [(cell.input_size, cell.hidden_size) for cell in paper.cells] == [(400, 1150), (1150, 1150), (1150, 400)]
+    assert paper.output.embedding is paper.embedding
+
+
+@pytest.mark.parametrize("cell", [ONLSTM, LSTM])
+def test_the_loss_is_that_of_the_formula(cell, monkeypatch):
+    text = data()
+    module = model(text, cell=cell, **NO_DROPOUT, activation_penalty=2.0, temporal_penalty=3.0)
+    monkeypatch.setattr(module, "log_dict", lambda *_: None)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    batch = next(iter(text.train_dataloader()))
+    loss = module.training_step(batch, 0)
+
+    x = module.embedding.weight[batch.inputs].transpose(0, 1)
+    for layer in module.cells:
+        x, _, _ = layer(x)
+    total = 0.0
+    for time, row in [(time, row) for time in range(x.shape[0]) for row in range(x.shape[1])]:
+        logits = module.embedding.weight @ x[time, row] + module.output.bias
+        total = total - torch.log_softmax(logits, 0)[batch.targets[row, time]]
+    penalty = 2.0 * (x**2).mean() + 3.0 * ((x[1:] - x[:-1]) ** 2).mean()
+    torch.testing.assert_close(loss, total / batch.targets.numel() + penalty)
+
+
+def test_the_state_is_carried_detached_and_starts_anew_with_each_epoch(monkeypatch):
+    text = data(variable_bptt=False)
+    module = model(text, **NO_DROPOUT, activation_penalty=0.0, temporal_penalty=0.0)
+    monkeypatch.setattr(module, "log_dict", lambda *_: None)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    first, second, *_ = text.train_dataloader()
+    losses = [module.training_step(first, 0), module.training_step(second, 1)]
+    both = TokenBatch(torch.cat([first.inputs, second.inputs], 1), torch.cat([first.targets, second.targets], 1))
+    module._epoch = -1  # as if the epoch were another
+    torch.testing.assert_close(module.training_step(both, 0), (losses[0] + losses[1]) / 2)
+    losses[1].backward()  # would fail if it reached into the first window's graph, which is gone
+    assert not any(h.requires_grad or c.requires_grad for h, c in module._state)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_perplexity_is_that_of_the_whole_text(tmp_path, rows):
+    text = data(eval_batch_size=rows, test_batch_size=rows)
+    module = model(text).eval()
+    run = trainer(tmp_path)
+    (validated,) = run.validate(module, text, verbose=False)
+    tokens = text.corpus.texts["valid"].long()
+    length = len(tokens) // rows
+    parts = tokens[: rows * length].view(rows, length)
+    with torch.no_grad():
+        x, _, _, _ = module(parts[:, :-1])
+        losses = F.cross_entropy(module.output(x).permute(1, 2, 0), parts[:, 1:], reduction="none")
+    assert validated["val/loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert validated["val/perplexity"] == pytest.approx(math.exp(losses.mean()), rel=1e-4)
+    assert "val/bits_per_character" not in validated
+
+
+def test_characters_are_measured_in_bits(tmp_path):
+    text = data(level="character", sample_train_size=20, sample_test_size=5)
+    (tested,) = trainer(tmp_path).test(model(text), text, verbose=False)
+    assert tested["test/bits_per_character"] == pytest.approx(tested["test/loss"] / math.log(2))
+    assert 4 < tested["test/bits_per_character"] < 6, "about log2 of the number of characters"
+    assert not any("f1" in name for name in tested)
+
+
+def test_the_test_scores_the_trees_of_each_layer_beside_the_baselines(tmp_path):
+    text = data()
+    results = trainer(tmp_path).test(model(text), text, verbose=False)
+    tested = {name.split("/dataloader_idx")[0]: value for result in results for name, value in result.items()}
+    for place in ("right_branching", "left_branching", "balanced", "random"):
+        assert {f"test/{place}/sentence_f1_no_root", f"test/{place}/corpus_f1_evalb_wsj10"} <= tested.keys()
+    for layer in (1, 2):
+        assert {f"test/sentence_f1_no_root/layer{layer}", f"test/corpus_f1_evalb/layer{layer}"} <= tested.keys()
+        assert f"test/recall/NP/layer{layer}" in tested
+    assert {"test/perplexity", "test/loss"} <= tested.keys()
+    assert "test/sentence_f1_no_root/layer3" not in tested
+
+    lstm = trainer(tmp_path).test(model(text, cell=LSTM), text, verbose=False)
+    names = {name for result in lstm for name in result}
+    assert any("right_branching" in name for name in names)
+    assert not any("layer1" in name for name in names)
+
+
+def test_a_sentence_is_read_alone_whatever_the_batch():
+    text = data()
+    module = model(text).eval()
+    batch = list(text.test_dataloader()[1])[-1]
+    distances, trees = module.parse(batch.inputs, batch.lengths)
+    assert distances.shape == (2, len(batch.words), int(batch.lengths.max()))
+    for row, length in enumerate(batch.lengths.tolist()):
+        x = module.embedding(batch.inputs[row : row + 1, : length + 2].T)
+        for layer, cell in enumerate(module.cells):
+            x, _, (forget, _) = cell(x)
+            torch.testing.assert_close(distances[layer, row, :length], forget[0, 1:-1, 0])
+            top = int(forget[0, 1:-1, 0].argmax())
+            tree = trees[layer][row]
+            left = leaves(tree[0]) if top else []
+            assert left == list(range(top))
+        assert distances[:, row, length:].isnan().all()
+
+
+def leaves(tree) -> list[int]:
+    return [tree] if isinstance(tree, int) else leaves(tree[0]) + leaves(tree[1])
+
+
+@pytest.mark.parametrize("stop", [3, 5, 9])
+def test_resumed_inside_an_epoch_equals_unbroken(tmp_path, stop):
+    """Every state that training carries: hidden state, window lengths, dropout, the average."""
+
+    def parts(folder: Path, **arguments):
+        text = data()
+        callbacks = [LengthScaledLR(20), NonMonotonicAverage("val/loss", 0)]
+        saver = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+        return model(text, lr=1.0), text, trainer(folder, *callbacks, saver, max_epochs=3, **arguments)
+
+    torch.manual_seed(1)
+    whole, text, run = parts(tmp_path / "whole")
+    states = {}
+    run.callbacks.insert(0, RandomStates(states))
+    run.fit(whole, text)
+    assert run.global_step > 12
+    path = tmp_path / "whole" / f"step={stop}.ckpt"
+    resumed, text, run = parts(tmp_path / "again")
+    run.callbacks.insert(0, RandomStates({}, start=states[stop]))
+    run.fit(resumed, text, ckpt_path=str(path), weights_only=True)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+    for ours, theirs in zip(whole._state, resumed._state, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+class RandomStates(pl.Callback):
+    """Keeps torch's random state behind each step, or sets it at the start."""
+
+    def __init__(self, states: dict[int, torch.Tensor], start: torch.Tensor | None = None) -> None:
+        self.states, self.start = states, start
+
+    def on_train_batch_start(self, *_) -> None:
+        if self.start is not None:
+            torch.set_rng_state(self.start)
+            self.start = None
+
+    def on_train_batch_end(self, run: pl.Trainer, *_) -> None:
+        self.states[run.global_step] = torch.get_rng_state()
+
+
+def test_a_few_sentences_are_learnt_by_heart(tmp_path):
+    text = data(sample_train_size=4, batch_size=1, variable_bptt=False, bptt=60)
+    module = model(text, **NO_DROPOUT, hidden_size=60, embedding_size=40, lr=0.01, optimizer=torch.optim.Adam)
+    run = trainer(tmp_path, max_epochs=80, gradient_clip_val=1.0, limit_val_batches=0)
+    run.fit(module, text)
+    assert float(run.callback_metrics["train/cross_entropy"]) < 0.1
+
+
+def test_checkpoint_loads_alone_and_parses_a_file(tmp_path):
+    script("train", *TINY, "--trainer.max_epochs=1", "--run_dir", tmp_path / "run", cwd=tmp_path)
+    loaded = ONLSTMLanguageModel.load_from_checkpoint(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    file = tmp_path / "in.txt"
+    file.write_text("The old teacher sleeps .\n\nhello (world)\nMary laughs\nstop\n")
+    script("predict", tmp_path / "run", "--input", file, "--output", tmp_path / "out.txt", "--layer=1", cwd=tmp_path)
+    lines = (tmp_path / "out.txt").read_text().splitlines()
+    assert lines[1:] == ["", "(hello -LRB-world-RRB-)", "(Mary laughs)", "(stop)"]
+    assert lines[0].replace("(", "").replace(")", "") == "The old teacher sleeps ."
+    assert lines[0].count("(") == lines[0].count(")") == 4
+    assert loaded.lookup("The") == loaded.lookup("the") == loaded.index["the"] != loaded.index["<unk>"]
+    assert loaded.lookup('"Mary,') == loaded.index["mary"]
+    assert loaded.lookup("xyzzy") == loaded.index["<unk>"]
+
+    # What doesn't fit the checkpoint.
+    other = script("evaluate", tmp_path / "run", "--data.seed=5", cwd=tmp_path, check=False)
+    (line,) = other.stderr.splitlines()
+    assert other.returncode == 2
+    assert "the data's vocabulary (" in line
+    assert "is not that of the checkpoint" in line
+    wrong = script(
+        "predict", tmp_path / "run", "--input", file, "--output", tmp_path / "o", "--layer=3", cwd=tmp_path, check=False
+    )
+    assert wrong.returncode == 2
+    assert "layer (3) must be from 1 to 2" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", None), (b"caf\xe9 ol\xe9\n", r"in\.txt.*UTF-8")],
+)
+def test_files_to_parse(tmp_path, content, message):
+    text = data()
+    (tmp_path / "in.txt").write_bytes(content)
+    if message is None:
+        model(text).predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
+        assert (tmp_path / "out.txt").read_text() == ""
+        return
+    with pytest.raises(DataError, match=message):
+        model(text).predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_models_without_trees_say_so(tmp_path):
+    (tmp_path / "in.txt").write_text("a b\n")
+    with pytest.raises(ValueError, match="this model has no trees: LSTM, level word"):
+        model(data(), cell=LSTM).predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
+
+
+def test_data_that_gives_nothing_is_refused(tmp_path):
+    result = script("train", *TINY[:2], "--data=CIFAR10DataModule", "--data.source=sample", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert "ONLSTMLanguageModel takes vocabulary and level from its data, which CIFAR10DataModule does not have" in line
+
+
+@pytest.mark.skipif(not PTB.is_dir(), reason="needs ../shared/data/ptb")
+def test_the_papers_model_reads_the_real_text():
+    text = PTBDataModule(source=str(PTB), batch_size=4, bptt=10)
+    module = ONLSTMLanguageModel(cell=partial(ONLSTM, dropconnect=0.45), vocabulary=text.vocabulary)
+    assert len(text.vocabulary) == 10_000
+    batch = next(iter(text.train_dataloader()))
+    raw, dropped, _, _ = module(batch.inputs)
+    loss = module._cross_entropy(dropped, batch.targets)
+    loss.backward()
+    assert float(loss) == pytest.approx(math.log(10_000), abs=0.3)
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert isinstance(text.trees, tuple)
+    assert not isinstance(batch, ParseBatch)
