@@ -80,7 +80,6 @@ class ParseBatch(NamedTuple):
     words: tuple[tuple[str, ...], ...]
     spans: tuple[tuple[tuple[int, int, str], ...], ...]
 
-<<<<<<< HEAD
     @staticmethod
     def lines_from_file(path: Path) -> list[str]:
         """The lines of a UTF-8 text file, for parsing what a user wrote.
@@ -92,7 +91,7 @@ class ParseBatch(NamedTuple):
 
         lines = read_lines(path)
         return lines[:-1] if lines[-1] == "" else lines
-=======
+
 
 class SentencePairBatch(NamedTuple):
     """A batch of pairs of sentences with the relation between them.
@@ -112,4 +111,3 @@ class SentencePairBatch(NamedTuple):
     hypothesis_lengths: Tensor
     labels: Tensor
     operations: Tensor
->>>>>>> issue4b
