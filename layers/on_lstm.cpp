@@ -34,7 +34,6 @@ inline void store(bfloat16* to, float x) {  // to the nearest, ties to even; NaN
 // 2^n e^r with |r| <= ln(2) / 2; comparisons such that NaN passes through. Relative error below 2e-7.
 inline float exp(float x) {
     x = x > 88.0f ? 88.0f : x;
-    x = x < -87.0f ? -87.0f : x;
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
     float shifted = x * 1.44269504f + magic;
     float n = shifted - magic;
@@ -47,7 +46,8 @@ inline float exp(float x) {
     e = e * r + 1.0f;
     e = e * r + 1.0f;
     uint32_t power = (bit_cast<uint32_t>(shifted) - bit_cast<uint32_t>(magic) + 127u) << 23;
-    return x > -87.0f || x != x ? e * bit_cast<float>(power) : 0.0f;  // 0 exactly, as one-hot probabilities need
+    float result = e * bit_cast<float>(power);
+    return x < -87.0f ? 0.0f : result;  // 0 exactly, as one-hot probabilities need
 }
 inline double exp(double x) { return std::exp(x); }
 
