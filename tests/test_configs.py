@@ -39,6 +39,19 @@ SMALL = {
         "--model.global_units=8",
         "--model.probes=[knn]",
     ],
+    "ONLSTMLanguageModel": [
+        "--data.sample_train_size=60",
+        "--data.sample_test_size=20",
+        "--data.batch_size=2",
+        "--model.embedding_size=20",
+        "--model.hidden_size=20",
+    ],
+    "SentencePairClassifier": [
+        "--data.sample_train_size=80",
+        "--data.sample_test_size=40",
+        "--data.batch_size=8",
+        "--model.hidden_size=20",
+    ],
 }
 
 
@@ -62,7 +75,7 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 18
+EXPECTED_COUNT = 24
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
