@@ -5,13 +5,15 @@ import copy
 import io
 import os
 import pickle
+import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu
+from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu, on_lstm_graphs
 
 GATES = ["paper", "reverse_cumsum"]
 
@@ -445,3 +447,56 @@ def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatc
     expected = flat(layer(x))
     monkeypatch.setattr(on_lstm_cpu, "_onednn", lambda dtype: None)
     torch.testing.assert_close(flat(layer(x)), expected)
+
+
+# ------------------------------------------------------------------------------------------------------ blocks of steps
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+@pytest.mark.parametrize("replays", ["right", "wrong", "fails"])
+def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, monkeypatch: pytest.MonkeyPatch):
+    """What CUDA runs, with a graph that calls its function again: buffers, order of blocks, the steps left over."""
+    calls = []
+
+    def capture(function):
+        if replays == "fails":
+            raise RuntimeError("no graphs here")
+        return lambda: (calls.append(1), replays == "right" and function())
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(on_lstm_graphs, "capture", capture)
+    monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
+    monkeypatch.setattr(on_lstm_graphs, "_works", True)
+    gates, batch, hidden, rows = on_lstm.Gates(3, 2, False), 2, 6, 30
+    step, weight = on_lstm.PlainSteps(gates), torch.randn(rows, hidden)
+
+    def both(length: int, blocks: bool) -> list[Tensor]:
+        torch.manual_seed(length)
+        zx, h, c = torch.randn(length, batch, rows), torch.randn(batch, hidden), torch.randn(batch, hidden)
+        a = torch.empty(1, batch, rows) if scratch else zx
+        output, cells, distances = *torch.empty(2, length, batch, hidden), torch.empty(2, length, batch)
+        forward = (zx, h, c), (a, output, cells, distances)
+        if blocks:
+            on_lstm._forward_blocks(weight, step, *forward, gates)
+        else:
+            on_lstm._forward_steps(lambda x: x @ weight.T, step, *forward)
+        if scratch:
+            return [output, cells, distances]
+        gradients = torch.randn(length, batch, hidden), torch.randn(2, length, batch), c, *torch.randn(2, batch, hidden)
+        dz, (dh, dc) = torch.empty_like(a), torch.empty(2, batch, hidden)
+        backward = (a, cells, *gradients), (dz, dh, dc)
+        if blocks:
+            on_lstm._backward_blocks(weight, step, *backward, gates)
+        else:
+            on_lstm._backward_steps(lambda x: x @ weight, step, *backward)
+        return [output, cells, distances, a, dz, dh, dc]
+
+    # 41 steps are four blocks and a step, 7 none; the first whole block of a kind runs as it is, the second is tried.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for length in (41, 7, 20):
+            torch.testing.assert_close(both(length, blocks=True), both(length, blocks=False))
+    assert on_lstm_graphs._works == (replays == "right")
+    assert len(caught) == (replays != "right")
+    # Of the first window's four blocks one is a trial and two are replayed, of the last window's both.
+    assert len(calls) == {"right": 5 if scratch else 10, "wrong": 1, "fails": 0}[replays]
