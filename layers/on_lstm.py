@@ -211,12 +211,16 @@ def _forward_blocks(
     def block(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         _forward_steps(lambda x: x @ inputs[0].T, step, inputs[1:], outputs)
 
+    new_weight = True
     for start in range(0, len(zx), on_lstm_graphs.STEPS):
         part = slice(start, start + on_lstm_graphs.STEPS)
         given = weight, zx[part], h, c
         results = a[part] if len(a) == len(zx) else a, output[part], cells[part], distances[:, part]
-        whole = len(zx[part]) == on_lstm_graphs.STEPS
-        on_lstm_graphs.run((*key, len(a) == 1), block, given, results) if whole else block(given, results)
+        if len(zx[part]) == on_lstm_graphs.STEPS:
+            on_lstm_graphs.run((*key, len(a) == 1), block, given, results, new_weight)
+            new_weight = False
+        else:
+            block(given, results)
         h, c = output[part][-1], cells[part][-1]
 
 
@@ -231,13 +235,17 @@ def _backward_blocks(
     def block(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         _backward_steps(lambda x: x @ inputs[0], step, inputs[1:], outputs)
 
+    new_weight = True
     for start in reversed(range(0, len(a), on_lstm_graphs.STEPS)):
         part = slice(start, start + on_lstm_graphs.STEPS)
         before = cells[start - 1] if start else c0
         given = weight, a[part], cells[part], d_output[part], d_distances[:, part], before, dh, dc
         results = dz[part], dh_before, dc_before
-        whole = len(a[part]) == on_lstm_graphs.STEPS
-        on_lstm_graphs.run(key, block, given, results) if whole else block(given, results)
+        if len(a[part]) == on_lstm_graphs.STEPS:
+            on_lstm_graphs.run(key, block, given, results, new_weight)
+            new_weight = False
+        else:
+            block(given, results)
         dh, dc = dh_before, dc_before
 
 
@@ -257,7 +265,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(gradients[0].device.type, enabled=False):
+        with torch.autocast(gradients[0].device.type, enabled=False), torch.cuda.device_of(gradients[0]):
             found = _backward(ctx.saved_tensors, gradients, ctx.needs_input_grad, ctx.gates)
         typed = (None if d is None else d.to(dtype) for d, dtype in zip(found, ctx.types, strict=True))
         return *typed, None, None
@@ -286,12 +294,11 @@ def _forward(
     distances = c0.new_empty(2, length, batch)
     step = steps_for(x.device, dtype, gates, batch)
     if x.is_cuda:
-        with torch.cuda.device(x.device):
-            _forward_blocks(weight_hh, step, (zx, h0, c0), (a, output, cells, distances), gates)
+        _forward_blocks(weight_hh, step, (zx, h0, c0), (a, output, cells, distances), gates)
     else:
         product = on_lstm_cpu.product_with(weight_hh, length, batch)
         _forward_steps(product, step, (zx, h0, c0), (a, output, cells, distances))
-    results = output, cells[-1].clone(), distances[0], distances[1]
+    results = output, cells[-1].clone(), distances[0].clone(), distances[1].clone()
     return (x, h0, c0, weight_ih, weight_hh, a, output, cells), results
 
 
@@ -306,8 +313,7 @@ def _backward(
     step = steps_for(x.device, x.dtype, gates, batch)
     inputs = a, cells, d_output, d_distances, c0, torch.zeros_like(h0), gradients[1]
     if x.is_cuda:
-        with torch.cuda.device(x.device):
-            _backward_blocks(weight_hh, step, inputs, (dz, dh, dc), gates)
+        _backward_blocks(weight_hh, step, inputs, (dz, dh, dc), gates)
     else:
         product = on_lstm_cpu.product_with(weight_hh.T, length, batch)
         _backward_steps(product, step, inputs, (dz, dh, dc), dh_is_needed=needed[1])
@@ -335,7 +341,7 @@ def recurrence(
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
     arguments = (x, h0, c0, *weights)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False), torch.cuda.device_of(x):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
             output, c, *distances = _Recurrence.apply(*arguments, dtype, gates)
         else:

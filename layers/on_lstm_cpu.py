@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_suffix("").with_name("on_lstm.cpp")
+SOURCE = Path(__file__).with_name("on_lstm.cpp")
 TYPES = ("float32", "float64", "bfloat16")
 # The second set of flags is for compilers without OpenMP's threads or a name for this machine.
 FLAGS = (
@@ -32,7 +32,8 @@ def compiled() -> ctypes.CDLL | None:
     flags and processor. Processes may build at the same time: each writes a file of its own and moves it into place.
     """
     for flags in FLAGS:
-        with contextlib.suppress(OSError, subprocess.SubprocessError, AttributeError):
+        # RuntimeError: a user without a home folder.
+        with contextlib.suppress(OSError, RuntimeError, subprocess.SubprocessError, AttributeError):
             return _declare(ctypes.CDLL(str(_built(flags))))
     return None
 

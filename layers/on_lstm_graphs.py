@@ -28,8 +28,8 @@ class Replayed:
         self._outputs = [torch.empty_like(tensor) for tensor in outputs]
         self._replay = capture(lambda: function(self._inputs, self._outputs))
 
-    def __call__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        for own, given in zip(self._inputs, inputs, strict=True):
+    def __call__(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], new_weight: bool = True) -> None:
+        for own, given in list(zip(self._inputs, inputs, strict=True))[0 if new_weight else 1 :]:
             own.copy_(given)
         self._replay()
         for own, given in zip(self._outputs, outputs, strict=True):
@@ -59,13 +59,17 @@ def run(
     function: Callable[[Sequence[Tensor], Sequence[Tensor]], None],
     inputs: Sequence[Tensor],
     outputs: Sequence[Tensor],
+    new_weight: bool,
 ) -> None:
-    """``function(inputs, outputs)``, from the second call with one key on as a graph. Outputs may overwrite inputs."""
+    """``function(inputs, outputs)``, from the second call with one key on as a graph. Outputs may overwrite inputs.
+
+    ``new_weight`` is False where the first input, a large one, is that of the call before.
+    """
     if not _works or torch.cuda.is_current_stream_capturing():
         function(inputs, outputs)
     elif _seen.get(key) is not None:
         _seen.move_to_end(key)
-        _seen[key](inputs, outputs)
+        _seen[key](inputs, outputs, new_weight)
     elif key in _seen:
         given = [tensor.clone() for tensor in inputs]
         function(inputs, outputs)

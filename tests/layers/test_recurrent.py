@@ -468,10 +468,11 @@ def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, mo
     monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
     monkeypatch.setattr(on_lstm_graphs, "_works", True)
     gates, batch, hidden, rows = on_lstm.Gates(3, 2, False), 2, 6, 30
-    step, weight = on_lstm.PlainSteps(gates), torch.randn(rows, hidden)
+    step = on_lstm.PlainSteps(gates)
 
     def both(length: int, blocks: bool) -> list[Tensor]:
         torch.manual_seed(length)
+        weight = torch.randn(rows, hidden)
         zx, h, c = torch.randn(length, batch, rows), torch.randn(batch, hidden), torch.randn(batch, hidden)
         a = torch.empty(1, batch, rows) if scratch else zx
         output, cells, distances = *torch.empty(2, length, batch, hidden), torch.empty(2, length, batch)
