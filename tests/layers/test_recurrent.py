@@ -442,6 +442,39 @@ def test_without_a_compiler_plain_torch_gives_the_same(compiler: str, monkeypatc
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_products_with_a_packed_weight(dtype: torch.dtype, tolerance: float, transposed: bool):
+    torch.manual_seed(0)
+    weight = torch.randn(430, 370).to(dtype)
+    assert weight.numel() > on_lstm_cpu.LARGE_WEIGHT
+    weight = weight.T if transposed else weight
+    x, bias = torch.randn(20, weight.shape[1]).to(dtype), torch.randn(len(weight)).to(dtype)
+    exact = x.double() @ weight.double().T
+    for found, expected in (
+        (on_lstm_cpu.product_with(weight, 9, 20)(x), exact),
+        (on_lstm_cpu.linear(x, weight), exact),
+        (on_lstm_cpu.linear(x, weight, bias), exact + bias.double()),
+    ):
+        assert found.dtype == dtype
+        assert (found.double() - expected).norm() < tolerance * expected.norm()
+
+
+def test_a_large_layer_equals_the_formula(path: str):
+    """Weights large enough to be packed, a batch large enough for threads."""
+    torch.manual_seed(0)
+    layer = ONLSTM(20, 240)
+    x, state = torch.randn(6, 20, 20, requires_grad=True), random_state(layer, 20)
+    assert layer.weight_hh_l0.numel() > on_lstm_cpu.LARGE_WEIGHT
+    ours, theirs = flat(layer(x, state)), naive(layer, x, state)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    weights = [torch.randn_like(tensor) for tensor in ours]
+    inputs = [x, *state, *layer.parameters()]
+    found, expected = (torch.autograd.grad(results, inputs, weights) for results in (ours, theirs))
+    for gradient, true in zip(found, expected, strict=True):
+        assert (gradient - true).norm() < 1e-5 * true.norm()
+
+
 def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch):
     layer, x = ONLSTM(5, 20), torch.randn(6, 3, 5)
     expected = flat(layer(x))
