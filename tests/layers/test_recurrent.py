@@ -162,6 +162,13 @@ def test_gradients_of_single_parameters(learned: str):
     assert sum(parameter.grad is not None for parameter in alone.parameters()) == 1
 
 
+def test_backward_twice_gives_the_same_gradient(path: str):
+    layer = ONLSTM(5, 20, 2)
+    loss = layer(torch.randn(6, 3, 5))[0].sum()
+    first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, list(layer.parameters())), first, atol=0, rtol=0)
+
+
 def test_saturated_and_huge_inputs_stay_finite_and_nan_stays_nan(path: str):
     torch.manual_seed(0)
     layer = ONLSTM(4, 20)
