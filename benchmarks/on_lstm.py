@@ -34,7 +34,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         "lstm bf16": (lstm, torch.autocast(device.type, torch.bfloat16)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(2 if quick else 8):
+    for number in range(2 if quick else 6):
         for name, (layers, precision) in cases.items():
             spent = forward_and_backward(layers, x, precision)
             if number:  # the first round warms up

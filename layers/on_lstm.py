@@ -4,12 +4,14 @@ Two types of numbers: the products (pre-activations, h and their gradients) are 
 the state and all pointwise arithmetic, cumax above all, in float32 (float64 for float64 products).
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from . import on_lstm_cpu
+from . import on_lstm_cpu, on_lstm_graphs
 
 
 class Gates(NamedTuple):
@@ -137,7 +139,117 @@ def steps_for(device: torch.device, dtype: torch.dtype, gates: Gates, batch: int
     """The fastest steps that work here for products of this type."""
     if device.type == "cpu" and on_lstm_cpu.supports(dtype):
         return on_lstm_cpu.CompiledSteps(dtype, *gates, batch)
+    if device.type == "cuda":
+        triton_steps = _triton_steps(device, dtype)
+        if triton_steps and gates.levels * gates.chunk <= 4096:  # a row has to fit into registers
+            return triton_steps(*gates, batch)
     return PlainSteps(gates)
+
+
+@functools.cache
+def _triton_steps(device: torch.device, dtype: torch.dtype) -> Callable[..., Steps] | None:
+    """The Triton kernels, if they are there and give on this device what plain torch gives in a small trial."""
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return None
+    gates, batch, hidden = Gates(3, 2, False), 2, 6
+    zx, zh, *h = (torch.linspace(-2, 2, batch * n, device=device).to(dtype).view(batch, n) for n in (30, 30, 6, 6, 6))
+    try:  # Triton may be missing, or the C compiler that it needs, or support for this device
+        from .on_lstm_cuda import TritonSteps
+
+        found = []
+        for step in (TritonSteps(*gates, batch), PlainSteps(gates)):
+            a, dz = torch.empty_like(zx, dtype=torch.float32), torch.empty_like(zx)
+            c_before, c, dc = torch.ones(3, batch, hidden, device=device)
+            distances = torch.ones(2, batch, device=device)
+            step.forward(zx, zh, c_before, a, c, h[0], *distances)
+            step.backward(a, c_before, c, h[1], h[2], dc, *distances, dz)
+            found.append([tensor.float() for tensor in (a, c, h[0], distances, dz, dc)])
+        torch.testing.assert_close(*found, atol=2e-2, rtol=2e-2)
+    except Exception:  # whatever it is, plain torch does it
+        return None
+    return TritonSteps
+
+
+# -------------------------------------------------------------------------------------------------- all steps in turn
+
+Product = Callable[[Tensor], Tensor]
+
+
+def _forward_steps(product: Product, step: Steps, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    """zx (T, B, N), h and c before -> a (T, B, N), output, cells (T, B, H), distances (2, T, B)."""
+    zx, h, c = inputs
+    a, output, cells, distances = outputs
+    for t in range(len(zx)):
+        step.forward(zx[t], product(h), c, a[t % len(a)], cells[t], output[t], distances[0, t], distances[1, t])
+        h, c = output[t], cells[t]
+
+
+def _backward_steps(
+    product: Product, step: Steps, inputs: Sequence[Tensor], outputs: Sequence[Tensor], dh_is_needed: bool = True
+) -> None:
+    """a, cells, d_output, d_distances, c before, gradients of h and c after -> dz, gradients of h and c before."""
+    a, cells, d_output, d_distances, c_before, dh_after, dc_after = inputs
+    dz, dh_before, dc = outputs
+    dh = dh_after
+    dc.copy_(dc_after)
+    for t in reversed(range(len(a))):
+        before = cells[t - 1] if t else c_before
+        step.backward(a[t], before, cells[t], d_output[t], dh, dc, d_distances[0, t], d_distances[1, t], dz[t])
+        if t or dh_is_needed:
+            dh = product(dz[t])
+    dh_before.copy_(dh)
+
+
+def _forward_blocks(
+    weight: Tensor, step: Steps, inputs: Sequence[Tensor], outputs: Sequence[Tensor], gates: Gates
+) -> None:
+    """:func:`_forward_steps` in blocks that are CUDA graphs."""
+    zx, h, c = inputs
+    a, output, cells, distances = outputs
+    key = "forward", weight.shape, weight.device, weight.dtype, zx.shape[1], gates
+
+    def block(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        _forward_steps(lambda x: x @ inputs[0].T, step, inputs[1:], outputs)
+
+    new_weight = True
+    for start in range(0, len(zx), on_lstm_graphs.STEPS):
+        part = slice(start, start + on_lstm_graphs.STEPS)
+        given = weight, zx[part], h, c
+        results = a[part] if len(a) == len(zx) else a, output[part], cells[part], distances[:, part]
+        if len(zx[part]) == on_lstm_graphs.STEPS:
+            on_lstm_graphs.run((*key, len(a) == 1), block, given, results, new_weight)
+            new_weight = False
+        else:
+            block(given, results)
+        h, c = output[part][-1], cells[part][-1]
+
+
+def _backward_blocks(
+    weight: Tensor, step: Steps, inputs: Sequence[Tensor], outputs: Sequence[Tensor], gates: Gates
+) -> None:
+    """:func:`_backward_steps` in blocks that are CUDA graphs, from the last to the first."""
+    a, cells, d_output, d_distances, c0, dh, dc = inputs
+    dz, dh_before, dc_before = outputs
+    key = "backward", weight.shape, weight.device, weight.dtype, a.shape[1], gates
+
+    def block(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        _backward_steps(lambda x: x @ inputs[0], step, inputs[1:], outputs)
+
+    new_weight = True
+    for start in reversed(range(0, len(a), on_lstm_graphs.STEPS)):
+        part = slice(start, start + on_lstm_graphs.STEPS)
+        before = cells[start - 1] if start else c0
+        given = weight, a[part], cells[part], d_output[part], d_distances[:, part], before, dh, dc
+        results = dz[part], dh_before, dc_before
+        if len(a[part]) == on_lstm_graphs.STEPS:
+            on_lstm_graphs.run(key, block, given, results, new_weight)
+            new_weight = False
+        else:
+            block(given, results)
+        dh, dc = dh_before, dc_before
+
+
+# ---------------------------------------------------------------------------------------------------------- autograd
 
 
 class _Recurrence(torch.autograd.Function):
@@ -153,7 +265,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        with torch.autocast(gradients[0].device.type, enabled=False):
+        with torch.autocast(gradients[0].device.type, enabled=False), torch.cuda.device_of(gradients[0]):
             found = _backward(ctx.saved_tensors, gradients, ctx.needs_input_grad, ctx.gates)
         typed = (None if d is None else d.to(dtype) for d, dtype in zip(found, ctx.types, strict=True))
         return *typed, None, None
@@ -180,13 +292,14 @@ def _forward(
     a = zx if dtype == of_state else torch.empty_like(zx if keep else zx[:1], dtype=of_state)
     output, cells = x.new_empty(length, batch, hidden), c0.new_empty(length, batch, hidden)
     distances = c0.new_empty(2, length, batch)
-    product = on_lstm_cpu.product_with(weight_hh, length, batch)
-    step = steps_for(x.device, dtype, gates, batch).forward
-    h, c = h0, c0
-    for t in range(length):
-        step(zx[t], product(h), c, a[t if len(a) > 1 else 0], cells[t], output[t], distances[0, t], distances[1, t])
-        h, c = output[t], cells[t]
-    return (x, h0, c0, weight_ih, weight_hh, a, output, cells), (output, c.clone(), distances[0], distances[1])
+    step = steps_for(x.device, dtype, gates, batch)
+    if x.is_cuda:
+        _forward_blocks(weight_hh, step, (zx, h0, c0), (a, output, cells, distances), gates)
+    else:
+        product = on_lstm_cpu.product_with(weight_hh, length, batch)
+        _forward_steps(product, step, (zx, h0, c0), (a, output, cells, distances))
+    results = output, cells[-1].clone(), distances[0].clone(), distances[1].clone()
+    return (x, h0, c0, weight_ih, weight_hh, a, output, cells), results
 
 
 def _backward(
@@ -194,16 +307,16 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the first seven arguments of :class:`_Recurrence`, those that are needed."""
     x, h0, c0, weight_ih, weight_hh, a, output, cells = saved
-    d_output, dc, *d_distances = (gradient.contiguous() for gradient in gradients)
+    d_output, d_distances = gradients[0].contiguous(), torch.stack(gradients[2:])
     length, batch = x.shape[:2]
-    dz, dc, dh = torch.empty_like(a, dtype=x.dtype), dc.clone(), torch.zeros_like(h0)
-    product = on_lstm_cpu.product_with(weight_hh.T, length, batch)
-    step = steps_for(x.device, x.dtype, gates, batch).backward
-    for t in reversed(range(length)):
-        before = cells[t - 1] if t else c0
-        step(a[t], before, cells[t], d_output[t], dh, dc, d_distances[0][t], d_distances[1][t], dz[t])
-        if t or needed[1]:
-            dh = product(dz[t])
+    dz, dh, dc = torch.empty_like(a, dtype=x.dtype), torch.empty_like(h0), torch.empty_like(c0)
+    step = steps_for(x.device, x.dtype, gates, batch)
+    inputs = a, cells, d_output, d_distances, c0, torch.zeros_like(h0), gradients[1]
+    if x.is_cuda:
+        _backward_blocks(weight_hh, step, inputs, (dz, dh, dc), gates)
+    else:
+        product = on_lstm_cpu.product_with(weight_hh.T, length, batch)
+        _backward_steps(product, step, inputs, (dz, dh, dc), dh_is_needed=needed[1])
     rows = dz.flatten(0, 1)
     d_bias = rows.sum(0, dtype=dc.dtype) if needed[5] or needed[6] else None
     return (
@@ -228,7 +341,7 @@ def recurrence(
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
     arguments = (x, h0, c0, *weights)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(device, enabled=False), torch.cuda.device_of(x):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
             output, c, *distances = _Recurrence.apply(*arguments, dtype, gates)
         else:

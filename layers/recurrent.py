@@ -117,7 +117,7 @@ class ONLSTM(RecurrentLayer):
 
     Each value of F and I acts on ``chunk_size`` neighbouring neurons. ``output, (h, c), (distance_forget,
     distance_input) = ONLSTM(...)(input, state)``: the distances (num_layers, T, B) are 1 - mean(F) and mean(I), in
-    [0, 1]; words at which distance_forget is high close constituents.
+    [0, 1]; where distance_forget is high, much is forgotten: a constituent ends before that word.
 
     Rows of the weights: master input gate (M), master forget gate (M), then output, cell, input and forget gate
     (hidden_size each). DropConnect and initialisation: :class:`RecurrentLayer`.
@@ -133,8 +133,8 @@ class ONLSTM(RecurrentLayer):
         num_layers: layers stacked, each reading the one below.
         chunk_size: neurons that share a level.
         dropconnect: probability that an entry of ``weight_hh`` is left out for a call in training.
-        input_gate: master input gate: ``paper`` is I above (the last level is 0, never written as a whole);
-            ``reverse_cumsum`` sums the softmax from the right (the first level is 1, always written as a whole).
+        input_gate: master input gate: ``paper`` is I above (0 at the last level, which is never written);
+            ``reverse_cumsum`` sums the softmax from the right (1 at the first level).
         batch_first: input and output are (B, T, ...) instead of (T, B, ...).
 
     Raises:

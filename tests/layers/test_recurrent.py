@@ -5,13 +5,15 @@ import copy
 import io
 import os
 import pickle
+import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu
+from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu, on_lstm_graphs
 
 GATES = ["paper", "reverse_cumsum"]
 
@@ -158,6 +160,13 @@ def test_gradients_of_single_parameters(learned: str):
     alone(torch.randn(6, 2, 4))[0].square().sum().backward()
     torch.testing.assert_close(alone.get_parameter(learned).grad, expected)
     assert sum(parameter.grad is not None for parameter in alone.parameters()) == 1
+
+
+def test_backward_twice_gives_the_same_gradient(path: str):
+    layer = ONLSTM(5, 20, 2)
+    loss = layer(torch.randn(6, 3, 5))[0].sum()
+    first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, list(layer.parameters())), first, atol=0, rtol=0)
 
 
 def test_saturated_and_huge_inputs_stay_finite_and_nan_stays_nan(path: str):
@@ -440,8 +449,95 @@ def test_without_a_compiler_plain_torch_gives_the_same(compiler: str, monkeypatc
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_products_with_a_packed_weight(dtype: torch.dtype, tolerance: float, transposed: bool):
+    torch.manual_seed(0)
+    weight = torch.randn(430, 370).to(dtype)
+    assert weight.numel() > on_lstm_cpu.LARGE_WEIGHT
+    weight = weight.T if transposed else weight
+    x, bias = torch.randn(20, weight.shape[1]).to(dtype), torch.randn(len(weight)).to(dtype)
+    exact = x.double() @ weight.double().T
+    for found, expected in (
+        (on_lstm_cpu.product_with(weight, 9, 20)(x), exact),
+        (on_lstm_cpu.linear(x, weight), exact),
+        (on_lstm_cpu.linear(x, weight, bias), exact + bias.double()),
+    ):
+        assert found.dtype == dtype
+        assert (found.double() - expected).norm() < tolerance * expected.norm()
+
+
+def test_a_large_layer_equals_the_formula(path: str):
+    """Weights large enough to be packed, a batch large enough for threads."""
+    torch.manual_seed(0)
+    layer = ONLSTM(20, 240)
+    x, state = torch.randn(6, 20, 20, requires_grad=True), random_state(layer, 20)
+    assert layer.weight_hh_l0.numel() > on_lstm_cpu.LARGE_WEIGHT
+    ours, theirs = flat(layer(x, state)), naive(layer, x, state)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    weights = [torch.randn_like(tensor) for tensor in ours]
+    inputs = [x, *state, *layer.parameters()]
+    found, expected = (torch.autograd.grad(results, inputs, weights) for results in (ours, theirs))
+    for gradient, true in zip(found, expected, strict=True):
+        assert (gradient - true).norm() < 1e-5 * true.norm()
+
+
 def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch):
     layer, x = ONLSTM(5, 20), torch.randn(6, 3, 5)
     expected = flat(layer(x))
     monkeypatch.setattr(on_lstm_cpu, "_onednn", lambda dtype: None)
     torch.testing.assert_close(flat(layer(x)), expected)
+
+
+# ------------------------------------------------------------------------------------------------------ blocks of steps
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+@pytest.mark.parametrize("replays", ["right", "wrong", "fails"])
+def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, monkeypatch: pytest.MonkeyPatch):
+    """What CUDA runs, with a graph that calls its function again: buffers, order of blocks, the steps left over."""
+    calls = []
+
+    def capture(function):
+        if replays == "fails":
+            raise RuntimeError("no graphs here")
+        return lambda: (calls.append(1), replays == "right" and function())
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(on_lstm_graphs, "capture", capture)
+    monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
+    monkeypatch.setattr(on_lstm_graphs, "_works", True)
+    gates, batch, hidden, rows = on_lstm.Gates(3, 2, False), 2, 6, 30
+    step = on_lstm.PlainSteps(gates)
+
+    def both(length: int, blocks: bool) -> list[Tensor]:
+        torch.manual_seed(length)
+        weight = torch.randn(rows, hidden)
+        zx, h, c = torch.randn(length, batch, rows), torch.randn(batch, hidden), torch.randn(batch, hidden)
+        a = torch.empty(1, batch, rows) if scratch else zx
+        output, cells, distances = *torch.empty(2, length, batch, hidden), torch.empty(2, length, batch)
+        forward = (zx, h, c), (a, output, cells, distances)
+        if blocks:
+            on_lstm._forward_blocks(weight, step, *forward, gates)
+        else:
+            on_lstm._forward_steps(lambda x: x @ weight.T, step, *forward)
+        if scratch:
+            return [output, cells, distances]
+        gradients = torch.randn(length, batch, hidden), torch.randn(2, length, batch), c, *torch.randn(2, batch, hidden)
+        dz, (dh, dc) = torch.empty_like(a), torch.empty(2, batch, hidden)
+        backward = (a, cells, *gradients), (dz, dh, dc)
+        if blocks:
+            on_lstm._backward_blocks(weight, step, *backward, gates)
+        else:
+            on_lstm._backward_steps(lambda x: x @ weight, step, *backward)
+        return [output, cells, distances, a, dz, dh, dc]
+
+    # 41 steps are four blocks and a step, 7 none; the first whole block of a kind runs as it is, the second is tried.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for length in (41, 7, 20):
+            torch.testing.assert_close(both(length, blocks=True), both(length, blocks=False))
+    assert on_lstm_graphs._works == (replays == "right")
+    assert len(caught) == (replays != "right")
+    # Of the first window's four blocks one is a trial and two are replayed, of the last window's both.
+    assert len(calls) == {"right": 5 if scratch else 10, "wrong": 1, "fails": 0}[replays]
