@@ -32,8 +32,9 @@ class PTBDataModule(pl.LightningDataModule):
             sentence a line.
         level: a token is a ``word`` (what stands between white space) or a ``character``.
         batch_size: rows (or, in random order, windows) of a training batch, for each process.
-        eval_batch_size: those of validation, and sentences a batch of the treebank.
-        test_batch_size: those of the test; the more rows, the more words are predicted without what came before.
+        eval_batch_size: those of validation, of all processes together, and sentences a batch of the treebank.
+        test_batch_size: those of the test, of all processes together; the more rows, the more words are predicted
+            without what came before.
         bptt: tokens of a window.
         variable_bptt: training windows of random length about ``bptt``, new in each epoch.
         order: ``contiguous``, or ``random``: independent windows of ``bptt`` tokens, for models without a state.
@@ -164,7 +165,8 @@ class PTBDataModule(pl.LightningDataModule):
         options = {"seed": self.seed, "name": self.corpus.names[split]}
         if self.order == "random":
             return RandomWindowLoader(text, batch_size, self.bptt, training=training, **options)
-        return ContiguousLoader(text, batch_size, self.bptt, variable=training and self.variable_bptt, **options)
+        variable = training and self.variable_bptt
+        return ContiguousLoader(text, batch_size, self.bptt, variable=variable, shared=not training, **options)
 
     def _parse_loader(self) -> BatchLoader:
         # Sentences of like length in a batch: little to fill up.

@@ -18,7 +18,9 @@ class ContiguousLoader(BatchLoader):
 
     The text is cut into ``rows`` equal parts (what is left over, fewer than ``rows`` tokens, is dropped); a batch is a
     window over all of them. So a model that carries its state along must keep it from batch to batch, and begin anew at
-    the first batch of an epoch. Under distributed training there are ``rows`` for each process, and each has its own.
+    the first batch of an epoch. Under distributed training there are ``rows`` for each process, and each has its own;
+    with ``shared`` (for evaluation) there are ``rows`` in all, divided among the processes or, where they can't be,
+    read by each of them: either way the means over all processes are those of a single one.
 
     Windows have ``bptt`` tokens, the last one what is left. With ``variable`` their lengths are drawn anew in each
     epoch, the same on all ranks, by Merity et al. (arXiv 1708.02182, section 5):
@@ -34,6 +36,7 @@ class ContiguousLoader(BatchLoader):
         rows: rows a batch, for each process.
         bptt: tokens a window.
         variable: windows of random length.
+        shared: the processes share the rows.
         seed: seed of the lengths.
         name: what to call the text in an error.
 
@@ -45,10 +48,19 @@ class ContiguousLoader(BatchLoader):
     """
 
     def __init__(
-        self, text: Tensor, rows: int, bptt: int, *, variable: bool = False, seed: int = 0, name: str = "the text"
+        self,
+        text: Tensor,
+        rows: int,
+        bptt: int,
+        *,
+        variable: bool = False,
+        shared: bool = False,
+        seed: int = 0,
+        name: str = "the text",
     ) -> None:
         self.text = text
         self.rows = rows
+        self.shared = shared
         self.bptt = bptt
         self.variable = variable
         self.name = name
@@ -95,10 +107,9 @@ class ContiguousLoader(BatchLoader):
 
     def _window(self, window: tuple[int, int]) -> TokenBatch:
         begin, end = window
-        rank, world_size = loader._world()
-        rows = self.rows * world_size
+        rows, first, last = self._division()
         length = len(self.text) // rows
-        parts = self.text[: rows * length].view(rows, length)[rank * self.rows : (rank + 1) * self.rows]
+        parts = self.text[: rows * length].view(rows, length)[first:last]
         return TokenBatch(parts[:, begin:end].long(), parts[:, begin + 1 : end + 1].long())
 
 

@@ -69,6 +69,8 @@ class ONLSTMLanguageModel(pl.LightningModule):
     Args:
         cell: the cell slot, called with input and output size. ``LSTM`` trains by the same recipe and doesn't parse.
         embedding_size: size of the embedding and, since the output layer is tied to it, of the last cell.
+        embedding_range: the embedding is drawn from U(-embedding_range, embedding_range). The recipe's 0.1 needs some
+            thousand steps before the deeper layers learn at all; short runs take 1.
         hidden_size: size of the other cells.
         num_layers: number of cells.
         input_dropout: locked dropout of the embedded words.
@@ -94,6 +96,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self,
         cell: Callable[[int, int], RecurrentLayer] = ONLSTM,
         embedding_size: int = 400,
+        embedding_range: float = 0.1,
         hidden_size: int = 1150,
         num_layers: int = 3,
         input_dropout: float = 0.5,
@@ -116,7 +119,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self.make_optimizer = optimizer
         self.index = {token: i for i, token in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary), embedding_size)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        nn.init.uniform_(self.embedding.weight, -embedding_range, embedding_range)
         sizes = [embedding_size, *[hidden_size] * (num_layers - 1), embedding_size]
         self.cells = nn.ModuleList(cell(*pair) for pair in pairwise(sizes))
         self.output = TiedLinear(self.embedding)
@@ -236,7 +239,8 @@ class ONLSTMLanguageModel(pl.LightningModule):
     def _measure(self, batch: TokenBatch) -> None:
         state = _fitting(self._evaluation_state, len(batch.inputs))
         _, dropped, self._evaluation_state, _ = self(batch.inputs, state)
-        self.token_loss.update(self._cross_entropy(dropped, batch.targets), batch.targets.numel())
+        asked = (batch.targets >= 0).sum()  # the last of independent windows is filled up with targets of -100
+        self.token_loss.update(self._cross_entropy(dropped, batch.targets), asked)
 
     def _log_loss(self, stage: str) -> None:
         loss = self.token_loss.compute()

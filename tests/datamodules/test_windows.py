@@ -136,3 +136,18 @@ def test_too_little_text_is_said():
         ContiguousLoader(torch.zeros(7), 4, 20, name="my file")
     with pytest.raises(DataError, match=r"my file has 30 tokens .* too few for a batch of 4 windows of 20: lower"):
         RandomWindowLoader(torch.zeros(30), 4, 20, training=True, name="my file")
+
+
+@pytest.mark.parametrize("rows", [4, 3])
+def test_processes_share_the_rows_of_an_evaluation(monkeypatch, rows):
+    alone = read(ContiguousLoader(TEXT, rows, 20, shared=True))
+    parts = []
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        parts.append(read(ContiguousLoader(TEXT, rows, 20, shared=True)))
+    for whole, first, second in zip(alone, *parts, strict=True):
+        if rows % 2:  # both read everything, which gives the same mean
+            assert torch.equal(first.inputs, whole.inputs)
+            assert torch.equal(second.targets, whole.targets)
+        else:
+            assert torch.equal(torch.cat([first.inputs, second.inputs]), whole.inputs)
