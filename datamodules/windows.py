@@ -67,13 +67,23 @@ class ContiguousLoader(BatchLoader):
         self._steps()  # refuse a text that is too short now
         super().__init__(self._window, len(text), rows, seed=seed)
 
+    def _division(self) -> tuple[int, int, int]:
+        """Rows of all processes, and first and one past the last of this one."""
+        rank, world_size = loader._world()
+        if not self.shared:
+            return self.rows * world_size, rank * self.rows, (rank + 1) * self.rows
+        if self.rows % world_size:
+            return self.rows, 0, self.rows
+        own = self.rows // world_size
+        return self.rows, rank * own, (rank + 1) * own
+
     def _steps(self) -> int:
         """Predicted tokens in each row."""
-        _, world_size = loader._world()
-        length = len(self.text) // (self.rows * world_size)
+        rows, _, _ = self._division()
+        length = len(self.text) // rows
         if length < 2:
             raise DataError(
-                f"{self.name} has {len(self.text)} tokens (with <eos>), too few for {self.rows * world_size} rows of "
+                f"{self.name} has {len(self.text)} tokens (with <eos>), too few for {rows} rows of "
                 "at least 2: lower data.batch_size (or its eval_ and test_ forms), or give more text"
             )
         return length - 1
