@@ -232,9 +232,9 @@ class ONLSTMLanguageModel(pl.LightningModule):
         for place, scores in self.parse_scores.items():
             for name, value in scores.compute().items():
                 if place.startswith("layer"):
-                    self.log(f"test/{name}/{place}", value)
+                    self.log(f"test/{name}/{place}", value, sync_dist=True)
                 elif place == "right_branching" or not name.startswith("recall/"):
-                    self.log(f"test/{place}/{name}", value)
+                    self.log(f"test/{place}/{name}", value, sync_dist=True)
 
     def _measure(self, batch: TokenBatch) -> None:
         state = _fitting(self._evaluation_state, len(batch.inputs))
@@ -245,11 +245,10 @@ class ONLSTMLanguageModel(pl.LightningModule):
     def _log_loss(self, stage: str) -> None:
         loss = self.token_loss.compute()
         self.token_loss.reset()
-        self.log(f"{stage}/loss", loss)
-        # Far from any model the exponential of one unlucky batch would overflow; inf is then the truth.
-        self.log(f"{stage}/perplexity", loss.exp(), prog_bar=True)
+        self.log(f"{stage}/loss", loss, sync_dist=True)
+        self.log(f"{stage}/perplexity", loss.exp(), prog_bar=True, sync_dist=True)
         if self.hparams.level == "character":
-            self.log(f"{stage}/bits_per_character", loss / math.log(2))
+            self.log(f"{stage}/bits_per_character", loss / math.log(2), sync_dist=True)
 
     # ----------------------------------------------------------------------------------------------------- parsing
 

@@ -118,9 +118,10 @@ class SentencePairClassifier(pl.LightningModule):
     def _log_accuracies(self, stage: str) -> None:
         correct, total = self.accuracy.compute()
         self.accuracy.reset()
-        self.log(f"{stage}/accuracy", correct.sum() / total.sum(), prog_bar=True)
+        self.log(f"{stage}/accuracy", correct.sum() / total.sum(), prog_bar=True, sync_dist=True)
         if stage == "test":
             for operations in total.nonzero().flatten().tolist():
-                self.log(f"test/accuracy/operations_{operations}", correct[operations] / total[operations])
+                accuracy = correct[operations] / total[operations]
+                self.log(f"test/accuracy/operations_{operations}", accuracy, sync_dist=True)
             if total[7:].any():
-                self.log("test/accuracy_7_and_more", correct[7:].sum() / total[7:].sum())
+                self.log("test/accuracy_7_and_more", correct[7:].sum() / total[7:].sum(), sync_dist=True)
