@@ -1,5 +1,6 @@
 """torch.nn modules and functions: no Lightning, no files, no logging."""
 
+from .cross_entropy import linear_cross_entropy
 from .dropout import LockedDropout, WordDropout
 from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
 from .mutual_information import (
@@ -44,5 +45,6 @@ __all__ = [
     "Shuffle",
     "TiedLinear",
     "WordDropout",
+    "linear_cross_entropy",
     "untrained_copy",
 ]

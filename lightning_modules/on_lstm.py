@@ -12,12 +12,11 @@ from zlib import crc32
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from datamodules.batches import ParseBatch, TokenBatch
-from layers import ONLSTM, LockedDropout, RecurrentLayer, TiedLinear, WordDropout
+from layers import ONLSTM, LockedDropout, RecurrentLayer, TiedLinear, WordDropout, linear_cross_entropy
 from metrics.parsing import ParseF1
 from metrics.trees import (
     Tree,
@@ -176,8 +175,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         return loss
 
     def _cross_entropy(self, output: Tensor, targets: Tensor) -> Tensor:
-        logits = self.output(output.flatten(0, 1))
-        return F.cross_entropy(logits.float(), targets.T.flatten())
+        return linear_cross_entropy(self.output, output.flatten(0, 1), targets.T.flatten())
 
     def _carried(self, batch_size: int) -> State | None:
         if self._saved_states is not None:
