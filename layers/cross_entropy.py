@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from .reuse import TiedLinear
 
-# Logits that lie in a CPU's cache together with their gradient; a chunk of more rows is read from memory again and again.
+# Logits that stay in a CPU's cache together with their gradient; larger chunks are read from memory again and again.
 CHUNK_ENTRIES = 2**21
 
 
