@@ -1,11 +1,13 @@
 """Two processes: one run folder, one result, the one that a single process computes from the same weights."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY, script
+from tests.conftest import ROOT, TINY, script, script_environment
 
 ADVERSARIAL = [
     "--model.encoder=DIMEncoder",
@@ -38,3 +40,18 @@ def test_two_processes_resume_their_run(tmp_path: Path):
     script("train", "--resume", tmp_path / "halves", "--trainer.max_epochs=3", cwd=tmp_path)
     whole, halves = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "halves"))
     assert whole["metrics"] == halves["metrics"]
+
+
+def test_torchrun_gives_what_lightnings_own_launcher_gives(tmp_path: Path):
+    files = ["-c", ROOT / "configs/infomax_sample.yaml"]
+    options = [*TINY, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    script("train", *files, *options, "--run_dir", "own", cwd=tmp_path)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, ROOT / "scripts/train.py", *files, *options, "--run_dir", "launched"]
+    result = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=script_environment(), capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    own, launched = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("own", "launched"))
+    assert own["metrics"] == launched["metrics"]
+    assert (tmp_path / "own/metrics.csv").read_text() == (tmp_path / "launched/metrics.csv").read_text()
