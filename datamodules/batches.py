@@ -1,11 +1,16 @@
 """The batch types: the contract between the datamodules and the LightningModules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .triple_encoding import TripleEncoder
+
+Triple = tuple[str, str, str]  # subject, predicate, object
 
 
 class ImageBatch(NamedTuple):
@@ -111,3 +116,74 @@ class SentencePairBatch(NamedTuple):
     hypothesis_lengths: Tensor
     labels: Tensor
     operations: Tensor
+
+
+class TripleBatch(NamedTuple):
+    """A batch of sentences with the (subject, predicate, object) triples that they state.
+
+    A row is a sentence, or a window of one that is longer than the datamodule's ``max_length``; the windows of a
+    sentence lie in the same batch in evaluation. All ends of spans are inclusive, all positions count from the row's
+    beginning.
+
+    Shapes:
+        characters: (B, L) int64, indices into the datamodule's ``characters``: 0 is padding, 1 an unknown character.
+        words: (B, L) int64, rows of the datamodule's ``word_vectors``, the same for all characters of a word; 0 for
+            none.
+        subjects: (S, 3) int64, row, start, end of every labelled subject.
+        spans: (B, 2) int64, start and end of the subject whose objects are asked for; -1 where the row has none. In
+            training it may be no subject at all: then ``objects`` has none for the row.
+        objects: (M, 4) int64, row, start, end, predicate of the objects of ``spans``.
+        candidates: (Q, 6) int64, what distant supervision suggests: row, start and end of a subject, start and end of
+            an object, predicate.
+        sentences: (B,) int64, which of ``texts`` a row belongs to.
+        offsets: (B,) int64, where in its text a row begins, in characters.
+        texts: the sentences.
+        triples: the different gold triples of each sentence; empty where they are not known.
+    """
+
+    characters: Tensor
+    words: Tensor
+    subjects: Tensor
+    spans: Tensor
+    objects: Tensor
+    candidates: Tensor
+    sentences: Tensor
+    offsets: Tensor
+    texts: tuple[str, ...]
+    triples: tuple[tuple[Triple, ...], ...]
+
+    @staticmethod
+    def encoder(
+        characters: Sequence[str],
+        predicates: Sequence[str],
+        *,
+        words: Sequence[str] = (),
+        segmenter: str = "none",
+        known_triples: Sequence[Triple] = (),
+        max_length: int = 512,
+    ) -> "TripleEncoder":
+        """What turns texts into batches, from what a checkpoint keeps of the data; for texts that a user gives.
+
+        Args: those of :class:`datamodules.triple_encoding.TripleEncoder`.
+        """
+        from .triple_encoding import TripleEncoder
+
+        return TripleEncoder(
+            characters,
+            predicates,
+            words=words,
+            segmenter=segmenter,
+            known_triples=known_triples,
+            max_length=max_length,
+        )
+
+    @staticmethod
+    def texts_from_file(path: Path) -> Iterator[str]:
+        """Yields the texts of a user's file as it is read: JSON lines with ``text``, or plain text, one a line.
+
+        Raises:
+            DataError: if it can't be read, isn't UTF-8, or a line is broken; the message names the line.
+        """
+        from .ske_files import read_texts
+
+        return read_texts(path)
