@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.cache import ArrayCache
 from datamodules.errors import DataError
 
 if TYPE_CHECKING:
@@ -137,20 +136,15 @@ def scale_pixels(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
 
 
 class ImageCache:
-    """Decoded images on disk, in a folder of their own for each ``key``.
-
-    A file is written under another name and then moved into place, the description last, so that a killed or a
-    second process never leaves or sees half a file; processes that write at once write the same bytes. What was
-    truncated or altered since is recognised by its checksum and built again.
+    """Decoded images in an :class:`~datamodules.cache.ArrayCache`.
 
     Args:
         key: plain values that determine the content: the source's files and the image size.
     """
 
     def __init__(self, key: dict[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps([CACHE_VERSION, key], sort_keys=True).encode()).hexdigest()[:24]
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.folder = root / "scientific-spaces-lightning" / "images" / digest
+        self._cache = ArrayCache("images", CACHE_VERSION, key)
+        self.folder = self._cache.folder
 
     def load_or_build(self, build: Callable[[], ImageArrays]) -> ImageArrays:
         """The stored arrays, or those of ``build()`` after storing them; the images are memory-mapped.
@@ -161,52 +155,23 @@ class ImageCache:
         arrays = self.load()
         if arrays is None:
             built = build().with_fingerprint()
-            try:
-                self._write(built)
-            except OSError as error:
-                raise DataError(
-                    f"cannot write the cache folder {self.folder}: {error.strerror}; "
-                    "set XDG_CACHE_HOME to a folder that can be written and has room"
-                ) from error
+            about = {
+                "num_train": built.num_train,
+                "class_names": list(built.class_names),
+                "fingerprint": built.fingerprint,
+            }
+            self._cache.write({"images": built.images, "labels": built.labels}, about)
             arrays = self.load() or built
         return arrays
 
     def load(self) -> ImageArrays | None:
         """The stored arrays, or None where there are none or they are damaged."""
+        stored = self._cache.load()
+        if stored is None:
+            return None
+        arrays, about = stored
         try:
-            about = json.loads((self.folder / "about.json").read_text())
-            arrays = {}
-            for name, checksum in about["checksums"].items():
-                # Copy on write: torch wants writable memory, and the file must not change.
-                arrays[name] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
-                if zlib.crc32(arrays[name]) != checksum:
-                    return None
             rest = {"num_train": about["num_train"], "fingerprint": about["fingerprint"]}
             return ImageArrays(class_names=tuple(about["class_names"]), **arrays, **rest)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        except (KeyError, TypeError):
             return None
-
-    def _write(self, arrays: ImageArrays) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checksums = {}
-        for name in ("images", "labels"):
-            array = np.ascontiguousarray(getattr(arrays, name))
-            checksums[name] = zlib.crc32(array)
-            self._replace(f"{name}.npy", lambda file, array=array: np.save(file, array))
-        about = {
-            "checksums": checksums,
-            "num_train": arrays.num_train,
-            "class_names": list(arrays.class_names),
-            "fingerprint": arrays.fingerprint,
-        }
-        self._replace("about.json", lambda file: file.write(json.dumps(about).encode()))
-
-    def _replace(self, name: str, write: Callable[[Any], Any]) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f"{name}.", delete=False) as file:
-            try:
-                write(file)
-                file.close()
-                os.replace(file.name, self.folder / name)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise

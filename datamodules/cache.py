@@ -1,0 +1,94 @@
+"""Arrays kept in the user's cache folder: written whole or not at all, checked when read."""
+
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import DataError
+
+Stored = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # arrays by name, and plain values about them
+
+
+class ArrayCache:
+    """Named arrays and plain values on disk, in a folder of their own for each ``key``.
+
+    A file is written under another name and then moved into place, the description last, so that a killed or a
+    second process never leaves or sees half a file; processes that write at once write the same bytes. What was
+    truncated or altered since is recognised by its checksum and built again.
+
+    Args:
+        kind: name of the folder that holds all caches of this kind.
+        version: to be raised when the same key would give other content.
+        key: plain values that determine the content.
+    """
+
+    def __init__(self, kind: str, version: int, key: dict[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps([version, key], sort_keys=True).encode()).hexdigest()[:24]
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.folder = root / "scientific-spaces-lightning" / kind / digest
+
+    def load_or_build(self, build: Callable[[], Stored]) -> Stored:
+        """What is stored, or ``build()`` after storing it; arrays are memory-mapped, copied where they are written to.
+
+        Raises:
+            DataError: the cache folder cannot be written.
+        """
+        stored = self.load()
+        if stored is None:
+            built = build()
+            self.write(*built)
+            stored = self.load() or built
+        return stored
+
+    def load(self) -> Stored | None:
+        """What is stored, or None where there is nothing or it is damaged."""
+        try:
+            about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+            arrays = {}
+            for name, checksum in about.pop("checksums").items():
+                # Copy on write: torch wants writable memory, and the file must not change.
+                arrays[name] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
+                if zlib.crc32(arrays[name]) != checksum:
+                    return None
+            return arrays, about
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+            return None
+
+    def write(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:
+        """Store arrays and what is known about them.
+
+        Raises:
+            DataError: the cache folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            checksums = {}
+            for name, array in arrays.items():
+                array = np.ascontiguousarray(array)
+                checksums[name] = zlib.crc32(array)
+                self._replace(f"{name}.npy", lambda file, array=array: np.save(file, array))
+            text = json.dumps({"checksums": checksums, **about}, ensure_ascii=False)
+            self._replace("about.json", lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise DataError(
+                f"cannot write the cache folder {self.folder}: {error.strerror}; "
+                "set XDG_CACHE_HOME to a folder that can be written and has room"
+            ) from error
+
+    def _replace(self, name: str, write: Callable[[Any], Any]) -> None:
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f"{name}.", delete=False) as file:
+            try:
+                write(file)
+                file.close()
+                os.replace(file.name, self.folder / name)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
