@@ -3,6 +3,8 @@
 from .cross_entropy import linear_cross_entropy
 from .dropout import LockedDropout, WordDropout
 from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
+from .gated_convolution import GatedConvolution, SequenceConvolution
+from .log_probability import binary_cross_entropy_of_log_probability
 from .mutual_information import (
     JSD,
     AllPairs,
@@ -19,13 +21,18 @@ from .mutual_information import (
 from .priors import AdversarialPrior, GaussianPrior, Prior
 from .recurrent import LSTM, ONLSTM, RecurrentLayer
 from .reuse import TiedLinear
+from .sequence_encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder
+from .triple_decoding import pair_spans
+from .triple_heads import GlobalDetectors, ObjectHead, SelfAttention, SpanVector, SubjectHead, log_sigmoid
 
 __all__ = [
+    "DGCNN",
     "JSD",
     "LSTM",
     "ONLSTM",
     "AdversarialPrior",
     "AllPairs",
+    "BiLSTM",
     "BlogEncoder",
     "ConcatScore",
     "DIMEncoder",
@@ -35,16 +42,28 @@ __all__ = [
     "Encoder",
     "EncoderOutput",
     "Estimator",
+    "GatedConvolution",
     "GaussianPrior",
+    "GlobalDetectors",
+    "HuggingFaceEncoder",
     "InfoNCE",
     "LockedDropout",
     "Negatives",
+    "ObjectHead",
     "Prior",
     "RecurrentLayer",
     "Score",
+    "SelfAttention",
+    "SequenceConvolution",
+    "SequenceEncoder",
     "Shuffle",
+    "SpanVector",
+    "SubjectHead",
     "TiedLinear",
     "WordDropout",
+    "binary_cross_entropy_of_log_probability",
     "linear_cross_entropy",
+    "log_sigmoid",
+    "pair_spans",
     "untrained_copy",
 ]

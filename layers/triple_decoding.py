@@ -1,0 +1,35 @@
+"""From probabilities of starts and ends to spans: half pointer, half tagging, for many sequences at once."""
+
+import torch
+from torch import Tensor
+
+
+def nearest_end(is_end: Tensor) -> Tensor:
+    """The first end at or after each position.
+
+    Args:
+        is_end: (N, L) bool.
+
+    Returns:
+        (N, L) int64, positions; L where none follows.
+    """
+    length = is_end.shape[1]
+    place = torch.arange(length, device=is_end.device)
+    place = torch.where(is_end, place, length)
+    return place.flip(1).cummin(1).values.flip(1)
+
+
+def pair_spans(start: Tensor, end: Tensor, start_threshold: float, end_threshold: float) -> Tensor:
+    """Spans of each sequence: every start above its threshold with the nearest end above its own, not before it.
+
+    Args:
+        start, end: (N, L) probabilities.
+        start_threshold, end_threshold: a position counts if its probability is larger.
+
+    Returns:
+        (S, 3) int64: sequence, start, inclusive end, in this order; starts without an end are left out.
+    """
+    ends = nearest_end(end > end_threshold)
+    found = (start > start_threshold) & (ends < start.shape[1])
+    sequence, place = found.nonzero(as_tuple=True)
+    return torch.stack([sequence, place, ends[sequence, place]], dim=1)
