@@ -2,3 +2,4 @@ from datamodules.cifar10 import CIFAR10DataModule as CIFAR10DataModule
 from datamodules.errors import DataError as DataError
 from datamodules.logic import LogicalInferenceDataModule as LogicalInferenceDataModule
 from datamodules.ptb import PTBDataModule as PTBDataModule
+from datamodules.ske import SKEDataModule as SKEDataModule

@@ -1,0 +1,228 @@
+"""Batches of triple extraction: bucketed by length in training, whole sentences in evaluation."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules import loader
+from datamodules.batches import Triple, TripleBatch
+from datamodules.distant_supervision import OtherItems
+from datamodules.loader import BatchLoader, epoch_seed
+from datamodules.ske_files import Sentence
+from datamodules.triple_encoding import (
+    Negatives,
+    TripleEncoder,
+    TripleTable,
+    concatenate,
+    draw_spans,
+    gather,
+    make_batch,
+    take,
+)
+
+CHUNK = 50  # batches that are sorted by length together
+
+Step = tuple[int, Tensor]  # epoch, rows
+
+
+class BucketLoader(BatchLoader):
+    """Full batches of rows of like length, in a new random order each epoch.
+
+    An epoch shuffles all rows, sorts them by length within chunks of 50 batches, splits these into batches and
+    shuffles the batches. Under distributed training a batch is ``world_size`` times as large and shared out evenly, so
+    all ranks have equally many batches, of nearly the same lengths at each step. What is left over at the end of the
+    shuffled rows comes in other epochs.
+
+    Args:
+        source: makes the batches.
+        batch_size: rows a batch, for each process.
+        seed: seed of the order.
+
+    Raises:
+        ValueError: there is not even one batch.
+    """
+
+    def __init__(self, source: "TrainingBatches", batch_size: int, seed: int) -> None:
+        super().__init__(source.batch, len(source.table), batch_size, shuffle=True, drop_last=True, seed=seed)
+        self.lengths = torch.from_numpy(np.array(source.table.lengths))
+
+    def plan(self, epoch: int) -> list[Step]:
+        rank, world_size = loader._world()
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
+        size = self.batch_size * world_size
+        rows = torch.randperm(self.num_items, generator=generator)[: len(self) * size]
+        batches = [
+            batch
+            for chunk in rows.split(CHUNK * size)
+            for batch in chunk[self.lengths[chunk].argsort(stable=True)].split(size)
+        ]
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        return [(epoch, batches[place][rank::world_size]) for place in order]
+
+
+class TrainingBatches:
+    """Makes training batches of rows of a table.
+
+    Which subject is asked for, and what is augmented, is a function of the seed, the epoch and the row alone.
+
+    Args:
+        table: the training rows.
+        sentences: the training sentences, in which ``table.sentences`` counts.
+        encoder: what encoded them.
+        negatives: how the subject is drawn, see :func:`~datamodules.triple_encoding.draw_spans`.
+        augment: the probability that the entities of a triple are replaced, in [0, 1]; rows that are windows of a
+            longer text, and texts that would become longer than a row may be, stay as they are.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self,
+        table: TripleTable,
+        sentences: Sequence[Sentence],
+        encoder: TripleEncoder,
+        negatives: Negatives,
+        augment: float,
+        seed: int,
+    ) -> None:
+        self.table = table
+        self.sentences = sentences
+        self.encoder = encoder
+        self.negatives: Negatives = negatives
+        self.augment = augment
+        self.seed = seed
+
+    def batch(self, step: Step) -> TripleBatch:
+        """The rows of a step; with augmentation, the augmented ones come last."""
+        epoch, rows = step[0], step[1].numpy()
+        draws = uniform_draws(self.seed, epoch, rows, 5)
+        table = take(self.table, rows)
+        sentences = [self.sentences[number] for number in table.sentences.tolist()]
+        if self.augment:
+            table, sentences, order = self._augment(table, sentences, draws[2:])
+            draws = draws[:, order]
+        spans = draw_spans(table, draws[:2], self.negatives)
+        table = dataclasses.replace(table, sentences=np.arange(len(table), dtype=np.int32))
+        return make_batch(table, spans, sentences)
+
+    def _augment(
+        self, table: TripleTable, sentences: list[Sentence], draws: NDArray[np.float64]
+    ) -> tuple[TripleTable, list[Sentence], list[int]]:
+        """Replaces entities in some of the rows, which then come last.
+
+        Args:
+            table: the rows.
+            sentences: that of each.
+            draws: (3, R) uniform in [0, 1): whether to augment, which triple, and which other.
+
+        Returns:
+            the new table and sentences, and which of the old rows each was.
+        """
+        made: dict[int, Sentence] = {}
+        origins: list[tuple[str, str]] = []
+        for row in np.flatnonzero(draws[0] < self.augment).tolist():
+            sentence = sentences[row]
+            if len(sentence.text) != table.lengths[row]:
+                continue
+            triple = sentence.triples[int(draws[1, row] * len(sentence.triples))]
+            choices = self._by_predicate[triple[1]]
+            other, number = choices[int(draws[2, row] * len(choices))]
+            changed = replace_entities(sentence, triple, other)
+            if len(changed.text) <= self.encoder.max_length:
+                made[row] = changed
+                origins.append((sentence.text, self.sentences[number].text))
+        if not made:
+            return table, sentences, list(range(len(table)))
+        kept = [row for row in range(len(table)) if row not in made]
+        encoded, _ = self.encoder.encode(list(made.values()), lambda number: self._others.than(*origins[number]))
+        table = concatenate(take(table, np.array(kept, np.int64)), encoded)
+        return table, [*(sentences[row] for row in kept), *made.values()], [*kept, *made]
+
+    @cached_property
+    def _by_predicate(self) -> dict[str, list[tuple[Triple, int]]]:
+        """The triples of each predicate, each with its sentence."""
+        found: dict[str, list[tuple[Triple, int]]] = {}
+        for number, sentence in enumerate(self.sentences):
+            for triple in sentence.triples:
+                found.setdefault(triple[1], []).append((triple, number))
+        return found
+
+    @cached_property
+    def _others(self) -> OtherItems:
+        return OtherItems(self.sentences, self.encoder.known)
+
+
+def replace_entities(sentence: Sentence, triple: Triple, other: Triple) -> Sentence:
+    """A sentence with the subject and object of one of its triples replaced by those of another.
+
+    Both are replaced at once, wherever they occur in the text and in its triples, the longer one first where one lies
+    in the other.
+
+    Source: kg-2019 (``random_generate``). Difference: there one is replaced after the other, so that the second can
+    change what the first has put in.
+    """
+    new = {triple[0]: other[0], triple[2]: other[2]}
+    pattern = re.compile("|".join(map(re.escape, sorted(new, key=len, reverse=True))))
+
+    def changed(text: str) -> str:
+        return pattern.sub(lambda match: new[match[0]], text)
+
+    triples = ((changed(subject), predicate, changed(obj)) for subject, predicate, obj in sentence.triples)
+    return Sentence(changed(sentence.text), tuple(dict.fromkeys(triples)))
+
+
+class EvaluationBatches:
+    """Makes batches of whole sentences (all windows of each), shorter sentences first.
+
+    Spans are drawn as in training, the same ones in every epoch, so that a loss on them can be compared.
+
+    Args:
+        table: the rows.
+        sentences: all sentences.
+        negatives: how the subject of each row is drawn.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, table: TripleTable, sentences: Sequence[Sentence], negatives: Negatives, seed: int) -> None:
+        self.table = table
+        self.sentences = sentences
+        self.negatives: Negatives = negatives
+        self.seed = seed
+        self._starts = np.searchsorted(table.sentences, np.arange(len(sentences) + 1))
+        lengths = np.array([len(sentence.text) for sentence in sentences])
+        self._order = np.argsort(lengths, kind="stable")
+
+    def batch(self, places: Tensor) -> TripleBatch:
+        """The sentences at some places of the order."""
+        numbers = self._order[places.numpy()]
+        counts = self._starts[numbers + 1] - self._starts[numbers]
+        rows = gather(self._starts[numbers], counts)
+        owners = np.repeat(np.arange(len(numbers), dtype=np.int32), counts)
+        table = dataclasses.replace(take(self.table, rows), sentences=owners)
+        spans = draw_spans(table, uniform_draws(self.seed, 0, rows, 2), self.negatives)
+        return make_batch(table, spans, [self.sentences[number] for number in numbers.tolist()])
+
+    def loader(self, batch_size: int) -> BatchLoader:
+        return BatchLoader(self.batch, len(self.sentences), batch_size)
+
+
+def uniform_draws(seed: int, epoch: int, rows: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """(count, R) numbers in [0, 1), each a function of seed, epoch, row and its own place alone.
+
+    Source: SplitMix64 (Steele, Lea and Flood 2014), as a hash.
+    """
+    start = np.array([epoch_seed(seed, epoch) % 2**64], np.uint64)
+    state = _mix(_mix(start) + rows.astype(np.uint64))
+    steps = np.arange(1, count + 1, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+    return (_mix(state + steps) >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
