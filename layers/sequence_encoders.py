@@ -185,6 +185,7 @@ class HuggingFaceEncoder(SequenceEncoder):
             import transformers
         except ImportError:
             raise ImportError('HuggingFaceEncoder needs transformers: pip install "transformers>=4.40"') from None
+        transformers.utils.logging.disable_progress_bar()
         try:
             network = transformers.AutoModel.from_pretrained(model)
             tokenizer = transformers.AutoTokenizer.from_pretrained(model)

@@ -3,5 +3,6 @@
 from .deep_infomax import DeepInfoMax
 from .on_lstm import ONLSTMLanguageModel
 from .sentence_pair_classifier import SentencePairClassifier
+from .triple_extractor import TripleExtractor
 
-__all__ = ["DeepInfoMax", "ONLSTMLanguageModel", "SentencePairClassifier"]
+__all__ = ["DeepInfoMax", "ONLSTMLanguageModel", "SentencePairClassifier", "TripleExtractor"]

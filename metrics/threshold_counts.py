@@ -1,0 +1,35 @@
+"""Precision, recall and F1 at several thresholds at once."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from .triples import EPSILON
+
+
+class ThresholdCounts(Metric):
+    """Correct, predicted and gold items at each of K settings of a model's thresholds.
+
+    Args:
+        num_settings: K.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_settings: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(num_settings, 3, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, counts: Tensor) -> None:
+        """Adds (K, 3) int64: correct, predicted, gold."""
+        self.counts += counts
+
+    def compute(self) -> dict[str, Tensor]:
+        """``f1``, ``precision`` and ``recall``, micro means in [0, 1], (K,) float32 each.
+
+        As in :class:`metrics.triples.TripleF1`, all counts begin at a little above 0.
+        """
+        correct, predicted, gold = (self.counts.double() + EPSILON).unbind(1)
+        scores = {"f1": 2 * correct / (predicted + gold), "precision": correct / predicted, "recall": correct / gold}
+        return {name: values.float() for name, values in scores.items()}
