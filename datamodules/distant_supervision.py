@@ -83,7 +83,8 @@ class OtherItems:
         self._known = known
         self._triples: dict[str, set[int]] = {}
         for text, triples in sentences:
-            self._triples.setdefault(text, set()).update(known.numbers[triple] for triple in triples)
+            numbers = (known.numbers[triple] for triple in triples if triple in known.numbers)  # none without prior
+            self._triples.setdefault(text, set()).update(numbers)
         self._counts = [0] * len(known.numbers)
         for numbers in self._triples.values():
             for number in numbers:
