@@ -1,9 +1,9 @@
 """The sample for triple extraction: Chinese sentences of our own over all 49 predicates of SKE, with their triples.
 
 What there is to learn: which relation a clause states, in which order it names subject and object, where entities
-begin and end (titles stand in 《》 or not), to whom an elliptic clause belongs (``…，由…出版``), lists of subjects
-and objects, two relations of the same pair, and entities that stand in no relation at all. The names are made of parts, so
-that most of the test's are new.
+begin and end (titles stand in 《》 or not), to whom an elliptic clause belongs (``…，由…出版``), lists of subjects and
+objects, two relations of the same pair, and entities that stand in no relation at all. The names are made of
+parts, so that most of the test's are new.
 """
 
 from collections.abc import Callable, Iterable

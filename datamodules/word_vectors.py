@@ -42,10 +42,9 @@ def read_word_vectors(path: Path, max_words: int | None = None) -> tuple[list[st
 def _read_npz(path: Path, max_words: int | None) -> tuple[list[str], NDArray[np.float32]]:
     try:
         with np.load(path) as arrays:
-            missing = [name for name in ("words", "vectors") if name not in arrays]
-            if missing:
-                raise DataError(f"{path} has no array {missing[0]}; it needs words and vectors")
             words, vectors = arrays["words"][:max_words], arrays["vectors"][:max_words]
+    except KeyError as error:
+        raise DataError(f"{path} lacks an array; it needs words and vectors: {error.args[0]}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, zipfile.BadZipFile) as error:
