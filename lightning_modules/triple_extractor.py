@@ -355,7 +355,8 @@ class TripleExtractor(pl.LightningModule):
         self.validation_counts.update(self._counts(batch, self.decode(batch, encoded, settings)))
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.validation_counts.compute()
+        # torchmetrics makes scalars of tensors with one entry.
+        scores = {name: values.reshape(-1) for name, values in self.validation_counts.compute().items()}
         self.validation_counts.reset()
         best = int(scores["f1"].argmax())
         if self.hparams.tune_thresholds and not self.trainer.sanity_checking:
