@@ -14,4 +14,7 @@ from callbacks.non_monotonic_average import NonMonotonicAverage as NonMonotonicA
 from callbacks.parameterwise_lr import ParameterwiseLR as ParameterwiseLR
 from callbacks.parse_trees import ParseTrees as ParseTrees
 from callbacks.piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
+from callbacks.precision_recall import PrecisionRecallCurve as PrecisionRecallCurve
+from callbacks.predicate_f1 import PredicateF1 as PredicateF1
+from callbacks.triple_sentences import TripleSentences as TripleSentences
 from callbacks.weight_decay import WeightDecay as WeightDecay

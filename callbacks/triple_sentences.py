@@ -1,0 +1,143 @@
+"""A picture of sentences with the triples found in them, and the true ones."""
+
+from random import Random
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
+
+from callbacks.fonts import quiet_fonts
+from callbacks.pictures import log_figure, wants_pictures
+from callbacks.triple_drawing import MISSED, RIGHT, WRONG, Arrow, DrawnSentence, draw_sentences
+
+MOST_PREDICTED = 8  # arrows over one sentence
+SOLID, DOTTED, DASHED = "-", (0, (4, 1.2, 1, 1.2)), (0, (3, 2))
+
+
+class _Sentence(NamedTuple):
+    text: str
+    predicted: list[Any]
+    gold: tuple[tuple[str, str, str], ...]
+
+
+class TripleSentences(pl.Callback):
+    """Draws some sentences of the test with their triples, predicted above the text and gold below it.
+
+    An arrow from subject to object carries the predicate, over it the entities are marked. Right triples are green and
+    solid, with a tick; wrong ones orange and dash-dotted, with a cross and, as all predicted ones, their confidence;
+    missed ones grey and dashed.
+
+    During the test, ``test_step`` returns ``{"texts": …, "gold": …, "predicted": …}``: for each sentence its text, the
+    true (subject, predicate, object), and the triples found, which have the fields of
+    :class:`metrics.triples.ExtractedTriple`; outputs without these are left alone. A random sample of sentences of
+    moderate length whose gold entities all occur in the text makes the picture ``triples``. Of a sentence with many
+    predicted triples the surest eight are drawn, and a line says how many are not. With several processes the picture
+    shows rank zero's share.
+
+    Args:
+        num_sentences: sentences to draw.
+        max_characters: of a sentence to be drawn.
+        max_triples: gold triples of a sentence to be drawn; it has at least one.
+        seed: of the choice of sentences.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+
+    def __init__(self, num_sentences: int = 4, max_characters: int = 90, max_triples: int = 4, seed: int = 0) -> None:
+        if min(num_sentences, max_characters, max_triples) < 1:
+            raise ValueError(
+                "num_sentences, max_characters and max_triples must be at least 1, got "
+                f"{num_sentences}, {max_characters}, {max_triples}"
+            )
+        self.num_sentences, self.max_characters, self.max_triples = num_sentences, max_characters, max_triples
+        self.seed = seed
+        self._forget()
+
+    def _forget(self) -> None:
+        self._random = Random(self.seed)
+        self._sentences: list[_Sentence] = []
+        self._seen = 0
+        self._had_triples = False
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._forget()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not isinstance(outputs, dict) or not {"texts", "gold", "predicted"} <= set(outputs):
+            return
+        if not wants_pictures(trainer):
+            return
+        self._had_triples = True
+        for sentence in map(_Sentence, outputs["texts"], outputs["predicted"], outputs["gold"]):
+            if self._is_drawable(sentence):
+                self._seen += 1
+                # Each sentence stays with the same chance, however many come (reservoir sampling).
+                slot = self._seen - 1 if self._seen <= self.num_sentences else self._random.randrange(self._seen)
+                if slot < self.num_sentences:
+                    self._sentences[slot : slot + 1] = [sentence]
+
+    def _is_drawable(self, sentence: _Sentence) -> bool:
+        return (
+            len(sentence.text) <= self.max_characters
+            and 1 <= len(set(sentence.gold)) <= self.max_triples
+            and all(
+                entity and entity in sentence.text for entity, _, other in sentence.gold for entity in (entity, other)
+            )
+        )
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._sentences:
+            self._sentences.sort(key=lambda sentence: len(sentence.text))
+            with quiet_fonts():
+                log_figure(trainer, "triples", draw_sentences([*map(_drawn, self._sentences)], LEGEND))
+        elif self._had_triples:
+            rank_zero_warn(
+                f"TripleSentences: no picture, the test has no sentence of at most {self.max_characters} characters "
+                f"with 1 to {self.max_triples} triples whose entities occur in it"
+            )
+        self._forget()
+
+
+LEGEND = (
+    Arrow((0, 0), (0, 0), "✓ right", RIGHT, SOLID),
+    Arrow((0, 0), (0, 0), "✗ wrong, with confidence", WRONG, DOTTED),
+    Arrow((0, 0), (0, 0), "missed", MISSED, DASHED),
+)
+
+
+def _drawn(sentence: _Sentence) -> DrawnSentence:
+    gold = set(sentence.gold)
+    surest = sorted(sentence.predicted, key=lambda triple: -triple.confidence)
+    # The mentions of a triple count once.
+    predicted = list({tuple(triple[:3]): triple for triple in reversed(surest)}.values())[::-1]
+    above = []
+    for triple in predicted[:MOST_PREDICTED]:
+        right = tuple(triple[:3]) in gold
+        label = f"{'✓' if right else '✗'} {triple.predicate} {triple.confidence:.2f}"
+        style = (RIGHT, SOLID) if right else (WRONG, DOTTED)
+        above.append(Arrow(tuple(triple.subject_span), tuple(triple.object_span), label, *style))
+    spans = {tuple(triple[:3]): (triple.subject_span, triple.object_span) for triple in predicted}
+    below = []
+    for triple in sorted(gold):
+        subject, predicate, object_ = triple
+        if triple in spans:
+            below.append(Arrow(*map(tuple, spans[triple]), f"✓ {predicate}", RIGHT, SOLID))
+        else:
+            places = _first_place(sentence.text, subject), _first_place(sentence.text, object_)
+            below.append(Arrow(*places, predicate, MISSED, DASHED))
+    hidden = len(predicted) - len(above)
+    return DrawnSentence(sentence.text, above, below, f"and {hidden} less sure predicted triples" if hidden else "")
+
+
+def _first_place(text: str, entity: str) -> tuple[int, int]:
+    start = text.index(entity)
+    return start, start + len(entity)
