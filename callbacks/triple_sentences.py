@@ -118,7 +118,10 @@ def _drawn(sentence: _Sentence) -> DrawnSentence:
     gold = set(sentence.gold)
     surest = sorted(sentence.predicted, key=lambda triple: -triple.confidence)
     # The mentions of a triple count once.
-    predicted = list({tuple(triple[:3]): triple for triple in reversed(surest)}.values())[::-1]
+    different: dict[tuple[str, ...], Any] = {}
+    for triple in surest:
+        different.setdefault(tuple(triple[:3]), triple)
+    predicted = list(different.values())
     above = []
     for triple in predicted[:MOST_PREDICTED]:
         right = tuple(triple[:3]) in gold
