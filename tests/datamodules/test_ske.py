@@ -206,7 +206,7 @@ def test_bad_input_gets_one_line(folder, name, content, parts):
 def test_bad_sources_and_schemas(folder, tmp_path):
     with pytest.raises(DataError, match="nowhere does not exist; give a folder"):
         module(tmp_path / "nowhere").setup()
-    with pytest.raises(DataError, match="has no train_data.json"):
+    with pytest.raises(DataError, match=r"has no train_data.json"):
         module(tmp_path).setup()
     (folder / "all_50_schemas").write_text('{"predicate": "x"}')
     with pytest.raises(DataError, match="all_50_schemas, line 1: a schema line"):
