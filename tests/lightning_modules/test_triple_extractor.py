@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.triples import Reference
 from callbacks import AveragedWeights, PiecewiseLinearLR
 from datamodules import SKEDataModule
 from datamodules.batches import TripleBatch
@@ -346,3 +347,19 @@ def test_test_step_gives_what_the_pictures_need(sample: SKEDataModule):
 def test_bad_arguments_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
         TripleExtractor(**arguments)
+
+
+def test_the_benchmarks_reference_computes_the_same(sample: SKEDataModule):
+    # Sentence by sentence with torch's convolutions, products of probabilities and loops: another way to the same.
+    model = build(sample, rules=False)
+    reference = Reference(model)
+    batch = next(iter(sample.train_dataloader()))
+    lengths = (batch.characters > 0).sum(1).tolist()
+    with torch.no_grad():
+        loss = sum(reference._loss(batch, row, length) for row, length in enumerate(lengths))
+        torch.testing.assert_close(model.losses(model.encode(batch), batch)["loss"], loss)
+        model.thresholds.copy_(torch.tensor(loose_thresholds(model, batch)))
+        found = [{triple[:3] for triple in triples} for triples in model(batch)]
+        expected = [reference._triples(batch, row, length) for row, length in enumerate(lengths)]
+    assert sum(map(len, found)) > 0
+    assert found == expected
