@@ -72,10 +72,11 @@ def advance(character: str, families: list[str], size: float) -> float:
     from matplotlib.ft2font import LoadFlags
 
     fonts = [_font(_file_of(family)) for family in families]
-    font = next((font for font in fonts if font.get_char_index(ord(character))), fonts[0])
+    font = next((font for font in fonts if font.get_char_index(ord(character))), None)
+    if font is None:
+        return size  # of the box that is drawn instead
     font.set_size(size, 72)
-    glyph = font.get_char_index(ord(character))  # 0, the box, where no font has the character
-    return font.load_glyph(glyph, LoadFlags.NO_HINTING).linearHoriAdvance / 65536
+    return font.load_char(ord(character), LoadFlags.NO_HINTING).linearHoriAdvance / 65536
 
 
 def _default_families() -> list[str]:

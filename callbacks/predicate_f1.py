@@ -24,7 +24,7 @@ class PredicateF1(pl.Callback):
         figure = new_figure(6, 0.9 + 0.19 * len(names))
         axes = figure.add_subplot()
         axes.barh(names, [scores[name] for name in names], color=PALETTE[0], height=0.72)
-        axes.set_yticks(range(len(names)), names, family=families)
+        axes.set_yticks(range(len(names)), names, family=families, parse_math=False)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         for place, name in enumerate(names):
             axes.text(scores[name] + 0.01, place, f"{scores[name]:.2f}", va="center", fontsize=7, color=INK, bbox=box)

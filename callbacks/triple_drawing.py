@@ -322,6 +322,7 @@ def _draw_side(
             fontsize=LABEL_SIZE,
             color=arrow.colour,
             family=families,
+            parse_math=False,
             bbox=box,
             zorder=4,
         )
