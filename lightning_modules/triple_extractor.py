@@ -281,7 +281,7 @@ class TripleExtractor(pl.LightningModule):
         Returns:
             a list for each setting, of a list for each sentence; distinct triples, in the order of their places.
         """
-        probabilities = encoded.subjects.exp()
+        probabilities = encoded.subjects.exp() * encoded.mask  # no span ends in the padding
         by_setting = {
             setting[:2]: pair_spans(probabilities[..., 0], probabilities[..., 1], *setting[:2]) for setting in settings
         }
@@ -321,10 +321,12 @@ class TripleExtractor(pl.LightningModule):
         lowest = min(start for start, _ in settings)
         for first in range(0, len(subjects), SUBJECTS_AT_ONCE):
             rows, spans = subjects[first : first + SUBJECTS_AT_ONCE].split([1, 2], dim=1)
-            log_p = self.objects(encoded, batch.candidates, rows.squeeze(1), spans)
+            rows = rows.squeeze(1)
+            probabilities = self.objects(encoded, batch.candidates, rows, spans).exp()
+            probabilities *= encoded.mask[rows].unsqueeze(-1)
             # Hardly any predicate has an object: look further only at those with a start somewhere.
-            subject, predicate = (log_p[..., 0].amax(dim=1).exp() > lowest).nonzero(as_tuple=True)
-            start, end = log_p[subject, :, predicate].exp().unbind(-1)
+            subject, predicate = (probabilities[..., 0].amax(dim=1) > lowest).nonzero(as_tuple=True)
+            start, end = probabilities[subject, :, predicate].unbind(-1)
             for setting in settings:
                 column, begin, finish = pair_spans(start, end, *setting).unbind(1)
                 confidence = (start[column, begin] * end[column, finish]).sqrt()

@@ -7,7 +7,7 @@ import yaml
 
 from experiment.errors import run_main
 from experiment.train import train
-from tests.conftest import ROOT, script
+from tests.conftest import ROOT, make_tiny_bert, script
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml"))
 EXPERIMENTS = [path for path in CONFIGS if path.parent.name == "configs"]
@@ -52,6 +52,11 @@ SMALL = {
         "--data.batch_size=8",
         "--model.hidden_size=20",
     ],
+    "TripleExtractor": [
+        "--data.sample_train_size=80",
+        "--data.sample_test_size=40",
+        "--data.batch_size=8",
+    ],
 }
 
 
@@ -75,13 +80,20 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 24
+EXPECTED_COUNT = 29
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment_does_two_steps(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_experiment_does_two_steps(
+    path: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+):
     config = yaml.safe_load(path.read_text())
-    run(["-c", str(path), *TWO_STEPS, *small_arguments(config)], tmp_path, monkeypatch)
+    arguments = small_arguments(config)
+    if "HuggingFaceEncoder" in path.read_text():
+        pytest.importorskip("transformers")
+        folder = tmp_path_factory.mktemp("bert")
+        arguments += [f"--model.encoder.model={make_tiny_bert(folder, list('人物的'))}", "--data.max_length=38"]
+    run(["-c", str(path), *TWO_STEPS, *arguments], tmp_path, monkeypatch)
     (folder,) = (tmp_path / "runs" / path.stem).iterdir()
     for name in ("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
         assert (folder / name).is_file(), name
