@@ -17,4 +17,5 @@ from callbacks.piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
 from callbacks.precision_recall import PrecisionRecallCurve as PrecisionRecallCurve
 from callbacks.predicate_f1 import PredicateF1 as PredicateF1
 from callbacks.triple_sentences import TripleSentences as TripleSentences
+from callbacks.two_stage_training import TwoStageTraining as TwoStageTraining
 from callbacks.weight_decay import WeightDecay as WeightDecay

@@ -16,11 +16,18 @@ class AveragedWeights(KeepsWeights):
     corrected form ``m_t = m_(t-1) + w_t * (theta_t - m_(t-1))`` with ``w_t = (1 - b) / (1 - b^t)``: the first average
     is theta_1 itself and the memory warms up to 1 / (1 - b) optimizer steps. The training itself does not change.
 
+    With ``ramp`` the memory grows slowly instead, which suits short trainings; from the weights before the first step:
+
+        m_t = d_t * m_(t-1) + (1 - d_t) * theta_t,   d_t = min(b, (1 + t) / (10 + t)),   t = 0, 1, ...
+
+    so that it spans about the last tenth of the steps until it reaches 1 / (1 - b).
+
     Half-precision weights are averaged in float32, where 1 - b is not lost. Buffers (running statistics of batch
     normalisation) are the trained model's.
 
     Args:
         decay: b in [0, 1).
+        ramp: let the decay rise with the number of steps.
 
     Raises:
         ValueError: if ``decay`` is out of its range.
@@ -32,13 +39,18 @@ class AveragedWeights(KeepsWeights):
     phase = Phase.AVERAGE
     exchanges_weights = True
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float = 0.999, ramp: bool = False) -> None:
         super().__init__()
         check_number("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
-        self.decay = decay
+        self.decay, self.ramp = decay, ramp
 
     def settings(self) -> dict[str, Any]:
-        return {"decay": self.decay}
+        return {"decay": self.decay} | ({"ramp": True} if self.ramp else {})
+
+    def forget(self) -> None:
+        super().forget()
+        # Not the chain's steps: an average may begin anew while these go on.
+        self._averaged_steps: dict[str, int] = {}
 
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
@@ -48,11 +60,29 @@ class AveragedWeights(KeepsWeights):
         dtype = averages[0].dtype
 
         def average(lr: float) -> None:
-            weight = (1 - self.decay) / (1 - self.decay ** (chain.steps + 1))
+            steps = self._averaged_steps.get(chain.key, 0)
+            if self.ramp:
+                weight = 1 - min(self.decay, (1 + steps) / (10 + steps))
+            else:
+                weight = (1 - self.decay) / (1 - self.decay ** (steps + 1))
             present = params if params[0].dtype == dtype else [parameter.to(dtype) for parameter in params]
             torch._foreach_lerp_(averages, present, weight)
 
         return average
+
+    def after_step(self, chain: UpdateChain) -> None:
+        self._averaged_steps[chain.key] = self._averaged_steps.get(chain.key, 0) + 1
+
+    def restart(self) -> None:
+        super().restart()
+        self._averaged_steps = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "averaged_steps": self._averaged_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._averaged_steps = dict(state_dict["averaged_steps"])
 
     def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
         return self.copies.get(chain.key)

@@ -219,6 +219,14 @@ class ChainSession:
         self.swap_in()
         self.close()
 
+    def restart(self) -> None:
+        """Begin anew with the present weights, which somebody has exchanged: averages, slow weights forget theirs."""
+        for rule in self.rules:
+            if hasattr(rule, "restart"):
+                rule.restart()
+        for chain in self.chains:
+            chain.bind()  # its plans hold the old copies
+
     def close(self) -> None:
         """Let go of the optimizers. The state stays, for a checkpoint that is written after the fit."""
         for handle in self._handles:

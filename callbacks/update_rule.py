@@ -212,6 +212,10 @@ class KeepsWeights(UpdateRule):
         self.copies: dict[str, dict[str, Tensor]] = {}
         self._loaded: dict[str, dict[str, Tensor]] = {}
 
+    def restart(self) -> None:
+        """Drop the copy: it begins anew with the weights before the next step (:meth:`ChainSession.restart`)."""
+        self.copies = {}
+
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         loaded = self._loaded.pop(chain.key, None)
         if loaded is None:

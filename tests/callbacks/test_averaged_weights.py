@@ -23,6 +23,25 @@ def test_the_authors_average_from_zero_with_correction(decay):
         torch.testing.assert_close(average, ema / (1 - decay ** len(gradients)), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("decay", [0.2, 0.9999])
+def test_the_ramp_averages_from_the_first_weights_on(decay):
+    gradients = random_gradients(8)
+    rule, module = AveragedWeights(decay, ramp=True), GivenGradients(gradients, ADAM)
+    before = weights_of(module)
+    recorded = run(module, rule)
+    for name, average in rule.copies["optimizer0"].items():
+        mean = before[name]
+        for step, weights in enumerate(recorded.trajectory):
+            d = min(decay, (1 + step) / (10 + step))
+            mean = d * mean + (1 - d) * weights[name]
+        torch.testing.assert_close(average, mean, rtol=1e-12, atol=1e-14)
+
+
+def test_the_ramp_stands_in_the_chain_only_where_it_is_on():
+    assert str(AveragedWeights(0.9)) == "AveragedWeights(decay=0.9)"
+    assert str(AveragedWeights(0.9, ramp=True)) == "AveragedWeights(decay=0.9, ramp=True)"
+
+
 def test_the_training_is_bit_identical_and_ends_with_the_average():
     gradients = random_gradients(6, absent=0.3)
     rule, module = AveragedWeights(0.9), GivenGradients(gradients, ADAM)

@@ -1,0 +1,158 @@
+"""A second stage of training: from the best weights, with a fresh optimizer and a small learning rate."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from callbacks.update_rule import UpdateRule, check_number
+
+
+class TwoStageTraining(pl.Callback):
+    """A second stage of training: from the best weights, with a fresh optimizer and a small learning rate.
+
+    The first stage ends with the epoch e (counted from 1) for which
+
+        e >= max_first_epochs,   or   e > min_epochs and (score < min_score or no new best for ``patience`` epochs)
+
+    Then the weights of the best validation so far (averaged ones where a callback keeps such) come back, optimizers and
+    averages begin anew, and every learning rate becomes ``second_lr``. When training ends is the Trainer's business; if
+    it ends with that epoch there is no second stage.
+
+    Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019.
+
+    Args:
+        second_lr: learning rate of the second stage, in every group; ``PiecewiseLinearLR`` multiplies it as it did the
+            first.
+        monitor: a logged validation metric.
+        mode: whether its best is the ``max`` or the ``min``.
+        patience: epochs without a new best after which the first stage ends.
+        min_epochs: epochs that it lasts at least.
+        min_score: a score that is worse than this after ``min_epochs`` ends it too; None for no such limit.
+        max_first_epochs: epochs that it lasts at most.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+        MisconfigurationException: if ``monitor`` was not logged, or the module has learning rate schedulers, which
+            would overwrite ``second_lr``.
+    """
+
+    def __init__(
+        self,
+        second_lr: float = 1e-4,
+        monitor: str = "val/f1",
+        mode: str = "max",
+        patience: int = 8,
+        min_epochs: int = 10,
+        min_score: float | None = 0.5,
+        max_first_epochs: int = 50,
+    ) -> None:
+        owner = "TwoStageTraining"
+        check_number(owner, "second_lr", second_lr, "positive", second_lr > 0)
+        check_number(owner, "mode", mode, "'max' or 'min'", mode in ("max", "min"))
+        check_number(owner, "patience", patience, "at least 1", patience >= 1)
+        check_number(owner, "min_epochs", min_epochs, "at least 0", min_epochs >= 0)
+        check_number(owner, "max_first_epochs", max_first_epochs, "at least 1", max_first_epochs >= 1)
+        self.second_lr, self.monitor, self.mode = second_lr, monitor, mode
+        self.patience, self.min_epochs, self.min_score = patience, min_epochs, min_score
+        self.max_first_epochs = max_first_epochs
+        self.switched = False
+        self.score: float | None = None
+        self.best_score: float | None = None
+        self.best_epoch = 0
+        self._best: dict[str, Tensor] = {}
+        self._candidate: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.lr_scheduler_configs:
+            raise MisconfigurationException(
+                "TwoStageTraining sets the learning rate, which the module's scheduler would overwrite: remove the "
+                "scheduler (PiecewiseLinearLR goes together with it)"
+            )
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Here the module still has the weights that were validated, but its score is known only in the next hook.
+        if not self.switched and not trainer.sanity_checking and trainer.state.fn == "fit":
+            kept = _learnt(pl_module)
+            self._candidate = {name: tensor.detach().clone() for name, tensor in kept.items()}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.switched or trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+            raise MisconfigurationException(
+                f"TwoStageTraining: no metric {self.monitor!r} was logged; set monitor to one of {known}"
+            )
+        # All processes decide alike, also about a metric that was not reduced over them.
+        self.score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
+        if self._is_better(self.score, self.best_score):
+            self.best_score, self.best_epoch = self.score, trainer.current_epoch + 1
+            # The module may have set buffers by this very validation (thresholds).
+            buffers = {name: b.clone() for name, b in _learnt(pl_module).items() if not isinstance(b, nn.Parameter)}
+            self._best = self._candidate | buffers
+        self._candidate = {}
+
+    def _is_better(self, score: float, than: float | None) -> bool:
+        if than is None:
+            return score == score  # no NaN
+        return score > than if self.mode == "max" else score < than
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if self.switched or not self._best or not self._first_stage_ends(epoch) or _is_last(trainer, epoch):
+            return
+        with torch.no_grad():
+            for name, tensor in _learnt(pl_module).items():
+                tensor.copy_(self._best[name])
+        for optimizer in trainer.optimizers:
+            optimizer.state.clear()
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(self.second_lr)
+                else:
+                    group["lr"] = self.second_lr
+        session = next((rule.session for rule in trainer.callbacks if isinstance(rule, UpdateRule)), None)
+        if session is not None:
+            session.restart()
+        self.switched, self._best = True, {}
+        if trainer.is_global_zero:
+            print(
+                f"TwoStageTraining: epoch {epoch}: the weights of epoch {self.best_epoch} ({self.monitor} "
+                f"{self.best_score:.4f}) are back, learning rate {self.second_lr:g}",
+                flush=True,
+            )
+
+    def _first_stage_ends(self, epoch: int) -> bool:
+        if epoch >= self.max_first_epochs:
+            return True
+        is_bad = self.min_score is not None and self._is_better(self.min_score, self.score)
+        return epoch > self.min_epochs and (is_bad or epoch - self.best_epoch >= self.patience)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "switched": self.switched,
+            "score": self.score,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "best": self._best,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.switched, self._best = state_dict["switched"], dict(state_dict["best"])
+        self.score, self.best_score = state_dict["score"], state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]
+
+
+def _learnt(pl_module: pl.LightningModule) -> dict[str, Tensor]:
+    """Parameters that are trained, and the buffers of a checkpoint."""
+    frozen = {name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad}
+    state = pl_module.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor) and name not in frozen}
+
+
+def _is_last(trainer: pl.Trainer, epoch: int) -> bool:
+    by_epochs = trainer.max_epochs is not None and trainer.max_epochs >= 0 and epoch >= trainer.max_epochs
+    return by_epochs or (trainer.max_steps >= 0 and trainer.global_step >= trainer.max_steps)

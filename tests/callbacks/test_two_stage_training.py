@@ -1,0 +1,207 @@
+"""The second stage: when it begins, what it begins with, and that a resumed run ends with the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from chain_tools import assert_same
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from callbacks import AveragedWeights, Lookahead, PiecewiseLinearLR, TwoStageTraining
+from datamodules.loader import BatchLoader
+
+BATCHES = 3
+
+
+class Regression(pl.LightningModule):
+    """A line through points that differ from batch to batch; the scores of its validations are given."""
+
+    def __init__(self, scores: list[float], scheduler: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear = nn.Linear(2, 1)
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.register_buffer("threshold", torch.zeros(()))
+        self.scores, self.scheduler = scores, scheduler
+        self.validated: list[dict[str, Tensor]] = []
+        self.rates: list[float] = []
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        generator = torch.Generator().manual_seed(int(batch[0]) + 10 * self.current_epoch)
+        x = torch.randn(4, 2, generator=generator)
+        return (self.linear(x * self.frozen).squeeze(1) - x.sum(1)).square().mean()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        pass
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated.append({name: tensor.clone() for name, tensor in self.state_dict().items()})
+        self.threshold += 1
+        self.log("val/f1", torch.tensor(self.scores[self.current_epoch]))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam([self.linear.weight, self.linear.bias], lr=0.1)
+        return [optimizer], [torch.optim.lr_scheduler.ConstantLR(optimizer)] if self.scheduler else []
+
+    def train_dataloader(self) -> BatchLoader:
+        return BatchLoader(lambda rows: rows, BATCHES, 1, shuffle=True)
+
+    def val_dataloader(self) -> BatchLoader:
+        return BatchLoader(lambda rows: rows, 1, 1)
+
+
+class Stop(RuntimeError):
+    pass
+
+
+class StopAfter(pl.Callback):
+    """Saves and raises after a number of batches, or after the epoch's other hooks where it is last in the list."""
+
+    def __init__(self, batches: int, file: Path, at_epoch_end: bool) -> None:
+        self.left, self.file, self.at_epoch_end = batches, file, at_epoch_end
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.at_epoch_end:
+            trainer.save_checkpoint(self.file)
+            raise Stop
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.left == 0:
+            trainer.save_checkpoint(self.file)
+            raise Stop
+
+
+def trainer(folder: Path, callbacks: list[pl.Callback], epochs: int) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+def tricks(**stages: Any) -> list[pl.Callback]:
+    return [TwoStageTraining(**stages), AveragedWeights(0.9, ramp=True), PiecewiseLinearLR({4: 1.0, 100: 0.5})]
+
+
+SCORES = [0.6, 0.8, 0.7, 0.65, 0.6, 0.9, 0.9, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("stages", "scores", "last_epoch"),
+    [
+        ({"max_first_epochs": 3, "min_epochs": 10}, SCORES, 3),
+        ({"patience": 2, "min_epochs": 2}, SCORES, 4),
+        ({"patience": 2, "min_epochs": 4}, SCORES, 5),
+        ({"patience": 8, "min_epochs": 3, "min_score": 0.68}, SCORES, 4),
+        ({"patience": 8, "min_epochs": 3, "min_score": None}, SCORES, None),
+        ({"patience": 2, "min_epochs": 2, "mode": "min", "min_score": None}, SCORES, 3),
+        ({"max_first_epochs": 8}, SCORES, None),  # the last epoch: nothing follows
+    ],
+)
+def test_the_first_stage_ends_by_the_rule(tmp_path: Path, stages: dict, scores: list[float], last_epoch: int | None):
+    module = Regression(scores)
+    callback = TwoStageTraining(second_lr=0.01, **stages)
+    trainer(tmp_path, [callback], len(scores)).fit(module)
+    small = [epoch for epoch in range(1, len(scores) + 1) if module.rates[BATCHES * epoch - 1] == 0.01]
+    assert small == ([] if last_epoch is None else list(range(last_epoch + 1, len(scores) + 1)))
+    assert callback.switched == (last_epoch is not None)
+
+
+@pytest.mark.parametrize("extra", [[], [Lookahead(2)]], ids=["average", "lookahead"])
+def test_the_second_stage_is_a_new_training_from_the_best_weights(tmp_path: Path, extra: list[pl.Callback]):
+    module = Regression(SCORES)
+    trainer(tmp_path, [*tricks(second_lr=0.01, max_first_epochs=4), *extra], 6).fit(module)
+    best = module.validated[1]  # the second epoch's, as validated: the averaged weights
+    # The same by hand: Adam from nothing, an average from nothing, the schedule's factor going on.
+    other = Regression(SCORES)
+    other.load_state_dict(best)
+    assert_same(other.state_dict(), best)
+    optimizer = torch.optim.Adam(other.linear.parameters(), lr=0.01)
+    average = slow = {name: p.detach().clone() for name, p in other.linear.named_parameters()}
+    loader = BatchLoader(lambda rows: rows, BATCHES, 1, shuffle=True)
+    steps = 0
+    for epoch in (4, 5):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            generator = torch.Generator().manual_seed(int(batch[0]) + 10 * epoch)
+            x = torch.randn(4, 2, generator=generator)
+            loss = (other.linear(x).squeeze(1) - x.sum(1)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.param_groups[0]["lr"] = 0.01 * (1 - 0.5 * (4 * BATCHES + steps - 4) / 96)
+            optimizer.step()
+            if extra and (4 * BATCHES + steps + 1) % 2 == 0:
+                with torch.no_grad():
+                    for name, p in other.linear.named_parameters():
+                        p.copy_(slow[name] + 0.5 * (p - slow[name]))
+                slow = {name: p.detach().clone() for name, p in other.linear.named_parameters()}
+            d = min(0.9, (1 + steps) / (10 + steps))
+            average = {name: d * average[name] + (1 - d) * p.detach() for name, p in other.linear.named_parameters()}
+            steps += 1
+    for name, tensor in average.items():
+        torch.testing.assert_close(module.validated[5][f"linear.{name}"], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_buffers_that_the_best_validation_set_come_back(tmp_path: Path):
+    module = Regression(SCORES)
+    trainer(tmp_path, [TwoStageTraining(max_first_epochs=4)], 5).fit(module)
+    # Two validations until the best one, and one in the second stage.
+    assert module.threshold == 3
+    assert module.validated[4]["threshold"] == 2
+
+
+# Inside epochs and at their ends, where the project writes checkpoints.
+@pytest.mark.parametrize("stop", [2, 6, 9, 10, 12, 14, 15, 17])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, stop: int):
+    stages = {"second_lr": 0.01, "patience": 2, "min_epochs": 2}  # the switch is after the fourth epoch, step 12
+    whole = Regression(SCORES)
+    trainer(tmp_path, tricks(**stages), 6).fit(whole)
+    file = tmp_path / "killed.ckpt"
+    with pytest.raises(Stop):
+        trainer(tmp_path, [*tricks(**stages), StopAfter(stop, file, at_epoch_end=stop % BATCHES == 0)], 6).fit(Regression(SCORES))
+    resumed = Regression(SCORES)
+    trainer(tmp_path, tricks(**stages), 6).fit(resumed, ckpt_path=file, weights_only=True)
+    assert_same(resumed.state_dict(), whole.state_dict())
+    assert resumed.rates == whole.rates[-len(resumed.rates) :]
+
+
+def test_the_best_weights_leave_the_checkpoint_with_the_first_stage(tmp_path: Path):
+    callback = TwoStageTraining(max_first_epochs=2)
+    fitting = trainer(tmp_path, [callback], 1)
+    fitting.fit(Regression(SCORES))
+    assert set(callback.state_dict()["best"]) == {"linear.weight", "linear.bias", "threshold"}
+    later = TwoStageTraining(max_first_epochs=2)
+    trainer(tmp_path, [later], 3).fit(Regression(SCORES))
+    assert later.state_dict()["best"] == {}
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path):
+    with pytest.raises(MisconfigurationException, match=r"no metric 'val/F1' was logged; set monitor to .*val/f1"):
+        trainer(tmp_path, [TwoStageTraining(monitor="val/F1")], 1).fit(Regression(SCORES))
+    with pytest.raises(MisconfigurationException, match="remove the scheduler"):
+        trainer(tmp_path, [TwoStageTraining()], 1).fit(Regression(SCORES, scheduler=True))
+    for arguments in ({"second_lr": 0}, {"mode": "best"}, {"patience": 0}, {"min_epochs": -1}, {"max_first_epochs": 0}):
+        (name,) = arguments
+        with pytest.raises(ValueError, match=rf"TwoStageTraining: {name} \(.*\) must be"):
+            TwoStageTraining(**arguments)
+
+
+def test_trains_on_without_a_chain(tmp_path: Path):
+    module = Regression(SCORES)
+    fitting = trainer(tmp_path, [TwoStageTraining(second_lr=0.01, max_first_epochs=2)], 3)
+    fitting.fit(module)
+    state = fitting.optimizers[0].state[module.linear.weight]
+    assert state["step"] == BATCHES, "Adam counts from the switch on"
