@@ -95,7 +95,7 @@ class ParseTrees(pl.Callback):
                 self._draw_distances(trainer)
             else:
                 rank_zero_warn(
-                    f"ParseTrees: no picture, the test has no trees of {self.min_words} to {self.max_words} words"
+                    f"ParseTrees: no picture, the model gave no trees of {self.min_words} to {self.max_words} words"
                 )
         self._forget()
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.batches import ParseBatch
@@ -23,7 +24,7 @@ class PTBDataModule(pl.LightningDataModule):
     Batches are :class:`~datamodules.batches.TokenBatch`; see :class:`~datamodules.windows.ContiguousLoader` for what
     "contiguous" promises. Each line is a sentence, ended by ``<eos>``. The vocabulary is that of all three texts, and
     always has ``<unk>``. Testing yields a second loader of :class:`~datamodules.batches.ParseBatch`, shorter sentences
-    first, where there are gold trees: always for ``sample``, otherwise with ``treebank``.
+    first, where there are gold trees: with ``treebank``, and always for ``sample``.
 
     Args:
         source: ``hub`` (Penn Treebank in Mikolov's form, by Hugging Face ``datasets``), ``sample`` (a grammar of our
@@ -39,7 +40,7 @@ class PTBDataModule(pl.LightningDataModule):
         variable_bptt: training windows of random length about ``bptt``, new in each epoch.
         order: ``contiguous``, or ``random``: independent windows of ``bptt`` tokens, for models without a state.
         treebank: ``.mrg`` file, folder or ``.zip`` of such files (Penn Treebank, or its sample from NLTK) to test
-            parsing on. ``sample`` has its own trees and doesn't read it.
+            parsing on; for ``sample`` in place of its own trees.
         drop_first_train_lines: leave out so many lines at the beginning of the training text: NLTK's treebank sample
             is the first 3,914 lines of PTB. ``sample`` tests on sentences of its own, and drops nothing.
         seed: of window lengths and order, and of the sample.
@@ -137,9 +138,9 @@ class PTBDataModule(pl.LightningDataModule):
         """The sentences with gold trees of the test; empty where there are none."""
         if self.level == "character":
             return ()
-        if self.source == "sample":
-            return tuple(self._sample["test"])
-        return () if self.treebank is None else read_treebank(Path(self.treebank))
+        if self.treebank is not None:
+            return read_treebank(Path(self.treebank))
+        return tuple(self._sample["test"]) if self.source == "sample" else ()
 
     def prepare_data(self) -> None:
         """Download, in one process."""
@@ -149,6 +150,20 @@ class PTBDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read everything; the same in every process and at every stage."""
         self.corpus, self.trees  # noqa: B018
+        if stage in ("fit", None):
+            # Now, not when the training is over, is the time to hear that the text for the test is too short.
+            self.val_dataloader(), self.test_dataloader()
+        if stage == "test":
+            self._warn_of_unknown_words()
+
+    def _warn_of_unknown_words(self) -> None:
+        known = set(self.vocabulary)
+        words = [word in known for sentence in self.trees for word in sentence.words]
+        if len(words) > 2 * sum(words):
+            rank_zero_warn(
+                f"{len(words) - sum(words):,} of {len(words):,} words of {self.treebank} are not in the vocabulary, so "
+                "its trees say little about the model"
+            )
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader("train", self.batch_size)

@@ -89,5 +89,7 @@ def _check_paths(options: dict) -> None:
             did_you_mean(source.name, [path.name for path in source.parent.glob("*")]) if source.parent.is_dir() else ""
         )
         raise UserError(f"--input: no such file or folder: {source}{near}")
+    if output.is_dir():
+        raise UserError(f"--output: {output} is a folder; name a file")
     if not output.parent.is_dir():
         raise UserError(f"--output: no such folder: {output.parent}")

@@ -15,8 +15,10 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     As ``module.save_hyperparameters()``, but a slot that was filled from Python by a class or a ``partial`` of one is
     stored as ``{"class_path", "init_args"}``, the way the command line stores it, and paths as strings. Call it as the
     first statement of ``__init__`` after ``super().__init__()``.
+
+    They don't go to the loggers: they may hold a whole vocabulary, and the configuration is logged as it is.
     """
-    module.save_hyperparameters(frame=inspect.currentframe().f_back)
+    module.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)
     if "_class_path" in module.hparams:  # built by the command line: plain already
         return
     slots = typing.get_type_hints(type(module).__init__)
@@ -24,7 +26,7 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     plain["_class_path"] = _path(type(module))
     plain["_instantiator"] = "pytorch_lightning.cli.instantiate_module"
     module.hparams.clear()
-    module.save_hyperparameters(plain)
+    module.save_hyperparameters(plain, logger=False)
 
 
 def _path(cls: type) -> str:

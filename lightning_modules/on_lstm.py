@@ -212,7 +212,9 @@ class ONLSTMLanguageModel(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self._evaluation_state = None
-        places = [*BASELINES, *(f"layer{number}" for number in range(1, self.num_levels + 1))]
+        loaders = self.trainer.test_dataloaders
+        has_trees = isinstance(loaders, list) and len(loaders) > 1
+        places = [*BASELINES, *(f"layer{number}" for number in range(1, self.num_levels + 1))] if has_trees else []
         # All of them in every process, whether or not it gets a sentence: they are summed over the processes.
         self.parse_scores = nn.ModuleDict({place: ParseF1() for place in places}).to(self.device)
 

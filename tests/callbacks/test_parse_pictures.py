@@ -122,7 +122,7 @@ def test_every_sentence_may_be_chosen():
 def test_a_module_with_one_layer_and_a_test_without_sentences():
     album = run_test([ParseTrees(min_words=4, layer=2)], Parser(levels=(0.5,)), [parse_batch([7])])
     assert set(album.pictures) == {"parse_trees", "distance_heatmap"}
-    with pytest.warns(UserWarning, match="ParseTrees: no picture, the test has no trees of 7 to 14 words"):
+    with pytest.warns(UserWarning, match="ParseTrees: no picture, the model gave no trees of 7 to 14 words"):
         assert not run_test([ParseTrees()], Parser(), [parse_batch([3])]).pictures
 
 

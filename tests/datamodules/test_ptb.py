@@ -1,4 +1,5 @@
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,36 @@ def test_bad_text_gets_one_line(folder, content, parts):
 def test_batch_size_above_the_number_of_tokens(folder):
     with pytest.raises(DataError, match=r"ptb.train.txt has 11 tokens .*too few for 50 rows"):
         small(folder, batch_size=50).train_dataloader()
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_text_too_short_for_judging_is_refused_before_training(folder, split):
+    sizes = {"valid": "eval_batch_size", "test": "test_batch_size"}
+    data = small(folder, **{sizes[split]: 8})
+    with pytest.raises(DataError, match=rf"ptb.{split}.txt has \d tokens .*too few for 8 rows"):
+        data.setup("fit")
+
+
+TREE = "((S (NP (DT the) (NN dog)) (VP (VBD sat) (RB quietly) (RB today))))\n"
+
+
+def test_a_treebank_takes_the_place_of_the_samples_trees(tmp_path):
+    (tmp_path / "one.mrg").write_text(TREE)
+    sizes = {"sample_train_size": 60, "sample_test_size": 20}
+    assert len(PTBDataModule("sample", **sizes).trees) == 20
+    data = PTBDataModule("sample", **sizes, treebank=tmp_path / "one.mrg")
+    (batch,) = data.test_dataloader()[1]
+    assert batch.words == (("the", "dog", "sat", "quietly", "today"),)
+
+
+def test_a_treebank_of_other_words_is_warned_of(folder):
+    (folder / "one.mrg").write_text(TREE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small(folder, treebank=folder / "one.mrg").setup("test")  # three of five words are known
+    (folder / "one.mrg").write_text(TREE.replace("dog", "shark"))
+    with pytest.warns(UserWarning, match=r"3 of 5 words of .*one.mrg are not in the vocabulary"):
+        small(folder, treebank=folder / "one.mrg").setup("test")
 
 
 def test_bad_folders_get_one_line(folder):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.conftest import ROOT, TINY, script
@@ -43,3 +44,20 @@ def test_the_configuration_of_a_run_does_not_continue_its_wandb_run(tmp_path: Pa
     logger = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["logger"]
     assert logger["init_args"]["id"] is None
     assert logger["init_args"]["offline"] is False
+
+
+def test_the_vocabulary_stays_in_the_checkpoint(tmp_path: Path):
+    run = tmp_path / "run"
+    files = ["-c", ROOT / "configs/on_lstm_sample.yaml", "-c", ROOT / "configs/with/wandb.yaml"]
+    tiny = ["--trainer.max_steps=2", "--trainer.callbacks=[]", "--model.embedding_size=20", "--model.hidden_size=20"]
+    sizes = ["--data.sample_train_size=60", "--data.sample_test_size=20", "--data.batch_size=2"]
+    script("train", *files, *tiny, *sizes, "--trainer.num_sanity_val_steps=0", "--run_dir", run, cwd=tmp_path, **NO_KEY)
+    (record,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    content = record.read_bytes()
+    assert b"test/perplexity" in content
+    assert b"embedding_size" in content
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    vocabulary = checkpoint["hyper_parameters"]["vocabulary"]
+    logged = [word for word in vocabulary if f'"{word}"'.encode() in content]
+    assert len(vocabulary) > 50
+    assert not logged

@@ -1,4 +1,5 @@
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from datamodules.batches import ParseBatch, TokenBatch
 from layers import LSTM, ONLSTM
 from lightning_modules import ONLSTMLanguageModel
 from tests.conftest import ROOT, script
+from tests.test_resume import equal, start_and_kill
 
 PTB = ROOT.parent / "shared" / "data" / "ptb"
 NO_DROPOUT = {"input_dropout": 0.0, "word_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
@@ -123,7 +125,9 @@ def test_perplexity_is_that_of_the_whole_text(tmp_path, rows):
 
 def test_characters_are_measured_in_bits(tmp_path):
     text = data(level="character", sample_train_size=20, sample_test_size=5)
-    (tested,) = trainer(tmp_path).test(model(text), text, verbose=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*ParseF1")  # there is nothing to parse
+        (tested,) = trainer(tmp_path).test(model(text), text, verbose=False)
     assert tested["test/bits_per_character"] == pytest.approx(tested["test/loss"] / math.log(2))
     assert 4 < tested["test/bits_per_character"] < 6, "about log2 of the number of characters"
     assert not any("f1" in name for name in tested)
@@ -194,6 +198,39 @@ def test_resumed_inside_an_epoch_equals_unbroken(tmp_path, stop):
     for ours, theirs in zip(whole._state, resumed._state, strict=True):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
+
+
+RECIPE = """
+trainer:
+  callbacks:
+    - {class_path: LengthScaledLR, init_args: {base_length: 20}}
+    - {class_path: NonMonotonicAverage, init_args: {patience: 0}}
+"""
+
+
+@pytest.mark.parametrize("rows", [15, 31])
+def test_killed_and_resumed_equals_unbroken(tmp_path, rows):
+    """As a user does it, once before averaging begins and once after."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    tiny = [option for option in map(str, TINY) if "callbacks" not in option]
+    steep = ["--model.optimizer=torch.optim.SGD", "--model.lr=60", "--trainer.max_epochs=4", "--save_every=0"]
+    options = [*tiny[:2], "-c", str(tmp_path / "recipe.yaml"), *tiny[2:], *steep]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    script("train", *options, "--run_dir", whole, cwd=tmp_path)
+    start_and_kill(options, broken, rows=rows)
+    before = torch.load(broken / "checkpoints/last.ckpt", weights_only=True)
+    assert average(before)["averaging"] == (rows > 20)
+    assert not (broken / "summary.json").exists()
+    script("train", "--resume", broken, cwd=tmp_path)
+    expected, found = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, broken))
+    assert average(expected)["averaging"]
+    for part in ("state_dict", "hidden_states", "optimizer_states", "callbacks"):
+        assert equal(expected[part], found[part]), part
+    assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
+
+
+def average(checkpoint: dict) -> dict:
+    return next(state for name, state in checkpoint["callbacks"].items() if name.startswith("NonMonotonicAverage"))
 
 
 class RandomStates(pl.Callback):
