@@ -171,7 +171,9 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, stop: int):
     trainer(tmp_path, tricks(**stages), 6).fit(whole)
     file = tmp_path / "killed.ckpt"
     with pytest.raises(Stop):
-        trainer(tmp_path, [*tricks(**stages), StopAfter(stop, file, at_epoch_end=stop % BATCHES == 0)], 6).fit(Regression(SCORES))
+        trainer(tmp_path, [*tricks(**stages), StopAfter(stop, file, at_epoch_end=stop % BATCHES == 0)], 6).fit(
+            Regression(SCORES)
+        )
     resumed = Regression(SCORES)
     trainer(tmp_path, tricks(**stages), 6).fit(resumed, ckpt_path=file, weights_only=True)
     assert_same(resumed.state_dict(), whole.state_dict())
