@@ -47,11 +47,6 @@ class AveragedWeights(KeepsWeights):
     def settings(self) -> dict[str, Any]:
         return {"decay": self.decay} | ({"ramp": True} if self.ramp else {})
 
-    def forget(self) -> None:
-        super().forget()
-        # Not the chain's steps: an average may begin anew while these go on.
-        self._averaged_steps: dict[str, int] = {}
-
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
 
@@ -60,7 +55,7 @@ class AveragedWeights(KeepsWeights):
         dtype = averages[0].dtype
 
         def average(lr: float) -> None:
-            steps = self._averaged_steps.get(chain.key, 0)
+            steps = self.kept_steps.get(chain.key, 0)
             if self.ramp:
                 weight = 1 - min(self.decay, (1 + steps) / (10 + steps))
             else:
@@ -69,20 +64,6 @@ class AveragedWeights(KeepsWeights):
             torch._foreach_lerp_(averages, present, weight)
 
         return average
-
-    def after_step(self, chain: UpdateChain) -> None:
-        self._averaged_steps[chain.key] = self._averaged_steps.get(chain.key, 0) + 1
-
-    def restart(self) -> None:
-        super().restart()
-        self._averaged_steps = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "averaged_steps": self._averaged_steps}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._averaged_steps = dict(state_dict["averaged_steps"])
 
     def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
         return self.copies.get(chain.key)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from callbacks.update_rule import UpdateRule
 
 CHECKPOINT_KEY = "update_chain"
+SHARDING_STRATEGIES = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class ChainSession:
@@ -62,7 +63,7 @@ class ChainSession:
             MisconfigurationException: names what clashes and the way out.
         """
         trainer = self.trainer
-        if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):
+        if isinstance(trainer.strategy, SHARDING_STRATEGIES):
             raise MisconfigurationException(
                 f"{type(self.rules[0]).__name__} needs whole parameters on each process, but "
                 f"{type(trainer.strategy).__name__} shards them or owns the step; use --trainer.strategy=ddp"
@@ -220,12 +221,10 @@ class ChainSession:
         self.close()
 
     def restart(self) -> None:
-        """Begin anew with the present weights, which somebody has exchanged: averages, slow weights forget theirs."""
-        for rule in self.rules:
-            if hasattr(rule, "restart"):
-                rule.restart()
+        """Train on from weights and learning rates that somebody has set, with emptied optimizers."""
         for chain in self.chains:
-            chain.bind()  # its plans hold the old copies
+            for rule in self.rules:
+                rule.restart(chain)
 
     def close(self) -> None:
         """Let go of the optimizers. The state stays, for a checkpoint that is written after the fit."""

@@ -77,6 +77,10 @@ class LazyUpdates(UpdateRule):
 
         return stay
 
+    def restart(self, chain: UpdateChain) -> None:
+        # The moments that it kept are of the emptied optimizer.
+        self._state = {key: state for key, state in self._state.items() if key[0] != chain.key}
+
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
         masks = [mask for key, mask in self._touched.items() if key[0] == chain.key]
         rows = sum(mask.numel() for mask in masks)

@@ -63,8 +63,7 @@ class Lookahead(KeepsWeights):
         chain, params, slow = block.chain, block.params(block.positions), self.kept(block)
 
         def look_back(lr: float) -> None:
-            # The step under way is not counted yet.
-            if (chain.steps + 1) % self.steps:
+            if not self._synchronises(chain):
                 return
             if self.log:
                 difference = torch._foreach_sub(params, slow)
@@ -78,10 +77,14 @@ class Lookahead(KeepsWeights):
         chain, params, slow = block.chain, block.params(block.positions), self.kept(block)
 
         def follow(lr: float) -> None:
-            if (chain.steps + 1) % self.steps == 0:
+            if self._synchronises(chain):
                 torch._foreach_copy_(slow, params)
 
         return follow
+
+    def _synchronises(self, chain: UpdateChain) -> bool:
+        # The step under way is not counted yet.
+        return (self.kept_steps.get(chain.key, 0) + 1) % self.steps == 0
 
     def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
         return self.copies.get(chain.key) if self.evaluate == "slow" else None

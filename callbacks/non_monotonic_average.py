@@ -49,7 +49,6 @@ class NonMonotonicAverage(KeepsWeights):
         super().forget()
         self.values: list[float] = []
         self.averaging = self.restarted = False
-        self._averaged_steps: dict[str, int] = {}
 
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
@@ -67,13 +66,9 @@ class NonMonotonicAverage(KeepsWeights):
             means = self.kept(block)
             dtype = means[0].dtype
             present = params if params[0].dtype == dtype else [parameter.to(dtype) for parameter in params]
-            torch._foreach_lerp_(means, present, 1 / (self._averaged_steps.get(chain.key, 0) + 1))
+            torch._foreach_lerp_(means, present, 1 / (self.kept_steps.get(chain.key, 0) + 1))
 
         return average
-
-    def after_step(self, chain: UpdateChain) -> None:
-        if self.averaging:
-            self._averaged_steps[chain.key] = self._averaged_steps.get(chain.key, 0) + 1
 
     def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
         return self.copies.get(chain.key)
@@ -108,11 +103,9 @@ class NonMonotonicAverage(KeepsWeights):
             "values": self.values,
             "averaging": self.averaging,
             "restarted": self.restarted,
-            "averaged_steps": self._averaged_steps,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.values = list(state_dict["values"])
         self.averaging, self.restarted = state_dict["averaging"], state_dict["restarted"]
-        self._averaged_steps = dict(state_dict["averaged_steps"])

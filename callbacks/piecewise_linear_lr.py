@@ -89,6 +89,11 @@ class PiecewiseLinearLR(UpdateRule):
     def after_step(self, chain: UpdateChain) -> None:
         self._set(chain)
 
+    def restart(self, chain: UpdateChain) -> None:
+        # What stands in the groups is a new base, also where it equals what was written there.
+        self._written = {key: value for key, value in self._written.items() if key[0] != chain.index}
+        self._set(chain)
+
     def _set(self, chain: UpdateChain) -> None:
         """Write the learning rate of the coming step into the groups."""
         factor = self.factor(chain.steps)
@@ -97,13 +102,13 @@ class PiecewiseLinearLR(UpdateRule):
             # Another value than ours: the module, its scheduler or the user has set a new base.
             if float(group["lr"]) != self._written.get(key):
                 self._base[key] = float(group["lr"])
-            self._written[key] = _write(group, self._base[key] * factor)
+            self._written[key] = write_lr(group, self._base[key] * factor)
 
     def _take_back(self, chain: UpdateChain) -> None:
         for i, group in enumerate(chain.optimizer.param_groups):
             written = self._written.pop((chain.index, i), None)
             if written is not None and float(group["lr"]) == written:
-                _write(group, self._base[chain.index, i])
+                write_lr(group, self._base[chain.index, i])
 
     def _guard(self, scheduler: LRScheduler, chain: UpdateChain) -> None:
         """Let the scheduler see its own learning rate while it steps.
@@ -134,7 +139,7 @@ class PiecewiseLinearLR(UpdateRule):
         return {"learning_rate" + (f"/group{i}" if i else ""): value for i, value in used.items()}
 
 
-def _write(group: dict[str, Any], value: float) -> float:
+def write_lr(group: dict[str, Any], value: float) -> float:
     """Set a group's learning rate; returns it as the group holds it (a tensor may round)."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(value)

@@ -1,12 +1,16 @@
 """A second stage of training: from the best weights, with a fresh optimizer and a small learning rate."""
 
+import copy
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from callbacks.chain_session import SHARDING_STRATEGIES
+from callbacks.piecewise_linear_lr import write_lr
 from callbacks.update_rule import UpdateRule, check_number
 
 
@@ -17,9 +21,10 @@ class TwoStageTraining(pl.Callback):
 
         e >= max_first_epochs,   or   e > min_epochs and (score < min_score or no new best for ``patience`` epochs)
 
-    Then the weights of the best validation so far (averaged ones where a callback keeps such) come back, optimizers and
-    averages begin anew, and every learning rate becomes ``second_lr``. When training ends is the Trainer's business; if
-    it ends with that epoch there is no second stage.
+    where score is that of the latest validation, and counts as too low if it is not a number. When the next epoch
+    begins, the parameters (averaged ones where a callback keeps such) and persistent buffers of the best validation
+    come back, optimizers, averages and slow weights begin anew, and the learning rate of every group becomes
+    ``second_lr``. When training ends is the Trainer's business; if it ends with epoch e there is no second stage.
 
     Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019.
 
@@ -30,13 +35,15 @@ class TwoStageTraining(pl.Callback):
         mode: whether its best is the ``max`` or the ``min``.
         patience: epochs without a new best after which the first stage ends.
         min_epochs: epochs that it lasts at least.
-        min_score: a score that is worse than this after ``min_epochs`` ends it too; None for no such limit.
+        min_score: a score that is worse than this after ``min_epochs`` ends it too (with ``mode="min"`` one that is
+            above it); None for no such limit.
         max_first_epochs: epochs that it lasts at most.
 
     Raises:
         ValueError: if an argument is out of its range.
-        MisconfigurationException: if ``monitor`` was not logged, or the module has learning rate schedulers, which
-            would overwrite ``second_lr``.
+        MisconfigurationException: if nothing is validated or ``monitor`` was not logged; if the module has learning
+            rate schedulers, which would overwrite ``second_lr``; beside Lightning's averages, which can't begin anew;
+            with strategies that shard the weights.
     """
 
     def __init__(
@@ -58,19 +65,56 @@ class TwoStageTraining(pl.Callback):
         self.second_lr, self.monitor, self.mode = second_lr, monitor, mode
         self.patience, self.min_epochs, self.min_score = patience, min_epochs, min_score
         self.max_first_epochs = max_first_epochs
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the state of an earlier run; a checkpoint is loaded after this."""
         self.switched = False
         self.score: float | None = None
         self.best_score: float | None = None
         self.best_epoch = 0
         self._best: dict[str, Tensor] = {}
         self._candidate: dict[str, Tensor] = {}
+        self._new_states: list[dict[Tensor, dict[str, Any]]] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.forget()
+        if isinstance(trainer.strategy, SHARDING_STRATEGIES):
+            raise MisconfigurationException(
+                f"TwoStageTraining needs whole parameters on each process, but {type(trainer.strategy).__name__} "
+                "shards them; use --trainer.strategy=ddp"
+            )
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+                raise MisconfigurationException(
+                    f"TwoStageTraining can't begin the average of {type(callback).__name__} anew; "
+                    "use AveragedWeights instead"
+                )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.lr_scheduler_configs:
+        if not trainer.enable_validation:
             raise MisconfigurationException(
-                "TwoStageTraining sets the learning rate, which the module's scheduler would overwrite: remove the "
+                f"TwoStageTraining: without a validation {self.monitor!r} is never known; let the Trainer validate, or "
+                "remove the callback"
+            )
+        if trainer.lr_scheduler_configs:
+            scheduler = type(trainer.lr_scheduler_configs[0].scheduler).__name__
+            raise MisconfigurationException(
+                f"TwoStageTraining sets the learning rate, which the module's {scheduler} would overwrite: remove the "
                 "scheduler (PiecewiseLinearLR goes together with it)"
             )
+        for optimizer in trainer.optimizers:
+            if any("lr" not in group for group in optimizer.param_groups):
+                raise MisconfigurationException(
+                    f"TwoStageTraining: {type(optimizer).__name__} has no learning rate; remove the callback"
+                )
+        # Most optimizers have none yet; some make theirs when they are built, and may not do so again.
+        self._new_states = [
+            {parameter: copy.deepcopy(state) for parameter, state in optimizer.state.items()}
+            for optimizer in trainer.optimizers
+        ]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Here the module still has the weights that were validated, but its score is known only in the next hook.
@@ -100,35 +144,39 @@ class TwoStageTraining(pl.Callback):
             return score == score  # no NaN
         return score > than if self.mode == "max" else score < than
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if self.switched or not self._best or not self._first_stage_ends(epoch) or _is_last(trainer, epoch):
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Here and not where the last epoch ended: only now it is sure that training goes on.
+        epoch = trainer.current_epoch
+        if self.switched or not self._best or not self._first_stage_ends(epoch):
             return
         with torch.no_grad():
             for name, tensor in _learnt(pl_module).items():
-                tensor.copy_(self._best[name])
-        for optimizer in trainer.optimizers:
+                if name in self._best:  # else it was frozen then
+                    tensor.copy_(self._best[name])
+        for optimizer, state in zip(trainer.optimizers, self._new_states, strict=True):
             optimizer.state.clear()
+            optimizer.state.update(state)
             for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(self.second_lr)
-                else:
-                    group["lr"] = self.second_lr
+                write_lr(group, self.second_lr)
         session = next((rule.session for rule in trainer.callbacks if isinstance(rule, UpdateRule)), None)
         if session is not None:
             session.restart()
-        self.switched, self._best = True, {}
+        self.switched, self._best, self._new_states = True, {}, []
         if trainer.is_global_zero:
             print(
-                f"TwoStageTraining: epoch {epoch}: the weights of epoch {self.best_epoch} ({self.monitor} "
-                f"{self.best_score:.4f}) are back, learning rate {self.second_lr:g}",
+                f"TwoStageTraining: epoch {epoch}: best weights of epoch {self.best_epoch} ({self.monitor} "
+                f"{self.best_score:.4g}) reloaded, lr {self.second_lr:g}",
                 flush=True,
             )
 
     def _first_stage_ends(self, epoch: int) -> bool:
+        """Whether it ends with an epoch, counted from 1."""
         if epoch >= self.max_first_epochs:
             return True
-        is_bad = self.min_score is not None and self._is_better(self.min_score, self.score)
+        # A score that is not a number is worse than any.
+        is_bad = self.min_score is not None and not (
+            self.score == self.min_score or self._is_better(self.score, self.min_score)
+        )
         return epoch > self.min_epochs and (is_bad or epoch - self.best_epoch >= self.patience)
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,8 +199,3 @@ def _learnt(pl_module: pl.LightningModule) -> dict[str, Tensor]:
     frozen = {name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad}
     state = pl_module.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor) and name not in frozen}
-
-
-def _is_last(trainer: pl.Trainer, epoch: int) -> bool:
-    by_epochs = trainer.max_epochs is not None and trainer.max_epochs >= 0 and epoch >= trainer.max_epochs
-    return by_epochs or (trainer.max_steps >= 0 and trainer.global_step >= trainer.max_steps)

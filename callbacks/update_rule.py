@@ -96,6 +96,12 @@ class UpdateRule(pl.Callback):
     def after_step(self, chain: UpdateChain) -> None:
         """All rules have acted; ``chain.steps`` already counts this step."""
 
+    def restart(self, chain: UpdateChain) -> None:
+        """Somebody set the weights and learning rates, emptied the optimizer, and trains on from there.
+
+        Drop what was derived from the earlier ones; ``chain.steps`` goes on (:meth:`ChainSession.restart`).
+        """
+
     # State.
 
     def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
@@ -202,7 +208,11 @@ def check_number(owner: str, argument: str, value: float, rule: str, ok: bool) -
 
 
 class KeepsWeights(UpdateRule):
-    """A rule with a second copy of the weights for each optimizer, by parameter name (Lookahead, the average)."""
+    """A rule with a second copy of the weights for each optimizer, by parameter name (Lookahead, the average).
+
+    ``kept_steps`` counts the optimizer steps since the copy began, which is not the chain's number of steps where it
+    began late or anew.
+    """
 
     def __init__(self, *, log: bool = False) -> None:
         super().__init__(log=log)
@@ -210,11 +220,14 @@ class KeepsWeights(UpdateRule):
 
     def forget(self) -> None:
         self.copies: dict[str, dict[str, Tensor]] = {}
+        self.kept_steps: dict[str, int] = {}
         self._loaded: dict[str, dict[str, Tensor]] = {}
 
-    def restart(self) -> None:
-        """Drop the copy: it begins anew with the weights before the next step (:meth:`ChainSession.restart`)."""
-        self.copies = {}
+    def restart(self, chain: UpdateChain) -> None:
+        """Drop the copy and its count: it begins anew with the weights before the next step."""
+        self.copies.pop(chain.key, None)
+        self.kept_steps.pop(chain.key, None)
+        chain.bind()  # its plans hold the old copy
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         loaded = self._loaded.pop(chain.key, None)
@@ -232,6 +245,8 @@ class KeepsWeights(UpdateRule):
         self.copies[chain.key] = {
             name: loaded[name].to(parameter.device, self.kept_dtype(parameter)) for name, parameter in chain.items()
         }
+        # Older checkpoints have no count; their copies began with the training.
+        self.kept_steps.setdefault(chain.key, chain.steps)
 
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         return parameter.dtype
@@ -244,12 +259,17 @@ class KeepsWeights(UpdateRule):
                 if name not in copies:
                     copies[name] = parameter.detach().to(self.kept_dtype(parameter), copy=True)
 
+    def after_step(self, chain: UpdateChain) -> None:
+        if chain.key in self.copies:
+            self.kept_steps[chain.key] = self.kept_steps.get(chain.key, 0) + 1
+
     def kept(self, block: Block) -> list[Tensor]:
         copies = self.copies[block.chain.key]
         return [copies[name] for name in block.names(block.positions)]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"copies": self.copies} if self.copies else {}
+        return {"copies": self.copies, "kept_steps": self.kept_steps} if self.copies else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = dict(state_dict.get("copies", {}))
+        self.kept_steps = dict(state_dict.get("kept_steps", state_dict.get("averaged_steps", {})))

@@ -1,6 +1,7 @@
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from chain_tools import GivenGradients, assert_same, index_loader, quiet_trainer, random_gradients, run, weights_of
 from pytorch_lightning.callbacks import EMAWeightAveraging
@@ -35,6 +36,82 @@ def test_the_ramp_averages_from_the_first_weights_on(decay):
             d = min(decay, (1 + step) / (10 + step))
             mean = d * mean + (1 - d) * weights[name]
         torch.testing.assert_close(average, mean, rtol=1e-12, atol=1e-14)
+
+
+class RestartAfter(pl.Callback):
+    def __init__(self, rule: AveragedWeights, steps: int) -> None:
+        self.rule, self.left = rule, steps
+
+    def on_train_batch_end(self, trainer, *_):
+        self.left -= 1
+        if self.left == 0:
+            self.rule.restart(self.rule.session.chains[0])
+
+
+@pytest.mark.parametrize("ramp", [False, True])
+def test_a_restart_begins_with_the_weights_before_the_next_step(ramp):
+    gradients = random_gradients(9)
+    rule = AveragedWeights(0.3, ramp)
+    recorded = run(GivenGradients(gradients, ADAM), rule, RestartAfter(rule, 5))
+    assert rule.kept_steps == {"optimizer0": 4}
+    for name, average in rule.copies["optimizer0"].items():
+        expected = recorded.trajectory[4][name]
+        for t, weights in enumerate(recorded.trajectory[5:]):
+            d = min(0.3, (1 + t) / (10 + t)) if ramp else 1 - (1 - 0.3) / (1 - 0.3 ** (t + 1))
+            expected = d * expected + (1 - d) * weights[name]
+        torch.testing.assert_close(average, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("restart", [None, 2, 4])
+@pytest.mark.parametrize("ramp", [False, True])
+@pytest.mark.parametrize("saved", range(1, 8))
+def test_resumed_it_equals_unbroken(tmp_path, saved, ramp, restart):
+    gradients, path = random_gradients(8), tmp_path / "now.ckpt"
+
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx + 1 == saved:
+                trainer.save_checkpoint(path)
+
+    rule = AveragedWeights(0.9, ramp)
+    run(GivenGradients(gradients, ADAM), rule, *([RestartAfter(rule, restart)] if restart else []), Save())
+    again = AveragedWeights(0.9, ramp)
+    later = [RestartAfter(again, restart - saved)] if restart and restart > saved else []
+    module = GivenGradients(gradients, ADAM)
+    quiet_trainer([again, *later]).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
+    assert_same(again.copies["optimizer0"], rule.copies["optimizer0"])
+    assert again.kept_steps == rule.kept_steps
+
+
+@pytest.mark.parametrize("rule", [AveragedWeights, partial(Lookahead, 3)])
+def test_a_checkpoint_from_before_the_count_goes_on(tmp_path, rule):
+    gradients, path = random_gradients(8), tmp_path / "now.ckpt"
+
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 3:
+                trainer.save_checkpoint(path)
+
+    whole = rule()
+    run(GivenGradients(gradients, ADAM), whole, Save())
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["callbacks"][whole.state_key]["kept_steps"]
+    torch.save(checkpoint, path)
+    again = rule()
+    module = GivenGradients(gradients, ADAM)
+    quiet_trainer([again]).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
+    assert_same(again.copies["optimizer0"], whole.copies["optimizer0"])
+
+
+def test_without_the_ramp_its_bits_are_as_ever():
+    gradients = random_gradients(8)
+    rule = AveragedWeights(0.9)
+    recorded = run(GivenGradients(gradients, ADAM), rule)
+    for name, average in rule.copies["optimizer0"].items():
+        expected = recorded.trajectory[0][name]
+        for t, weights in enumerate(recorded.trajectory):
+            expected = torch.lerp(expected, weights[name], (1 - 0.9) / (1 - 0.9 ** (t + 1)))
+        assert torch.equal(average, expected)
 
 
 def test_the_ramp_stands_in_the_chain_only_where_it_is_on():

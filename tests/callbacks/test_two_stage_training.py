@@ -1,5 +1,6 @@
 """The second stage: when it begins, what it begins with, and that a resumed run ends with the same bits."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,18 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from chain_tools import assert_same
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks import AveragedWeights, Lookahead, PiecewiseLinearLR, TwoStageTraining
+from callbacks import (
+    AveragedWeights,
+    LazyUpdates,
+    Lookahead,
+    NonMonotonicAverage,
+    PiecewiseLinearLR,
+    TwoStageTraining,
+)
 from datamodules.loader import BatchLoader
 
 BATCHES = 3
@@ -43,7 +52,8 @@ class Regression(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.validated.append({name: tensor.clone() for name, tensor in self.state_dict().items()})
         self.threshold += 1
-        self.log("val/f1", torch.tensor(self.scores[self.current_epoch]))
+        within = self.global_step % BATCHES  # several validations an epoch: the first are better
+        self.log("val/f1", torch.tensor(self.scores[self.current_epoch]) + 0.03 * within)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam([self.linear.weight, self.linear.bias], lr=0.1)
@@ -78,7 +88,7 @@ class StopAfter(pl.Callback):
             raise Stop
 
 
-def trainer(folder: Path, callbacks: list[pl.Callback], epochs: int) -> pl.Trainer:
+def trainer(folder: Path, callbacks: list[pl.Callback], epochs: int, **options: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -89,6 +99,7 @@ def trainer(folder: Path, callbacks: list[pl.Callback], epochs: int) -> pl.Train
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
+        **options,
     )
 
 
@@ -207,3 +218,157 @@ def test_trains_on_without_a_chain(tmp_path: Path):
     fitting.fit(module)
     state = fitting.optimizers[0].state[module.linear.weight]
     assert state["step"] == BATCHES, "Adam counts from the switch on"
+
+
+class Embeddings(Regression):
+    """Two words a batch out of six, so that most rows have no gradient; with any optimizers."""
+
+    def __init__(self, scores: list[float], *makers: Any) -> None:
+        super().__init__(scores)
+        self.embedding = nn.Embedding(6, 2)
+        self.makers = makers
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        words = torch.tensor([int(batch[0]), (int(batch[0]) + self.current_epoch) % 3 + 3])
+        loss = (self.linear(self.embedding(words)) - 1).square().sum()
+        if self.automatic_optimization:
+            return loss
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        if len(self.makers) == 1:
+            return self.makers[0](self.parameters())
+        self.automatic_optimization = False
+        parts = [self.linear, self.embedding]
+        return [make(part.parameters()) for make, part in zip(self.makers, parts, strict=True)]
+
+
+ADAM = partial(torch.optim.Adam, lr=0.1)
+SECOND = {"second_lr": 0.01, "max_first_epochs": 4}  # the best epoch is the second
+RULES = {
+    "average": lambda: [AveragedWeights(0.9)],
+    "ramp": lambda: [AveragedWeights(0.9, ramp=True)],
+    "lookahead": lambda: [Lookahead(5)],  # 12 steps come before, which is inside a window of 5
+    "lazy": lambda: [LazyUpdates(["embedding"], freeze_state=True)],
+    "mean": lambda: [NonMonotonicAverage("val/f1", patience=0)],
+    "all": lambda: [LazyUpdates(["embedding"], freeze_state=True), AveragedWeights(0.9, ramp=True), Lookahead(5)],
+}
+
+
+def second_stage(folder: Path, module: Embeddings, rules: list[pl.Callback]) -> list[dict[str, Tensor]]:
+    """Weights that the validations of the second stage saw."""
+    trainer(folder, [TwoStageTraining(**SECOND), *rules], 8).fit(module)
+    return module.validated[4:]
+
+
+@pytest.mark.parametrize("makers", [(ADAM,), (torch.optim.Adagrad,), (ADAM, torch.optim.Adagrad)], ids=str)
+@pytest.mark.parametrize("rules", RULES)
+def test_the_second_stage_is_a_training_of_its_own(tmp_path: Path, rules: str, makers: tuple):
+    module = Embeddings(SCORES, *makers)
+    actual = second_stage(tmp_path, module, RULES[rules]())
+    # A run that begins with the best weights and sees the same batches.
+    other = Embeddings(SCORES, *(partial(getattr(make, "func", make), lr=0.01) for make in makers))
+    other.load_state_dict(module.validated[1])
+    other.threshold += 1
+
+    class FromTheFifthEpoch(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            progress = trainer.fit_loop.epoch_progress.current
+            progress.ready = progress.started = progress.processed = progress.completed = 4
+            for callback in trainer.callbacks:
+                if isinstance(callback, NonMonotonicAverage):
+                    callback.averaging = True  # as it was when the second stage began
+
+    trainer(tmp_path, [FromTheFifthEpoch(), *RULES[rules]()], 8).fit(other)
+    for ours, theirs in zip(actual, other.validated, strict=True):
+        assert_same(ours, theirs)
+
+
+def test_the_new_rate_is_the_base_even_where_the_schedule_had_just_given_the_same(tmp_path: Path):
+    module = Regression(SCORES)
+    schedule = PiecewiseLinearLR({0: 1.0, 4: 0.1})
+    trainer(tmp_path, [TwoStageTraining(second_lr=0.1 * 0.1, max_first_epochs=3), schedule], 5).fit(module)
+    assert module.rates[BATCHES * 3 - 1 :] == pytest.approx([0.01] + [0.001] * BATCHES * 2)
+
+
+def test_a_training_that_goes_on_later_switches_then(tmp_path: Path):
+    whole = Regression(SCORES)
+    trainer(tmp_path, tricks(**SECOND), 6).fit(whole)
+    first, file = trainer(tmp_path, tricks(**SECOND), 4), tmp_path / "end.ckpt"
+    first.fit(Regression(SCORES))
+    assert not first.callbacks[0].switched
+    first.save_checkpoint(file)
+    longer = Regression(SCORES)
+    trainer(tmp_path, tricks(**SECOND), 6).fit(longer, ckpt_path=file, weights_only=True)
+    assert_same(longer.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("validation", [1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 18])
+def test_killed_after_any_of_several_validations_an_epoch(tmp_path: Path, validation: int, place: int):
+    """As ``best.ckpt`` is written; also the checkpoint of a callback that stands before the average in the list."""
+
+    class Kill(pl.Callback):
+        left = validation
+
+        def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            self.left -= 1
+            if self.left == 0:
+                trainer.save_checkpoint(tmp_path / "killed.ckpt")
+                raise Stop
+
+    def fitting(extra: list[pl.Callback], **arguments: Any) -> tuple[Regression, TwoStageTraining]:
+        module, callbacks = Regression(SCORES), tricks(second_lr=0.01, patience=2, min_epochs=2)
+        own = callbacks[0]
+        if place == 0:
+            callbacks = [*reversed(callbacks), *extra]
+        else:
+            callbacks[1:1] = extra
+        run = trainer(tmp_path, callbacks, 6, val_check_interval=1)
+        run.fit(module, **arguments)
+        return module, own
+
+    whole, switched = fitting([])
+    assert switched.switched
+    with pytest.raises(Stop):
+        fitting([Kill()])
+    resumed, _ = fitting([], ckpt_path=tmp_path / "killed.ckpt", weights_only=True)
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_score_that_is_no_number_is_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture):
+    module = Regression([0.6, 0.8, 0.7, float("nan"), 0.9])
+    trainer(tmp_path, [TwoStageTraining(min_epochs=3)], 5).fit(module)
+    line = "TwoStageTraining: epoch 4: best weights of epoch 2 (val/f1 0.8) reloaded, lr 0.0001\n"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_parameters_that_were_frozen_at_the_best_validation_stay(tmp_path: Path):
+    class Thaws(Regression):
+        def on_train_epoch_start(self) -> None:
+            self.frozen.requires_grad_(self.current_epoch > 1)
+
+    module = Thaws(SCORES)
+    trainer(tmp_path, [TwoStageTraining(max_first_epochs=4)], 5).fit(module)
+    assert_same({"threshold": module.validated[4]["threshold"]}, {"threshold": torch.tensor(2.0)})
+
+
+def test_a_second_fit_begins_with_the_first_stage(tmp_path: Path):
+    callback = TwoStageTraining(max_first_epochs=2)
+    for _ in range(2):
+        trainer(tmp_path, [callback], 2).fit(Regression(SCORES))
+        assert not callback.switched
+        trainer(tmp_path, [callback], 3).fit(Regression(SCORES))
+        assert callback.switched
+
+
+def test_it_needs_validations_and_an_average_that_can_begin_anew(tmp_path: Path):
+    with pytest.raises(MisconfigurationException, match="without a validation 'val/f1' is never known"):
+        trainer(tmp_path, [TwoStageTraining()], 1, limit_val_batches=0).fit(Regression(SCORES))
+    with pytest.raises(MisconfigurationException, match="average of EMAWeightAveraging anew; use AveragedWeights"):
+        trainer(tmp_path, [TwoStageTraining(), EMAWeightAveraging()], 1).fit(Regression(SCORES))
