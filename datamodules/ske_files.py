@@ -162,10 +162,10 @@ def _parse_triple(row: Any, where: str, predicates: frozenset[str]) -> tuple[Tri
     predicate = values["predicate"]
     if predicate not in predicates:
         close = difflib.get_close_matches(predicate, sorted(predicates), n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = f"did you mean {close[0]}? Otherwise " if close else ""
         raise DataError(
             f"{where}: the predicate {predicate} is not in the schema; {hint}"
-            "Correct it, or give data.schema_file a schema that has it"
+            "correct it, or give data.schema_file a schema that has it"
         )
     return (values["subject"], predicate, values["object"]), slots
 

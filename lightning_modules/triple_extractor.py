@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,13 +41,13 @@ class Thresholds(NamedTuple):
 
 
 # Where the precision-recall curve of the test is taken, and what tuning chooses from: ends lie 0.1 below starts, as in
-# the recipe.
-CURVE = tuple(number / 20 for number in range(1, 20))
+# the recipe. The curve begins above 1/16, what an untrained model gives every object of every predicate everywhere.
+CURVE = tuple(number / 20 for number in range(2, 20))
 GRID = tuple(
     Thresholds(subject, round(subject - 0.1, 1), objects, round(objects - 0.1, 1))
     for subject, objects in product((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), repeat=2)
 )
-SUBJECTS_AT_ONCE = 256  # bounds the memory of the object head where a text has many subjects
+CHARACTERS_AT_ONCE = 1 << 15  # bounds the memory of the object head: subjects times the length of their texts
 
 
 class Encoded(NamedTuple):
@@ -141,13 +141,14 @@ class TripleExtractor(pl.LightningModule):
         rules: bool = True,
         lr: float = 1e-3,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
-        characters: list[str] = ("<pad>", "<unk>"),
+        # What may be long is a plain list: jsonargparse copies a list[...] anew for each of its entries.
+        characters: list = ("<pad>", "<unk>"),
         schema: list[list[str]] = (("人物", "妻子", "人物"),),
-        words: list[str] = (),
+        words: list = (),
         word_vector_size: int = 0,
         segmenter: str = "none",
         prior: bool = False,
-        known_triples: list[list[str]] = (),
+        known_triples: list = (),
         max_length: int = 512,
     ) -> None:
         super().__init__()
@@ -319,8 +320,9 @@ class TripleExtractor(pl.LightningModule):
         """For each pair of thresholds: number of the subject, start, inclusive end, predicate, confidence."""
         found: dict[tuple[float, float], list] = {setting: [] for setting in settings}
         lowest = min(start for start, _ in settings)
-        for first in range(0, len(subjects), SUBJECTS_AT_ONCE):
-            rows, spans = subjects[first : first + SUBJECTS_AT_ONCE].split([1, 2], dim=1)
+        at_once = max(1, CHARACTERS_AT_ONCE // encoded.mask.shape[1])
+        for first in range(0, len(subjects), at_once):
+            rows, spans = subjects[first : first + at_once].split([1, 2], dim=1)
             rows = rows.squeeze(1)
             probabilities = self.objects(encoded, batch.candidates, rows, spans).exp()
             probabilities *= encoded.mask[rows].unsqueeze(-1)
@@ -353,7 +355,9 @@ class TripleExtractor(pl.LightningModule):
         encoded = self.encode(batch)
         losses = {f"val/{name}": value for name, value in self.losses(encoded, batch).items()}
         self.log_dict(losses, on_epoch=True, sync_dist=True, batch_size=len(batch.texts))
-        settings = GRID if self.hparams.tune_thresholds else [self.present_thresholds]
+        # Untrained, at the sanity check, all characters would be subjects by the lowest of the grid.
+        tunes = self.hparams.tune_thresholds and not self.trainer.sanity_checking
+        settings = GRID if tunes else [self.present_thresholds]
         self.validation_counts.update(self._counts(batch, self.decode(batch, encoded, settings)))
 
     def on_validation_epoch_end(self) -> None:
@@ -418,6 +422,10 @@ class TripleExtractor(pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: ``batch_size`` is below 1; or the file can't be read, isn't UTF-8, or a line is broken: then
+                what came before it is in ``<output>.part``, as the message says.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
@@ -425,12 +433,18 @@ class TripleExtractor(pl.LightningModule):
         sentences = found = 0
         # Beside its place: an older output is intact until the new one is whole, what was done until an error is kept.
         part = Path(f"{output}.part")
-        with open(part, "w", encoding="utf-8") as file:
-            for text, triples in _with_progress(self._extract(Path(input), batch_size), Path(input)):
-                record = {"text": text, "spo_list": [self._record(triple) for triple in triples]}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                sentences += 1
-                found += len(triples)
+        try:
+            with open(part, "w", encoding="utf-8") as file:
+                for text, triples in _with_progress(self._extract(Path(input), batch_size), Path(input)):
+                    record = {"text": text, "spo_list": [self._record(triple) for triple in triples]}
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    sentences += 1
+                    found += len(triples)
+        except ValueError as error:
+            if not sentences:
+                part.unlink()
+                raise
+            raise type(error)(f"{error}; the {sentences} sentences before it are in {part}") from error
         part.replace(output)
         return f"{sentences} sentences, {found} triples -> {output}"
 
@@ -443,11 +457,10 @@ class TripleExtractor(pl.LightningModule):
             known_triples=[tuple(triple) for triple in self.hparams.known_triples],
             max_length=self.hparams.max_length,
         )
-        texts = TripleBatch.texts_from_file(path)
         # Sentences of like length together, and a bounded number in memory.
-        while block := list(islice(texts, 16 * batch_size)):
+        for block in _blocks(TripleBatch.texts_from_file(path), 16 * batch_size):
             triples: list[list[ExtractedTriple]] = [[] for _ in block]
-            order = sorted((i for i, text in enumerate(block) if text), key=lambda i: len(block[i]))
+            order = sorted(range(len(block)), key=lambda i: len(block[i]))
             for first in range(0, len(order), batch_size):
                 chunk = order[first : first + batch_size]
                 batch = encoder.batch([block[i] for i in chunk])
@@ -474,6 +487,23 @@ def _triple(
     text: str, subject: tuple[int, int], predicate: str, object: tuple[int, int], confidence: float
 ) -> ExtractedTriple:
     return ExtractedTriple(text[slice(*subject)], predicate, text[slice(*object)], subject, object, confidence)
+
+
+def _blocks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
+    """Lists of ``size`` texts; where reading fails, those before come first."""
+    block: list[str] = []
+    try:
+        for text in texts:
+            block.append(text)
+            if len(block) == size:
+                yield block
+                block = []
+    except ValueError:
+        if block:
+            yield block
+        raise
+    if block:
+        yield block
 
 
 def _with_progress(items: Iterator[Any], path: Path) -> Iterator[Any]:
