@@ -1,5 +1,6 @@
 """The second stage: when it begins, what it begins with, and that a resumed run ends with the same bits."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from chain_tools import assert_same
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from test_chain_ddp import free_port
 from torch import Tensor, nn
 
 from callbacks import (
@@ -60,10 +62,10 @@ class Regression(pl.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.ConstantLR(optimizer)] if self.scheduler else []
 
     def train_dataloader(self) -> BatchLoader:
-        return BatchLoader(lambda rows: rows, BATCHES, 1, shuffle=True)
+        return BatchLoader(lambda rows: rows, BATCHES * self.trainer.world_size, 1, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader:
-        return BatchLoader(lambda rows: rows, 1, 1)
+        return BatchLoader(lambda rows: rows, self.trainer.world_size, 1)
 
 
 class Stop(RuntimeError):
@@ -372,3 +374,42 @@ def test_it_needs_validations_and_an_average_that_can_begin_anew(tmp_path: Path)
         trainer(tmp_path, [TwoStageTraining()], 1, limit_val_batches=0).fit(Regression(SCORES))
     with pytest.raises(MisconfigurationException, match="average of EMAWeightAveraging anew; use AveragedWeights"):
         trainer(tmp_path, [TwoStageTraining(), EMAWeightAveraging()], 1).fit(Regression(SCORES))
+
+
+def process(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+    }
+    # A score that was not reduced: the second process alone would see its best in the last epoch, and never switch.
+    scores = SCORES if rank == 0 else sorted(SCORES)
+    stages = {"second_lr": 0.01, "patience": 2, "min_epochs": 2}
+
+    def fitting(extra: list[pl.Callback], **arguments: Any) -> None:
+        module, callbacks = Regression(scores), tricks(**stages)
+        strategy = pl.strategies.DDPStrategy(process_group_backend="gloo")
+        options = {"devices": 2, "strategy": strategy, "use_distributed_sampler": False}
+        trainer(Path(folder), [*callbacks, *extra], 6, **options).fit(module, **arguments)
+        state = module.state_dict() | {"rate": torch.tensor(module.rates[-1])}
+        torch.save(state, f"{folder}/{'resumed' if arguments else 'whole'}{rank}.pt")
+
+    class Save(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.current_epoch == 3:  # the first stage's last
+                trainer.save_checkpoint(file)
+
+    file = Path(folder) / "before.ckpt"
+    fitting([Save()])
+    fitting([], ckpt_path=file, weights_only=True)
+
+
+def test_two_processes_decide_alike(tmp_path: Path):
+    torch.multiprocessing.spawn(process, (free_port(), str(tmp_path)), nprocs=2)
+    whole, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("whole0", "whole1", "resumed0", "resumed1"))
+    assert whole["rate"] < 0.01, "the second stage has begun"
+    for other in others:
+        assert_same(other, whole)
