@@ -1,6 +1,7 @@
 """The triple extractor: its loss against a loop, decoding of gold heads, batches against single sentences."""
 
 import json
+import time
 from itertools import product
 from pathlib import Path
 
@@ -322,6 +323,35 @@ def test_checkpoint_loads_alone_and_predicts_spans(sample: SKEDataModule, tmp_pa
             for name in ("subject", "object"):
                 assert record["text"][slice(*triple[f"{name}_span"])] == triple[name]
             assert 0 < triple["confidence"] <= 1
+
+
+def test_many_known_triples_and_words_load_fast(tmp_path: Path):
+    """jsonargparse checks what a checkpoint's arguments are, entry by entry, which must not be quadratic."""
+    known = [[f"人{number}", "妻子", f"人{number + 1}"] for number in range(30000)]
+    words = [f"词{number}" for number in range(30000)]
+    model = TripleExtractor(known_triples=known, prior=True, words=words, word_vector_size=2, characters=words)
+    saving = trainer(tmp_path, 1, [])
+    saving.strategy.connect(model)
+    saving.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    started = time.process_time()
+    loaded = TripleExtractor.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert time.process_time() - started < 10
+    assert loaded.hparams.known_triples == known
+    assert loaded.hparams.words == words
+
+
+def test_what_came_before_a_broken_line_is_kept(sample: SKEDataModule, tmp_path: Path):
+    model = build(sample)
+    texts = [sentence.text for sentence in sample.splits["val"].sentences[:9]]
+    lines = [json.dumps({"text": text}) for text in texts]
+    (tmp_path / "in.json").write_text("\n".join([*lines, '{"text": "abc', *lines]))
+    output = tmp_path / "out.json"
+    output.write_text("an older one")
+    with pytest.raises(ValueError, match=r"line 10: broken JSON.*; the 9 sentences before it are in .*out\.json\.part"):
+        model.predict_file(tmp_path / "in.json", output, batch_size=4)
+    assert output.read_text() == "an older one"
+    records = [json.loads(line) for line in (tmp_path / "out.json.part").read_text().splitlines()]
+    assert [record["text"] for record in records] == texts
 
 
 def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule, tmp_path: Path):
