@@ -18,7 +18,8 @@ from datamodules.batches import TripleBatch
 from layers import BiLSTM
 from lightning_modules import TripleExtractor
 from lightning_modules.triple_extractor import Encoded, Thresholds
-from tests.conftest import ROOT
+from tests.conftest import ROOT, script
+from tests.test_resume import equal, start_and_kill
 
 SKE = ROOT.parent / "shared" / "data" / "ske"
 needs_ske = pytest.mark.skipif(not SKE.is_dir(), reason="no ../shared/data/ske")
@@ -352,6 +353,60 @@ def test_what_came_before_a_broken_line_is_kept(sample: SKEDataModule, tmp_path:
     assert output.read_text() == "an older one"
     records = [json.loads(line) for line in (tmp_path / "out.json.part").read_text().splitlines()]
     assert [record["text"] for record in records] == texts
+
+
+# A small model with everything that keeps a state or draws at random.
+RECIPE = """
+trainer:
+  accelerator: cpu
+  max_epochs: 4
+  log_every_n_steps: 1
+  num_sanity_val_steps: 0
+  callbacks:
+    - class_path: PiecewiseLinearLR
+      init_args:
+        schedule: {3: 1.0}
+    - class_path: AveragedWeights
+      init_args:
+        decay: 0.9999
+        ramp: true
+    - class_path: TwoStageTraining
+      init_args:
+        max_first_epochs: 2
+model:
+  init_args:
+    encoder:
+      class_path: DGCNN
+      init_args:
+        size: 16
+        dilations: [1, 2]
+data:
+  init_args:
+    sample_train_size: 60
+    sample_test_size: 13
+    batch_size: 8
+    augment: 0.5
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str]:
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return ["-c", str(ROOT / "configs/triples_sample.yaml"), "-c", str(tmp_path / "tiny.yaml")]
+
+
+def test_killed_and_resumed_equals_unbroken(tmp_path: Path, tiny: list[str]):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = [*tiny, "--save_every=0"]
+    result = script("train", *options, "--run_dir", whole, cwd=tmp_path)
+    assert "TwoStageTraining: epoch 2" in result.stdout
+    start_and_kill(options, broken, rows=20)  # in the second stage
+    assert not (broken / "summary.json").exists()
+    script("train", "--resume", broken, cwd=tmp_path)
+    expected, found = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, broken))
+    for part in ("state_dict", "optimizer_states", "callbacks", "global_step"):
+        assert equal(expected[part], found[part]), part
+    assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
 
 
 def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule, tmp_path: Path):
