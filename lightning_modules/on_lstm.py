@@ -106,7 +106,8 @@ class ONLSTMLanguageModel(pl.LightningModule):
         temporal_penalty: float = 1.0,
         lr: float = 30.0,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.SGD,
-        vocabulary: list[str] = ("<eos>", "<unk>"),
+        # A plain list: jsonargparse copies a list[...] anew for each of its entries.
+        vocabulary: list = ("<eos>", "<unk>"),
         level: Literal["word", "character"] = "word",
     ) -> None:
         super().__init__()
