@@ -1,0 +1,234 @@
+"""The search: node moves and aggregation, fine- and coarse-tuning, then levels above and below.
+
+The scheme is Infomap's (Rosvall, Axelsson, Bergstrom 2009; Rosvall and Bergstrom 2011), written for arrays: the
+insides of all modules are split in one pass over the graph, as blocks of one problem.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .codelength import book_costs, module_rates
+from .flow import RECORDED, Flow, kind_of
+from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
+
+# A round of tuning must gain this share of the code length for another to follow.
+LEAST_TUNING_GAIN = 1e-5
+
+
+class Problem(NamedTuple):
+    """Nodes to be put into modules, block by block (see ``moves``)."""
+
+    kind: int
+    graph: Flow
+    block: np.ndarray
+    outside: np.ndarray
+
+    def costs(self, module: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bits of each block with these modules and left whole."""
+        return block_costs(self.kind, self.graph, self.block, self.outside, module, self.graph.leave.sum())
+
+
+def search(flow: Flow, seed: int, two_level: bool) -> np.ndarray:
+    """One trial: ``(n, depth)`` module numbers from the top, -1 below the bottom module."""
+    random = np.random.default_rng(seed)
+    kind = kind_of(flow)
+    n = len(flow.flow)
+    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1))
+    module = partition(problem, random)
+    if two_level or module.max() == 0:
+        return module.reshape(-1, 1).astype(np.int64)
+    return add_levels(problem, module, random)
+
+
+def optimise(problem: Problem, random: np.random.Generator, start: np.ndarray | None = None) -> np.ndarray:
+    """Moves nodes, then the modules so made, and so on until nothing moves. From each node alone, or from ``start``."""
+    kind, graph, block, outside = problem
+    module = np.arange(len(block), dtype=np.int32) if start is None else start.copy()
+    result = None
+    while True:
+        gain = move_nodes(kind, graph, block, outside, module, random.permutation(len(block)).astype(np.int32))
+        count = renumber(module)
+        result = module if result is None else module[result]
+        if gain <= 0 or count == len(block):
+            return result
+        graph = aggregate(kind, graph, module, count)
+        above = np.zeros(count, np.int32)
+        above[module] = block
+        block = above
+        module = np.arange(count, dtype=np.int32)
+
+
+def partition(problem: Problem, random: np.random.Generator, start: np.ndarray | None = None) -> np.ndarray:
+    """Modules of each block in two levels, tuned; a block that is not shortened by any stays one module."""
+    module = optimise(problem, random, start)
+    costs, whole = problem.costs(module)
+    node_bits = problem.graph.flow
+    scale = -(node_bits[node_bits > 0] * np.log2(node_bits[node_bits > 0])).sum()
+    cost = costs.sum()
+    coarse = True
+    tried = False
+    while True:
+        new = coarse_tune(problem, module, random) if coarse else optimise(problem, random, module)
+        new_costs, _ = problem.costs(new)
+        gain = cost - new_costs.sum()
+        if gain > 0:
+            module, costs, cost = new, new_costs, new_costs.sum()
+        small = gain <= max(LEAST_TUNING_GAIN * (cost + scale), 1e-10)
+        if small and tried:
+            break
+        tried = small
+        coarse = not coarse
+    return keep_whole(problem, module, costs < whole - 1e-12)
+
+
+def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Blocks that are not ``split`` become one module each."""
+    if not split.all():
+        module = np.where(split[problem.block], module, len(module) + problem.block).astype(np.int32)
+    renumber(module)
+    return module
+
+
+def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Splits every module by itself, then moves the parts, beginning with the modules as they are."""
+    kind, graph, block, outside = problem
+    part = optimise(inside(problem, module), random)
+    count = int(part.max()) + 1
+    parts = aggregate(kind, graph, part, count)
+    of_part, above = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    of_part[part], above[part] = module, block
+    return optimise(Problem(kind, parts, above, outside), random, of_part)[part]
+
+
+def inside(problem: Problem, module: np.ndarray) -> Problem:
+    """The problem of splitting each module."""
+    count = int(module.max()) + 1
+    exits, _ = module_rates(problem.graph, module, count)
+    return Problem(problem.kind, restrict(problem.kind, problem.graph, module), module, exits)
+
+
+def group(problem: Problem, module: np.ndarray) -> Problem:
+    """The problem of grouping the modules: their enter rates stand where the nodes' visit rates stood."""
+    count = int(module.max()) + 1
+    graph = aggregate(problem.kind, problem.graph, module, count)
+    above = np.zeros(count, np.int32)
+    above[module] = problem.block
+    enters = graph.enters
+    if problem.kind == RECORDED:
+        enters = enters + np.maximum(graph.leave.sum() - graph.leave, 0) * graph.land
+    return Problem(problem.kind, graph._replace(flow=enters, parts=np.ones(count)), above, problem.outside)
+
+
+def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The hierarchy over and under a two-level partition.
+
+    Levels are first added on top. Then each top module is split anew from its nodes downwards, and the shorter of
+    its two descriptions is kept.
+    """
+    columns = [module.astype(np.int64), *super_modules(problem, module, random)][::-1]
+    kept = compact(np.stack([*columns, *split_down(problem, module, random)], 1))
+    if len(columns) == 1:
+        return kept
+    top = kept[:, 0].astype(np.int32)
+    fresh = compact(np.stack([top, *split_down(problem, top, random)], 1))
+    shorter = costs_by_top(problem.graph, fresh) < costs_by_top(problem.graph, kept) - 1e-12
+    depth = max(kept.shape[1], fresh.shape[1])
+    kept, fresh = (np.pad(table, ((0, 0), (0, depth - table.shape[1])), constant_values=-1) for table in (kept, fresh))
+    # Numbers of a level must stay apart where both kinds meet.
+    fresh[:, 1:] = np.where(fresh[:, 1:] >= 0, fresh[:, 1:] + len(top), -1)
+    return compact(np.where(shorter[top][:, None], fresh, kept))
+
+
+def super_modules(problem: Problem, module: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Levels above the modules inside each block, from below; -1 where a level adds nothing for a module."""
+    levels = []
+    group_of = module
+    level = group(problem, module)
+    while True:
+        above = group_modules(level, random)
+        sizes = np.bincount(above)
+        per_block = np.bincount(level.block[np.unique(above, return_index=True)[1]], minlength=len(level.outside))
+        children = np.bincount(level.block, minlength=len(level.outside))
+        useful = (per_block > 1) & (per_block < children)
+        if not useful.any():
+            return levels
+        column = np.where(useful[level.block], above, -1)
+        column[sizes[above] == 1] = -1
+        levels.append(column[group_of])
+        # Blocks without a new level stay out of the next round: their modules pass as they are.
+        merged = np.where(useful[level.block], above, above.max() + 1 + np.arange(len(above))).astype(np.int32)
+        renumber(merged)
+        level = group(level, merged)
+        group_of = merged[group_of]
+
+
+def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
+    """One level above modules. A group of one costs nothing, which hinders the first merges: the search begins
+    once as if it did, once as it is, and each block keeps the better outcome."""
+    found = []
+    for start in (partition(level._replace(graph=level.graph._replace(parts=np.empty(0))), random), None):
+        module = partition(level, random, start)
+        dissolve(level.kind, level.graph, level.block, level.outside, module, int(module.max()) + 1)
+        renumber(module)
+        found.append(partition(level, random, module))
+    first, second = found
+    better = level.costs(first)[0] <= level.costs(second)[0] + 1e-12
+    module = np.where(better[level.block], first, second + len(first)).astype(np.int32)
+    renumber(module)
+    return module
+
+
+def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Levels below the top modules, from above, split again and again; -1 where a node's module has ended."""
+    columns = []
+    current = top.astype(np.int32)
+    active = np.ones(len(top), bool)
+    while True:
+        inner = inside(problem, current)
+        if not active.all():
+            searched = np.where(active, current, -1).astype(np.int32)
+            inner = inner._replace(graph=restrict(problem.kind, inner.graph, searched))
+        module = partition(inner, random)
+        split = split_blocks(inner, module) & (np.bincount(current[active], minlength=len(inner.outside)) > 0)
+        if not split.any():
+            return columns
+        module = keep_whole(inner, module, split)
+        above = super_modules(inner, module, random)
+        columns += [np.where(split[current], column, -1) for column in above[::-1]]
+        columns.append(np.where(split[current], module, -1).astype(np.int64))
+        active &= split[current]
+        current = module
+
+
+def split_blocks(problem: Problem, module: np.ndarray) -> np.ndarray:
+    """Which blocks have more than one module."""
+    first = np.unique(module, return_index=True)[1]
+    return np.bincount(problem.block[first], minlength=len(problem.outside)) > 1
+
+
+def costs_by_top(flow: Flow, table: np.ndarray) -> np.ndarray:
+    """Bits of all code books in and under each top module."""
+    total = np.zeros(int(table[:, 0].max()) + 1)
+    for level, costs in enumerate(book_costs(flow, table)[1:]):
+        label = table[:, level]
+        top = np.zeros(len(costs), np.int64)
+        top[label[label >= 0]] = table[label >= 0, 0]
+        total += np.bincount(top, costs, len(total))
+    return total
+
+
+def compact(table: np.ndarray) -> np.ndarray:
+    """Moves the -1 of each row to its end and numbers the modules of each level anew."""
+    order = np.argsort(table < 0, axis=1, kind="stable")
+    table = np.take_along_axis(table, order, 1)
+    above = np.zeros(len(table), np.int64)
+    columns = []
+    for level in range(int((table >= 0).any(0).sum())):
+        here = table[:, level] >= 0
+        # One number may have come to a level from two columns: the column and the module above tell them apart.
+        key = np.stack([above[here], order[here, level], table[here, level]], 1)
+        above = np.full(len(table), -1, np.int64)
+        above[here] = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
+        columns.append(above)
+    return np.stack(columns, 1)
