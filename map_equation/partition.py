@@ -62,7 +62,7 @@ class Partition:
         return self.names[node] if self.names else node
 
     def to_tree(self, path: str | Path) -> None:
-        """Writes Infomap's ``.tree``: ``1:2:3 flow "name" node`` per node, numbers from 1, the last within the module."""
+        """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module."""
         order = self.order()
         with Path(path).open("w") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
@@ -74,7 +74,7 @@ class Partition:
                 file.write(f'{place}:{rank} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
 
     def to_clu(self, path: str | Path) -> None:
-        """Writes Infomap's ``.clu``: ``node module flow`` per node, with top modules numbered from 1."""
+        """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1."""
         with Path(path).open("w") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node_id module flow\n")
             for node in self.order():

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .codelength import book_costs, module_rates
+from .codelength import book_costs, module_rates, one_level_codelength
 from .flow import RECORDED, Flow, kind_of
 from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
 
-# A round of tuning must gain this share of the code length for another to follow.
+# A round of tuning must gain this share of the one-level code length for another to follow.
 LEAST_TUNING_GAIN = 1e-5
 
 
@@ -23,6 +23,7 @@ class Problem(NamedTuple):
     graph: Flow
     block: np.ndarray
     outside: np.ndarray
+    least_gain: float
 
     def costs(self, module: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bits of each block with these modules and left whole."""
@@ -34,7 +35,7 @@ def search(flow: Flow, seed: int, two_level: bool) -> np.ndarray:
     random = np.random.default_rng(seed)
     kind = kind_of(flow)
     n = len(flow.flow)
-    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1))
+    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level_codelength(flow))
     module = partition(problem, random)
     if two_level or module.max() == 0:
         return module.reshape(-1, 1).astype(np.int64)
@@ -43,7 +44,7 @@ def search(flow: Flow, seed: int, two_level: bool) -> np.ndarray:
 
 def optimise(problem: Problem, random: np.random.Generator, start: np.ndarray | None = None) -> np.ndarray:
     """Moves nodes, then the modules so made, and so on until nothing moves. From each node alone, or from ``start``."""
-    kind, graph, block, outside = problem
+    kind, graph, block, outside, _ = problem
     module = np.arange(len(block), dtype=np.int32) if start is None else start.copy()
     result = None
     while True:
@@ -63,8 +64,6 @@ def partition(problem: Problem, random: np.random.Generator, start: np.ndarray |
     """Modules of each block in two levels, tuned; a block that is not shortened by any stays one module."""
     module = optimise(problem, random, start)
     costs, whole = problem.costs(module)
-    node_bits = problem.graph.flow
-    scale = -(node_bits[node_bits > 0] * np.log2(node_bits[node_bits > 0])).sum()
     cost = costs.sum()
     coarse = True
     tried = False
@@ -74,7 +73,7 @@ def partition(problem: Problem, random: np.random.Generator, start: np.ndarray |
         gain = cost - new_costs.sum()
         if gain > 0:
             module, costs, cost = new, new_costs, new_costs.sum()
-        small = gain <= max(LEAST_TUNING_GAIN * (cost + scale), 1e-10)
+        small = gain <= max(problem.least_gain, 1e-10)
         if small and tried:
             break
         tried = small
@@ -92,20 +91,20 @@ def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.nd
 
 def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Splits every module by itself, then moves the parts, beginning with the modules as they are."""
-    kind, graph, block, outside = problem
+    kind, graph, block = problem.kind, problem.graph, problem.block
     part = optimise(inside(problem, module), random)
     count = int(part.max()) + 1
     parts = aggregate(kind, graph, part, count)
     of_part, above = np.zeros(count, np.int32), np.zeros(count, np.int32)
     of_part[part], above[part] = module, block
-    return optimise(Problem(kind, parts, above, outside), random, of_part)[part]
+    return optimise(problem._replace(graph=parts, block=above), random, of_part)[part]
 
 
 def inside(problem: Problem, module: np.ndarray) -> Problem:
     """The problem of splitting each module."""
     count = int(module.max()) + 1
     exits, _ = module_rates(problem.graph, module, count)
-    return Problem(problem.kind, restrict(problem.kind, problem.graph, module), module, exits)
+    return problem._replace(graph=restrict(problem.kind, problem.graph, module), block=module, outside=exits)
 
 
 def group(problem: Problem, module: np.ndarray) -> Problem:
@@ -117,7 +116,7 @@ def group(problem: Problem, module: np.ndarray) -> Problem:
     enters = graph.enters
     if problem.kind == RECORDED:
         enters = enters + np.maximum(graph.leave.sum() - graph.leave, 0) * graph.land
-    return Problem(problem.kind, graph._replace(flow=enters, parts=np.ones(count)), above, problem.outside)
+    return problem._replace(graph=graph._replace(flow=enters, parts=np.ones(count)), block=above)
 
 
 def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -168,7 +167,8 @@ def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
     once as if it did, once as it is, and each block keeps the better outcome."""
     found = []
     for start in (partition(level._replace(graph=level.graph._replace(parts=np.empty(0))), random), None):
-        module = partition(level, random, start)
+        module = optimise(level, random, start)
+        renumber(module)
         dissolve(level.kind, level.graph, level.block, level.outside, module, int(module.max()) + 1)
         renumber(module)
         found.append(partition(level, random, module))
