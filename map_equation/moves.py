@@ -13,6 +13,8 @@ from .flow import RECORDED, UNDIRECTED, Flow
 
 # A move must gain more than rounding errors do.
 SMALLEST_GAIN = 1e-13
+# A module is tried where the node's flow to and from it has this share of that with its closest module.
+LEAST_SHARE = 0.125
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
 
@@ -29,14 +31,14 @@ def book(kind, exits, enters, flow, leave, land, all_leave):
 
 
 @numba.njit(cache=True, nogil=True)
-def growth(total, change):
+def growth(total, log_total, change):
     """``plogp(total + change) - plogp(total)``, by a series where the change is small."""
     if abs(change) > 1e-3 * total or total <= 0:
-        return plogp(total + change) - plogp(total)
+        return plogp(total + change) - total * log_total
     r = change / total
     # (1 + r) ln(1 + r) = r + r^2 / 2 - r^3 / 6 + r^4 / 12 - r^5 / 20 + ...
     series = r * (1 + r * (1 / 2 + r * (-1 / 6 + r * (1 / 12 - r / 20))))
-    return change * np.log2(total) + total * series * 1.4426950408889634
+    return change * log_total + total * series * 1.4426950408889634
 
 
 @numba.njit(cache=True, nogil=True)
@@ -151,8 +153,13 @@ def move_nodes(kind, graph, block, outside, module, order):
             if grouping and home[SIZE] - size == 1:
                 rest_cost = 0.0
         total = index[block[u]]
+        log_total = np.log2(total) if total > 0 else 0.0
         home_gain = rest_cost - home[COST]
         home_index = rest_index - home[INDEX]
+        least = 0.0
+        for j in range(num_near):
+            least = max(least, to[near[j], 0] + to[near[j], 1])
+        least *= LEAST_SHARE
         best = -SMALLEST_GAIN
         best_module = a
         best_index = best_cost = best_exits = best_enters = 0.0
@@ -162,8 +169,10 @@ def move_nodes(kind, graph, block, outside, module, order):
                 b = near[j]
                 if b == a:
                     continue
-                row = state[b]
                 internal = to[b, 0] + to[b, 1]
+                if internal < least:
+                    continue
+                row = state[b]
             else:
                 b = free[num_free - 1]
                 row = empty
@@ -175,7 +184,7 @@ def move_nodes(kind, graph, block, outside, module, order):
             )
             if grouping and row[SIZE] + size == 1:
                 new_cost = 0.0
-            change = home_gain + new_cost - row[COST] + growth(total, home_index + new_index - row[INDEX])
+            change = home_gain + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
             if change < best:
                 best = change
                 best_module = b

@@ -128,5 +128,10 @@ def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.
         start = np.searchsorted(parent[order], np.arange(count + len(table) + 1))
         numbers[here, level] = (rank - start[parent])[label[here]]
         above[here] = rank[label[here]]
-    bottom = np.unique(numbers, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return numbers, bottom
+    level = (table >= 0).sum(1) - 1
+    key = level * len(table) + above
+    first, bottom = np.unique(key, return_index=True, return_inverse=True)[1:]
+    order = np.lexsort(numbers[first].T[::-1])
+    rank = np.empty(len(first), np.int64)
+    rank[order] = np.arange(len(first))
+    return numbers, rank[bottom]

@@ -4,6 +4,7 @@ The scheme is Infomap's (Rosvall, Axelsson, Bergstrom 2009; Rosvall and Bergstro
 insides of all modules are split in one pass over the graph, as blocks of one problem.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from .flow import RECORDED, Flow, kind_of
 from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
-LEAST_TUNING_GAIN = 1e-5
+LEAST_TUNING_GAIN = 3e-4
 
 
 class Problem(NamedTuple):
@@ -65,19 +66,15 @@ def partition(problem: Problem, random: np.random.Generator, start: np.ndarray |
     module = optimise(problem, random, start)
     costs, whole = problem.costs(module)
     cost = costs.sum()
-    coarse = True
-    tried = False
-    while True:
+    for round_number in itertools.count():
+        coarse = round_number % 2 == 0
         new = coarse_tune(problem, module, random) if coarse else optimise(problem, random, module)
         new_costs, _ = problem.costs(new)
         gain = cost - new_costs.sum()
         if gain > 0:
             module, costs, cost = new, new_costs, new_costs.sum()
-        small = gain <= max(problem.least_gain, 1e-10)
-        if small and tried:
+        if gain <= max(problem.least_gain, 1e-10) and round_number:
             break
-        tried = small
-        coarse = not coarse
     return keep_whole(problem, module, costs < whole - 1e-12)
 
 
@@ -100,11 +97,12 @@ def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generato
     return optimise(problem._replace(graph=parts, block=above), random, of_part)[part]
 
 
-def inside(problem: Problem, module: np.ndarray) -> Problem:
-    """The problem of splitting each module."""
+def inside(problem: Problem, module: np.ndarray, active: np.ndarray | None = None) -> Problem:
+    """The problem of splitting each module; nodes that are not ``active`` lose their links."""
     count = int(module.max()) + 1
     exits, _ = module_rates(problem.graph, module, count)
-    return problem._replace(graph=restrict(problem.kind, problem.graph, module), block=module, outside=exits)
+    linked = module if active is None else np.where(active, module, -1).astype(np.int32)
+    return problem._replace(graph=restrict(problem.kind, problem.graph, linked), block=module, outside=exits)
 
 
 def group(problem: Problem, module: np.ndarray) -> Problem:
@@ -126,9 +124,9 @@ def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator
     its two descriptions is kept.
     """
     columns = [module.astype(np.int64), *super_modules(problem, module, random)][::-1]
-    kept = compact(np.stack([*columns, *split_down(problem, module, random)], 1))
     if len(columns) == 1:
-        return kept
+        return compact(np.stack([*columns, *split_down(problem, module, random)], 1))
+    kept = compact(np.stack(columns, 1))
     top = kept[:, 0].astype(np.int32)
     fresh = compact(np.stack([top, *split_down(problem, top, random)], 1))
     shorter = costs_by_top(problem.graph, fresh) < costs_by_top(problem.graph, kept) - 1e-12
@@ -147,7 +145,7 @@ def super_modules(problem: Problem, module: np.ndarray, random: np.random.Genera
     while True:
         above = group_modules(level, random)
         sizes = np.bincount(above)
-        per_block = np.bincount(level.block[np.unique(above, return_index=True)[1]], minlength=len(level.outside))
+        per_block = modules_per_block(level, above)
         children = np.bincount(level.block, minlength=len(level.outside))
         useful = (per_block > 1) & (per_block < children)
         if not useful.any():
@@ -185,12 +183,17 @@ def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -
     current = top.astype(np.int32)
     active = np.ones(len(top), bool)
     while True:
-        inner = inside(problem, current)
-        if not active.all():
-            searched = np.where(active, current, -1).astype(np.int32)
-            inner = inner._replace(graph=restrict(problem.kind, inner.graph, searched))
-        module = partition(inner, random)
-        split = split_blocks(inner, module) & (np.bincount(current[active], minlength=len(inner.outside)) > 0)
+        inner = inside(problem, current, active)
+        module = optimise(inner, random)
+        costs, whole = inner.costs(module)
+        hopeful = (costs < whole - 1e-12) & (np.bincount(current[active], minlength=len(whole)) > 0)
+        if not hopeful.any():
+            return columns
+        active &= hopeful[current]
+        block = np.where(active, current, -1).astype(np.int32)
+        inner = inner._replace(graph=restrict(problem.kind, inner.graph, block))
+        module = partition(inner, random, keep_whole(inner, module, hopeful))
+        split = hopeful & (modules_per_block(inner, module) > 1)
         if not split.any():
             return columns
         module = keep_whole(inner, module, split)
@@ -201,10 +204,11 @@ def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -
         current = module
 
 
-def split_blocks(problem: Problem, module: np.ndarray) -> np.ndarray:
-    """Which blocks have more than one module."""
-    first = np.unique(module, return_index=True)[1]
-    return np.bincount(problem.block[first], minlength=len(problem.outside)) > 1
+def modules_per_block(problem: Problem, module: np.ndarray) -> np.ndarray:
+    """``module`` numbered from 0 without gaps."""
+    of_module = np.zeros(int(module.max()) + 1, np.int64)
+    of_module[module] = problem.block
+    return np.bincount(of_module, minlength=len(problem.outside))
 
 
 def costs_by_top(flow: Flow, table: np.ndarray) -> np.ndarray:
@@ -222,13 +226,11 @@ def compact(table: np.ndarray) -> np.ndarray:
     """Moves the -1 of each row to its end and numbers the modules of each level anew."""
     order = np.argsort(table < 0, axis=1, kind="stable")
     table = np.take_along_axis(table, order, 1)
-    above = np.zeros(len(table), np.int64)
+    width = int(table.max()) + 1
     columns = []
     for level in range(int((table >= 0).any(0).sum())):
-        here = table[:, level] >= 0
-        # One number may have come to a level from two columns: the column and the module above tell them apart.
-        key = np.stack([above[here], order[here, level], table[here, level]], 1)
-        above = np.full(len(table), -1, np.int64)
-        above[here] = np.unique(key, axis=0, return_inverse=True)[1].reshape(-1)
-        columns.append(above)
+        # One number may have come to a level from two columns.
+        label = np.where(table[:, level] >= 0, order[:, level] * width + table[:, level], -1).astype(np.int32)
+        renumber(label)
+        columns.append(label.astype(np.int64))
     return np.stack(columns, 1)
