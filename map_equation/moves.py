@@ -74,13 +74,14 @@ def module_states(kind, graph, module, all_leave):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def move_nodes(kind, graph, block, outside, module, order):
+def move_nodes(kind, graph, block, outside, module, order, sweeps):
     """Moves nodes, one at a time, to the neighbouring or to an empty module that shortens the code most.
 
     A queue, filled in the given order, holds the nodes whose surroundings changed. Ties go to the module met first.
 
     Args:
         module: ``(n,)`` int32 in 0 .. n - 1, changed in place.
+        sweeps: ends when so many times n nodes have been visited.
 
     Returns:
         Bits gained.
@@ -108,7 +109,7 @@ def move_nodes(kind, graph, block, outside, module, order):
     to = np.zeros((n, 2))  # rates of the node at hand to and from each module
     near = np.empty(n, np.int32)
     gained = 0.0
-    budget = 30 * n + 1000
+    budget = sweeps * n
     empty = np.zeros(8)
     while waiting > 0 and budget > 0:
         budget -= 1

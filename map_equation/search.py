@@ -17,6 +17,10 @@ from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restr
 LEAST_TUNING_GAIN = 3e-4
 
 
+# Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
+SWEEPS, SPLITTING_SWEEPS = 30, 2
+
+
 class Problem(NamedTuple):
     """Nodes to be put into modules, block by block (see ``moves``)."""
 
@@ -43,13 +47,16 @@ def search(flow: Flow, seed: int, two_level: bool) -> np.ndarray:
     return add_levels(problem, module, random)
 
 
-def optimise(problem: Problem, random: np.random.Generator, start: np.ndarray | None = None) -> np.ndarray:
+def optimise(
+    problem: Problem, random: np.random.Generator, start: np.ndarray | None = None, sweeps: int = SWEEPS
+) -> np.ndarray:
     """Moves nodes, then the modules so made, and so on until nothing moves. From each node alone, or from ``start``."""
     kind, graph, block, outside, _ = problem
     module = np.arange(len(block), dtype=np.int32) if start is None else start.copy()
     result = None
     while True:
-        gain = move_nodes(kind, graph, block, outside, module, random.permutation(len(block)).astype(np.int32))
+        order = random.permutation(len(block)).astype(np.int32)
+        gain = move_nodes(kind, graph, block, outside, module, order, sweeps)
         count = renumber(module)
         result = module if result is None else module[result]
         if gain <= 0 or count == len(block):
@@ -89,7 +96,7 @@ def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.nd
 def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Splits every module by itself, then moves the parts, beginning with the modules as they are."""
     kind, graph, block = problem.kind, problem.graph, problem.block
-    part = optimise(inside(problem, module), random)
+    part = optimise(inside(problem, module), random, sweeps=SPLITTING_SWEEPS)
     count = int(part.max()) + 1
     parts = aggregate(kind, graph, part, count)
     of_part, above = np.zeros(count, np.int32), np.zeros(count, np.int32)
