@@ -14,7 +14,7 @@ from .flow import RECORDED, Flow, kind_of
 from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
-LEAST_TUNING_GAIN = 3e-4
+LEAST_TUNING_GAIN = 1e-3
 
 
 # Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
@@ -74,7 +74,7 @@ def partition(problem: Problem, random: np.random.Generator, start: np.ndarray |
     costs, whole = problem.costs(module)
     cost = costs.sum()
     for round_number in itertools.count():
-        coarse = round_number % 2 == 0
+        coarse = round_number % 2 == 1
         new = coarse_tune(problem, module, random) if coarse else optimise(problem, random, module)
         new_costs, _ = problem.costs(new)
         gain = cost - new_costs.sum()
