@@ -14,7 +14,7 @@ from .flow import RECORDED, Flow, kind_of
 from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
-LEAST_TUNING_GAIN = 1e-3
+LEAST_TUNING_GAIN = 3e-4
 
 
 # Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
