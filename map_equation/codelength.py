@@ -1,0 +1,122 @@
+"""Code length of a given partition, flat or hierarchical.
+
+With ``plogp(x) = x log2 x`` every module, the root included, has a code book of its exit rate, the enter rates of
+the modules inside it and the visit rates of the nodes directly inside it, and costs
+``plogp(sum of the book) - sum of plogp(entries)``. The code length is the sum over all modules, in bits per step.
+For two levels this is the map equation of Rosvall and Bergstrom (2008), for more that of 2011.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from .flow import RECORDED, Flow, kind_of
+
+
+@numba.njit(cache=True, nogil=True)
+def plogp(x):
+    return x * np.log2(x) if x > 0 else 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def crossing(indptr, neighbour, out, into, label, count):
+    """Rates of the links that leave and enter each label; nodes labelled -1 belong to none."""
+    exits = np.zeros(count)
+    enters = np.zeros(count)
+    for u in range(len(indptr) - 1):
+        a = label[u]
+        if a < 0:
+            continue
+        for k in range(indptr[u], indptr[u + 1]):
+            if label[neighbour[k]] != a:
+                exits[a] += out[k]
+                enters[a] += into[k]
+    return exits, enters
+
+
+@numba.njit(cache=True, nogil=True)
+def sums_by(label, values, count):
+    sums = np.zeros(count)
+    for u in range(len(label)):
+        if label[u] >= 0:
+            sums[label[u]] += values[u]
+    return sums
+
+
+def module_rates(flow: Flow, label: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exit and enter rates of the modules, teleportation included where it is recorded."""
+    exits, enters = crossing(flow.indptr, flow.neighbour, flow.out, flow.into, label, count)
+    if kind_of(flow) == RECORDED:
+        leave, land = sums_by(label, flow.leave, count), sums_by(label, flow.land, count)
+        exits += leave * np.maximum(flow.land.sum() - land, 0)
+        enters += np.maximum(flow.leave.sum() - leave, 0) * land
+    return exits, enters
+
+
+def plogps(x: np.ndarray) -> np.ndarray:
+    return x * np.log2(x, out=np.zeros(len(x)), where=x > 0)
+
+
+def book_costs(flow: Flow, paths: np.ndarray) -> list[np.ndarray]:
+    """Cost in bits of every code book: ``[root (1,), modules of the first level, of the second, ...]``.
+
+    Args:
+        paths: ``(n, depth)``, from the top; in each column numbers from 0 on, -1 below the bottom module.
+    """
+    n, depth = paths.shape
+    counts = [1] + [int(paths[:, level].max(initial=-1)) + 1 for level in range(depth)]
+    sums, logs = [np.zeros(count) for count in counts], [np.zeros(count) for count in counts]
+    above = np.zeros(n, np.int64)  # the module one level up
+    level_of = (paths >= 0).sum(1)
+    for level in range(1, depth + 1):
+        label = np.ascontiguousarray(paths[:, level - 1])
+        exits, enters = module_rates(flow, label, counts[level])
+        up = np.zeros(counts[level], np.int64)
+        up[label[label >= 0]] = above[label >= 0]
+        sums[level] += exits
+        logs[level] += plogps(exits)
+        sums[level - 1] += np.bincount(up, enters, counts[level - 1])
+        logs[level - 1] += np.bincount(up, plogps(enters), counts[level - 1])
+        above = np.where(label >= 0, label, above)
+    rates = plogps(flow.flow)
+    for level in range(depth + 1):
+        here = level_of == level
+        if here.any():
+            label = np.zeros(n, np.int64) if level == 0 else paths[:, level - 1]
+            sums[level] += np.bincount(label[here], flow.flow[here], counts[level])
+            logs[level] += np.bincount(label[here], rates[here], counts[level])
+    return [plogps(total) - log for total, log in zip(sums, logs, strict=True)]
+
+
+def one_level_codelength(flow: Flow) -> float:
+    """Entropy of the visit rates in bits."""
+    return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64))[0][0])
+
+
+def read_modules(modules: Any, n: int) -> np.ndarray:
+    """Flat labels or paths of the nodes as ``(n, depth)`` of module numbers, -1 below the bottom module.
+
+    Two nodes are in one module of a level where their paths agree down to it.
+
+    Raises:
+        ValueError: not one label or path per node.
+    """
+    if not isinstance(modules, np.ndarray):
+        modules = modules.detach().cpu().numpy() if hasattr(modules, "detach") else list(modules)
+    if len(modules) != n:
+        raise ValueError(f"modules must name one module or path for each of the {n} nodes, not {len(modules)}")
+    nested = any(isinstance(label, Sequence | np.ndarray) and not isinstance(label, str) for label in modules)
+    if not nested:
+        _, label = np.unique(np.asarray(modules), return_inverse=True)
+        return label.reshape(-1, 1)
+    paths = [tuple(path) for path in modules]
+    depth = max(map(len, paths))
+    table = np.full((n, depth), -1, np.int64)
+    for level in range(depth):
+        seen: dict[tuple, int] = {}
+        for node, path in enumerate(paths):
+            if len(path) > level:
+                table[node, level] = seen.setdefault(path[: level + 1], len(seen))
+    return table

@@ -1,0 +1,137 @@
+"""The result of a search."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx
+import numpy as np
+
+from .flow import UNDIRECTED, Flow, kind_of
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Modules of a graph and their code length. All code lengths are in bits per step of the flow model's walk.
+
+    Modules are numbered from 0, siblings by falling flow; bottom modules are numbered in the order of the tree.
+
+    Args:
+        codelength: ``index_codelength + module_codelength``.
+        index_codelength: cost of the root's code book, which names the top modules.
+        module_codelength: cost of all other code books.
+        one_level_codelength: cost with no modules, the entropy of the visit rates.
+        modules: ``(n,)`` int64, the bottom module of each node.
+        top_modules: ``(n,)`` int64, the top module of each node.
+        num_modules: how many bottom modules.
+        num_levels: levels of the tree with the nodes as the lowest: 2 for a flat partition.
+        flow: ``(n,)`` visit rate of each node, of sum 1.
+        flow_model: the flow model that the code lengths belong to; those of different models do not compare.
+        table: ``(n, num_levels - 1)`` number of the node's module among its siblings, level by level from the top,
+            -1 below the bottom module (branches may differ in depth).
+        links: the flow that was searched, as arrays.
+        names: names of the nodes of a graph object, or None.
+    """
+
+    codelength: float
+    index_codelength: float
+    module_codelength: float
+    one_level_codelength: float
+    modules: np.ndarray
+    top_modules: np.ndarray
+    num_modules: int
+    num_levels: int
+    flow: np.ndarray
+    flow_model: str
+    table: np.ndarray
+    links: Flow
+    names: list[Any] | None = None
+
+    @property
+    def paths(self) -> list[tuple[int, ...]]:
+        """The modules of each node from the top to the bottom module, each numbered among its siblings."""
+        return [tuple(int(number) for number in row if number >= 0) for row in self.table]
+
+    def __repr__(self) -> str:
+        return (
+            f"Partition({self.num_modules} modules, {self.num_levels} levels, "
+            f"{self.codelength:.6f} bits, {self.flow_model})"
+        )
+
+    def name(self, node: int) -> Any:
+        return self.names[node] if self.names else node
+
+    def to_tree(self, path: str | Path) -> None:
+        """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module."""
+        order = self.order()
+        with Path(path).open("w") as file:
+            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
+            last, rank = -1, 0
+            for node in order:
+                rank = rank + 1 if self.modules[node] == last else 1
+                last = self.modules[node]
+                place = ":".join(str(number + 1) for number in self.table[node] if number >= 0)
+                file.write(f'{place}:{rank} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
+
+    def to_clu(self, path: str | Path) -> None:
+        """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1."""
+        with Path(path).open("w") as file:
+            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node_id module flow\n")
+            for node in self.order():
+                file.write(f"{node} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
+
+    def order(self) -> np.ndarray:
+        """Nodes by bottom module, within it by falling flow."""
+        return np.lexsort((np.arange(len(self.flow)), -self.flow, self.modules))
+
+    def to_networkx(self) -> networkx.Graph:
+        """The graph with ``flow`` on its links and ``module``, ``top_module``, ``path``, ``flow`` on its nodes.
+
+        A ``DiGraph`` where the flow has a direction. Self-loops are left out, as they carry no flow between modules.
+        """
+        undirected = kind_of(self.links) == UNDIRECTED
+        graph = networkx.Graph() if undirected else networkx.DiGraph()
+        for node, place in enumerate(self.paths):
+            graph.add_node(
+                self.name(node),
+                module=int(self.modules[node]),
+                top_module=int(self.top_modules[node]),
+                path=place,
+                flow=float(self.flow[node]),
+            )
+        row = np.repeat(np.arange(len(self.flow)), np.diff(self.links.indptr))
+        chosen = (row < self.links.neighbour) if undirected else self.links.out > 0
+        for a, b, rate in zip(row[chosen], self.links.neighbour[chosen], self.links.out[chosen], strict=True):
+            graph.add_edge(self.name(a), self.name(b), flow=float(rate) * (2 if undirected else 1))
+        return graph
+
+
+def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Module numbers among siblings by falling flow (ties: the smallest node first), and bottom modules in order.
+
+    Args:
+        table: ``(n, depth)`` numbers that are unique in each level, -1 below the bottom module.
+    """
+    numbers = np.full_like(table, -1)
+    above = np.zeros(len(table), np.int64)  # rank of the module above among all of its level
+    for level in range(table.shape[1]):
+        label = table[:, level]
+        here = np.flatnonzero(label >= 0)
+        count = int(label.max()) + 1
+        weight = np.bincount(label[here], flow[here], count)
+        first, parent = np.full(count, len(table)), np.zeros(count, np.int64)
+        np.minimum.at(first, label[here], here)
+        parent[label[here]] = above[here]
+        order = np.lexsort((first, -weight.round(14), parent))
+        rank = np.empty(count, np.int64)
+        rank[order] = np.arange(count)
+        start = np.searchsorted(parent[order], np.arange(count + len(table) + 1))
+        numbers[here, level] = (rank - start[parent])[label[here]]
+        above[here] = rank[label[here]]
+    level = (table >= 0).sum(1) - 1
+    key = level * len(table) + above
+    first, bottom = np.unique(key, return_index=True, return_inverse=True)[1:]
+    order = np.lexsort(numbers[first].T[::-1])
+    rank = np.empty(len(first), np.int64)
+    rank[order] = np.arange(len(first))
+    return numbers, rank[bottom]

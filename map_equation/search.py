@@ -1,0 +1,243 @@
+"""The search: node moves and aggregation, fine- and coarse-tuning, then levels above and below.
+
+The scheme is Infomap's (Rosvall, Axelsson, Bergstrom 2009; Rosvall and Bergstrom 2011), written for arrays: the
+insides of all modules are split in one pass over the graph, as blocks of one problem.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from .codelength import book_costs, module_rates, one_level_codelength
+from .flow import RECORDED, Flow, kind_of
+from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
+
+# A round of tuning must gain this share of the one-level code length for another to follow.
+LEAST_TUNING_GAIN = 3e-4
+
+
+# Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
+SWEEPS, SPLITTING_SWEEPS = 30, 2
+
+
+class Problem(NamedTuple):
+    """Nodes to be put into modules, block by block (see ``moves``)."""
+
+    kind: int
+    graph: Flow
+    block: np.ndarray
+    outside: np.ndarray
+    least_gain: float
+
+    def costs(self, module: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bits of each block with these modules and left whole."""
+        return block_costs(self.kind, self.graph, self.block, self.outside, module, self.graph.leave.sum())
+
+
+def search(flow: Flow, seed: int, two_level: bool) -> np.ndarray:
+    """One trial: ``(n, depth)`` module numbers from the top, -1 below the bottom module."""
+    random = np.random.default_rng(seed)
+    kind = kind_of(flow)
+    n = len(flow.flow)
+    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level_codelength(flow))
+    module = partition(problem, random)
+    if two_level or module.max() == 0:
+        return module.reshape(-1, 1).astype(np.int64)
+    return add_levels(problem, module, random)
+
+
+def optimise(
+    problem: Problem, random: np.random.Generator, start: np.ndarray | None = None, sweeps: int = SWEEPS
+) -> np.ndarray:
+    """Moves nodes, then the modules so made, and so on until nothing moves. From each node alone, or from ``start``."""
+    kind, graph, block, outside, _ = problem
+    module = np.arange(len(block), dtype=np.int32) if start is None else start.copy()
+    result = None
+    while True:
+        order = random.permutation(len(block)).astype(np.int32)
+        gain = move_nodes(kind, graph, block, outside, module, order, sweeps)
+        count = renumber(module)
+        result = module if result is None else module[result]
+        if gain <= 0 or count == len(block):
+            return result
+        graph = aggregate(kind, graph, module, count)
+        above = np.zeros(count, np.int32)
+        above[module] = block
+        block = above
+        module = np.arange(count, dtype=np.int32)
+
+
+def partition(problem: Problem, random: np.random.Generator, start: np.ndarray | None = None) -> np.ndarray:
+    """Modules of each block in two levels, tuned; a block that is not shortened by any stays one module."""
+    module = optimise(problem, random, start)
+    costs, whole = problem.costs(module)
+    cost = costs.sum()
+    for round_number in itertools.count():
+        coarse = round_number % 2 == 1
+        new = coarse_tune(problem, module, random) if coarse else optimise(problem, random, module)
+        new_costs, _ = problem.costs(new)
+        gain = cost - new_costs.sum()
+        if gain > 0:
+            module, costs, cost = new, new_costs, new_costs.sum()
+        if gain <= max(problem.least_gain, 1e-10) and round_number:
+            break
+    return keep_whole(problem, module, costs < whole - 1e-12)
+
+
+def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Blocks that are not ``split`` become one module each."""
+    if not split.all():
+        module = np.where(split[problem.block], module, len(module) + problem.block).astype(np.int32)
+    renumber(module)
+    return module
+
+
+def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Splits every module by itself, then moves the parts, beginning with the modules as they are."""
+    kind, graph, block = problem.kind, problem.graph, problem.block
+    part = optimise(inside(problem, module), random, sweeps=SPLITTING_SWEEPS)
+    count = int(part.max()) + 1
+    parts = aggregate(kind, graph, part, count)
+    of_part, above = np.zeros(count, np.int32), np.zeros(count, np.int32)
+    of_part[part], above[part] = module, block
+    return optimise(problem._replace(graph=parts, block=above), random, of_part)[part]
+
+
+def inside(problem: Problem, module: np.ndarray, active: np.ndarray | None = None) -> Problem:
+    """The problem of splitting each module; nodes that are not ``active`` lose their links."""
+    count = int(module.max()) + 1
+    exits, _ = module_rates(problem.graph, module, count)
+    linked = module if active is None else np.where(active, module, -1).astype(np.int32)
+    return problem._replace(graph=restrict(problem.kind, problem.graph, linked), block=module, outside=exits)
+
+
+def group(problem: Problem, module: np.ndarray) -> Problem:
+    """The problem of grouping the modules: their enter rates stand where the nodes' visit rates stood."""
+    count = int(module.max()) + 1
+    graph = aggregate(problem.kind, problem.graph, module, count)
+    above = np.zeros(count, np.int32)
+    above[module] = problem.block
+    enters = graph.enters
+    if problem.kind == RECORDED:
+        enters = enters + np.maximum(graph.leave.sum() - graph.leave, 0) * graph.land
+    return problem._replace(graph=graph._replace(flow=enters, parts=np.ones(count)), block=above)
+
+
+def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The hierarchy over and under a two-level partition.
+
+    Levels are first added on top. Then each top module is split anew from its nodes downwards, and the shorter of
+    its two descriptions is kept.
+    """
+    columns = [module.astype(np.int64), *super_modules(problem, module, random)][::-1]
+    if len(columns) == 1:
+        return compact(np.stack([*columns, *split_down(problem, module, random)], 1))
+    kept = compact(np.stack(columns, 1))
+    top = kept[:, 0].astype(np.int32)
+    fresh = compact(np.stack([top, *split_down(problem, top, random)], 1))
+    shorter = costs_by_top(problem.graph, fresh) < costs_by_top(problem.graph, kept) - 1e-12
+    depth = max(kept.shape[1], fresh.shape[1])
+    kept, fresh = (np.pad(table, ((0, 0), (0, depth - table.shape[1])), constant_values=-1) for table in (kept, fresh))
+    # Numbers of a level must stay apart where both kinds meet.
+    fresh[:, 1:] = np.where(fresh[:, 1:] >= 0, fresh[:, 1:] + len(top), -1)
+    return compact(np.where(shorter[top][:, None], fresh, kept))
+
+
+def super_modules(problem: Problem, module: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Levels above the modules inside each block, from below; -1 where a level adds nothing for a module."""
+    levels = []
+    group_of = module
+    level = group(problem, module)
+    while True:
+        above = group_modules(level, random)
+        sizes = np.bincount(above)
+        per_block = modules_per_block(level, above)
+        children = np.bincount(level.block, minlength=len(level.outside))
+        useful = (per_block > 1) & (per_block < children)
+        if not useful.any():
+            return levels
+        column = np.where(useful[level.block], above, -1)
+        column[sizes[above] == 1] = -1
+        levels.append(column[group_of])
+        # Blocks without a new level stay out of the next round: their modules pass as they are.
+        merged = np.where(useful[level.block], above, above.max() + 1 + np.arange(len(above))).astype(np.int32)
+        renumber(merged)
+        level = group(level, merged)
+        group_of = merged[group_of]
+
+
+def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
+    """One level above modules. A group of one costs nothing, which hinders the first merges: the search begins
+    once as if it did, once as it is, and each block keeps the better outcome."""
+    found = []
+    for start in (partition(level._replace(graph=level.graph._replace(parts=np.empty(0))), random), None):
+        module = optimise(level, random, start)
+        renumber(module)
+        dissolve(level.kind, level.graph, level.block, level.outside, module, int(module.max()) + 1)
+        renumber(module)
+        found.append(partition(level, random, module))
+    first, second = found
+    better = level.costs(first)[0] <= level.costs(second)[0] + 1e-12
+    module = np.where(better[level.block], first, second + len(first)).astype(np.int32)
+    renumber(module)
+    return module
+
+
+def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+    """Levels below the top modules, from above, split again and again; -1 where a node's module has ended."""
+    columns = []
+    current = top.astype(np.int32)
+    active = np.ones(len(top), bool)
+    while True:
+        inner = inside(problem, current, active)
+        module = optimise(inner, random)
+        costs, whole = inner.costs(module)
+        hopeful = (costs < whole - 1e-12) & (np.bincount(current[active], minlength=len(whole)) > 0)
+        if not hopeful.any():
+            return columns
+        active &= hopeful[current]
+        block = np.where(active, current, -1).astype(np.int32)
+        inner = inner._replace(graph=restrict(problem.kind, inner.graph, block))
+        module = partition(inner, random, keep_whole(inner, module, hopeful))
+        split = hopeful & (modules_per_block(inner, module) > 1)
+        if not split.any():
+            return columns
+        module = keep_whole(inner, module, split)
+        above = super_modules(inner, module, random)
+        columns += [np.where(split[current], column, -1) for column in above[::-1]]
+        columns.append(np.where(split[current], module, -1).astype(np.int64))
+        active &= split[current]
+        current = module
+
+
+def modules_per_block(problem: Problem, module: np.ndarray) -> np.ndarray:
+    """``module`` numbered from 0 without gaps."""
+    of_module = np.zeros(int(module.max()) + 1, np.int64)
+    of_module[module] = problem.block
+    return np.bincount(of_module, minlength=len(problem.outside))
+
+
+def costs_by_top(flow: Flow, table: np.ndarray) -> np.ndarray:
+    """Bits of all code books in and under each top module."""
+    total = np.zeros(int(table[:, 0].max()) + 1)
+    for level, costs in enumerate(book_costs(flow, table)[1:]):
+        label = table[:, level]
+        top = np.zeros(len(costs), np.int64)
+        top[label[label >= 0]] = table[label >= 0, 0]
+        total += np.bincount(top, costs, len(total))
+    return total
+
+
+def compact(table: np.ndarray) -> np.ndarray:
+    """Moves the -1 of each row to its end and numbers the modules of each level anew."""
+    order = np.argsort(table < 0, axis=1, kind="stable")
+    table = np.take_along_axis(table, order, 1)
+    width = int(table.max()) + 1
+    columns = []
+    for level in range(int((table >= 0).any(0).sum())):
+        # One number may have come to a level from two columns.
+        label = np.where(table[:, level] >= 0, order[:, level] * width + table[:, level], -1).astype(np.int32)
+        renumber(label)
+        columns.append(label.astype(np.int64))
+    return np.stack(columns, 1)

@@ -1,0 +1,109 @@
+"""Input forms, bad input, and what a partition writes."""
+
+import networkx as nx
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from map_equation import codelength, infomap
+
+EDGES = np.array([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4], [3, 5], [4, 5]])
+HALVES = [0, 0, 0, 1, 1, 1]
+
+
+def test_all_forms_are_one_graph():
+    weights = np.arange(1.0, 8)
+    weighted = nx.Graph()
+    weighted.add_nodes_from(range(6))
+    weighted.add_weighted_edges_from([(a, b, w) for (a, b), w in zip(EDGES.tolist(), weights, strict=True)])
+    upper = scipy.sparse.coo_array((weights, EDGES.T), (6, 6))
+    expected = codelength(EDGES, HALVES, weights=weights)
+    assert codelength(torch.from_numpy(EDGES.T.copy()), HALVES, weights=torch.from_numpy(weights)) == expected
+    assert codelength(weighted, HALVES) == expected
+    assert codelength(upper, HALVES) == expected
+    assert codelength((upper + upper.T).tocsr(), HALVES) == pytest.approx(expected, abs=1e-14)
+    assert codelength(EDGES.tolist(), HALVES, weights=weights.tolist()) == expected
+    assert codelength(EDGES.astype(np.int32), HALVES, weights=weights.astype(np.float32)) == expected
+
+
+def test_a_symmetric_matrix_counts_its_loops_once():
+    looped = np.vstack([EDGES, [[0, 0]]])
+    matrix = nx.to_scipy_sparse_array(nx.Graph(looped.tolist()), nodelist=range(6))
+    assert codelength(matrix, HALVES) == pytest.approx(codelength(looped, HALVES), abs=1e-14)
+
+
+def test_an_undirected_graph_object_is_walked_both_ways():
+    both = np.vstack([EDGES, EDGES[:, ::-1]])
+    graph = nx.Graph(EDGES.tolist())
+    assert codelength(graph, HALVES, flow="directed") == codelength(both, HALVES, flow="directed")
+    assert codelength(nx.DiGraph(EDGES.tolist()), HALVES, flow="directed") == codelength(EDGES, HALVES, flow="directed")
+
+
+def test_multi_edges_are_summed():
+    twice = np.vstack([EDGES, EDGES[:1], EDGES[:1, ::-1]])
+    assert codelength(twice, HALVES) == codelength(EDGES, HALVES, weights=[3, 1, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"weights": [1, 1, 1, -2, 1, 1, 1]}, "weight 3 is -2"),
+        ({"weights": [1, np.nan, 1, 1, 1, 1, 1]}, "weight 1 is nan"),
+        ({"weights": [1, 1]}, r"shape \(7,\)"),
+        ({"weights": [0] * 7}, "empty"),
+        ({"edges": EDGES.T}, r"shape \(E, 2\), not \(2, 7\)"),
+        ({"edges": EDGES + 0.5}, "must be integers"),
+        ({"edges": EDGES - 1}, "negative: -1"),
+        ({"edges": np.empty((0, 2), int)}, "empty"),
+        ({"edges": nx.Graph()}, "empty"),
+        ({"edges": torch.from_numpy(EDGES)}, "edge_index has shape"),
+        ({"edges": scipy.sparse.eye_array(2, 3)}, "square"),
+        ({"edges": nx.Graph([(0, 1)]), "weights": [1]}, "its own weights"),
+        ({"num_nodes": 5}, "node id 5 is out of range"),
+        ({"flow": "recorded"}, "flow must be one of undirected"),
+        ({"teleportation": 1.5, "flow": "directed"}, "probability"),
+        ({"markov_time": 0}, "markov_time"),
+        ({"num_trials": 0}, "num_trials"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_input_is_named_in_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        infomap(**{"edges": EDGES, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_one_label_per_node():
+    with pytest.raises(ValueError, match="each of the 6 nodes, not 2"):
+        codelength(EDGES, [0, 1])
+
+
+def test_labels_of_any_kind():
+    assert codelength(EDGES, list("aaabbb")) == codelength(EDGES, HALVES)
+    assert codelength(EDGES, torch.tensor(HALVES)) == codelength(EDGES, HALVES)
+
+
+def test_files_and_graph(tmp_path):
+    graph = nx.relabel_nodes(nx.Graph(EDGES.tolist()), dict(enumerate("ABCDEF")))
+    found = infomap(graph)
+    found.to_tree(tmp_path / "graph.tree")
+    found.to_clu(tmp_path / "graph.clu")
+    rows = [line for line in (tmp_path / "graph.tree").read_text().splitlines() if line[0] != "#"]
+    # C and D have the largest flow of their modules.
+    assert rows[0] == '1:1 0.214285714286 "C" 2'
+    assert [row.split()[0] for row in rows] == ["1:1", "1:2", "1:3", "2:1", "2:2", "2:3"]
+    clusters = [line.split()[:2] for line in (tmp_path / "graph.clu").read_text().splitlines() if line[0] != "#"]
+    assert sorted(clusters) == [[str(node), str(node // 3 + 1)] for node in range(6)]
+    drawn = found.to_networkx()
+    assert set(drawn.edges) == set(graph.edges)
+    assert drawn.nodes["A"]["module"] == 0
+    assert sum(flow for *_, flow in drawn.edges(data="flow")) == pytest.approx(1)
+    with pytest.raises(AttributeError):
+        found.codelength = 1.0
+
+
+def test_directed_flow_gives_a_directed_graph():
+    drawn = infomap([[0, 1], [1, 2], [2, 0]], flow="directed").to_networkx()
+    assert drawn.is_directed()
+    assert set(drawn.edges) == {(0, 1), (1, 2), (2, 0)}

@@ -1,0 +1,103 @@
+"""What a search must find, whatever the order of its input."""
+
+import networkx as nx
+import numpy as np
+import pytest
+from classic_graphs import nine_triangles
+
+from map_equation import codelength, infomap
+
+
+def planted(seed: int, n: int = 600, modules: int = 12, inside: int = 12, between: int = 3):
+    """Edges and labels: ``inside`` links of each node in its module, ``between`` anywhere."""
+    random = np.random.default_rng(seed)
+    label = np.arange(n) % modules
+    source = np.repeat(np.arange(n), inside + between)
+    target = random.integers(0, n // modules, len(source)) * modules + label[source]
+    free = np.tile(np.arange(inside + between) >= inside, n)
+    target[free] = random.integers(0, n, free.sum())
+    return np.stack([source, target], 1), label
+
+
+def same_partition(a, b) -> bool:
+    return len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
+
+
+@pytest.mark.parametrize("flow", ["undirected", "directed", "directed_recorded", "uniform_recorded"])
+def test_planted_modules_are_found(flow: str):
+    edges, label = planted(0)
+    found = infomap(edges, flow=flow, two_level=True)
+    assert same_partition(found.modules, label)
+    assert found.codelength == pytest.approx(codelength(edges, label, flow=flow), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("graph", "two_level", "expected", "modules", "top"),
+    [
+        (nx.ring_of_cliques(16, 4), True, 3.177873214, 16, 16),
+        (nx.ring_of_cliques(16, 4), False, 3.090719919, 16, 6),
+        (nx.connected_caveman_graph(10, 5), True, 3.119341191, 10, 10),
+        (nx.florentine_families_graph(), True, 3.446961727, 4, 4),
+        (nx.les_miserables_graph(), True, 4.204714637, 10, 10),
+        (nx.karate_club_graph(), False, 4.087423159, 3, 3),
+        (nine_triangles(0.8), True, 3.517754809, 9, 9),
+        (nine_triangles(0.8), False, 3.371875026, 9, 5),
+    ],
+)
+def test_known_optima(graph, two_level, expected, modules, top):
+    found = infomap(graph, two_level=two_level, num_trials=10)
+    assert found.codelength == pytest.approx(expected, abs=1e-9)
+    assert (found.num_modules, len(set(found.top_modules))) == (modules, top)
+    assert found.codelength == pytest.approx(codelength(graph, found.paths), abs=1e-12)
+
+
+@pytest.mark.parametrize("flow", ["undirected", "directed"])
+def test_order_of_edges_does_not_matter(flow: str):
+    edges, _ = planted(1, n=300, inside=6, between=4)
+    random = np.random.default_rng(0)
+    weights = random.random(len(edges))
+    first = infomap(edges, weights, flow=flow, seed=3)
+    for _ in range(3):
+        order = random.permutation(len(edges))
+        again = infomap(edges[order], weights[order], flow=flow, seed=3)
+        assert again.codelength == first.codelength
+        assert (again.modules == first.modules).all()
+
+
+def test_more_trials_are_never_worse_and_seeds_differ():
+    edges, _ = planted(2, n=300, inside=2, between=2)
+    lengths = [infomap(edges, num_trials=trials, seed=5).codelength for trials in (1, 2, 4, 8)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert len({infomap(edges, seed=seed).codelength for seed in range(5)}) > 1
+
+
+def test_hierarchy_is_not_longer_than_two_levels():
+    edges, _ = planted(3, n=300, inside=6, between=2)
+    for seed in range(3):
+        flat, deep = (infomap(edges, two_level=two_level, seed=seed) for two_level in (True, False))
+        assert deep.codelength <= flat.codelength + 1e-12
+        assert flat.num_levels == 2
+
+
+def test_no_structure_is_one_module():
+    found = infomap(nx.complete_graph(20))
+    assert (found.num_modules, found.num_levels) == (1, 2)
+    assert found.codelength == found.one_level_codelength
+    assert found.index_codelength == 0
+
+
+def test_parts_that_are_not_connected_are_never_joined():
+    triangles = [[3 * part + a, 3 * part + b] for part in range(4) for a, b in ((0, 1), (0, 2), (1, 2))]
+    found = infomap(triangles, num_nodes=14)  # the last two nodes have no link
+    assert same_partition(found.modules[:12], np.arange(12) // 3)
+    assert found.flow[12:].tolist() == [0, 0]
+    assert found.index_codelength == pytest.approx(0, abs=1e-12)
+
+
+def test_siblings_are_numbered_by_flow():
+    graph = nx.disjoint_union_all([nx.complete_graph(size) for size in (4, 8, 6)])
+    found = infomap(graph, two_level=True)
+    assert found.modules.tolist() == [2] * 4 + [0] * 8 + [1] * 6
+    deep = infomap(nine_triangles(), num_trials=5)
+    assert deep.num_levels == max(map(len, deep.paths)) + 1 == 3
+    assert [path[0] for path in deep.paths] == deep.top_modules.tolist()
