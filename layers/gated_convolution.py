@@ -50,21 +50,17 @@ class GatedConvolution(nn.Module):
         g, h = split(Conv_3(x));    g = sigmoid(Dropout(g));    y = (g * x + (1 - g) * h) * mask
 
     Source: kexue.fm/archives/6671 (there written with the gate's sign turned round); the dropout on the gate is the
-    code's. Difference: the gate's bias begins above 0, so that the input passes at first (Srivastava et al., arXiv
-    1505.00387).
+    code's.
 
     Args:
         size: D of input and output.
         dilation: distance of the neighbours that the convolution sees.
         dropout: of the gate, before the sigmoid.
-        gate_bias: bias of the gate at the start. At 0 each block halves its input, and a stack of twelve takes some
-            hundred steps before it begins to learn.
     """
 
-    def __init__(self, size: int, dilation: int = 1, dropout: float = 0.1, gate_bias: float = 2.0) -> None:
+    def __init__(self, size: int, dilation: int = 1, dropout: float = 0.1) -> None:
         super().__init__()
         self.convolution = SequenceConvolution(size, 2 * size, dilation)
-        nn.init.constant_(self.convolution.bias[:size], gate_bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -90,7 +90,6 @@ class DGCNN(SequenceEncoder):
         dilations: of the blocks, one after the other.
         dropout: of the embedding.
         gate_dropout: of the gates.
-        gate_bias: of the gates at the start; the larger, the more of the characters reaches the last block at first.
     """
 
     def __init__(
@@ -102,13 +101,12 @@ class DGCNN(SequenceEncoder):
         dilations: Sequence[int] = (1, 2, 5, 1, 2, 5, 1, 2, 5, 1, 1, 1),
         dropout: float = 0.25,
         gate_dropout: float = 0.1,
-        gate_bias: float = 2.0,
     ) -> None:
         super().__init__(size, max_length)
         if any(dilation < 1 for dilation in dilations):
             raise ValueError(f"dilations ({list(dilations)}) must all be at least 1")
         self.embedding = CharacterEmbedding(len(characters), word_vector_size, size, dropout)
-        self.blocks = nn.ModuleList(GatedConvolution(size, dilation, gate_dropout, gate_bias) for dilation in dilations)
+        self.blocks = nn.ModuleList(GatedConvolution(size, dilation, gate_dropout) for dilation in dilations)
 
     def forward(self, characters: Tensor, word_vectors: Tensor | None, mask: Tensor) -> Tensor:
         x = self.embedding(characters, word_vectors, mask, self.positions)

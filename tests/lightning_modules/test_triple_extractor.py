@@ -408,17 +408,6 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path, tiny: list[str]):
     assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
 
 
-def test_two_processes_test_what_one_does(tmp_path: Path, tiny: list[str]):
-    options = ["--trainer.max_epochs=1", "--model.thresholds=[0.2,0.2,0.02,0.02]", "--run_dir", "run"]
-    script("train", *tiny, "-c", ROOT / "configs/with/ddp.yaml", *options, cwd=tmp_path)
-    options = ("--trainer.devices=1", "--trainer.strategy=auto", "--json", "alone.json")
-    script("evaluate", "run", *options, cwd=tmp_path)
-    together = json.loads((tmp_path / "run/summary.json").read_text())["metrics"]
-    alone = json.loads((tmp_path / "alone.json").read_text())["metrics"]
-    assert alone == pytest.approx(together, abs=1e-6)
-    assert any(name.startswith("test/f1/predicate/") for name in alone)
-
-
 def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule, tmp_path: Path):
     model = build(sample, tune_thresholds=True)
     fitting = trainer(tmp_path, 1, [], limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0)
