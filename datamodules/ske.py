@@ -223,6 +223,11 @@ class SKEDataModule(pl.LightningDataModule):
         return read_word_vectors(self._find(self.vectors_file, "vectors_file"), self.max_words)
 
     @property
+    def prior_features(self) -> bool:
+        """``prior``, by the name that the model has for it."""
+        return self.prior
+
+    @property
     def words(self) -> list[str]:
         return self._vectors[0]
 

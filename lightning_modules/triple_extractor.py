@@ -110,7 +110,7 @@ class TripleExtractor(pl.LightningModule):
         words: words that have a vector.
         word_vector_size: of these vectors; 0 without.
         segmenter: what divides a text into words.
-        prior: whether known triples are features (distant supervision).
+        prior_features: whether known triples are features (distant supervision).
         known_triples: the known ones, for prediction.
         max_length: the longest input in characters; longer texts are read in windows.
 
@@ -126,7 +126,7 @@ class TripleExtractor(pl.LightningModule):
         "words",
         "word_vector_size",
         "segmenter",
-        "prior",
+        "prior_features",
         "known_triples",
         "max_length",
     )
@@ -147,7 +147,7 @@ class TripleExtractor(pl.LightningModule):
         words: list = (),
         word_vector_size: int = 0,
         segmenter: str = "none",
-        prior: bool = False,
+        prior_features: bool = False,
         known_triples: list = (),
         max_length: int = 512,
     ) -> None:
@@ -167,7 +167,7 @@ class TripleExtractor(pl.LightningModule):
         count = len(self.predicates)
         self.encoder = encoder(characters, word_vector_size, max_length)
         self.detectors = GlobalDetectors(self.encoder.size, count)
-        sizes = (2, 2 * count) if prior else (0, 0)
+        sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])
         self.object_head = ObjectHead(self.encoder.size, count, *sizes)
         # A parameter, so that no process sends it to others again and again, but a frozen one.
@@ -219,7 +219,7 @@ class TripleExtractor(pl.LightningModule):
 
     def _subject_prior(self, batch: TripleBatch) -> Tensor | None:
         """(B, L, 2): starts and ends of the subjects that distant supervision suggests."""
-        if not self.hparams.prior:
+        if not self.hparams.prior_features:
             return None
         prior = torch.zeros(*batch.characters.shape, 2, device=batch.characters.device)
         row, start, end = batch.candidates[:, :3].unbind(1)
@@ -229,7 +229,7 @@ class TripleExtractor(pl.LightningModule):
 
     def _object_prior(self, candidates: Tensor, rows: Tensor, spans: Tensor, length: int) -> Tensor | None:
         """(S, L, 2 C): starts and ends of the objects that it suggests for exactly these subjects."""
-        if not self.hparams.prior:
+        if not self.hparams.prior_features:
             return None
         prior = torch.zeros(len(rows), length, len(self.predicates), 2, device=rows.device)
         subjects = torch.cat([rows.unsqueeze(1), spans], dim=1)

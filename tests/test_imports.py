@@ -103,3 +103,16 @@ def test_packages_in_pyproject_are_those_that_are_there():
         if folder not in ("scripts", "benchmarks", "tests") and (ROOT / folder / "__init__.py").is_file()
     }
     assert packages == expected
+
+
+def test_what_data_gives_to_one_module_is_no_argument_of_another():
+    """The command line links these names for all modules: an argument of the same name would vanish from the run's
+    configuration and from the help."""
+    import inspect
+
+    import lightning_modules
+
+    modules = [getattr(lightning_modules, name) for name in lightning_modules.__all__]
+    links = {name for module in modules for name in module.data_links}
+    for module in modules:
+        assert not (links & set(inspect.signature(module.__init__).parameters)) - set(module.data_links), module

@@ -331,7 +331,7 @@ def test_many_known_triples_and_words_load(tmp_path: Path):
     """A list[...] argument would take jsonargparse time quadratic in its length: hours here, for seconds."""
     known = [[f"人{number}", "妻子", f"人{number + 1}"] for number in range(30000)]
     words = [f"词{number}" for number in range(30000)]
-    model = TripleExtractor(known_triples=known, prior=True, words=words, word_vector_size=2, characters=words)
+    model = TripleExtractor(known_triples=known, prior_features=True, words=words, word_vector_size=2, characters=words)
     saving = trainer(tmp_path, 1, [])
     saving.strategy.connect(model)
     saving.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
