@@ -1,17 +1,18 @@
 """What a schema says about triples beyond their spans, as a declared list of rules on the triples of a sentence."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metrics.triples import ExtractedTriple
 
 
-class TripleRule:
+class TripleRule(ABC):
     """A rule on the triples of one sentence; a frozen dataclass each, so that a schema's rules print as a list."""
 
+    @abstractmethod
     def apply(self, triples: list[ExtractedTriple]) -> list[ExtractedTriple]:
         """The triples after the rule, in their order, what is new behind; the given list stays as it is."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
