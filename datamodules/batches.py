@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -187,3 +188,29 @@ class TripleBatch(NamedTuple):
         from .ske_files import read_texts
 
         return read_texts(path)
+
+
+class GraphBatch(NamedTuple):
+    """One graph, with what is known of its nodes.
+
+    Shapes:
+        edges: (E, 2) int64, source and target of each link; nodes are counted from 0. A link may come again, or lead
+            from a node to itself. Of an undirected graph a link stands once, in either direction.
+        weights: (E,) float64, not negative.
+        num_nodes: the number n of nodes, those without links included.
+        directed: whether the links have a direction.
+        bipartite: the first node of the second kind where there are two kinds and links lead from one to the other,
+            else 0.
+        labels: (n,) int64, the known class of each node, -1 where it is not known.
+        features: (n, F) float32, F = 0 where nodes have none.
+        names: (n,) array of strings, what the user calls the nodes.
+    """
+
+    edges: Tensor
+    weights: Tensor
+    num_nodes: int
+    directed: bool
+    bipartite: int
+    labels: Tensor
+    features: Tensor
+    names: np.ndarray
