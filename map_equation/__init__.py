@@ -6,21 +6,19 @@ With ``plogp(x) = x log2 x``, visit rates p and exit and enter rates of the modu
     L(M) =   plogp(sum_i enter_i) - sum_i plogp(enter_i)
            + sum_i plogp(exit_i + sum_{a in i} p_a) - sum_i plogp(exit_i) - sum_a plogp(p_a)      bits per step.
 
-``infomap`` searches the partition of least L, ``codelength`` scores a given one. NumPy and Numba only; compiled code
-is cached on disk at the first use.
+``infomap`` searches the partition of least L, ``codelength`` scores a given one, ``Network`` does both many times on
+one graph. NumPy and Numba only; compiled code is cached on disk at the first use.
 
 Source: Rosvall and Bergstrom (2008, 2011); kexue.fm 7006. Reimplemented from the formulas.
 """
 
 from typing import Any
 
-from .codelength import book_costs, one_level_codelength, read_modules
-from .flow import compute_flow
-from .graph import read_graph
-from .partition import Partition, number_modules
-from .search import search
+from .network import Network
+from .partition import Partition
+from .trials import best_of_trials
 
-__all__ = ["Partition", "codelength", "infomap"]
+__all__ = ["Network", "Partition", "codelength", "infomap"]
 
 
 def infomap(
@@ -35,64 +33,38 @@ def infomap(
     seed: int = 1,
     markov_time: float = 1.0,
     bipartite: int | None = None,
+    initial: Any = None,
+    num_threads: int = 1,
+    progress: bool = False,
 ) -> Partition:
     """The partition of a graph, flat or hierarchical, with the least code length found.
 
-    The same seed gives the same partition in whatever order the edges come. Multi-edges are summed, links of weight 0
-    dropped; a node without links is a module of its own and costs nothing where no teleportation is recorded.
+    The same seed gives the same partition in whatever order the edges come and with any number of threads.
+    Multi-edges are summed, links of weight 0 dropped; a node without links is a module of its own and costs nothing
+    where no teleportation is recorded.
 
     Args:
-        edges: ``(E, 2)`` integers, node ids from 0; or a torch ``edge_index (2, E)``, a scipy sparse matrix (row ->
-            column), a networkx or igraph graph (edge attribute ``weight``, else 1). Links of an undirected graph
-            object count in both directions in directed flow.
-        weights: ``(E,)``, not negative; only with an array of edges.
-        num_nodes: only with an array of edges; else the highest id + 1.
-        flow: ``undirected``; ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
-            the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
-            nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.
+        edges, weights, num_nodes, flow, teleportation, markov_time, bipartite: the graph and its walk, see ``Network``.
         two_level: a flat partition rather than a hierarchy.
-        teleportation: probability per step; without effect on ``undirected``.
-        num_trials: independent searches, of which the best is kept.
-        seed: of the first trial; those of more trials are derived from it.
-        markov_time: steps per code word; above 1 modules are larger, below 1 smaller.
-        bipartite: the first id of the second kind of nodes, whose visits are not coded (undirected flow only).
+        num_trials: independent searches; the best is kept, of equal ones the first.
+        seed: of the search; trials have streams of their own.
+        initial: labels or paths (see ``Network.partition``) that every trial starts from; the result is never longer.
+        num_threads: trials that run at the same time.
+        progress: a line on stderr for each trial.
 
     Raises:
         ValueError: wrong shape, id out of range, negative or non-finite weight, no link, unknown flow model.
     """
-    if num_trials < 1:
-        raise ValueError(f"num_trials must be at least 1, not {num_trials}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative: {seed}")
-    graph, names = read_graph(edges, weights, num_nodes, flow)
-    rates = compute_flow(graph, flow, teleportation, markov_time, bipartite)
-    best, best_length = None, float("inf")
-    for trial in range(num_trials):
-        table = search(rates, (seed, trial), two_level)
-        costs = book_costs(rates, table)
-        length = sum(float(cost.sum()) for cost in costs)
-        if length < best_length - 1e-12:
-            best, best_length, index = table, length, float(costs[0][0])
-    one_level = one_level_codelength(rates)
-    if best_length > one_level - 1e-12:
-        best = best[:, :1] * 0
-        best_length, index = one_level, 0.0
-    numbers, bottom = number_modules(best, rates.flow)
-    return Partition(
-        codelength=best_length,
-        index_codelength=index,
-        module_codelength=best_length - index,
-        one_level_codelength=one_level,
-        modules=bottom,
-        top_modules=numbers[:, 0].copy(),
-        num_modules=int(bottom.max()) + 1,
-        num_levels=numbers.shape[1] + 1,
-        flow=rates.flow,
-        flow_model=flow,
-        table=numbers,
-        links=rates,
-        names=names,
+    network = Network(
+        edges,
+        weights,
+        num_nodes=num_nodes,
+        flow=flow,
+        teleportation=teleportation,
+        markov_time=markov_time,
+        bipartite=bipartite,
     )
+    return best_of_trials(network, num_trials, num_threads, progress, seed=seed, two_level=two_level, initial=initial)
 
 
 def codelength(
@@ -106,16 +78,21 @@ def codelength(
     markov_time: float = 1.0,
     bipartite: int | None = None,
 ) -> float:
-    """Bits per step of the walk for a given partition; see ``infomap`` for the other arguments.
+    """Bits per step of the walk for a given partition; the arguments are those of ``Network``.
 
     Args:
-        modules: one label per node (any values), or one path per node: a tuple of labels from the top to the bottom
-            module, of any length. ``()`` puts a node directly under the root. Nodes of a graph object in its order.
+        modules: labels or paths of the nodes, see ``Network.partition``.
 
     Raises:
         ValueError: as ``infomap``; not one label or path per node.
     """
-    graph, _ = read_graph(edges, weights, num_nodes, flow)
-    rates = compute_flow(graph, flow, teleportation, markov_time, bipartite)
-    table = read_modules(modules, len(rates.flow))
-    return sum(float(cost.sum()) for cost in book_costs(rates, table))
+    network = Network(
+        edges,
+        weights,
+        num_nodes=num_nodes,
+        flow=flow,
+        teleportation=teleportation,
+        markov_time=markov_time,
+        bipartite=bipartite,
+    )
+    return network.codelength(modules)

@@ -98,25 +98,42 @@ def one_level_codelength(flow: Flow) -> float:
 def read_modules(modules: Any, n: int) -> np.ndarray:
     """Flat labels or paths of the nodes as ``(n, depth)`` of module numbers, -1 below the bottom module.
 
-    Two nodes are in one module of a level where their paths agree down to it.
+    Two nodes are in one module of a level where their paths agree down to it. With no module at all there is one.
 
     Raises:
-        ValueError: not one label or path per node.
+        ValueError: not one label or path per node; a table that is not of integers or has -1 above a module.
     """
     if not isinstance(modules, np.ndarray):
         modules = modules.detach().cpu().numpy() if hasattr(modules, "detach") else list(modules)
     if len(modules) != n:
         raise ValueError(f"modules must name one module or path for each of the {n} nodes, not {len(modules)}")
-    nested = any(isinstance(label, Sequence | np.ndarray) and not isinstance(label, str) for label in modules)
-    if not nested:
+    if isinstance(modules, np.ndarray) and modules.ndim == 2:
+        return read_table(modules)
+    if not any(isinstance(label, Sequence | np.ndarray) and not isinstance(label, str) for label in modules):
         _, label = np.unique(np.asarray(modules), return_inverse=True)
         return label.reshape(-1, 1)
-    paths = [tuple(path) for path in modules]
-    depth = max(map(len, paths))
-    table = np.full((n, depth), -1, np.int64)
-    for level in range(depth):
-        seen: dict[tuple, int] = {}
-        for node, path in enumerate(paths):
-            if len(path) > level:
-                table[node, level] = seen.setdefault(path[: level + 1], len(seen))
-    return table
+    table = np.full((n, max(1, *map(len, modules))), -1, np.int64)
+    seen: dict[Any, int] = {}
+    for node, path in enumerate(modules):
+        for level, label in enumerate(path):
+            table[node, level] = seen.setdefault(label, len(seen))
+    return read_table(table)
+
+
+def read_table(table: np.ndarray) -> np.ndarray:
+    """Module numbers ``(n, depth)`` that are unique in each level, from numbers that are so among siblings."""
+    if not np.issubdtype(table.dtype, np.integer):
+        raise ValueError(f"a table of modules (n, depth) must be integers, not {table.dtype}")
+    inside = table >= 0
+    if (inside[:, 1:] & ~inside[:, :-1]).any():
+        node = int(np.flatnonzero((inside[:, 1:] & ~inside[:, :-1]).any(1))[0])
+        raise ValueError(f"a table of modules has -1 only below the bottom module, not as for node {node}")
+    if not inside.any():
+        return np.zeros((len(table), 1), np.int64)
+    result = np.full(table.shape, -1, np.int64)
+    above = np.zeros(len(table), np.int64)
+    for level in range(int(inside.any(0).sum())):
+        here = inside[:, level]
+        pairs = np.stack([above[here], table[here, level]], 1)
+        result[here, level] = above[here] = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+    return result[:, : int(inside.any(0).sum())]

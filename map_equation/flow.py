@@ -44,8 +44,10 @@ def kind_of(flow: Flow) -> int:
     return RECORDED if len(flow.leave) else UNDIRECTED if flow.out is flow.into else DIRECTED
 
 
-def compute_flow(graph: Graph, model: str, teleportation: float, markov_time: float, bipartite: int | None) -> Flow:
-    """The flow of one of the six models. The arrays of ``graph`` are used up.
+def compute_flow(
+    graph: Graph, model: str, teleportation: float, markov_time: float, bipartite: int | None
+) -> tuple[Flow, np.ndarray]:
+    """The flow of one of the six models, and the rates of self-loops ``(n,)``. The arrays of ``graph`` are used up.
 
     ``undirected`` needs no teleportation: ``p = strength / sum A``, ``F = A / sum A``, a self-loop once in A.
     All others iterate ``p = (1 - tau) p T + (tau + dangling) e``. Recorded teleportation is part of F; unrecorded is
@@ -67,14 +69,15 @@ def compute_flow(graph: Graph, model: str, teleportation: float, markov_time: fl
         rate = (strength + graph.loops) / total
         strength *= markov_time / total
         flow = Flow(graph.indptr, graph.neighbour, graph.out, graph.out, rate, strength, strength, none, none, none)
+        loops = graph.loops * (markov_time / total)
     else:
-        flow = directed_flow(graph, model, teleportation, markov_time)
+        flow, loops = directed_flow(graph, model, teleportation, markov_time)
     if bipartite is None:
-        return flow
-    return project(flow, bipartite, model)
+        return flow, loops
+    return project(flow, bipartite, model), loops
 
 
-def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: float) -> Flow:
+def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: float) -> tuple[Flow, np.ndarray]:
     n, none = len(graph.loops), np.empty(0)
     out_strength = row_sums(graph.indptr, graph.out) + graph.loops
     in_strength = row_sums(graph.indptr, graph.into) + graph.loops
@@ -90,12 +93,14 @@ def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: f
         link /= link @ out_strength
     into = graph.into if graph.into is not graph.out else graph.out.copy()
     link_rates(graph.indptr, graph.neighbour, graph.out, into, link * markov_time)
+    loops = link * markov_time * graph.loops
     exits, enters = row_sums(graph.indptr, graph.out), row_sums(graph.indptr, into)
     if not recorded:
         rate = enters / markov_time + link * graph.loops
-        return Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, none, none, none)
+        flow = Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, none, none, none)
+        return flow, loops
     leave = np.where(out_strength > 0, teleportation, 1.0) * rate
-    return Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, leave, land, none)
+    return Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, leave, land, none), loops
 
 
 def project(flow: Flow, first: int, model: str) -> Flow:

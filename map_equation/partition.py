@@ -22,7 +22,7 @@ class Partition:
         module_codelength: cost of all other code books.
         one_level_codelength: cost with no modules, the entropy of the visit rates.
         modules: ``(n,)`` int64, the bottom module of each node.
-        top_modules: ``(n,)`` int64, the top module of each node.
+        top_modules: ``(n,)`` int64, the top module of each node, -1 for a node directly under the root.
         num_modules: how many bottom modules.
         num_levels: levels of the tree with the nodes as the lowest: 2 for a flat partition.
         flow: ``(n,)`` visit rate of each node, of sum 1.
@@ -31,6 +31,8 @@ class Partition:
             -1 below the bottom module (branches may differ in depth).
         links: the flow that was searched, as arrays.
         names: names of the nodes of a graph object, or None.
+        passes: code length after each pass of the search (moves, tunings, levels), never rising; the last one is
+            ``codelength``.
     """
 
     codelength: float
@@ -45,7 +47,8 @@ class Partition:
     flow_model: str
     table: np.ndarray
     links: Flow
-    names: list[Any] | None = None
+    names: list[Any] | None
+    passes: list[float]
 
     @property
     def paths(self) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .codelength import book_costs, module_rates, one_level_codelength
+from .codelength import book_costs, module_rates, one_level_codelength, plogps
 from .flow import RECORDED, Flow, kind_of
 from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
 
@@ -35,16 +35,49 @@ class Problem(NamedTuple):
         return block_costs(self.kind, self.graph, self.block, self.outside, module, self.graph.leave.sum())
 
 
-def search(flow: Flow, seed: int, two_level: bool) -> np.ndarray:
-    """One trial: ``(n, depth)`` module numbers from the top, -1 below the bottom module."""
+def search(
+    flow: Flow, seed: tuple[int, int], two_level: bool, initial: np.ndarray | None = None
+) -> tuple[np.ndarray, list[float]]:
+    """One trial.
+
+    Args:
+        initial: ``(n, depth)`` as the result; the search starts from the bottom modules, and this is the result where
+            nothing shorter is found.
+
+    Returns:
+        ``(n, depth)`` module numbers from the top, -1 below the bottom module, numbered from 0 in each level; the
+        code length in bits after each pass, never rising.
+    """
     random = np.random.default_rng(seed)
     kind = kind_of(flow)
     n = len(flow.flow)
-    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level_codelength(flow))
-    module = partition(problem, random)
-    if two_level or module.max() == 0:
-        return module.reshape(-1, 1).astype(np.int64)
-    return add_levels(problem, module, random)
+    one_level = one_level_codelength(flow)
+    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level)
+    passes: list[float] = []
+    start = None if initial is None else bottom_modules(initial)
+    module = partition(problem, random, start, passes)
+    nodes = plogps(flow.flow).sum()  # the part of every code length that no partition changes
+    passes = [min(length - nodes, one_level) for length in passes]
+    tables = [np.zeros((n, 1), np.int64), module.reshape(-1, 1).astype(np.int64)]
+    if not two_level and module.max() > 0:
+        tables.append(add_levels(problem, module, random))
+    if initial is not None:
+        tables.append(initial)
+    lengths = [sum(float(cost.sum()) for cost in book_costs(flow, table)) for table in tables]
+    best = 0
+    for number, length in enumerate(lengths):
+        if length < lengths[best] - 1e-12:
+            best = number
+    return tables[best], [*passes, lengths[best]]
+
+
+def bottom_modules(table: np.ndarray) -> np.ndarray:
+    """``(n,)`` int32, the bottom module of each node; a node directly under the root is alone."""
+    width = int(table.max(initial=0)) + 1
+    depth = (table >= 0).sum(1)
+    nodes = np.arange(len(table))
+    label = np.where(depth > 0, table[nodes, depth - 1] + width * depth, nodes - len(table) - 1)
+    return np.unique(label, return_inverse=True)[1].astype(np.int32)
 
 
 def optimise(
@@ -68,11 +101,21 @@ def optimise(
         module = np.arange(count, dtype=np.int32)
 
 
-def partition(problem: Problem, random: np.random.Generator, start: np.ndarray | None = None) -> np.ndarray:
-    """Modules of each block in two levels, tuned; a block that is not shortened by any stays one module."""
+def partition(
+    problem: Problem,
+    random: np.random.Generator,
+    start: np.ndarray | None = None,
+    passes: list[float] | None = None,
+) -> np.ndarray:
+    """Modules of each block in two levels, tuned; a block that is not shortened by any stays one module.
+
+    ``passes`` takes the bits of all blocks after each pass.
+    """
+    passes = [] if passes is None else passes
     module = optimise(problem, random, start)
     costs, whole = problem.costs(module)
     cost = costs.sum()
+    passes.append(cost)
     for round_number in itertools.count():
         coarse = round_number % 2 == 1
         new = coarse_tune(problem, module, random) if coarse else optimise(problem, random, module)
@@ -80,6 +123,7 @@ def partition(problem: Problem, random: np.random.Generator, start: np.ndarray |
         gain = cost - new_costs.sum()
         if gain > 0:
             module, costs, cost = new, new_costs, new_costs.sum()
+        passes.append(cost)
         if gain <= max(problem.least_gain, 1e-10) and round_number:
             break
     return keep_whole(problem, module, costs < whole - 1e-12)

@@ -1,0 +1,139 @@
+"""A graph with its flow, ready to be searched and scored any number of times."""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from .codelength import book_costs, one_level_codelength, read_modules
+from .flow import RECORDED, compute_flow, kind_of
+from .graph import read_graph
+from .partition import Partition, number_modules
+from .search import search
+
+
+class Network:
+    """The random walk of one flow model on a graph: its rates, its searches, code lengths of given partitions.
+
+    Args:
+        edges: ``(E, 2)`` integers, node ids from 0; or a torch ``edge_index (2, E)``, a scipy sparse matrix (row ->
+            column), a networkx or igraph graph (edge attribute ``weight``, else 1). Links of an undirected graph
+            object count in both directions in directed flow.
+        weights: ``(E,)``, not negative; only with an array of edges.
+        num_nodes: only with an array of edges; else the highest id + 1.
+        flow: ``undirected``; ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
+            the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
+            nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.
+        teleportation: probability per step; without effect on ``undirected``.
+        markov_time: steps per code word; above 1 modules are larger, below 1 smaller.
+        bipartite: the first id of the second kind of nodes, whose visits are not coded (undirected flow only).
+
+    Attributes:
+        num_nodes: n.
+        names: the nodes of a graph object in its order, or None.
+        flow_model: the argument ``flow``.
+        flow: ``(n,)`` visit rate of each node, of sum 1.
+        one_level_codelength: bits per step with no modules, the entropy of ``flow``.
+
+    Raises:
+        ValueError: wrong shape, id out of range, negative or non-finite weight, no link, unknown flow model.
+    """
+
+    def __init__(
+        self,
+        edges: Any,
+        weights: Any = None,
+        *,
+        num_nodes: int | None = None,
+        flow: str = "undirected",
+        teleportation: float = 0.15,
+        markov_time: float = 1.0,
+        bipartite: int | None = None,
+    ):
+        graph, self.names = read_graph(edges, weights, num_nodes, flow)
+        self._flow, self._loops = compute_flow(graph, flow, teleportation, markov_time, bipartite)
+        self.flow_model = flow
+        self.flow = self._flow.flow
+        self.num_nodes = len(self.flow)
+        self.one_level_codelength = one_level_codelength(self._flow)
+
+    def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
+        """One trial. The same seed and trial give the same partition in whatever order the edges came.
+
+        Args:
+            two_level: a flat partition rather than a hierarchy.
+            initial: labels or paths as in ``partition``: the search starts from the bottom modules, and its result
+                is never longer than this partition (for ``two_level``: than its bottom modules).
+        """
+        if seed < 0 or trial < 0:
+            raise ValueError(f"seed and trial must not be negative: {seed}, {trial}")
+        start = None
+        if initial is not None:
+            start = self._read(initial)
+            if two_level:
+                start = number_modules(start, self.flow)[1].reshape(-1, 1)
+        table, passes = search(self._flow, (seed, trial), two_level, start)
+        return self._describe(table, passes)
+
+    def partition(self, modules: Any) -> Partition:
+        """A given partition with its code length.
+
+        Args:
+            modules: one label per node (any values); or one path per node: a tuple of labels from the top to the
+                bottom module, of any length, where ``()`` puts a node directly under the root; or the paths as
+                ``(n, depth)`` integers with -1 below the bottom module. Nodes of a graph object in its order.
+
+        Raises:
+            ValueError: not one label or path per node.
+        """
+        return self._describe(self._read(modules), [])
+
+    def codelength(self, modules: Any) -> float:
+        """Bits per step of the walk for a given partition; see ``partition``."""
+        return sum(float(cost.sum()) for cost in book_costs(self._flow, self._read(modules)))
+
+    def link_flow(self) -> scipy.sparse.csr_array:
+        """F ``(n, n)``, row -> column: the rate at which each link is walked in a step, self-loops included.
+
+        Teleportation is not in it, see ``teleportation_rates``. Where none is recorded F sums to 1. ``flow`` is F's
+        column sums, plus the landings where teleportation is recorded. F is multiplied by ``markov_time``, which
+        leaves the visit rates as they are; with ``bipartite`` it is twice the rate of a step between the two kinds.
+        """
+        flow, n = self._flow, self.num_nodes
+        links = scipy.sparse.csr_array((flow.out, flow.neighbour, flow.indptr), (n, n))
+        links = (links + scipy.sparse.dia_array((self._loops[None], [0]), (n, n))).tocsr()
+        links.eliminate_zeros()
+        return links
+
+    def teleportation_rates(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """``leave (n,)``, ``land (n,)``: F + leave (x) land is the whole flow, of sum 1; None where none is recorded.
+
+        ``land`` sums to 1. ``markov_time`` has no part in them.
+        """
+        if kind_of(self._flow) != RECORDED:
+            return None
+        return self._flow.leave.copy(), self._flow.land.copy()
+
+    def _read(self, modules: Any) -> np.ndarray:
+        return read_modules(modules, self.num_nodes)
+
+    def _describe(self, table: np.ndarray, passes: list[float]) -> Partition:
+        costs = book_costs(self._flow, table)
+        length, index = sum(float(cost.sum()) for cost in costs), float(costs[0][0])
+        numbers, bottom = number_modules(table, self.flow)
+        return Partition(
+            codelength=length,
+            index_codelength=index,
+            module_codelength=length - index,
+            one_level_codelength=self.one_level_codelength,
+            modules=bottom,
+            top_modules=numbers[:, 0].copy(),
+            num_modules=int(bottom.max()) + 1,
+            num_levels=numbers.shape[1] + 1,
+            flow=self.flow,
+            flow_model=self.flow_model,
+            table=numbers,
+            links=self._flow,
+            names=self.names,
+            passes=[*np.maximum(passes[:-1], length).tolist(), length],
+        )
