@@ -1,0 +1,75 @@
+"""Scores of a partition of a graph: code length, sizes, modularity, and agreement with known classes."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+
+from map_equation import Partition
+
+
+def partition_scores(
+    partition: Partition,
+    edges: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    directed: bool,
+    labels: NDArray[np.int64] | None = None,
+) -> dict[str, float]:
+    """What is logged of a partition.
+
+    Args:
+        partition: of n nodes.
+        edges: (E, 2) int64, source and target.
+        weights: (E,) float64.
+        directed: whether the links have a direction.
+        labels: (n,) int64, known classes, -1 where they are not known. None or empty: no agreement is given.
+
+    Returns:
+        ``codelength`` and ``one_level_codelength`` in bits; ``num_modules``, ``num_top_modules`` and ``num_levels``;
+        ``modularity`` (Newman's, of the bottom modules, for comparison); where labels are known ``ami`` and ``nmi`` of
+        the bottom modules in [0, 1] (scikit-learn's, arithmetic mean of the entropies; torchmetrics' adjusted one takes
+        minutes for some thousand nodes), and in a hierarchy ``top_ami``, ``top_nmi`` of the top modules.
+    """
+    scores = {
+        "codelength": partition.codelength,
+        "one_level_codelength": partition.one_level_codelength,
+        "num_modules": float(partition.num_modules),
+        "num_top_modules": float(partition.top_modules.max() + 1),
+        "num_levels": float(partition.num_levels),
+        "modularity": modularity(partition.modules, edges, weights, directed),
+    }
+    known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
+    if len(known):
+        levels = {"": partition.modules, "top_": partition.top_modules}
+        for prefix, modules in levels.items() if partition.num_levels > 2 else [("", partition.modules)]:
+            with warnings.catch_warnings():
+                # Many classes for few nodes are what a search may find; scikit-learn takes them for a regression.
+                warnings.simplefilter("ignore", UserWarning)
+                scores[f"{prefix}ami"] = float(adjusted_mutual_info_score(labels[known], modules[known]))
+                scores[f"{prefix}nmi"] = float(normalized_mutual_info_score(labels[known], modules[known]))
+    return scores
+
+
+def modularity(
+    modules: NDArray[np.int64], edges: NDArray[np.int64], weights: NDArray[np.float64], directed: bool
+) -> float:
+    """Newman's modularity: the share of weight inside modules above what strengths alone would give.
+
+        Q = sum_c [ W_c / W - (S_c / 2W)^2 ]           undirected; W_c weight inside, S_c sum of strengths
+        Q = sum_c [ W_c / W - out_c in_c / W^2 ]       directed (Leicht and Newman)
+
+    Args:
+        modules: (n,) int64 from 0.
+        edges: (E, 2) int64.
+        weights: (E,) float64, their sum W positive.
+        directed: which of the two.
+    """
+    count = int(modules.max()) + 1
+    source, target = modules[edges[:, 0]], modules[edges[:, 1]]
+    total = weights.sum()
+    inside = weights[source == target].sum() / total
+    leaving, entering = (np.bincount(end, weights, count) / total for end in (source, target))
+    if directed:
+        return float(inside - leaving @ entering)
+    return float(inside - (((leaving + entering) / 2) ** 2).sum())
