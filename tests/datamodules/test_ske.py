@@ -273,13 +273,13 @@ def test_texts_of_a_user(tmp_path):
 def test_hub(monkeypatch):
     import datasets
 
-    from datamodules import ske
+    from datamodules import ske_sources
 
     def rows(sentences):
         return datasets.Dataset.from_list([json.loads(line(*sentence)) for sentence in sentences])
 
     loaded = datasets.DatasetDict(train=rows(SENTENCES[:3]), validation=rows(SENTENCES[3:]), test=rows([("a", [])]))
-    monkeypatch.setattr(ske, "load_from_hub", lambda hub_id: loaded)
+    monkeypatch.setattr(ske_sources, "load_from_hub", lambda hub_id: loaded)
     about = module("hub").describe()
     assert (about["train_sentences"], about["val_sentences"], about["test_is_validation"]) == (3, 3, True)
     loaded["test"] = rows(SENTENCES[:2])
@@ -299,7 +299,7 @@ def test_cached_is_uncached(folder, cache_home, monkeypatch):
     options = {"test_file": str(folder / "train_data.json"), "max_length": 8}
     first = module(folder, **options)
     batches = [list(first.train_dataloader()), list(first.val_dataloader()), list(first.test_dataloader())]
-    monkeypatch.setattr("datamodules.ske.read_sentences", None)  # not called again
+    monkeypatch.setattr("datamodules.ske_sources.read_sentences", None)  # not called again
     second = module(folder, **options)
     again = [list(second.train_dataloader()), list(second.val_dataloader()), list(second.test_dataloader())]
     for left, right in zip(batches, again, strict=True):
