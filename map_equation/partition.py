@@ -1,5 +1,7 @@
 """The result of a search."""
 
+import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,24 +66,46 @@ class Partition:
     def name(self, node: int) -> Any:
         return self.names[node] if self.names else node
 
+    def write(self, path: str | Path) -> None:
+        """Writes the file that the ending of ``path`` names: ``.tree``, ``.clu`` or ``.csv``.
+
+        A file of that name is replaced at the end, so it is never half written.
+
+        Raises:
+            ValueError: another ending.
+        """
+        path = check_ending(path)
+        part = path.with_name(f"{path.name}.part")
+        WRITERS[path.suffix](self, part)
+        os.replace(part, path)
+
     def to_tree(self, path: str | Path) -> None:
         """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module."""
-        order = self.order()
-        with Path(path).open("w") as file:
+        with Path(path).open("w", encoding="utf-8") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
             last, rank = -1, 0
-            for node in order:
+            for node in self.order():
                 rank = rank + 1 if self.modules[node] == last else 1
                 last = self.modules[node]
-                place = ":".join(str(number + 1) for number in self.table[node] if number >= 0)
-                file.write(f'{place}:{rank} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
+                place = "".join(f"{number + 1}:" for number in self.table[node] if number >= 0)
+                file.write(f'{place}{rank} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
 
     def to_clu(self, path: str | Path) -> None:
         """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1."""
-        with Path(path).open("w") as file:
+        with Path(path).open("w", encoding="utf-8") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node_id module flow\n")
             for node in self.order():
                 file.write(f"{node} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes a line a node in the order of the tree: name, module, top module, path (all from 1), flow."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "module", "top_module", "path", "flow"])
+            for node in self.order():
+                place = ":".join(str(number + 1) for number in self.table[node] if number >= 0)
+                module, top = self.modules[node] + 1, self.top_modules[node] + 1
+                writer.writerow([self.name(node), module, top, place, f"{self.flow[node]:.12g}"])
 
     def order(self) -> np.ndarray:
         """Nodes by bottom module, within it by falling flow."""
@@ -107,6 +131,21 @@ class Partition:
         for a, b, rate in zip(row[chosen], self.links.neighbour[chosen], self.links.out[chosen], strict=True):
             graph.add_edge(self.name(a), self.name(b), flow=float(rate) * (2 if undirected else 1))
         return graph
+
+
+WRITERS = {".tree": Partition.to_tree, ".clu": Partition.to_clu, ".csv": Partition.to_csv}
+
+
+def check_ending(path: str | Path) -> Path:
+    """The path, if a partition can be written there.
+
+    Raises:
+        ValueError: its ending is not one of those that ``Partition.write`` knows.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise ValueError(f"{path} must end with {', '.join(WRITERS)}")
+    return path
 
 
 def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -107,3 +107,25 @@ def test_directed_flow_gives_a_directed_graph():
     drawn = infomap([[0, 1], [1, 2], [2, 0]], flow="directed").to_networkx()
     assert drawn.is_directed()
     assert set(drawn.edges) == {(0, 1), (1, 2), (2, 0)}
+
+
+def test_csv_has_names_and_paths(tmp_path):
+    partition = map_equation.infomap(networkx.ring_of_cliques(16, 4))
+    partition.write(tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == "name,module,top_module,path,flow"
+    rows = [line.split(",") for line in lines[1:]]
+    assert sorted(int(row[0]) for row in rows) == list(range(64))
+    for name, module, top, place, rate in rows:
+        node = int(name)
+        assert int(module) == partition.modules[node] + 1
+        assert int(top) == partition.top_modules[node] + 1
+        assert place == ":".join(str(number + 1) for number in partition.paths[node])
+        assert float(rate) == pytest.approx(partition.flow[node])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_another_ending_is_refused(tmp_path):
+    partition = map_equation.infomap(networkx.ring_of_cliques(4, 4))
+    with pytest.raises(ValueError, match=r"must end with .tree, .clu, .csv"):
+        partition.write(tmp_path / "out.txt")
