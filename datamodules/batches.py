@@ -214,3 +214,18 @@ class GraphBatch(NamedTuple):
     labels: Tensor
     features: Tensor
     names: np.ndarray
+
+    @staticmethod
+    def from_file(
+        path: Path, *, directed: bool | None = None, labels_file: Path | None = None, min_weight: float = 0.0
+    ) -> "GraphBatch":
+        """The graph of a user's file: edge list, Pajek, GML, GraphML, ``npz``.
+
+        Args: those of :func:`datamodules.graph_files.read_graph_file`.
+
+        Raises:
+            DataError: a file can't be read; the message names the line.
+        """
+        from .graph_files import read_graph_file
+
+        return read_graph_file(path, directed=directed, labels_file=labels_file, min_weight=min_weight)

@@ -1,0 +1,132 @@
+"""The graph of a user's file, or one made on the spot."""
+
+from functools import cached_property
+from typing import Any, get_args
+
+import torch
+
+from datamodules.batches import GraphBatch
+from datamodules.errors import DataError
+from datamodules.graph_data import GraphDataModule
+from datamodules.graph_links import drop_light_links
+from datamodules.graph_samples import SampleGraph, classic_graph, lfr_graph, planted_partition
+
+
+class EdgeListDataModule(GraphDataModule):
+    """A graph from a file of links, or a sample: made, or known by its definition.
+
+    Training, validation and test each have one batch an epoch, the whole graph
+    (:class:`~datamodules.batches.GraphBatch`), on every rank.
+
+    Args:
+        source: ``sample``, or a file: an edge list as text, Pajek's ``.net``, ``.gml``, ``.graphml``, ``.npz``, each
+            gzipped or not; :func:`~datamodules.graph_files.read_graph_file` says what is understood.
+        graph: which one ``sample`` is: ``planted_partition`` (with features), ``lfr``, or a classic of
+            :func:`~datamodules.graph_samples.classic_graph`.
+        directed: whether links have a direction; left out: as the file says, else they have none. Of the samples only
+            ``planted_partition`` can be directed.
+        labels_file: what is known of the nodes: ``node label`` lines, or a GML or GraphML file whose nodes have it as
+            an attribute; files only. Nodes that it doesn't name have no label.
+        min_weight: links that weigh less are dropped; their nodes stay.
+        weighted: use the weights; else every link counts 1.
+        seed: of ``planted_partition`` and ``lfr``.
+        sample_num_nodes: nodes of ``planted_partition`` (400 if left out) and ``lfr`` (1000).
+        sample_num_communities: communities of ``planted_partition``.
+        sample_mean_degree: links a node has in the mean, of ``planted_partition`` and ``lfr``.
+        sample_mixing: share of the links between communities, in [0, 1], of ``planted_partition`` and ``lfr``. More of
+            them are realised, above all by networkx's LFR graphs: :meth:`describe` has the share.
+        sample_num_features: features of ``planted_partition``.
+
+    Attributes:
+        graph_batch: the graph.
+        num_nodes: its nodes.
+        num_features: features of a node; 0 without.
+        num_classes: known classes of nodes; 0 without.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: the source is ``hub``, or cannot be read (the message names file and line).
+    """
+
+    def __init__(
+        self,
+        source: str = "sample",
+        graph: SampleGraph = "planted_partition",
+        directed: bool | None = None,
+        labels_file: str | None = None,
+        min_weight: float = 0.0,
+        weighted: bool = True,
+        seed: int = 0,
+        sample_num_nodes: int | None = None,
+        sample_num_communities: int = 8,
+        sample_mean_degree: float = 14.0,
+        sample_mixing: float = 0.3,
+        sample_num_features: int = 32,
+    ) -> None:
+        super().__init__()
+        if graph not in get_args(SampleGraph):
+            raise ValueError(f"graph ({graph}) must be one of {', '.join(get_args(SampleGraph))}")
+        if source == "sample" and directed and graph != "planted_partition":
+            raise ValueError(f"directed: the sample {graph} is undirected; planted_partition can be directed")
+        if source == "sample" and labels_file is not None:
+            raise ValueError("labels_file is not read with source sample, which knows its own labels")
+        sizes = {
+            "sample_num_nodes": (sample_num_nodes, 4),
+            "sample_num_communities": (sample_num_communities, 1),
+            "sample_num_features": (sample_num_features, 0),
+        }
+        for name, (size, least) in sizes.items():
+            if size is not None and size < least:
+                raise ValueError(f"{name} ({size}) must be at least {least}")
+        if not sample_mean_degree > 0:
+            raise ValueError(f"sample_mean_degree ({sample_mean_degree}) must be above 0")
+        if not 0 <= sample_mixing <= 1:
+            raise ValueError(f"sample_mixing ({sample_mixing}) must lie in [0, 1]")
+        if not min_weight >= 0:
+            raise ValueError(f"min_weight ({min_weight}) must not be negative")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        if source == "hub":
+            raise DataError("data.source: the hub has no graphs for this; give the file of your graph, or sample")
+        self.source = source
+        self.graph: SampleGraph = graph
+        self.directed = directed
+        self.labels_file = labels_file
+        self.min_weight = min_weight
+        self.weighted = weighted
+        self.seed = seed
+        self.sample_num_nodes = sample_num_nodes
+        self.sample_num_communities = sample_num_communities
+        self.sample_mean_degree = sample_mean_degree
+        self.sample_mixing = sample_mixing
+        self.sample_num_features = sample_num_features
+
+    @cached_property
+    def graph_batch(self) -> GraphBatch:
+        if self.source == "sample":
+            graph = drop_light_links(self._make(), self.min_weight, f"the sample {self.graph}")
+        else:
+            graph = GraphBatch.from_file(
+                self.source, directed=self.directed, labels_file=self.labels_file, min_weight=self.min_weight
+            )
+        return graph if self.weighted else graph._replace(weights=torch.ones_like(graph.weights))
+
+    def _make(self) -> GraphBatch:
+        if self.graph == "planted_partition":
+            return planted_partition(
+                self.sample_num_nodes or 400,
+                self.sample_num_communities,
+                self.sample_mean_degree,
+                self.sample_mixing,
+                self.sample_num_features,
+                bool(self.directed),
+                self.seed,
+            )
+        if self.graph == "lfr":
+            return lfr_graph(self.sample_num_nodes or 1000, self.sample_mean_degree, self.sample_mixing, self.seed)
+        return classic_graph(self.graph)
+
+    def describe(self) -> dict[str, Any]:
+        """What the run was trained on, as plain values."""
+        which = {"graph": self.graph} if self.source == "sample" else {}
+        return {"source": self.source, **which, **super().describe()}

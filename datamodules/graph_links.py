@@ -1,0 +1,83 @@
+"""Links between numbered nodes: what readers and makers of graphs hand on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datamodules.batches import GraphBatch
+from datamodules.errors import DataError
+
+NAME_BYTES = 1 << 28  # above this, names of fixed width take too much memory
+
+
+class Links(NamedTuple):
+    """A graph as arrays.
+
+    Shapes:
+        edges: (E, 2) int64, source and target; nodes are counted from 0.
+        names: (n,) strings.
+        weights: (E,) float64; None: each link weighs 1.
+        directed: None where it isn't said.
+        bipartite: the first node of the second kind, or 0.
+        labels: (n,) int64, -1 where unknown; None without any.
+        features: (n, F) float32; None without any.
+    """
+
+    edges: NDArray[np.int64]
+    names: NDArray[np.str_]
+    weights: NDArray[np.float64] | None = None
+    directed: bool | None = None
+    bipartite: int = 0
+    labels: NDArray[np.int64] | None = None
+    features: NDArray[np.float32] | None = None
+
+    def to_graph(self) -> GraphBatch:
+        """The batch; links are undirected unless it is said that they aren't."""
+        nodes = len(self.names)
+        weights = np.ones(len(self.edges)) if self.weights is None else self.weights
+        labels = np.full(nodes, -1, np.int64) if self.labels is None else self.labels
+        features = np.zeros((nodes, 0), np.float32) if self.features is None else self.features
+        return GraphBatch(
+            edges=torch.from_numpy(np.ascontiguousarray(self.edges, np.int64)),
+            weights=torch.from_numpy(np.ascontiguousarray(weights, np.float64)),
+            num_nodes=nodes,
+            directed=bool(self.directed),
+            bipartite=self.bipartite,
+            labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
+            features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),
+            names=self.names,
+        )
+
+
+def drop_light_links(graph: GraphBatch, min_weight: float, what: str) -> GraphBatch:
+    """The graph without the links that weigh less than ``min_weight``; its nodes all stay.
+
+    Raises:
+        DataError: no link with a positive weight is left of ``what``.
+    """
+    if not bool((graph.weights > 0).any()):
+        raise DataError(f"{what} is an empty graph: it has no link with a positive weight")
+    if float(graph.weights.min()) >= min_weight:
+        return graph
+    kept = graph.weights >= min_weight
+    if not bool(kept.any()):
+        heaviest = float(graph.weights.max())
+        raise DataError(
+            f"{what} has no link that weighs {min_weight} or more: lower min_weight to {heaviest:g} or less"
+        )
+    return graph._replace(edges=graph.edges[kept], weights=graph.weights[kept])
+
+
+def name_array(names: Sequence[str]) -> NDArray[np.str_]:
+    """Strings as an array: of fixed width, or of objects where one long name would make that too large."""
+    longest = max(map(len, names), default=1)
+    return np.array(names, dtype=object if 4 * longest * len(names) > NAME_BYTES else f"U{max(1, longest)}")
+
+
+def number_names(numbers: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Integers as strings."""
+    width = max((len(str(number)) for number in (numbers.min(), numbers.max())), default=1) if len(numbers) else 1
+    return numbers.astype(f"U{width}")
