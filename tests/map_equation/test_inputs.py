@@ -110,7 +110,7 @@ def test_directed_flow_gives_a_directed_graph():
 
 
 def test_csv_has_names_and_paths(tmp_path):
-    partition = map_equation.infomap(networkx.ring_of_cliques(16, 4))
+    partition = infomap(nx.ring_of_cliques(16, 4))
     partition.write(tmp_path / "out.csv")
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0] == "name,module,top_module,path,flow"
@@ -126,6 +126,6 @@ def test_csv_has_names_and_paths(tmp_path):
 
 
 def test_another_ending_is_refused(tmp_path):
-    partition = map_equation.infomap(networkx.ring_of_cliques(4, 4))
+    partition = infomap(nx.ring_of_cliques(4, 4))
     with pytest.raises(ValueError, match=r"must end with .tree, .clu, .csv"):
         partition.write(tmp_path / "out.txt")
