@@ -1,0 +1,210 @@
+"""Edge lists as text: a link a line, source, target and perhaps a weight."""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import DataError
+from datamodules.graph_links import Links, name_array, number_names
+
+BLANKS = " \t\r"
+COMMENTS = (b"#", b"%")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+# What columns are called in the first line, in lower case and without _ and -.
+SOURCES = {"source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid"}
+TARGETS = {"target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid"}
+WEIGHTS = {"weight", "weights", "w", "value"}
+
+
+class Layout(NamedTuple):
+    """How the lines of an edge list look.
+
+    Args:
+        start: the first byte of the first link.
+        separator: between the fields; a blank stands for any number of blanks and TABs.
+        columns: which fields are source, target, and weight where all lines have one.
+        width: fields of each line; None: two or three.
+    """
+
+    start: int
+    separator: str
+    columns: tuple[int, ...]
+    width: int | None
+
+
+def read_edge_text(data: bytes, where: str) -> Links:
+    """The graph of an edge list.
+
+    Args:
+        data: UTF-8 text.
+        where: what to call it in a message.
+
+    Returns:
+        links whose nodes are in the order of their numbers if all names are integers, else of their names.
+
+    Raises:
+        DataError: a line is something else; the message names it.
+    """
+    # Imported here: numba takes half a second, which --help need not wait for.
+    from datamodules.edge_parser import number_ids, parse_links
+
+    layout = find_layout(data, where)
+    if layout.columns in ((0, 1), (0, 1, 2)) and layout.width in (None, len(layout.columns)):
+        fewest, most = (2, 3) if layout.width is None else (layout.width, layout.width)
+        links = parse_links(data, layout.start, len(data), layout.separator, fewest, most)
+        if links is not None:
+            edges, weights = links
+            return Links(edges, number_names(number_ids(edges)), weights)
+    return _read_any(data, layout, where)
+
+
+def find_layout(data: bytes, where: str) -> Layout:
+    """What the first two lines show.
+
+    The first separator found of TAB, semicolon and comma, else blanks. The first line is a header if it calls its
+    columns source and target (or the like), or if its first fields are no integers and those of the second line are,
+    or only the second line has a number as its third field.
+
+    Raises:
+        DataError: there is no line, or too few or too many fields.
+    """
+    lines = list(itertools.islice(data_lines(data), 2))
+    if not lines:
+        raise DataError(f"{where} is an empty graph: it has no link")
+    number, start, line = lines[0]
+    bare = re.sub(r'"[^"]*"', "", line)
+    separator = next((sign for sign in "\t;," if sign in bare), " ")
+    place = f"{where}, line {number}"
+    first = split_fields(line, separator, place)
+    second = split_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
+    columns = _named_columns(first)
+    if columns is None and not _is_header(first, second):
+        if len(first) not in (2, 3):
+            raise DataError(
+                f"{place}: expected source, target and perhaps a weight, found {_count(first)}"
+                + ("; name the columns in the first line" if len(first) > 3 else "")
+            )
+        return Layout(start, separator, tuple(range(len(first))), None if separator == " " else len(first))
+    if not second:
+        raise DataError(f"{where} is an empty graph: it has no link")
+    if columns is None:
+        if len(first) > 3:
+            raise DataError(f"{place}: which of {len(first)} columns are source, target and weight? Call them so")
+        columns = tuple(range(len(first)))
+    return Layout(lines[1][1], separator, columns, len(first))
+
+
+def _named_columns(fields: list[str]) -> tuple[int, ...] | None:
+    names = [re.sub("[_ -]", "", field.lower()) for field in fields]
+    found = [next((i for i, name in enumerate(names) if name in known), None) for known in (SOURCES, TARGETS, WEIGHTS)]
+    if found[0] is None or found[1] is None:
+        return None
+    return tuple(column for column in found if column is not None)
+
+
+def _is_header(first: list[str], second: list[str]) -> bool:
+    if min(len(first), len(second)) < 2:
+        return False
+    if not any(INTEGER.fullmatch(field) for field in first[:2]) and all(
+        INTEGER.fullmatch(field) for field in second[:2]
+    ):
+        return True
+    return len(first) == len(second) == 3 and not _is_number(first[2]) and _is_number(second[2])
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, str]]:
+    """Yields number, first byte and text of the lines that aren't empty or comments.
+
+    Args:
+        data: UTF-8 text.
+        start: begin at this byte.
+        end: stop before this byte.
+    """
+    end = len(data) if end is None else end
+    number = data.count(b"\n", 0, start)
+    while start < end:
+        stop = data.find(b"\n", start, end)
+        stop = end if stop < 0 else stop
+        line = data[start:stop].strip()
+        number += 1
+        if line and not line.startswith(COMMENTS):
+            yield number, start, line.decode()
+        start = stop + 1
+
+
+def split_fields(line: str, separator: str, where: str) -> list[str]:
+    """The fields of a line; those in double quotes may have the separator in them, and quotes if doubled.
+
+    Raises:
+        DataError: a quote isn't closed.
+    """
+    if '"' not in line:
+        if separator == " ":
+            # Not at the other blanks that Unicode has: they may be part of a name.
+            return line.split() if line.isascii() else re.split(r"[ \t\r]+", line.strip(BLANKS))
+        return [field.strip(BLANKS) for field in line.split(separator)]
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{where}: a field in double quotes isn't closed, or goes on after them") from error
+
+
+def read_weight(field: str, where: str) -> float:
+    """A weight of a link.
+
+    Raises:
+        DataError: it is no number, negative, or not finite.
+    """
+    from datamodules.edge_parser import parse_weight
+
+    try:
+        return parse_weight(field)
+    except ValueError as error:
+        raise DataError(f"{where}: the weight {field!r} must be a number that is finite and not negative") from error
+
+
+def _read_any(data: bytes, layout: Layout, where: str) -> Links:
+    """Names of any kind, line by line."""
+    numbers: dict[str, int] = {}
+    ends: list[int] = []
+    weights: list[float] = []
+    weighted = False
+    source, target, *rest = layout.columns
+    for number, _, line in data_lines(data, layout.start):
+        place = f"{where}, line {number}"
+        fields = split_fields(line, layout.separator, place)
+        if len(fields) not in ((2, 3) if layout.width is None else (layout.width,)):
+            expected = "source, target and perhaps a weight" if layout.width is None else f"{layout.width} fields"
+            raise DataError(f"{place}: expected {expected}, found {_count(fields)}")
+        for field in (fields[source], fields[target]):
+            if not field:
+                raise DataError(f"{place}: a node without a name")
+            ends.append(numbers.setdefault(field, len(numbers)))
+        column = rest[0] if rest else 2
+        has_weight = (bool(rest) or layout.width is None) and column < len(fields)
+        weights.append(read_weight(fields[column], place) if has_weight else 1.0)
+        weighted |= has_weight
+    names = list(numbers)
+    integers = all(INTEGER.fullmatch(name) for name in names)
+    order = sorted(range(len(names)), key=(lambda i: int(names[i])) if integers else names.__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    edges: NDArray[np.int64] = rank[np.array(ends, np.int64).reshape(-1, 2)]
+    return Links(edges, name_array([names[i] for i in order]), np.array(weights) if weighted else None)
+
+
+def _count(fields: list[str]) -> str:
+    return f"{len(fields)} field" + ("s" if len(fields) != 1 else "")
