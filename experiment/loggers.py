@@ -5,7 +5,7 @@ import io
 import netrc
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,7 +18,7 @@ from .run_folder import RunFolder, write_atomically
 
 
 class FolderLogger(Logger):
-    """Appends metrics to ``metrics.csv`` and writes pictures to ``pictures/``.
+    """Appends metrics to ``metrics.csv``, writes pictures to ``pictures/`` and files beside them.
 
     One row for each logging call: ``step`` (optimizer steps so far), ``epoch``, and the metrics; a metric that is new
     adds a column. A row is on disk as soon as it is logged.
@@ -72,6 +72,11 @@ class FolderLogger(Logger):
             path = self.folder.pictures / f"{stem}.png"
             picture.save(path.with_suffix(".tmp"), format="png")
             os.replace(path.with_suffix(".tmp"), path)
+
+    @rank_zero_only
+    def log_file(self, name: str, write: Callable[[Path], object]) -> None:
+        """Lets ``write`` make the file ``name`` in the run folder."""
+        write(self.folder.path / name)
 
     def _append(self, row: dict[str, Any]) -> None:
         new = [name for name in row if name not in self.columns]

@@ -1,8 +1,9 @@
 """The techniques: one LightningModule a file."""
 
 from .deep_infomax import DeepInfoMax
+from .infomap_clustering import InfomapClustering
 from .on_lstm import ONLSTMLanguageModel
 from .sentence_pair_classifier import SentencePairClassifier
 from .triple_extractor import TripleExtractor
 
-__all__ = ["DeepInfoMax", "ONLSTMLanguageModel", "SentencePairClassifier", "TripleExtractor"]
+__all__ = ["DeepInfoMax", "InfomapClustering", "ONLSTMLanguageModel", "SentencePairClassifier", "TripleExtractor"]

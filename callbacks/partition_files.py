@@ -1,0 +1,35 @@
+"""The files of a graph's modules."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class PartitionFiles(pl.Callback):
+    """Writes the tested partition into the run folder: ``partition.tree``, ``partition.clu``, ``partition.csv``.
+
+    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``, which says what is in them; it is handed
+    to each logger that has ``log_file(name, write)``.
+
+    Args:
+        endings: which of the files.
+
+    Raises:
+        ValueError: an ending is another one.
+    """
+
+    def __init__(self, endings: Sequence[str] = ("tree", "clu", "csv")) -> None:
+        if wrong := set(endings) - {"tree", "clu", "csv"}:
+            raise ValueError(f"endings: {', '.join(sorted(wrong))} is none of tree, clu, csv")
+        self.endings = tuple(endings)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_file"):
+                for ending in self.endings:
+                    logger.log_file(f"partition.{ending}", outputs["partition"].write)

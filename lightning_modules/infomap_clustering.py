@@ -1,0 +1,215 @@
+"""Communities of a graph by the map equation: the search as a training, an epoch a trial."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from datamodules.batches import GraphBatch
+from map_equation import Network, Partition
+from map_equation.partition import check_ending
+from map_equation.trials import best_of_trials
+from metrics.partition import partition_scores
+
+from .hyperparameters import save_plain_hyperparameters
+
+
+class InfomapClustering(pl.LightningModule):
+    """InfoMap: the partition of a graph, flat or hierarchical, that describes a random walk on it in the fewest bits.
+
+        L(M) = q H(Q) + sum_i p_i H(P_i)
+
+    q, Q: rate and distribution of the code words that name modules; p_i, P_i: those of module i, its exit included.
+
+    An epoch is one trial of the search, so ``max_epochs`` is the number of trials; they are divided over the processes,
+    each with a random stream of its own: the best is the same for any number of processes. There is nothing to
+    differentiate. What Lightning takes for training, steps of an optimizer, counts the trials. Only the best partition
+    is kept; it is part of the ``state_dict``.
+
+    Batches: :class:`datamodules.batches.GraphBatch`, one an epoch, every process the same.
+
+    Logged, in bits per step of the walk: ``train/loss``, the code length of the best trial of this epoch;
+    ``train/pass_codelength`` after each pass of each trial (with ``train/trial`` and ``train/pass``);
+    ``val/codelength``, ``test/codelength`` of the best partition so far. Also ``val/num_modules``,
+    ``{test}/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, where classes are known,
+    ``test/ami``, ``test/nmi`` of the bottom modules (of a hierarchy also ``test/top_ami``, ``test/top_nmi``).
+
+    Source: kexue.fm/archives/7006; Rosvall and Bergstrom 2008, 2011. Difference: a search of our own, see
+    :mod:`map_equation`.
+
+    Args:
+        flow: the walk: ``undirected``, ``directed`` (unrecorded teleportation to links), ``directed_recorded``,
+            ``directed_to_nodes``, ``directed_recorded_to_nodes``, or ``uniform_recorded``, the article's. None:
+            ``directed`` where the graph is, else ``undirected``. Code lengths of different walks do not compare.
+        two_level: modules only, no hierarchy above or below them.
+        teleportation: probability of a step, in [0, 1]; without effect on ``undirected``.
+        markov_time: steps per code word; above 1 modules are larger, below 1 smaller.
+        seed: of the search.
+
+    Raises:
+        ValueError: an unknown flow, an argument out of its range, a graph without links.
+    """
+
+    monitor = "val/codelength"
+    mode = "min"
+    needs_training = False
+
+    def __init__(
+        self,
+        flow: str | None = None,
+        two_level: bool = False,
+        teleportation: float = 0.15,
+        markov_time: float = 1.0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        # Counted up by SGD with a gradient of -1: checkpoints, callbacks and several processes work as they always do.
+        self.trials = nn.Parameter(torch.zeros(()))
+        self.register_buffer("table", torch.empty(0, 0, dtype=torch.int32))
+        self.register_buffer("codelength", torch.tensor(torch.inf, dtype=torch.float64))
+        self._network: tuple[np.ndarray, Network] | None = None
+
+    def configure_optimizers(self) -> Optimizer:
+        return SGD([self.trials], lr=1.0)
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
+        trial = self.current_epoch * self.trainer.world_size + self.global_rank
+        found = None
+        if not 0 <= self.trainer.max_epochs <= trial:
+            found = self.network(batch).search(seed=self.hparams.seed, trial=trial, two_level=self.hparams.two_level)
+        outcomes = _gather((trial, found.codelength, found.passes) if found else None)
+        outcomes = [outcome for outcome in outcomes if outcome is not None]
+        trial_of_best, length, _ = min(outcomes, key=lambda outcome: (outcome[1], outcome[0]))
+        if length < self.codelength:
+            table = torch.from_numpy(found.table.astype(np.int32)) if trial == trial_of_best else None
+            source = trial_of_best % self.trainer.world_size
+            self.table = self.trainer.strategy.broadcast(table, source).to(self.device)
+            self.codelength.fill_(length)
+        for number, _, passes in outcomes:
+            self._log_passes(number, passes)
+        self._log("train/loss", length, prog_bar=True)
+        return {"loss": -self.trials, "passes": [(number, passes) for number, _, passes in outcomes]}
+
+    def on_train_epoch_end(self) -> None:
+        trials = (self.current_epoch + 1) * self.trainer.world_size
+        if 0 <= self.trainer.max_epochs <= trials:
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
+        partition = self.partition(batch)
+        self._log("val/codelength", partition.codelength, prog_bar=True)
+        self._log("val/num_modules", float(partition.num_modules), prog_bar=True)
+
+    def test_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
+        partition = self.partition(batch)
+        edges, weights, labels = (tensor.cpu().numpy() for tensor in (batch.edges, batch.weights, batch.labels))
+        scores = partition_scores(partition, edges, weights, batch.directed, labels)
+        for name, value in scores.items():
+            self._log(f"test/{name}", value)
+        return {"partition": partition, "graph": batch}
+
+    def network(self, batch: GraphBatch) -> Network:
+        """The walk on a graph, made once for each."""
+        # The names stay the same array when the tensors are moved to a device.
+        if self._network is None or self._network[0] is not batch.names:
+            self._network = (batch.names, self._make_network(batch))
+        return self._network[1]
+
+    def partition(self, batch: GraphBatch) -> Partition:
+        """The best partition so far, its code length computed anew; before any trial, all nodes in one module.
+
+        Raises:
+            ValueError: the module holds a partition of another number of nodes.
+        """
+        table = self.table.cpu().numpy()
+        if not len(table):
+            table = np.zeros((batch.num_nodes, 1), np.int32)
+        if len(table) != batch.num_nodes:
+            raise ValueError(
+                f"this run holds the modules of {len(table)} nodes, the graph has {batch.num_nodes}: "
+                "to cluster another graph use predict.py, or train on it"
+            )
+        return replace(self.network(batch).partition(table.astype(np.int64)), names=batch.names.tolist())
+
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        directed: bool | None = None,
+        min_weight: float = 0.0,
+        num_trials: int = 10,
+        num_threads: int = 1,
+    ) -> str:
+        """Clusters the graph of a file, whatever the module was trained on.
+
+        Args:
+            input: an edge list (text, CSV, TSV; plain or .gz), Pajek .net, GML, GraphML or .npz.
+            output: the file to write: .tree (paths, flow and names), .clu (top modules), or .csv (name, module, top
+                module, path, flow).
+            directed: whether the links have a direction; left out: as the file says, else they have none.
+            min_weight: links of a smaller weight are left out.
+            num_trials: independent searches, of which the best is kept.
+            num_threads: trials that run at the same time.
+
+        Returns:
+            What was found, for the terminal.
+        """
+        check_ending(output)
+        batch = GraphBatch.from_file(input, directed=directed, min_weight=min_weight)
+        partition = best_of_trials(
+            self._make_network(batch),
+            num_trials,
+            num_threads,
+            False,
+            seed=self.hparams.seed,
+            two_level=self.hparams.two_level,
+            initial=None,
+        )
+        replace(partition, names=batch.names.tolist()).write(output)
+        return (
+            f"{batch.num_nodes} nodes, {len(batch.edges)} links: {partition.num_modules} modules, "
+            f"{partition.num_levels} levels, {partition.codelength:.6f} bits "
+            f"({partition.one_level_codelength:.6f} without modules), flow {partition.flow_model} -> {output}"
+        )
+
+    def _make_network(self, batch: GraphBatch) -> Network:
+        return Network(
+            batch.edges.cpu().numpy(),
+            batch.weights.cpu().numpy(),
+            num_nodes=batch.num_nodes,
+            flow=self.hparams.flow or ("directed" if batch.directed else "undirected"),
+            teleportation=self.hparams.teleportation,
+            markov_time=self.hparams.markov_time,
+            bipartite=batch.bipartite or None,
+        )
+
+    def _log(self, name: str, value: float, **options: Any) -> None:
+        # In double precision, as code lengths are compared to the ninth digit. All processes have the same value.
+        self.log(name, torch.tensor(value, dtype=torch.float64), batch_size=1, **options)
+
+    def _log_passes(self, trial: int, passes: list[float]) -> None:
+        for number, length in enumerate(passes, 1):
+            row = {"train/trial": trial, "train/pass": number, "train/pass_codelength": length}
+            for logger in self.loggers:
+                logger.log_metrics({**row, "epoch": self.current_epoch}, step=self.global_step)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The best partition has the shape of the graph, which is not known when the module is built.
+        if (table := state_dict.get(f"{prefix}table")) is not None:
+            self.table = self.table.new_empty(table.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _gather(value: Any) -> list[Any]:
+    """What each process has, in the order of ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
