@@ -22,7 +22,7 @@ from .priors import AdversarialPrior, GaussianPrior, Prior
 from .recurrent import LSTM, ONLSTM, RecurrentLayer
 from .reuse import TiedLinear
 from .sequence_encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder
-from .triple_decoding import pair_spans
+from .triple_decoding import mark_ends, pair_spans
 from .triple_heads import GlobalDetectors, ObjectHead, SelfAttention, SpanVector, SubjectHead, log_sigmoid
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "binary_cross_entropy_of_log_probability",
     "linear_cross_entropy",
     "log_sigmoid",
+    "mark_ends",
     "pair_spans",
     "untrained_copy",
 ]

@@ -1,7 +1,26 @@
-"""From probabilities of starts and ends to spans: half pointer, half tagging, for many sequences at once."""
+"""Spans as starts and ends, and back: half pointer, half tagging, for many sequences at once."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def mark_ends(shape: Sequence[int], row: Tensor, start: Tensor, end: Tensor, *label: Tensor) -> Tensor:
+    """Ones where spans start and end, zeros elsewhere.
+
+    Args:
+        shape: (N, L, 2), or (N, L, C, 2) where spans have labels.
+        row, start, end: (S,) int64, the sequence of each span, its start and inclusive end.
+        label: (S,) int64 in [0, C), where spans have labels.
+
+    Returns:
+        float32 of this shape; starts in column 0, ends in column 1 of the last dimension.
+    """
+    marks = torch.zeros(*shape, device=row.device)
+    marks[row, start, *label, 0] = 1
+    marks[row, end, *label, 1] = 1
+    return marks
 
 
 def nearest_end(is_end: Tensor) -> Tensor:

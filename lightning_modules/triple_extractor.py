@@ -1,11 +1,9 @@
 """Triple extraction: (subject, predicate, object) of sentences, by half pointers and half tags."""
 
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -22,52 +20,15 @@ from layers import (
     SubjectHead,
     binary_cross_entropy_of_log_probability,
     log_sigmoid,
-    pair_spans,
+    mark_ends,
 )
-from metrics.threshold_counts import ThresholdCounts
+from metrics.threshold_counts import ThresholdCounts, count_items
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
 
 from .hyperparameters import save_plain_hyperparameters
-
-
-class Thresholds(NamedTuple):
-    """Probabilities that starts and ends must exceed to count."""
-
-    subject_start: float
-    subject_end: float
-    object_start: float
-    object_end: float
-
-
-# Where the precision-recall curve of the test is taken, and what tuning chooses from: ends lie 0.1 below starts, as in
-# the recipe. The curve begins above 1/16, what an untrained model gives every object of every predicate everywhere.
-CURVE = tuple(number / 20 for number in range(2, 20))
-GRID = tuple(
-    Thresholds(subject, round(subject - 0.1, 1), objects, round(objects - 0.1, 1))
-    for subject, objects in product((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), repeat=2)
-)
-CHARACTERS_AT_ONCE = 1 << 15  # bounds the memory of the object head: subjects times the length of their texts
-
-
-class Encoded(NamedTuple):
-    """What a batch of B rows of length L gives before any subject is chosen.
-
-    Shapes:
-        vectors: (B, L, D), the encoded characters, zero at padding.
-        mask: (B, L, 1) float, 1 for characters.
-        subjects: (B, L, 2) float32, log-probabilities of subject starts and ends.
-        entities: (B, L, 2) float32, those of starts and ends of any entity.
-        relations: (B, C) float32, those of the predicates in the whole row.
-        shared: (B, L, 128), what the object head needs for every subject.
-    """
-
-    vectors: Tensor
-    mask: Tensor
-    subjects: Tensor
-    entities: Tensor
-    relations: Tensor
-    shared: Tensor
+from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
+from .triple_prediction import extract, with_progress, write_triples
 
 
 class TripleExtractor(pl.LightningModule):
@@ -221,40 +182,26 @@ class TripleExtractor(pl.LightningModule):
         """(B, L, 2): starts and ends of the subjects that distant supervision suggests."""
         if not self.hparams.prior_features:
             return None
-        prior = torch.zeros(*batch.characters.shape, 2, device=batch.characters.device)
-        row, start, end = batch.candidates[:, :3].unbind(1)
-        prior[row, start, 0] = 1
-        prior[row, end, 1] = 1
-        return prior
+        return mark_ends((*batch.characters.shape, 2), *batch.candidates[:, :3].unbind(1))
 
     def _object_prior(self, candidates: Tensor, rows: Tensor, spans: Tensor, length: int) -> Tensor | None:
         """(S, L, 2 C): starts and ends of the objects that it suggests for exactly these subjects."""
         if not self.hparams.prior_features:
             return None
-        prior = torch.zeros(len(rows), length, len(self.predicates), 2, device=rows.device)
         subjects = torch.cat([rows.unsqueeze(1), spans], dim=1)
         subject, which = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1).nonzero(as_tuple=True)
-        start, end, predicate = candidates[which, 3:].unbind(1)
-        prior[subject, start, predicate, 0] = 1
-        prior[subject, end, predicate, 1] = 1
-        return prior.flatten(2)
+        shape = (len(rows), length, len(self.predicates), 2)
+        return mark_ends(shape, subject, *candidates[which, 3:].unbind(1)).flatten(2)
 
     def losses(self, encoded: Encoded, batch: TripleBatch) -> dict[str, Tensor]:
         """``subject_loss``, ``object_loss`` and their sum ``loss``, in nats a character."""
         mask = encoded.mask
-        target = torch.zeros(encoded.subjects.shape, dtype=torch.bool, device=mask.device)
-        row, start, end = batch.subjects.unbind(1)
-        target[row, start, 0] = True
-        target[row, end, 1] = True
+        target = mark_ends(encoded.subjects.shape, *batch.subjects.unbind(1))
         subject_loss = binary_cross_entropy_of_log_probability(encoded.subjects, target) * mask
-
         rows = torch.arange(len(mask), device=mask.device)
         # All rows, so that every network takes part in every step; a row without any subject counts nothing.
         log_p = self.objects(encoded, batch.candidates, rows, batch.spans.clamp(min=0))
-        target = torch.zeros(log_p.shape, dtype=torch.bool, device=mask.device)
-        row, start, end, predicate = batch.objects.unbind(1)
-        target[row, start, predicate, 0] = True
-        target[row, end, predicate, 1] = True
+        target = mark_ends(log_p.shape, *batch.objects.unbind(1))
         object_loss = binary_cross_entropy_of_log_probability(log_p, target).sum((2, 3))
         asked = mask.squeeze(-1) * (batch.spans[:, :1] >= 0)
         parts = {
@@ -277,64 +224,12 @@ class TripleExtractor(pl.LightningModule):
     ) -> list[list[list[ExtractedTriple]]]:
         """The triples of each sentence, for each of several settings of the thresholds.
 
-        The networks run once for all settings: over all spans that are a subject in any of them.
-
         Returns:
             a list for each setting, of a list for each sentence; distinct triples, in the order of their places.
         """
-        probabilities = encoded.subjects.exp() * encoded.mask  # no span ends in the padding
-        by_setting = {
-            setting[:2]: pair_spans(probabilities[..., 0], probabilities[..., 1], *setting[:2]) for setting in settings
-        }
-        subjects = torch.unique(torch.cat(list(by_setting.values())), dim=0)
-        found = self._find_objects(batch, encoded, subjects, {setting[2:] for setting in settings})
-        row, start, end = subjects.unbind(1)
-        strength = (probabilities[row, start, 0] * probabilities[row, end, 1]).sqrt().tolist()
-        spans = [tuple(span) for span in subjects.tolist()]
-        active = {key: set(map(tuple, value.tolist())) for key, value in by_setting.items()}
-        origins = list(zip(batch.sentences.tolist(), batch.offsets.tolist(), strict=True))
-        results = []
-        for setting in settings:
-            texts: list[dict[tuple[str, str, str], ExtractedTriple]] = [{} for _ in batch.texts]
-            for subject, begin, finish, predicate, confidence in found[setting[2:]]:
-                span = spans[subject]
-                if span not in active[setting[:2]]:
-                    continue
-                sentence, offset = origins[span[0]]
-                triple = _triple(
-                    batch.texts[sentence],
-                    (span[1] + offset, span[2] + offset + 1),
-                    self.predicates[predicate],
-                    (begin + offset, finish + offset + 1),
-                    strength[subject] * confidence,
-                )
-                kept = texts[sentence].get(triple[:3])
-                if kept is None or kept.confidence < triple.confidence:
-                    texts[sentence][triple[:3]] = triple
-            results.append([self._finished(list(triples.values())) for triples in texts])
-        return results
-
-    def _find_objects(
-        self, batch: TripleBatch, encoded: Encoded, subjects: Tensor, settings: set[tuple[float, float]]
-    ) -> dict[tuple[float, float], list[tuple[int, int, int, int, float]]]:
-        """For each pair of thresholds: number of the subject, start, inclusive end, predicate, confidence."""
-        found: dict[tuple[float, float], list] = {setting: [] for setting in settings}
-        lowest = min(start for start, _ in settings)
-        at_once = max(1, CHARACTERS_AT_ONCE // encoded.mask.shape[1])
-        for first in range(0, len(subjects), at_once):
-            rows, spans = subjects[first : first + at_once].split([1, 2], dim=1)
-            rows = rows.squeeze(1)
-            probabilities = self.objects(encoded, batch.candidates, rows, spans).exp()
-            probabilities *= encoded.mask[rows].unsqueeze(-1)
-            # Hardly any predicate has an object: look further only at those with a start somewhere.
-            subject, predicate = (probabilities[..., 0].amax(dim=1) > lowest).nonzero(as_tuple=True)
-            start, end = probabilities[subject, :, predicate].unbind(-1)
-            for setting in settings:
-                column, begin, finish = pair_spans(start, end, *setting).unbind(1)
-                confidence = (start[column, begin] * end[column, finish]).sqrt()
-                places = torch.stack([subject[column] + first, begin, finish, predicate[column]], dim=1)
-                found[setting] += [(*place, c) for place, c in zip(places.tolist(), confidence.tolist(), strict=True)]
-        return found
+        objects = partial(self.objects, encoded, batch.candidates)
+        found = decode_triples(batch, encoded, objects, self.predicates, settings)
+        return [[self._finished(triples) for triples in texts] for texts in found]
 
     def _finished(self, triples: list[ExtractedTriple]) -> list[ExtractedTriple]:
         if self.hparams.rules and triples:  # another schema may lack what a rule would add
@@ -358,7 +253,7 @@ class TripleExtractor(pl.LightningModule):
         # Untrained, at the sanity check, all characters would be subjects by the lowest of the grid.
         tunes = self.hparams.tune_thresholds and not self.trainer.sanity_checking
         settings = GRID if tunes else [self.present_thresholds]
-        self.validation_counts.update(self._counts(batch, self.decode(batch, encoded, settings)))
+        self.validation_counts.update(count_items(self.decode(batch, encoded, settings), batch.triples))
 
     def on_validation_epoch_end(self) -> None:
         # torchmetrics makes scalars of tensors with one entry.
@@ -383,23 +278,12 @@ class TripleExtractor(pl.LightningModule):
             "gold": batch.triples,
             "predicted": predicted,
             "thresholds": torch.tensor(CURVE),
-            "threshold_counts": self._counts(batch, others),
+            "threshold_counts": count_items(others, batch.triples),
         }
 
     def on_test_epoch_end(self) -> None:
         for name, value in self.scores.compute().items():
             self.log(f"test/{name}", value, sync_dist=True)
-
-    def _counts(self, batch: TripleBatch, settings: list[list[list[ExtractedTriple]]]) -> Tensor:
-        """(K, 3) int64: correct, predicted and gold triples of the batch for each setting."""
-        gold = [set(triples) for triples in batch.triples]
-        total = sum(map(len, gold))
-        counts = []
-        for sentences in settings:
-            predicted = [{triple[:3] for triple in triples} for triples in sentences]
-            correct = sum(len(found & true) for found, true in zip(predicted, gold, strict=True))
-            counts.append((correct, sum(map(len, predicted)), total))
-        return torch.tensor(counts, device=self.device)
 
     # -------------------------------------------------------------------------------------------------- prediction
 
@@ -430,25 +314,6 @@ class TripleExtractor(pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        sentences = found = 0
-        # Beside its place: an older output is intact until the new one is whole, what was done until an error is kept.
-        part = Path(f"{output}.part")
-        try:
-            with open(part, "w", encoding="utf-8") as file:
-                for text, triples in _with_progress(self._extract(Path(input), batch_size), Path(input)):
-                    record = {"text": text, "spo_list": [self._record(triple) for triple in triples]}
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                    sentences += 1
-                    found += len(triples)
-        except ValueError as error:
-            if not sentences:
-                part.unlink()
-                raise
-            raise type(error)(f"{error}; the {sentences} sentences before it are in {part}") from error
-        part.replace(output)
-        return f"{sentences} sentences, {found} triples -> {output}"
-
-    def _extract(self, path: Path, batch_size: int) -> Iterator[tuple[str, list[ExtractedTriple]]]:
         encoder = TripleBatch.encoder(
             self.hparams.characters,
             self.predicates,
@@ -457,63 +322,10 @@ class TripleExtractor(pl.LightningModule):
             known_triples=[tuple(triple) for triple in self.hparams.known_triples],
             max_length=self.hparams.max_length,
         )
-        # Sentences of like length together, and a bounded number in memory.
-        for block in _blocks(TripleBatch.texts_from_file(path), 16 * batch_size):
-            triples: list[list[ExtractedTriple]] = [[] for _ in block]
-            order = sorted(range(len(block)), key=lambda i: len(block[i]))
-            for first in range(0, len(order), batch_size):
-                chunk = order[first : first + batch_size]
-                batch = encoder.batch([block[i] for i in chunk])
-                batch = self.transfer_batch_to_device(batch, self.device, 0)
-                for i, result in zip(chunk, self(batch), strict=True):
-                    triples[i] = result
-            yield from zip(block, triples, strict=True)
 
-    def _record(self, triple: ExtractedTriple) -> dict[str, Any]:
-        subject_type, object_type = self.types[triple.predicate]
-        return {
-            "predicate": triple.predicate,
-            "subject": triple.subject,
-            "subject_type": subject_type,
-            "object": triple.object,
-            "object_type": object_type,
-            "subject_span": list(triple.subject_span),
-            "object_span": list(triple.object_span),
-            "confidence": round(triple.confidence, 4),
-        }
+        def find(texts: list[str]) -> list[list[ExtractedTriple]]:
+            return self(self.transfer_batch_to_device(encoder.batch(texts), self.device, 0))
 
-
-def _triple(
-    text: str, subject: tuple[int, int], predicate: str, object: tuple[int, int], confidence: float
-) -> ExtractedTriple:
-    return ExtractedTriple(text[slice(*subject)], predicate, text[slice(*object)], subject, object, confidence)
-
-
-def _blocks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Lists of ``size`` texts; where reading fails, those before come first."""
-    block: list[str] = []
-    try:
-        for text in texts:
-            block.append(text)
-            if len(block) == size:
-                yield block
-                block = []
-    except ValueError:
-        if block:
-            yield block
-        raise
-    if block:
-        yield block
-
-
-def _with_progress(items: Iterator[Any], path: Path) -> Iterator[Any]:
-    """The items, with a bar on the terminal; one a line of the file, about."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    with open(path, "rb") as file:
-        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    yield from track(items, "extracting", total=max(1, lines), console=Console(stderr=True))
+        extracted = with_progress(extract(Path(input), find, batch_size), Path(input))
+        sentences, found = write_triples(extracted, self.types, Path(output))
+        return f"{sentences} sentences, {found} triples -> {output}"

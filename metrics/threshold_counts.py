@@ -1,5 +1,7 @@
 """Precision, recall and F1 at several thresholds at once."""
 
+from collections.abc import Collection, Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -23,7 +25,7 @@ class ThresholdCounts(Metric):
 
     def update(self, counts: Tensor) -> None:
         """Adds (K, 3) int64: correct, predicted, gold."""
-        self.counts += counts
+        self.counts += counts.to(self.counts.device)
 
     def compute(self) -> dict[str, Tensor]:
         """``f1``, ``precision`` and ``recall``, micro means in [0, 1], (K,) float32 each.
@@ -33,3 +35,23 @@ class ThresholdCounts(Metric):
         correct, predicted, gold = (self.counts.double() + EPSILON).unbind(1)
         scores = {"f1": 2 * correct / (predicted + gold), "precision": correct / predicted, "recall": correct / gold}
         return {name: values.float() for name, values in scores.items()}
+
+
+def count_items(predicted: Sequence[Sequence[Collection[Sequence]]], gold: Sequence[Collection[Sequence]]) -> Tensor:
+    """Counts of a batch of sentences, for :class:`ThresholdCounts`.
+
+    Args:
+        predicted: for each of K settings, for each sentence, the triples found: (subject, predicate, object, …).
+        gold: for each sentence the true (subject, predicate, object).
+
+    Returns:
+        (K, 3) int64 on the CPU: correct, predicted and gold triples, equal ones of a sentence counted once.
+    """
+    true = [set(triples) for triples in gold]
+    total = sum(map(len, true))
+    counts = []
+    for sentences in predicted:
+        found = [{triple[:3] for triple in triples} for triples in sentences]
+        correct = sum(len(ours & theirs) for ours, theirs in zip(found, true, strict=True))
+        counts.append((correct, sum(map(len, found)), total))
+    return torch.tensor(counts)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics import ExtractedTriple, TripleF1, overlap_types
+from metrics.threshold_counts import ThresholdCounts, count_items
 
 PREDICATES = ("父亲", "作者", "出生地", "面积")
 
@@ -155,6 +156,21 @@ def test_two_processes(pairs, cut):
     gathered.counts = torch.stack([part.counts for part in parts]).sum(0)
     assert gathered.counts.dtype == torch.int64
     assert gathered.compute() == whole.compute()
+
+
+def test_counts_at_several_settings_by_hand():
+    one, two, wrong = ("甲", "父亲", "乙"), ("甲", "出生地", "丙"), ("甲", "父亲", "丙")
+    mention = ExtractedTriple(*one, (0, 1), (2, 3), 0.9)
+    settings = [[[mention, mention._replace(confidence=0.4)], [wrong]], [[one, two], []], [[], []]]
+    gold = [[one, two, one], []]
+    counts = count_items(settings, gold)
+    assert counts.tolist() == [[1, 2, 2], [2, 2, 2], [0, 0, 2]]
+    metric = ThresholdCounts(3)
+    metric.update(counts)
+    metric.update(counts)
+    for name, values in metric.compute().items():
+        expected = [score([texts * 2 for texts in found], gold)[name] for found in settings]
+        assert values.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_reset_forgets():

@@ -1,0 +1,137 @@
+"""From the triple extractor's probabilities to triples."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.batches import TripleBatch
+from layers import pair_spans
+from metrics.triples import ExtractedTriple
+
+
+class Thresholds(NamedTuple):
+    """Probabilities that starts and ends must exceed to count."""
+
+    subject_start: float
+    subject_end: float
+    object_start: float
+    object_end: float
+
+
+# Where the precision-recall curve of the test is taken, and what tuning chooses from: ends lie 0.1 below starts, as in
+# the recipe. The curve begins above 1/16, what an untrained model gives every object of every predicate everywhere.
+CURVE = tuple(number / 20 for number in range(2, 20))
+GRID = tuple(
+    Thresholds(subject, round(subject - 0.1, 1), objects, round(objects - 0.1, 1))
+    for subject, objects in product((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), repeat=2)
+)
+CHARACTERS_AT_ONCE = 1 << 15  # bounds the memory of the object head: subjects times the length of their texts
+
+
+class Encoded(NamedTuple):
+    """What a batch of B rows of length L gives before any subject is chosen.
+
+    Shapes:
+        vectors: (B, L, D), the encoded characters, zero at padding.
+        mask: (B, L, 1) float, 1 for characters.
+        subjects: (B, L, 2) float32, log-probabilities of subject starts and ends.
+        entities: (B, L, 2) float32, those of starts and ends of any entity.
+        relations: (B, C) float32, those of the predicates in the whole row.
+        shared: (B, L, 128), what the object head needs for every subject.
+    """
+
+    vectors: Tensor
+    mask: Tensor
+    subjects: Tensor
+    entities: Tensor
+    relations: Tensor
+    shared: Tensor
+
+
+Objects = Callable[[Tensor, Tensor], Tensor]  # rows (S,) and spans (S, 2) -> log-probabilities (S, L, C, 2)
+
+
+def decode_triples(
+    batch: TripleBatch,
+    encoded: Encoded,
+    objects: Objects,
+    predicates: Sequence[str],
+    settings: Sequence[Thresholds],
+) -> list[list[list[ExtractedTriple]]]:
+    """The triples of each sentence, for each of several settings of the thresholds.
+
+    ``objects`` runs once for all settings: over all spans that are a subject in any of them.
+
+    Args:
+        batch: the sentences.
+        encoded: what the model gives of them.
+        objects: asks for the objects of subjects.
+        predicates: C names.
+        settings: the thresholds.
+
+    Returns:
+        a list for each setting, of a list for each sentence; distinct triples, each where it is surest.
+    """
+    probabilities = encoded.subjects.exp() * encoded.mask  # no span ends in the padding
+    by_setting = {
+        setting[:2]: pair_spans(probabilities[..., 0], probabilities[..., 1], *setting[:2]) for setting in settings
+    }
+    subjects = torch.unique(torch.cat(list(by_setting.values())), dim=0)
+    found = _find_objects(encoded.mask, objects, subjects, {setting[2:] for setting in settings})
+    row, start, end = subjects.unbind(1)
+    strength = (probabilities[row, start, 0] * probabilities[row, end, 1]).sqrt().tolist()
+    spans = [tuple(span) for span in subjects.tolist()]
+    active = {key: set(map(tuple, value.tolist())) for key, value in by_setting.items()}
+    origins = list(zip(batch.sentences.tolist(), batch.offsets.tolist(), strict=True))
+    results = []
+    for setting in settings:
+        texts: list[dict[tuple[str, str, str], ExtractedTriple]] = [{} for _ in batch.texts]
+        for subject, begin, finish, predicate, confidence in found[setting[2:]]:
+            span = spans[subject]
+            if span not in active[setting[:2]]:
+                continue
+            sentence, offset = origins[span[0]]
+            triple = _triple(
+                batch.texts[sentence],
+                (span[1] + offset, span[2] + offset + 1),
+                predicates[predicate],
+                (begin + offset, finish + offset + 1),
+                strength[subject] * confidence,
+            )
+            kept = texts[sentence].get(triple[:3])
+            if kept is None or kept.confidence < triple.confidence:
+                texts[sentence][triple[:3]] = triple
+        results.append([list(triples.values()) for triples in texts])
+    return results
+
+
+def _find_objects(
+    mask: Tensor, objects: Objects, subjects: Tensor, settings: set[tuple[float, float]]
+) -> dict[tuple[float, float], list[tuple[int, int, int, int, float]]]:
+    """For each pair of thresholds: number of the subject, start, inclusive end, predicate, confidence."""
+    found: dict[tuple[float, float], list] = {setting: [] for setting in settings}
+    lowest = min(start for start, _ in settings)
+    at_once = max(1, CHARACTERS_AT_ONCE // mask.shape[1])
+    for first in range(0, len(subjects), at_once):
+        rows, spans = subjects[first : first + at_once].split([1, 2], dim=1)
+        rows = rows.squeeze(1)
+        probabilities = objects(rows, spans).exp()
+        probabilities *= mask[rows].unsqueeze(-1)
+        # Hardly any predicate has an object: look further only at those with a start somewhere.
+        subject, predicate = (probabilities[..., 0].amax(dim=1) > lowest).nonzero(as_tuple=True)
+        start, end = probabilities[subject, :, predicate].unbind(-1)
+        for setting in settings:
+            column, begin, finish = pair_spans(start, end, *setting).unbind(1)
+            confidence = (start[column, begin] * end[column, finish]).sqrt()
+            places = torch.stack([subject[column] + first, begin, finish, predicate[column]], dim=1)
+            found[setting] += [(*place, c) for place, c in zip(places.tolist(), confidence.tolist(), strict=True)]
+    return found
+
+
+def _triple(
+    text: str, subject: tuple[int, int], predicate: str, object: tuple[int, int], confidence: float
+) -> ExtractedTriple:
+    return ExtractedTriple(text[slice(*subject)], predicate, text[slice(*object)], subject, object, confidence)
