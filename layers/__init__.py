@@ -22,8 +22,8 @@ from .priors import AdversarialPrior, GaussianPrior, Prior
 from .recurrent import LSTM, ONLSTM, RecurrentLayer
 from .reuse import TiedLinear
 from .sequence_encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder
-from .triple_decoding import mark_ends, pair_spans
 from .triple_heads import GlobalDetectors, ObjectHead, SelfAttention, SpanVector, SubjectHead, log_sigmoid
+from .triple_spans import mark_ends, pair_spans
 
 __all__ = [
     "DGCNN",
