@@ -1,0 +1,121 @@
+"""The search as a training: trials, the best of them, resuming, several processes, prediction from a configuration."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import map_equation
+from datamodules import EdgeListDataModule
+from experiment.errors import run_main
+from experiment.predict import predict
+from lightning_modules import InfomapClustering
+from tests.conftest import ROOT, script
+
+TRIALS = 4
+
+
+def data(**changes) -> EdgeListDataModule:
+    # Links mixed so much that trials end in different partitions.
+    sizes = {"sample_num_nodes": 200, "sample_mixing": 0.45, "sample_mean_degree": 8.0}
+    return EdgeListDataModule(source="sample", **{**sizes, **changes})
+
+
+def trainer(folder, **arguments) -> pl.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "log_every_n_steps": 1}
+    return pl.Trainer(accelerator="cpu", devices=1, default_root_dir=folder, **{**quiet, **arguments})
+
+
+def test_it_keeps_the_best_of_the_trials(tmp_path):
+    graph = data().graph_batch
+    lengths = [
+        map_equation.infomap(graph.edges.numpy(), graph.weights.numpy(), num_nodes=200, num_trials=n).codelength
+        for n in range(1, TRIALS + 1)
+    ]
+    assert lengths[-1] < lengths[0]
+    module, seen = InfomapClustering(), []
+
+    class Follow(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics["val/codelength"]))
+
+    run = trainer(tmp_path, max_epochs=TRIALS, num_sanity_val_steps=0, callbacks=[Follow()])
+    run.fit(module, data())
+    assert seen == pytest.approx(lengths, abs=1e-9)
+    assert float(module.trials.detach()) == TRIALS
+    (tested,) = run.test(module, data(), verbose=False)
+    assert tested["test/codelength"] == pytest.approx(lengths[-1], abs=1e-9)
+    partition = module.partition(graph)
+    best = map_equation.infomap(graph.edges.numpy(), graph.weights.numpy(), num_nodes=200, num_trials=TRIALS)
+    assert partition.modules.tolist() == best.modules.tolist()
+    assert tested["test/num_modules"] == partition.num_modules
+
+
+def test_the_checkpoint_holds_the_partition(tmp_path):
+    module = InfomapClustering()
+    run = trainer(tmp_path, max_epochs=2)
+    run.fit(module, data())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = InfomapClustering.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
+    graph = data().graph_batch
+    ours, theirs = loaded.partition(graph), module.partition(graph)
+    assert np.array_equal(ours.table, theirs.table)
+    assert ours.codelength == theirs.codelength
+    assert ours.names == graph.names.tolist()
+    with pytest.raises(ValueError, match="modules of 200 nodes, the graph has 150"):
+        loaded.partition(data(sample_num_nodes=150).graph_batch)
+
+
+def test_a_resumed_search_ends_as_one_that_never_stopped(tmp_path):
+    whole, first, second = InfomapClustering(seed=3), InfomapClustering(seed=3), InfomapClustering(seed=3)
+    trainer(tmp_path, max_epochs=TRIALS).fit(whole, data())
+    half = trainer(tmp_path, max_epochs=2)
+    half.fit(first, data())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(tmp_path, max_epochs=TRIALS).fit(second, data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_the_walk_is_that_of_the_graph(tmp_path, directed):
+    module = InfomapClustering(two_level=True)
+    graph = data(directed=directed).graph_batch
+    assert module.partition(graph).flow_model == ("directed" if directed else "undirected")
+    edges, flow = graph.edges.numpy(), "directed" if directed else "undirected"
+    expected = map_equation.codelength(edges, np.zeros(200), weights=graph.weights, num_nodes=200, flow=flow)
+    assert module.partition(graph).codelength == pytest.approx(expected, abs=1e-12)
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    options = ["-c", ROOT / "configs/infomap_sample.yaml", "--trainer.accelerator=cpu", "--trainer.max_epochs=3"]
+    options += ["--data.sample_num_nodes=200", "--data.sample_mixing=0.45", "--data.sample_mean_degree=8"]
+    options += ["--trainer.callbacks=[]"]
+    script("train", *options, "--trainer.devices=1", "--run_dir", "one", cwd=tmp_path)
+    script("train", *options, "--trainer.devices=2", "--trainer.strategy=ddp", "--run_dir", "two", cwd=tmp_path)
+    metrics = [json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in ("one", "two")]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-12)
+    passes = []
+    for run in ("one", "two"):
+        with open(tmp_path / run / "metrics.csv") as file:
+            rows = [row for row in csv.DictReader(file) if row["train/pass"]]
+        passes.append([(row["train/trial"], row["train/pass"], row["train/pass_codelength"]) for row in rows])
+    assert passes[0] == passes[1]
+    assert {trial for trial, *_ in passes[0]} == {"0", "1", "2"}
+
+
+def test_a_file_is_clustered_in_one_call(tmp_path, capsys):
+    edges = [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("d", "e"), ("e", "f"), ("d", "f")]
+    graph, output = tmp_path / "graph.txt", tmp_path / "graph.tree"
+    graph.write_text("".join(f"{a} {b}\n" for a, b in edges))
+    config = str(ROOT / "configs/infomap_edges.yaml")
+    predict([config, "--input", str(graph), "--output", str(output)])
+    assert "6 nodes, 7 links: 2 modules, 2 levels, 2.320730 bits" in capsys.readouterr().out
+    lines = [line.split() for line in output.read_text().splitlines() if line[0] != "#"]
+    module = {name.strip('"'): path.split(":")[0] for path, _, name, _ in lines}
+    assert module["a"] == module["b"] == module["c"] != module["d"] == module["e"] == module["f"]
+    assert run_main(predict, [config, "--input", str(graph), "--output", f"{output}2"]) == 2
+    assert "graph.tree2 must end with .tree, .clu, .csv" in capsys.readouterr().err
