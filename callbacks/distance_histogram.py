@@ -1,5 +1,6 @@
 """A picture of how the syntactic distances of each layer are distributed; a warning when they say nothing."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -7,13 +8,13 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from callbacks.pictures import FAINT, INK, PALETTE, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PALETTE, PictureOfTest, log_figure, new_figure, wants_pictures
 
 BINS = 50
 NEAR_ONE, NEARLY_ALL = 0.95, 0.95
 
 
-class DistanceHistogram(pl.Callback):
+class DistanceHistogram(PictureOfTest):
     """Draws a histogram of the distances for each layer, and warns when nearly all are near 1.
 
     The distance of a word is 1 - mean of the master forget gate, in [0, 1]: the level up to which the word closes what
@@ -24,22 +25,16 @@ class DistanceHistogram(pl.Callback):
     are left alone. With several processes the picture shows rank zero's share.
     """
 
+    needs = ("distances",)
+
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._counts: Tensor | None = None
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._counts = None
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not isinstance(outputs, dict) or "distances" not in outputs or not trainer.is_global_zero:
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+        if not trainer.is_global_zero:
             return
         distances = outputs["distances"].detach().float().cpu().flatten(1)
         # Two rows a layer: counts in bins, and how many are near 1 and all.
@@ -51,8 +46,8 @@ class DistanceHistogram(pl.Callback):
             row[BINS], row[BINS + 1] = (values > NEAR_ONE).sum(), len(values)
         self._counts = counts if self._counts is None else self._counts + counts
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        counts, self._counts = self._counts, None
+    def finish(self, trainer: pl.Trainer) -> None:
+        counts = self._counts
         if counts is None:
             return
         stuck = [

@@ -1,12 +1,12 @@
 """Pictures of the trees that a language model finds, beside the gold trees, and of the distances behind them."""
 
-from random import Random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
-from callbacks.pictures import FAINT, INK, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PictureOfTest, Reservoir, log_figure, new_figure, wants_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ class _Sentence(NamedTuple):
     distances: "Tensor"
 
 
-class ParseTrees(pl.Callback):
+class ParseTrees(PictureOfTest):
     """Draws predicted trees beside gold trees, and a heat map of the distances that they come from.
 
     During the test, ``test_step`` returns for a batch of sentences with trees
@@ -46,6 +46,8 @@ class ParseTrees(pl.Callback):
         ValueError: a number is below 1, or ``min_words`` above ``max_words``.
     """
 
+    needs = ("trees", "distances")
+
     def __init__(
         self, num_sentences: int = 4, layer: int = 2, min_words: int = 7, max_words: int = 14, seed: int = 0
     ) -> None:
@@ -56,48 +58,32 @@ class ParseTrees(pl.Callback):
             )
         self.num_sentences, self.layer, self.seed = num_sentences, layer, seed
         self.min_words, self.max_words = min_words, max_words
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
-        self._random = Random(self.seed)
-        self._sentences: list[_Sentence] = []
-        self._seen = 0
+    def forget(self) -> None:
+        self._sentences: Reservoir[_Sentence] = Reservoir(self.num_sentences, self.seed)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._forget()
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not isinstance(outputs, dict) or "trees" not in outputs or not wants_pictures(trainer):
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+        if not wants_pictures(trainer):
             return
+        distances = outputs["distances"].detach().float().cpu()
         for place, words in enumerate(batch.words):
             if self.min_words <= len(words) <= self.max_words:
-                self._seen += 1
-                # Each sentence stays with the same chance, however many come (reservoir sampling).
-                slot = self._seen - 1 if self._seen <= self.num_sentences else self._random.randrange(self._seen)
-                if slot < self.num_sentences:
-                    trees = [layer[place] for layer in outputs["trees"]]
-                    distances = outputs["distances"][:, place, : len(words)].detach().float().cpu()
-                    self._sentences[slot : slot + 1] = [_Sentence(words, batch.spans[place], trees, distances)]
+                trees = [layer[place] for layer in outputs["trees"]]
+                own = distances[:, place, : len(words)].clone()
+                self._sentences.offer(_Sentence(words, batch.spans[place], trees, own))
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if wants_pictures(trainer):
-            if self._sentences:
-                self._sentences.sort(key=lambda sentence: len(sentence.words))
-                self._draw_trees(trainer)
-                self._draw_distances(trainer)
-            else:
-                rank_zero_warn(
-                    f"ParseTrees: no picture, the model gave no trees of {self.min_words} to {self.max_words} words"
-                )
-        self._forget()
+    def finish(self, trainer: pl.Trainer) -> None:
+        if not wants_pictures(trainer):
+            return
+        if self._sentences:
+            self._sentences.sort(key=lambda sentence: len(sentence.words))
+            self._draw_trees(trainer)
+            self._draw_distances(trainer)
+        else:
+            rank_zero_warn(
+                f"ParseTrees: no picture, the model gave no trees of {self.min_words} to {self.max_words} words"
+            )
 
     def _draw_trees(self, trainer: pl.Trainer) -> None:
         longest = max(len(sentence.words) for sentence in self._sentences)

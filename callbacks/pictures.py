@@ -1,7 +1,9 @@
 """What the callbacks that draw pictures share: drawing without global state, logging, sampling, pixels."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +22,47 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 def wants_pictures(trainer: pl.Trainer) -> bool:
     """Whether this process is to draw: rank zero, with a logger that takes pictures."""
     return trainer.is_global_zero and any(hasattr(logger, "log_image") for logger in trainer.loggers)
+
+
+class PictureOfTest(pl.Callback, ABC):
+    """A callback that collects what ``test_step`` returns, and draws when the test is over.
+
+    Attributes:
+        needs: the entries that the dict of ``test_step`` must have; other outputs are left alone.
+    """
+
+    needs: tuple[str, ...]
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Begin anew."""
+
+    @abstractmethod
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+        """Keep what is needed of a batch, in every process."""
+
+    @abstractmethod
+    def finish(self, trainer: pl.Trainer) -> None:
+        """Draw what was collected, in every process."""
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.forget()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if isinstance(outputs, dict) and set(self.needs) <= outputs.keys():
+            self.collect(trainer, outputs, batch)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.finish(trainer)
+        self.forget()
 
 
 def new_figure(width: float, height: float, dpi: int = 150) -> "Figure":
@@ -100,6 +143,31 @@ def class_names_of(trainer: pl.Trainer, labels: Tensor) -> list[str]:
     known = list(getattr(trainer.datamodule, "class_names", None) or [])
     count = int(labels.max()) + 1 if len(labels) else 0
     return [str(known[number]) if number < len(known) else f"class {number}" for number in range(count)]
+
+
+Item = TypeVar("Item")
+
+
+class Reservoir(list, Generic[Item]):
+    """A uniform random sample of a stream of unknown length, as a list: reservoir sampling.
+
+    Args:
+        size: items to keep.
+        seed: decides, with the order of the stream, which stay; the global random state is left alone.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        super().__init__()
+        self.size = size
+        self._random = Random(seed)
+        self._seen = 0
+
+    def offer(self, item: Item) -> None:
+        """The next item of the stream."""
+        self._seen += 1
+        place = self._seen - 1 if self._seen <= self.size else self._random.randrange(self._seen)
+        if place < self.size:
+            self[place : place + 1] = [item]
 
 
 class RandomSample:

@@ -1,18 +1,19 @@
 """A picture of precision and recall as a model's thresholds move."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.pictures import FAINT, INK, PALETTE, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PALETTE, PictureOfTest, log_figure, new_figure, wants_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class PrecisionRecallCurve(pl.Callback):
+class PrecisionRecallCurve(PictureOfTest):
     """Draws precision against recall over thresholds, and both with F1 against the threshold; the best F1 is marked.
 
         precision = correct / predicted,   recall = correct / gold,   F1 = 2 correct / (predicted + gold)
@@ -23,33 +24,22 @@ class PrecisionRecallCurve(pl.Callback):
     is ``precision_recall``.
     """
 
-    def __init__(self) -> None:
-        self._forget()
+    needs = ("thresholds", "threshold_counts")
 
-    def _forget(self) -> None:
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         self._thresholds: Tensor | None = None
         self._counts: Tensor | None = None
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._forget()
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+        counts = outputs["threshold_counts"].detach().cpu()
+        self._counts = counts if self._counts is None else self._counts + counts
+        self._thresholds = outputs["thresholds"].detach().float().cpu()
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if isinstance(outputs, dict) and {"thresholds", "threshold_counts"} <= set(outputs):
-            counts = outputs["threshold_counts"].detach().cpu()
-            self._counts = counts if self._counts is None else self._counts + counts
-            self._thresholds = outputs["thresholds"].detach().float().cpu()
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def finish(self, trainer: pl.Trainer) -> None:
         own = (self._thresholds, self._counts)
-        self._forget()
         shares: list[Any] = [own]
         if trainer.world_size > 1 and torch.distributed.is_initialized():
             # Objects, since a process whose share was empty doesn't know how many thresholds there are.

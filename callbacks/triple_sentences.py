@@ -1,13 +1,13 @@
 """A picture of sentences with the triples found in them, and the true ones."""
 
-from random import Random
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.fonts import quiet_fonts
-from callbacks.pictures import log_figure, wants_pictures
+from callbacks.pictures import PictureOfTest, Reservoir, log_figure, wants_pictures
 from callbacks.triple_drawing import MISSED, RIGHT, WRONG, Arrow, DrawnSentence, draw_sentences
 
 MOST_PREDICTED = 8  # arrows over one sentence
@@ -20,7 +20,7 @@ class _Sentence(NamedTuple):
     gold: tuple[tuple[str, str, str], ...]
 
 
-class TripleSentences(pl.Callback):
+class TripleSentences(PictureOfTest):
     """Draws some sentences of the test with their triples, predicted above the text and gold below it.
 
     An arrow from subject to object carries the predicate, over it the entities are marked. Right triples are green and
@@ -44,6 +44,8 @@ class TripleSentences(pl.Callback):
         ValueError: a number is below 1.
     """
 
+    needs = ("texts", "gold", "predicted")
+
     def __init__(self, num_sentences: int = 4, max_characters: int = 90, max_triples: int = 4, seed: int = 0) -> None:
         if min(num_sentences, max_characters, max_triples) < 1:
             raise ValueError(
@@ -52,38 +54,19 @@ class TripleSentences(pl.Callback):
             )
         self.num_sentences, self.max_characters, self.max_triples = num_sentences, max_characters, max_triples
         self.seed = seed
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
-        self._random = Random(self.seed)
-        self._sentences: list[_Sentence] = []
-        self._seen = 0
+    def forget(self) -> None:
+        self._sentences: Reservoir[_Sentence] = Reservoir(self.num_sentences, self.seed)
         self._had_triples = False
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._forget()
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not isinstance(outputs, dict) or not {"texts", "gold", "predicted"} <= set(outputs):
-            return
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
         if not wants_pictures(trainer):
             return
         self._had_triples = True
         for sentence in map(_Sentence, outputs["texts"], outputs["predicted"], outputs["gold"]):
             if self._is_drawable(sentence):
-                self._seen += 1
-                # Each sentence stays with the same chance, however many come (reservoir sampling).
-                slot = self._seen - 1 if self._seen <= self.num_sentences else self._random.randrange(self._seen)
-                if slot < self.num_sentences:
-                    self._sentences[slot : slot + 1] = [sentence]
+                self._sentences.offer(sentence)
 
     def _is_drawable(self, sentence: _Sentence) -> bool:
         return (
@@ -94,7 +77,7 @@ class TripleSentences(pl.Callback):
             )
         )
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def finish(self, trainer: pl.Trainer) -> None:
         if self._sentences:
             self._sentences.sort(key=lambda sentence: len(sentence.text))
             with quiet_fonts():
@@ -104,7 +87,6 @@ class TripleSentences(pl.Callback):
                 f"TripleSentences: no picture, the test has no sentence of at most {self.max_characters} characters "
                 f"with 1 to {self.max_triples} triples whose entities occur in it"
             )
-        self._forget()
 
 
 LEGEND = (
