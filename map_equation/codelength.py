@@ -90,6 +90,10 @@ def book_costs(flow: Flow, paths: np.ndarray) -> list[np.ndarray]:
     return [plogps(total) - log for total, log in zip(sums, logs, strict=True)]
 
 
+def codelength(flow: Flow, paths: np.ndarray) -> float:
+    return sum(float(costs.sum()) for costs in book_costs(flow, paths))
+
+
 def one_level_codelength(flow: Flow) -> float:
     """Entropy of the visit rates in bits."""
     return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64))[0][0])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from .codelength import book_costs, one_level_codelength, read_modules
+from .codelength import book_costs, codelength, one_level_codelength, read_modules
 from .flow import RECORDED, compute_flow, kind_of
 from .graph import read_graph
 from .partition import Partition, number_modules
@@ -90,7 +90,7 @@ class Network:
 
     def codelength(self, modules: Any) -> float:
         """Bits per step of the walk for a given partition; see ``partition``."""
-        return sum(float(cost.sum()) for cost in book_costs(self._flow, self._read(modules)))
+        return codelength(self._flow, self._read(modules))
 
     def link_flow(self) -> scipy.sparse.csr_array:
         """F ``(n, n)``, row -> column: the rate at which each link is walked in a step, self-loops included.

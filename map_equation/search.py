@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .codelength import book_costs, module_rates, one_level_codelength, plogps
+from .codelength import book_costs, codelength, module_rates, one_level_codelength, plogps
 from .flow import RECORDED, Flow, kind_of
 from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
 LEAST_TUNING_GAIN = 3e-4
-
+# A trial of a small graph starts anew until it has gone through so many links.
+LINKS_PER_TRIAL, MAX_STARTS = 8_000, 10
 
 # Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
 SWEEPS, SPLITTING_SWEEPS = 30, 2
@@ -49,26 +50,31 @@ def search(
         code length in bits after each pass, never rising.
     """
     random = np.random.default_rng(seed)
-    kind = kind_of(flow)
     n = len(flow.flow)
     one_level = one_level_codelength(flow)
-    problem = Problem(kind, flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level)
-    passes: list[float] = []
+    problem = Problem(kind_of(flow), flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level)
     start = None if initial is None else bottom_modules(initial)
-    module = partition(problem, random, start, passes)
     nodes = plogps(flow.flow).sum()  # the part of every code length that no partition changes
-    passes = [min(length - nodes, one_level) for length in passes]
-    tables = [np.zeros((n, 1), np.int64), module.reshape(-1, 1).astype(np.int64)]
-    if not two_level and module.max() > 0:
-        tables.append(add_levels(problem, module, random))
-    if initial is not None:
-        tables.append(initial)
-    lengths = [sum(float(cost.sum()) for cost in book_costs(flow, table)) for table in tables]
-    best = 0
-    for number, length in enumerate(lengths):
-        if length < lengths[best] - 1e-12:
-            best = number
-    return tables[best], [*passes, lengths[best]]
+    best = np.zeros((n, 1), np.int64) if initial is None else initial
+    passes = [codelength(flow, best)]
+    for _ in range(int(np.clip(LINKS_PER_TRIAL // len(flow.neighbour), 1, MAX_STARTS))):
+        found: list[float] = []
+        table = search_once(problem, random, two_level, start, found)
+        passes += [min(passes[-1], length - nodes) for length in found]
+        length = codelength(flow, table)
+        if length < codelength(flow, best) - 1e-12:
+            best = table
+        passes.append(codelength(flow, best))
+    return best, passes
+
+
+def search_once(
+    problem: Problem, random: np.random.Generator, two_level: bool, start: np.ndarray | None, passes: list[float]
+) -> np.ndarray:
+    module = partition(problem, random, start, passes)
+    if two_level or module.max() == 0:
+        return module.reshape(-1, 1).astype(np.int64)
+    return add_levels(problem, module, random)
 
 
 def bottom_modules(table: np.ndarray) -> np.ndarray:
@@ -177,7 +183,7 @@ def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator
     columns = [module.astype(np.int64), *super_modules(problem, module, random)][::-1]
     if len(columns) == 1:
         return compact(np.stack([*columns, *split_down(problem, module, random)], 1))
-    kept = compact(np.stack(columns, 1))
+    kept = compact(np.stack([*columns, *split_down(problem, module, random)], 1))
     top = kept[:, 0].astype(np.int32)
     fresh = compact(np.stack([top, *split_down(problem, top, random)], 1))
     shorter = costs_by_top(problem.graph, fresh) < costs_by_top(problem.graph, kept) - 1e-12
