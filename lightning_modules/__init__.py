@@ -2,8 +2,16 @@
 
 from .deep_infomax import DeepInfoMax
 from .infomap_clustering import InfomapClustering
+from .neuromap import Neuromap
 from .on_lstm import ONLSTMLanguageModel
 from .sentence_pair_classifier import SentencePairClassifier
 from .triple_extractor import TripleExtractor
 
-__all__ = ["DeepInfoMax", "InfomapClustering", "ONLSTMLanguageModel", "SentencePairClassifier", "TripleExtractor"]
+__all__ = [
+    "DeepInfoMax",
+    "InfomapClustering",
+    "Neuromap",
+    "ONLSTMLanguageModel",
+    "SentencePairClassifier",
+    "TripleExtractor",
+]

@@ -1,0 +1,312 @@
+"""Neuromap: communities of a graph by a network that learns to shorten the map equation."""
+
+import csv
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from datamodules.batches import GraphBatch
+from layers import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
+from map_equation import Network, Partition
+from metrics.partition import partition_scores
+
+from .hyperparameters import save_plain_hyperparameters
+
+
+class PreparedGraph(NamedTuple):
+    """What the module computes once of a graph.
+
+    Args:
+        graph: the graph as it came.
+        walk: its random walk.
+        loss: the map equation of that walk, on the module's device.
+        features: (n, F) input of the network: the nodes' features, else the adjacency.
+        adjacency: (n, n) what nodes hear from their neighbours.
+    """
+
+    graph: GraphBatch
+    walk: Network
+    loss: MapEquationLoss
+    features: Tensor | SparseMatrix
+    adjacency: SparseMatrix
+
+
+class Neuromap(pl.LightningModule):
+    """Neuromap: soft communities of a graph from a network whose loss is the map equation.
+
+        S = softmax(network(X) / sigmoid(t)),   t learned, 0 at first;   loss = L(S), bits
+
+    Each node is shared out among ``num_clusters`` clusters, row by row of S; L is the code length of a random walk on
+    the graph (:class:`layers.MapEquationLoss`), so no number of communities is given: clusters that don't pay stay
+    empty. Rows with several entries are overlapping communities; the partition that is scored has each node in its
+    largest. X are the nodes' features where the graph has them, else its adjacency matrix.
+
+    Training is full-batch: a batch is the whole graph. Time and memory of the loss grow with links + nodes * clusters.
+
+    Batches: :class:`datamodules.batches.GraphBatch`; labels are used by the scores of the test only.
+
+    Logged: ``train/loss``, ``val/loss``, the code length of S; ``val/codelength``, ``test/codelength``, that of the
+    partition; bits per step of the walk, all of them. Also ``val/num_modules``,
+    ``test/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, where classes are known,
+    ``test/ami`` and ``test/nmi``.
+
+    Source: Blöcker, Tan, Scholtes, arXiv 2310.01144. Differences: see the loss; the adjacency is divided by the mean
+    weight of a link; a directed graph is heard both ways.
+
+    Args:
+        network: the slot of the assignment network, called with the size of the features (the number of nodes where
+            there are none) and the number of clusters.
+        num_clusters: s, the most communities that can be found; None: the square root of the number of nodes.
+        flow: the walk: ``undirected``, ``directed`` (unrecorded teleportation to links), ``directed_recorded``,
+            ``directed_to_nodes``, ``directed_recorded_to_nodes``, or ``uniform_recorded``, the article's. None:
+            ``directed`` where the graph is, else ``undirected``. Code lengths of different walks do not compare.
+        teleportation: probability of a step, in [0, 1]; without effect on ``undirected``.
+        lr: learning rate. The paper's: 0.1 for GraphLinear, 0.01 for GraphMLP, 0.001 for the others.
+        optimizer: the optimizer slot, called with the parameters and ``lr``.
+        num_nodes: nodes of the graph; given by the data.
+        num_features: features of a node, 0 for none; given by the data.
+
+    Raises:
+        ValueError: a number of clusters below 1; a graph that the network wasn't made for.
+    """
+
+    monitor = "val/codelength"
+    mode = "min"
+    data_links = ("num_nodes", "num_features")
+
+    def __init__(
+        self,
+        network: Callable[[int, int], GraphNetwork] = GraphSAGE,
+        num_clusters: int | None = None,
+        flow: str | None = None,
+        teleportation: float = 0.15,
+        lr: float = 1e-3,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        num_nodes: int = 1,
+        num_features: int = 0,
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        if num_clusters is None:
+            num_clusters = max(1, round(num_nodes**0.5))
+        if num_clusters < 1:
+            raise ValueError(f"num_clusters ({num_clusters}) must be at least 1")
+        self.make_optimizer = optimizer
+        self.network = network(num_features or num_nodes, num_clusters)
+        self.temperature = nn.Parameter(torch.zeros(()))
+        self.node_names: list[str] | None = None
+        self._prepared: PreparedGraph | None = None
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """S (n, num_clusters): the share of each node in each cluster, rows of sum 1."""
+        prepared = self.prepare(batch)
+        logits = self.network(prepared.features, prepared.adjacency)
+        return (logits.to(self.temperature.dtype) / self.temperature.sigmoid()).softmax(1)
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters(), self.hparams.lr)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leaves the graph where it is: what the device needs of it is moved once, by :meth:`prepare`."""
+        return batch
+
+    # -------------------------------------------------------------------------------------------------------- steps
+
+    def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
+        loss = self.prepare(batch).loss(self(batch))
+        self._log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
+        assignment = self(batch)
+        prepared = self.prepare(batch)
+        partition = prepared.walk.partition(_largest(assignment))
+        self._log("val/loss", prepared.loss(assignment))
+        self._log("val/codelength", partition.codelength, prog_bar=True)
+        self._log("val/num_modules", float(partition.num_modules), prog_bar=True)
+
+    def test_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
+        """Returns partition and graph, for files and pictures."""
+        partition = self.prepare(batch).walk.partition(_largest(self(batch)))
+        scores = partition_scores(
+            partition, batch.edges.numpy(), batch.weights.numpy(), batch.directed, batch.labels.numpy()
+        )
+        for name, value in scores.items():
+            self._log(f"test/{name}", value)
+        return {"partition": replace(partition, names=batch.names.tolist()), "graph": batch}
+
+    def _log(self, name: str, value: Tensor | float, prog_bar: bool = False) -> None:
+        self.log(name, value, prog_bar=prog_bar, batch_size=1, sync_dist=not name.startswith("train"))
+
+    # -------------------------------------------------------------------------------------------------------- graph
+
+    def prepare(self, batch: GraphBatch) -> PreparedGraph:
+        """Walk, loss, and the network's input, made once for a graph and kept out of checkpoints.
+
+        Raises:
+            ValueError: the network wasn't made for this graph.
+        """
+        known = self._prepared
+        if known is None or known.adjacency.device != self.device or not _is_same(known.graph, batch):
+            self._check_fits(batch)
+            # Lightning validates in inference mode, whose tensors would be of no use to training.
+            with torch.inference_mode(False):
+                self._prepared = known = self._prepare(batch)
+        return known
+
+    def _prepare(self, batch: GraphBatch) -> PreparedGraph:
+        precision = torch.promote_types(self.temperature.dtype, torch.float32)
+        walk = Network(
+            batch.edges.numpy(),
+            batch.weights.numpy(),
+            num_nodes=batch.num_nodes,
+            flow=self.hparams.flow or ("directed" if batch.directed else "undirected"),
+            teleportation=self.hparams.teleportation,
+            bipartite=batch.bipartite or None,
+        )
+        rates = walk.teleportation_rates() or (None, None)
+        loss = MapEquationLoss(walk.link_flow(), walk.flow, *rates, dtype=precision, device=self.device)
+        adjacency = SparseMatrix(adjacency_matrix(batch), precision, self.device)
+        features = batch.features.to(self.device, self.temperature.dtype) if self.hparams.num_features else adjacency
+        return PreparedGraph(batch, walk, loss, features, adjacency)
+
+    def _check_fits(self, batch: GraphBatch) -> None:
+        wanted, features = self.hparams.num_features, batch.features.shape[1]
+        if wanted and features != wanted:
+            raise ValueError(
+                f"the network was trained on nodes with {wanted} features, these have {features or 'none'}: "
+                "give them as `features` of an .npz file"
+            )
+        if wanted:
+            return
+        if batch.num_nodes != self.hparams.num_nodes:
+            raise ValueError(
+                f"without features the network knows only the {self.hparams.num_nodes} nodes that it was trained on, "
+                f"the graph has {batch.num_nodes}: train on it, or on nodes with features"
+            )
+        if self.node_names is None:
+            self.node_names = batch.names.tolist()
+        elif self.node_names != batch.names.tolist():
+            raise ValueError(
+                "without features the network knows only the nodes that it was trained on, in their order; "
+                "this graph has others: train on it, or on nodes with features"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["node_names"] = self.node_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.node_names = checkpoint["node_names"]
+
+    # --------------------------------------------------------------------------------------------------- prediction
+
+    @torch.inference_mode()
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        directed: bool | None = None,
+        min_weight: float = 0.0,
+        threshold: float = 0.1,
+    ) -> str:
+        """Shares out the nodes of a graph among communities that may overlap.
+
+        A network that was trained without features knows only its own nodes: the graph must have the same ones.
+
+        Args:
+            input: an edge list (text, CSV, TSV; plain or .gz), Pajek .net, GML, GraphML or .npz (the only one that
+                holds features).
+            output: the CSV to write: name, module, probability; a line for each community that a node has a share in,
+                its largest first. Modules are numbered from 1 by falling flow.
+            directed: whether the links have a direction; left out: as the file says, else they have none.
+            min_weight: links of a smaller weight are left out.
+            threshold: smaller shares are left out, but for the largest of each node.
+
+        Returns:
+            What was found, for the terminal.
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold ({threshold}) must lie in [0, 1]")
+        self.eval()
+        batch = GraphBatch.from_file(input, directed=directed, min_weight=min_weight)
+        if not self.hparams.num_features and self.node_names is not None:
+            batch = in_order_of(batch, self.node_names)
+        shares = self(batch).cpu().numpy()
+        partition = self.prepare(batch).walk.partition(shares.argmax(1))
+        shares = shares[:, _order_of_clusters(shares, partition)]
+        listed = shares >= threshold
+        listed[np.arange(len(shares)), shares.argmax(1)] = True
+        _write_shares(Path(output), batch.names.tolist(), shares, listed)
+        return (
+            f"{batch.num_nodes} nodes, {len(batch.edges)} links: {partition.num_modules} modules, "
+            f"{partition.codelength:.6f} bits ({partition.one_level_codelength:.6f} without modules), flow "
+            f"{partition.flow_model}; {int((listed.sum(1) > 1).sum())} nodes in more than one -> {output}"
+        )
+
+
+def adjacency_matrix(batch: GraphBatch) -> scipy.sparse.csr_array:
+    """The adjacency matrix (n, n) of a graph, links both ways whatever their direction, of mean weight 1."""
+    source, target = batch.edges.numpy().T
+    weight = batch.weights.numpy() / batch.weights.numpy().mean()
+    links = scipy.sparse.coo_array((weight, (source, target)), (batch.num_nodes, batch.num_nodes)).tocsr()
+    return (links + links.T - scipy.sparse.diags_array(links.diagonal())).tocsr()
+
+
+def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
+    """The graph with its nodes in the order of ``names``.
+
+    Raises:
+        ValueError: it has others.
+    """
+    place = {name: number for number, name in enumerate(names)}
+    own = batch.names.tolist()
+    unknown = next((name for name in own if name not in place), None)
+    if unknown is not None or len(own) != len(names):
+        what = f"{len(own)} nodes" if unknown is None else f"a node {unknown!r} that is not among them"
+        raise ValueError(
+            f"without features the network knows only the {len(names)} nodes that it was trained on, the graph has "
+            f"{what}: train on it, or on nodes with features"
+        )
+    order = torch.tensor([place[name] for name in own])
+    labels = torch.empty_like(batch.labels)
+    labels[order] = batch.labels
+    features = torch.empty_like(batch.features)
+    features[order] = batch.features
+    return batch._replace(edges=order[batch.edges], labels=labels, features=features, names=np.array(names))
+
+
+def _largest(assignment: Tensor) -> np.ndarray:
+    return assignment.argmax(1).cpu().numpy()
+
+
+def _is_same(graph: GraphBatch, other: GraphBatch) -> bool:
+    return all(getattr(graph, name) is getattr(other, name) for name in ("edges", "weights", "features", "names"))
+
+
+def _order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:
+    """Clusters in the order of the partition's modules, then those that are no node's largest, by falling share."""
+    cluster = shares.argmax(1)
+    rank = np.full(shares.shape[1], partition.num_modules)
+    rank[cluster] = partition.modules
+    return np.lexsort((-shares.sum(0), rank))
+
+
+def _write_shares(path: Path, names: list[str], shares: np.ndarray, listed: np.ndarray) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "module", "probability"])
+        for name, row, chosen in zip(names, shares, listed, strict=True):
+            modules = np.flatnonzero(chosen)
+            for module in modules[np.argsort(-row[modules], kind="stable")]:
+                writer.writerow([name, module + 1, f"{row[module]:.4g}"])
+    os.replace(part, path)
