@@ -66,7 +66,7 @@ def small_arguments(config: dict) -> list[str]:
     """The entries of SMALL that the configured classes take."""
     model = config["model"]
     arguments = SMALL[model["class_path"]]
-    score = str(model["init_args"].get("score", ""))
+    score = str(model.get("init_args", {}).get("score", ""))
     unfit = "hidden_size" if "DotScore" in score else "units="
     return [argument for argument in arguments if "score" not in argument or unfit not in argument]
 
