@@ -15,8 +15,7 @@ from datamodules.graph_samples import SampleGraph, classic_graph, lfr_graph, pla
 class EdgeListDataModule(GraphDataModule):
     """A graph from a file of links, or a sample: made, or known by its definition.
 
-    Training, validation and test each have one batch an epoch, the whole graph
-    (:class:`~datamodules.batches.GraphBatch`), on every rank.
+    A batch is the whole graph (:class:`~datamodules.batches.GraphBatch`), on every rank; validation and test have one.
 
     Args:
         source: ``sample``, or a file: an edge list as text, Pajek's ``.net``, ``.gml``, ``.graphml``, ``.npz``, each
@@ -29,6 +28,8 @@ class EdgeListDataModule(GraphDataModule):
             an attribute; files only. Nodes that it doesn't name have no label.
         min_weight: links that weigh less are dropped; their nodes stay.
         weighted: use the weights; else every link counts 1.
+        steps_per_epoch: batches of training in an epoch. A search has one an epoch; for a network many such short steps
+            between two validations and checkpoints are much faster.
         seed: of ``planted_partition`` and ``lfr``.
         sample_num_nodes: nodes of ``planted_partition`` (400 if left out) and ``lfr`` (1000).
         sample_num_communities: communities of ``planted_partition``.
@@ -56,6 +57,7 @@ class EdgeListDataModule(GraphDataModule):
         labels_file: str | None = None,
         min_weight: float = 0.0,
         weighted: bool = True,
+        steps_per_epoch: int = 1,
         seed: int = 0,
         sample_num_nodes: int | None = None,
         sample_num_communities: int = 8,
@@ -78,6 +80,8 @@ class EdgeListDataModule(GraphDataModule):
         for name, (size, least) in sizes.items():
             if size is not None and size < least:
                 raise ValueError(f"{name} ({size}) must be at least {least}")
+        if steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch ({steps_per_epoch}) must be at least 1")
         if not sample_mean_degree > 0:
             raise ValueError(f"sample_mean_degree ({sample_mean_degree}) must be above 0")
         if not 0 <= sample_mixing <= 1:
@@ -94,6 +98,7 @@ class EdgeListDataModule(GraphDataModule):
         self.labels_file = labels_file
         self.min_weight = min_weight
         self.weighted = weighted
+        self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.sample_num_nodes = sample_num_nodes
         self.sample_num_communities = sample_num_communities

@@ -17,11 +17,14 @@ class GraphDataModule(pl.LightningDataModule):
     """One graph: training, validation and test each have it as their only batch, on every rank.
 
     Attributes:
+        steps_per_epoch: how often training has it in an epoch.
         graph_batch: the graph, a :class:`~datamodules.batches.GraphBatch`.
         num_nodes: its nodes.
         num_features: features of a node; 0 without.
         num_classes: known classes of nodes; 0 without.
     """
+
+    steps_per_epoch = 1
 
     # Everything is read when something first asks for it: building the datamodule for --help costs nothing.
 
@@ -46,9 +49,12 @@ class GraphDataModule(pl.LightningDataModule):
         self.graph_batch  # noqa: B018
 
     def train_dataloader(self) -> "GraphLoader":
+        return GraphLoader(self.graph_batch, self.steps_per_epoch)
+
+    def val_dataloader(self) -> "GraphLoader":
         return GraphLoader(self.graph_batch)
 
-    val_dataloader = test_dataloader = predict_dataloader = train_dataloader
+    test_dataloader = predict_dataloader = val_dataloader
 
     def describe(self) -> dict[str, Any]:
         """What the run was trained on, as plain values."""
@@ -74,16 +80,17 @@ class GraphDataModule(pl.LightningDataModule):
 
 
 class GraphLoader(BatchLoader):
-    """Yields the same graph once an epoch, on every rank: a graph can't be divided as items can."""
+    """Yields the same graph ``steps`` times an epoch, on every rank: a graph can't be divided as items can."""
 
-    def __init__(self, graph: GraphBatch) -> None:
+    def __init__(self, graph: GraphBatch, steps: int = 1) -> None:
+        self.steps = steps
         super().__init__(lambda _: graph, 1, 1)
 
     def __len__(self) -> int:
-        return 1
+        return self.steps
 
     def plan(self, epoch: int) -> Sequence[Tensor]:
-        return [torch.zeros(1, dtype=torch.int64)]
+        return [torch.zeros(1, dtype=torch.int64)] * self.steps
 
 
 def mixing(graph: GraphBatch) -> float:

@@ -26,14 +26,14 @@ class PreparedGraph(NamedTuple):
     """What the module computes once of a graph.
 
     Args:
-        graph: the graph as it came.
+        names: the graph's array of names, by which it is known again.
         walk: its random walk.
         loss: the map equation of that walk, on the module's device.
         features: (n, F) input of the network: the nodes' features, else the adjacency.
         adjacency: (n, n) what nodes hear from their neighbours.
     """
 
-    graph: GraphBatch
+    names: np.ndarray
     walk: Network
     loss: MapEquationLoss
     features: Tensor | SparseMatrix
@@ -115,10 +115,6 @@ class Neuromap(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(self.parameters(), self.hparams.lr)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leaves the graph where it is: what the device needs of it is moved once, by :meth:`prepare`."""
-        return batch
-
     # -------------------------------------------------------------------------------------------------------- steps
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> Tensor:
@@ -137,9 +133,8 @@ class Neuromap(pl.LightningModule):
     def test_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
         """Returns partition and graph, for files and pictures."""
         partition = self.prepare(batch).walk.partition(_largest(self(batch)))
-        scores = partition_scores(
-            partition, batch.edges.numpy(), batch.weights.numpy(), batch.directed, batch.labels.numpy()
-        )
+        edges, weights, labels = (tensor.cpu().numpy() for tensor in (batch.edges, batch.weights, batch.labels))
+        scores = partition_scores(partition, edges, weights, batch.directed, labels)
         for name, value in scores.items():
             self._log(f"test/{name}", value)
         return {"partition": replace(partition, names=batch.names.tolist()), "graph": batch}
@@ -156,7 +151,8 @@ class Neuromap(pl.LightningModule):
             ValueError: the network wasn't made for this graph.
         """
         known = self._prepared
-        if known is None or known.adjacency.device != self.device or not _is_same(known.graph, batch):
+        # The names stay the same array when the tensors are moved to a device.
+        if known is None or known.names is not batch.names or known.adjacency.device != self.device:
             self._check_fits(batch)
             # Lightning validates in inference mode, whose tensors would be of no use to training.
             with torch.inference_mode(False):
@@ -166,8 +162,8 @@ class Neuromap(pl.LightningModule):
     def _prepare(self, batch: GraphBatch) -> PreparedGraph:
         precision = torch.promote_types(self.temperature.dtype, torch.float32)
         walk = Network(
-            batch.edges.numpy(),
-            batch.weights.numpy(),
+            batch.edges.cpu().numpy(),
+            batch.weights.cpu().numpy(),
             num_nodes=batch.num_nodes,
             flow=self.hparams.flow or ("directed" if batch.directed else "undirected"),
             teleportation=self.hparams.teleportation,
@@ -177,7 +173,7 @@ class Neuromap(pl.LightningModule):
         loss = MapEquationLoss(walk.link_flow(), walk.flow, *rates, dtype=precision, device=self.device)
         adjacency = SparseMatrix(adjacency_matrix(batch), precision, self.device)
         features = batch.features.to(self.device, self.temperature.dtype) if self.hparams.num_features else adjacency
-        return PreparedGraph(batch, walk, loss, features, adjacency)
+        return PreparedGraph(batch.names, walk, loss, features, adjacency)
 
     def _check_fits(self, batch: GraphBatch) -> None:
         wanted, features = self.hparams.num_features, batch.features.shape[1]
@@ -255,9 +251,9 @@ class Neuromap(pl.LightningModule):
 
 def adjacency_matrix(batch: GraphBatch) -> scipy.sparse.csr_array:
     """The adjacency matrix (n, n) of a graph, links both ways whatever their direction, of mean weight 1."""
-    source, target = batch.edges.numpy().T
-    weight = batch.weights.numpy() / batch.weights.numpy().mean()
-    links = scipy.sparse.coo_array((weight, (source, target)), (batch.num_nodes, batch.num_nodes)).tocsr()
+    source, target = batch.edges.cpu().numpy().T
+    weight = batch.weights.cpu().numpy()
+    links = scipy.sparse.coo_array((weight / weight.mean(), (source, target)), (batch.num_nodes,) * 2).tocsr()
     return (links + links.T - scipy.sparse.diags_array(links.diagonal())).tocsr()
 
 
@@ -286,10 +282,6 @@ def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
 
 def _largest(assignment: Tensor) -> np.ndarray:
     return assignment.argmax(1).cpu().numpy()
-
-
-def _is_same(graph: GraphBatch, other: GraphBatch) -> bool:
-    return all(getattr(graph, name) is getattr(other, name) for name in ("edges", "weights", "features", "names"))
 
 
 def _order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:
