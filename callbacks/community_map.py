@@ -104,7 +104,7 @@ class CommunityMap(pl.Callback):
         axes.autoscale_view()
         positions = np.zeros((len(partition.modules), 2))
         positions[busiest[chosen]] = centres
-        label(axes, positions, partition, busiest[chosen[: 2 * NAMED_MODULES]], 8)
+        label(axes, positions, partition, busiest[chosen[:NAMED_MODULES]], 8)
 
 
 def node_colours(partition: Any) -> list[str]:
