@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Optimizer
 
 from datamodules.batches import GraphBatch
@@ -26,10 +26,10 @@ class InfomapClustering(pl.LightningModule):
 
     q, Q: rate and distribution of the code words that name modules; p_i, P_i: those of module i, its exit included.
 
-    An epoch is one trial of the search, so ``max_epochs`` is the number of trials; they are divided over the processes,
-    each with a random stream of its own: the best is the same for any number of processes. There is nothing to
-    differentiate. What Lightning takes for training, steps of an optimizer, counts the trials. Only the best partition
-    is kept; it is part of the ``state_dict``.
+    An epoch is one trial of the search (of several ``steps_per_epoch`` of the data, each step is one), so
+    ``max_epochs`` is the number of trials. They are divided over the processes, and each has a random stream of its
+    own: the best is the same for any number of processes. There is nothing to differentiate; what Lightning takes for
+    training, steps of an optimizer, counts the trials. Only the best partition is kept, as part of the ``state_dict``.
 
     Batches: :class:`datamodules.batches.GraphBatch`, one an epoch, every process the same.
 
@@ -79,9 +79,10 @@ class InfomapClustering(pl.LightningModule):
         return SGD([self.trials], lr=1.0)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
-        trial = self.current_epoch * self.trainer.world_size + self.global_rank
+        steps = self.trainer.num_training_batches
+        trial = (self.current_epoch * steps + batch_idx) * self.trainer.world_size + self.global_rank
         found = None
-        if not 0 <= self.trainer.max_epochs <= trial:
+        if not 0 <= self.trainer.max_epochs * steps <= trial:
             found = self.network(batch).search(seed=self.hparams.seed, trial=trial, two_level=self.hparams.two_level)
         outcomes = _gather((trial, found.codelength, found.passes) if found else None)
         outcomes = [outcome for outcome in outcomes if outcome is not None]
