@@ -12,7 +12,7 @@ TOLERANCE, MAX_ITERATIONS = 1e-15, 400
 
 
 class Flow(NamedTuple):
-    """Rates per step of the walk on a graph of n nodes, or of modules taken as nodes.
+    """Rates per step of the walk on a graph of n nodes.
 
     Args:
         indptr: ``(n + 1,)``, first entry of each row.
@@ -20,12 +20,10 @@ class Flow(NamedTuple):
         out: ``(entries,)`` rate row -> neighbour.
         into: ``(entries,)`` rate neighbour -> row, the same array as ``out`` for undirected flow.
         flow: ``(n,)`` rate at which the node's own code word is used.
-        exits: ``(n,)`` rate of all links that leave the node, those beyond this graph included.
+        exits: ``(n,)`` rate of all links that leave the node.
         enters: ``(n,)`` the same coming in.
         leave: ``(n,)`` rate of teleportation from the node, of length 0 where it is not recorded.
         land: ``(n,)`` probability that a teleportation lands on the node, of length 0 where it is not recorded.
-        parts: ``(n,)`` modules that the node is made of, where modules are grouped: a group of one is no level of its
-            own and has no code book. Of length 0 where the nodes are the graph's.
     """
 
     indptr: np.ndarray
@@ -37,7 +35,6 @@ class Flow(NamedTuple):
     enters: np.ndarray
     leave: np.ndarray
     land: np.ndarray
-    parts: np.ndarray
 
 
 def kind_of(flow: Flow) -> int:
@@ -68,7 +65,7 @@ def compute_flow(
         graph.out[:] *= markov_time / total
         rate = (strength + graph.loops) / total
         strength *= markov_time / total
-        flow = Flow(graph.indptr, graph.neighbour, graph.out, graph.out, rate, strength, strength, none, none, none)
+        flow = Flow(graph.indptr, graph.neighbour, graph.out, graph.out, rate, strength, strength, none, none)
         loops = graph.loops * (markov_time / total)
     else:
         flow, loops = directed_flow(graph, model, teleportation, markov_time)
@@ -97,10 +94,10 @@ def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: f
     exits, enters = row_sums(graph.indptr, graph.out), row_sums(graph.indptr, into)
     if not recorded:
         rate = enters / markov_time + link * graph.loops
-        flow = Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, none, none, none)
+        flow = Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, none, none)
         return flow, loops
     leave = np.where(out_strength > 0, teleportation, 1.0) * rate
-    return Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, leave, land, none), loops
+    return Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, leave, land), loops
 
 
 def project(flow: Flow, first: int, model: str) -> Flow:

@@ -5,11 +5,13 @@ node; links between blocks have been dropped, while ``exits`` and ``enters`` sti
 block. ``outside[b]`` is the exit rate of block b, which shares the code book of the modules made inside it.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
 from .codelength import plogp
-from .flow import RECORDED, UNDIRECTED, Flow
+from .flow import RECORDED, UNDIRECTED, Flow, kind_of
 
 # A move must gain more than rounding errors do.
 SMALLEST_GAIN = 1e-13
@@ -17,6 +19,51 @@ SMALLEST_GAIN = 1e-13
 LEAST_SHARE = 0.125
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
+
+
+class WalkGraph(NamedTuple):
+    """A graph, or modules taken as its nodes, as the search sees it.
+
+    What a move changes depends on the links of a node both ways together, so that one rate per link is enough.
+
+    Args:
+        indptr: ``(n + 1,)`` int64, first entry of each row.
+        neighbour: ``(entries,)`` int32.
+        link: ``(entries,)`` mean of the rates row -> neighbour and neighbour -> row.
+        flow: ``(n,)`` rate at which the node's own code word is used.
+        exits: ``(n,)`` rate of all links that leave the node, those beyond this graph included.
+        enters: ``(n,)`` the same coming in.
+        leave: ``(n,)`` rate of teleportation from the node, of length 0 where it is not recorded.
+        land: ``(n,)`` probability that a teleportation lands on the node, of length 0 where it is not recorded.
+        parts: ``(n,)`` modules that the node is made of, where modules are grouped: a group of one is no level of its
+            own and has no code book. Of length 0 where the nodes are the graph's.
+    """
+
+    indptr: np.ndarray
+    neighbour: np.ndarray
+    link: np.ndarray
+    flow: np.ndarray
+    exits: np.ndarray
+    enters: np.ndarray
+    leave: np.ndarray
+    land: np.ndarray
+    parts: np.ndarray
+
+
+def walk_graph(flow: Flow) -> WalkGraph:
+    """No copy where the flow is undirected."""
+    link = flow.out if kind_of(flow) == UNDIRECTED else (flow.out + flow.into) / 2
+    return WalkGraph(
+        flow.indptr,
+        flow.neighbour,
+        link,
+        flow.flow,
+        flow.exits,
+        flow.enters,
+        flow.leave,
+        flow.land,
+        np.empty(0),
+    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -42,24 +89,30 @@ def growth(total, log_total, change):
 
 
 @numba.njit(cache=True, nogil=True)
+def aligned_rows(n):
+    """``(n, 8)`` zeros, each row a cache line."""
+    flat = np.zeros(8 * n + 8)
+    first = -(flat.ctypes.data // 8) % 8
+    return flat[first : first + 8 * n].reshape(n, 8)
+
+
+@numba.njit(cache=True, nogil=True)
 def module_states(kind, graph, module, all_leave):
     """``(n, 8)``: sums over the members of each module, with what its book costs."""
     n = len(module)
     grouping = len(graph.parts) > 0
-    state = np.zeros((n, 8))
+    state = aligned_rows(n)
+    each_alone = True
+    for u in range(n):
+        each_alone &= module[u] == u
     for u in range(n):
         a = module[u]
         row = state[a]
         row[FLOW] += graph.flow[u]
         row[SIZE] += graph.parts[u] if grouping else 1
-        exits = graph.exits[u]
-        enters = graph.enters[u]
-        for k in range(graph.indptr[u], graph.indptr[u + 1]):
-            if module[graph.neighbour[k]] == a:
-                exits -= graph.out[k]
-                enters -= graph.into[k]
-        row[EXITS] += exits
-        row[ENTERS] += enters
+        inside = 0.0 if each_alone else rate_inside(graph, module, u)
+        row[EXITS] += graph.exits[u] - inside
+        row[ENTERS] += graph.enters[u] - inside
         if kind == RECORDED:
             row[LEAVE] += graph.leave[u]
             row[LAND] += graph.land[u]
@@ -73,11 +126,23 @@ def module_states(kind, graph, module, all_leave):
     return state
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def rate_inside(graph, module, u):
+    """Half the rate of the links between the node and its module. Both ends together give the whole."""
+    inside = 0.0
+    a = module[u]
+    for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+        if module[np.uint32(graph.neighbour[k])] == a:
+            inside += graph.link[k]
+    return inside
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def move_nodes(kind, graph, block, outside, module, order, sweeps):
     """Moves nodes, one at a time, to the neighbouring or to an empty module that shortens the code most.
 
     A queue, filled in the given order, holds the nodes whose surroundings changed. Ties go to the module met first.
+    Indices are unsigned, as signed ones are checked for being negative at each access.
 
     Args:
         module: ``(n,)`` int32 in 0 .. n - 1, changed in place.
@@ -91,45 +156,39 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     state = module_states(kind, graph, module, all_leave)
     grouping = len(graph.parts) > 0
     index = outside.copy()  # the sum of each block's code book
-    seen = np.zeros(n, np.bool_)
-    free = np.empty(n, np.int32)
-    num_free = 0
-    for u in range(n):
-        if not seen[module[u]]:
-            seen[module[u]] = True
-            index[block[u]] += state[module[u], INDEX]
-    for a in range(n - 1, -1, -1):
-        if state[a, SIZE] == 0:
-            free[num_free] = a
-            num_free += 1
+    free, num_free = empty_modules(state)
+    for a in range(n):
+        if state[module[a], SIZE] > 0:  # each module once: its sign marks those that have been counted
+            index[block[a]] += state[module[a], INDEX]
+            state[module[a], SIZE] *= -1
+    for a in range(n):
+        state[a, SIZE] = abs(state[a, SIZE])
     queue = order.copy()
     queued = np.ones(n, np.bool_)
     head = 0
     waiting = n
-    to = np.zeros((n, 2))  # rates of the node at hand to and from each module
-    near = np.empty(n, np.int32)
+    to = np.zeros(n)  # half the rate of the links between the node at hand and each module
+    near = np.empty(n + 1, np.uint32)
     gained = 0.0
     budget = sweeps * n
     empty = np.zeros(8)
     while waiting > 0 and budget > 0:
         budget -= 1
-        u = queue[head]
+        u = np.uint32(queue[head])
         head += 1
         if head == n:
             head = 0
         waiting -= 1
         queued[u] = False
-        a = module[u]
-        num_near = 0
-        first, last = graph.indptr[u], graph.indptr[u + 1]
+        a = np.uint32(module[u])
+        num_near = np.uint64(0)
+        first, last = np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + np.uint64(1)])
         for k in range(first, last):
-            b = module[graph.neighbour[k]]
-            row = to[b]
-            if row[0] == 0 and row[1] == 0:
-                near[num_near] = b
-                num_near += 1
-            row[0] += graph.out[k]
-            row[1] += graph.into[k]
+            b = np.uint32(module[np.uint32(graph.neighbour[k])])
+            rate = to[b]
+            near[num_near] = b
+            num_near += np.uint64(rate == 0)
+            to[b] = rate + graph.link[k]
         exits, enters, flow = graph.exits[u], graph.enters[u], graph.flow[u]
         leave = land = 0.0
         if kind == RECORDED:
@@ -137,9 +196,8 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         home = state[a]
         size = graph.parts[u] if grouping else 1.0
         alone = home[SIZE] == size
-        internal = to[a, 0] + to[a, 1]
-        rest_exits = max(home[EXITS] - exits + internal, 0.0)
-        rest_enters = max(home[ENTERS] - enters + internal, 0.0)
+        rest_exits = max(home[EXITS] - exits + 2 * to[a], 0.0)
+        rest_enters = max(home[ENTERS] - enters + 2 * to[a], 0.0)
         rest_index = rest_cost = 0.0
         if not alone:
             rest_index, rest_cost = book(
@@ -153,33 +211,33 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             )
             if grouping and home[SIZE] - size == 1:
                 rest_cost = 0.0
-        total = index[block[u]]
+        block_of = np.uint32(block[u])
+        total = index[block_of]
         log_total = np.log2(total) if total > 0 else 0.0
         home_gain = rest_cost - home[COST]
         home_index = rest_index - home[INDEX]
         least = 0.0
         for j in range(num_near):
-            least = max(least, to[near[j], 0] + to[near[j], 1])
+            least = max(least, to[near[j]])
         least *= LEAST_SHARE
         best = -SMALLEST_GAIN
         best_module = a
         best_index = best_cost = best_exits = best_enters = 0.0
-        tries = num_near if alone or num_free == 0 else num_near + 1
+        tries = num_near + np.uint64(not alone and num_free > 0)
         for j in range(tries):
             if j < num_near:
                 b = near[j]
-                if b == a:
-                    continue
-                internal = to[b, 0] + to[b, 1]
-                if internal < least:
+                internal = to[b]
+                to[b] = 0
+                if b == a or internal < least:
                     continue
                 row = state[b]
             else:
-                b = free[num_free - 1]
+                b = np.uint32(free[num_free - 1])
                 row = empty
                 internal = 0.0
-            new_exits = max(row[EXITS] + exits - internal, 0.0)
-            new_enters = max(row[ENTERS] + enters - internal, 0.0)
+            new_exits = max(row[EXITS] + exits - 2 * internal, 0.0)
+            new_enters = max(row[ENTERS] + enters - 2 * internal, 0.0)
             new_index, new_cost = book(
                 kind, new_exits, new_enters, row[FLOW] + flow, row[LEAVE] + leave, row[LAND] + land, all_leave
             )
@@ -191,16 +249,13 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
                 best_module = b
                 best_index, best_cost = new_index, new_cost
                 best_exits, best_enters = new_exits, new_enters
-        for j in range(num_near):
-            to[near[j], 0] = 0
-            to[near[j], 1] = 0
         if best_module == a:
             continue
         gained -= best
         row = state[best_module]
         if row[SIZE] == 0:
             num_free -= 1
-        index[block[u]] += home_index + best_index - row[INDEX]
+        index[block_of] += home_index + best_index - row[INDEX]
         row[EXITS], row[ENTERS] = best_exits, best_enters
         row[INDEX], row[COST] = best_index, best_cost
         row[FLOW] += flow
@@ -220,13 +275,25 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             home[SIZE] -= size
         module[u] = best_module
         for k in range(first, last):
-            v = graph.neighbour[k]
-            if not queued[v] and module[v] != best_module:
+            v = np.uint32(graph.neighbour[k])
+            if not queued[v] and np.uint32(module[v]) != best_module:
                 queued[v] = True
                 place = head + waiting
                 queue[place if place < n else place - n] = v
                 waiting += 1
     return gained
+
+
+@numba.njit(cache=True, nogil=True)
+def empty_modules(state):
+    """Numbers of the modules without members, the lowest last, and how many."""
+    free = np.empty(len(state), np.int32)
+    count = 0
+    for a in range(len(state) - 1, -1, -1):
+        if state[a, SIZE] == 0:
+            free[count] = a
+            count += 1
+    return free, count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -265,66 +332,56 @@ def members_of(label, count):
 
 
 @numba.njit(cache=True, nogil=True)
-def aggregate_links(indptr, neighbour, out, into, module, count, one_array):
+def aggregate_links(graph, module, count):
     """CSR of the modules; links inside a module are left out."""
     start, member = members_of(module, count)
-    new_indptr = np.zeros(count + 1, np.int64)
-    new_neighbour = np.empty(len(neighbour), np.int32)
-    new_out = np.empty(len(neighbour))
-    new_into = new_out if one_array else np.empty(len(neighbour))
-    place = np.full(count, -1, np.int64)
-    done = 0
+    indptr = np.zeros(count + 1, np.int64)
+    neighbour = np.empty(len(graph.neighbour), np.int32)
+    link = np.empty(len(graph.neighbour))
+    to = np.zeros(count)
+    done = np.uint64(0)
     for a in range(count):
         row_start = done
         for i in range(start[a], start[a + 1]):
             u = member[i]
-            for k in range(indptr[u], indptr[u + 1]):
-                b = module[neighbour[k]]
-                if b == a:
-                    continue
-                p = place[b]
-                if p < row_start:
-                    place[b] = done
-                    new_neighbour[done] = b
-                    new_out[done] = out[k]
-                    if not one_array:
-                        new_into[done] = into[k]
-                    done += 1
-                else:
-                    new_out[p] += out[k]
-                    if not one_array:
-                        new_into[p] += into[k]
-        new_indptr[a + 1] = done
-    new_out = new_out[:done].copy()
-    return new_indptr, new_neighbour[:done].copy(), new_out, new_out if one_array else new_into[:done].copy()
+            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+                b = np.uint32(module[np.uint32(graph.neighbour[k])])
+                rate = to[b]
+                if b != a:
+                    neighbour[done] = b
+                    done += np.uint64(rate == 0)
+                    to[b] = rate + graph.link[k]
+        for k in range(row_start, done):
+            b = np.uint32(neighbour[k])
+            link[k] = to[b]
+            to[b] = 0
+        indptr[a + 1] = done
+    return indptr, neighbour[:done].copy(), link[:done].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def restrict_links(indptr, neighbour, out, into, block, one_array):
+def restrict_links(graph, block):
     """CSR with the links inside blocks only; nodes of block -1 keep none."""
-    n = len(indptr) - 1
-    new_indptr = np.zeros(n + 1, np.int64)
+    n = len(block)
+    indptr = np.zeros(n + 1, np.int64)
     done = 0
     for u in range(n):
         if block[u] >= 0:
-            for k in range(indptr[u], indptr[u + 1]):
-                done += block[neighbour[k]] == block[u]
-        new_indptr[u + 1] = done
-    new_neighbour = np.empty(done, np.int32)
-    new_out = np.empty(done)
-    new_into = new_out if one_array else np.empty(done)
-    done = 0
+            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+                done += block[np.uint32(graph.neighbour[k])] == block[u]
+        indptr[u + 1] = done
+    neighbour = np.empty(done, np.int32)
+    link = np.empty(done)
     for u in range(n):
         if block[u] < 0:
             continue
-        for k in range(indptr[u], indptr[u + 1]):
-            if block[neighbour[k]] == block[u]:
-                new_neighbour[done] = neighbour[k]
-                new_out[done] = out[k]
-                if not one_array:
-                    new_into[done] = into[k]
-                done += 1
-    return new_indptr, new_neighbour, new_out, new_into
+        done = np.uint64(indptr[u])
+        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+            if block[np.uint32(graph.neighbour[k])] == block[u]:
+                neighbour[done] = graph.neighbour[k]
+                link[done] = graph.link[k]
+                done += np.uint64(1)
+    return indptr, neighbour, link
 
 
 @numba.njit(cache=True, nogil=True)
@@ -337,13 +394,9 @@ def module_sums(kind, graph, module, count):
     for u in range(len(module)):
         a = module[u]
         flow[a] += graph.flow[u]
-        gone, come = graph.exits[u], graph.enters[u]
-        for k in range(graph.indptr[u], graph.indptr[u + 1]):
-            if module[graph.neighbour[k]] == a:
-                gone -= graph.out[k]
-                come -= graph.into[k]
-        exits[a] += gone
-        enters[a] += come
+        inside = rate_inside(graph, module, u)
+        exits[a] += graph.exits[u] - inside
+        enters[a] += graph.enters[u] - inside
         if kind == RECORDED:
             leave[a] += graph.leave[u]
             land[a] += graph.land[u]
@@ -394,20 +447,18 @@ def dissolve(kind, graph, block, outside, module, count):
                 new += 1
 
 
-def aggregate(kind: int, graph: Flow, module: np.ndarray, count: int) -> Flow:
+def aggregate(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> WalkGraph:
     """Modules as nodes."""
-    one_array = kind == UNDIRECTED
-    indptr, neighbour, out, into = aggregate_links(
-        graph.indptr, graph.neighbour, graph.out, graph.into, module, count, one_array
-    )
-    sums = module_sums(kind, graph, module, count)
-    return Flow(indptr, neighbour, out, out if one_array else into, *sums)
+    return WalkGraph(*aggregate_links(graph, module, count), *module_sums(kind, graph, module, count))
 
 
-def restrict(kind: int, graph: Flow, block: np.ndarray) -> Flow:
+def restrict(graph: WalkGraph, block: np.ndarray) -> WalkGraph:
     """The same nodes, with the links inside blocks only."""
-    one_array = kind == UNDIRECTED
-    indptr, neighbour, out, into = restrict_links(
-        graph.indptr, graph.neighbour, graph.out, graph.into, block, one_array
-    )
-    return graph._replace(indptr=indptr, neighbour=neighbour, out=out, into=out if one_array else into)
+    indptr, neighbour, link = restrict_links(graph, block)
+    return graph._replace(indptr=indptr, neighbour=neighbour, link=link)
+
+
+def module_exits(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> np.ndarray:
+    """Exit rates of the modules, teleportation included where it is recorded."""
+    _, exits, _, leave, land, _ = module_sums(kind, graph, module, count)
+    return exits + leave * np.maximum(1 - land, 0) if kind == RECORDED else exits

@@ -9,9 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .codelength import book_costs, codelength, module_rates, one_level_codelength, plogps
+from .codelength import book_costs, codelength, one_level_codelength, plogps
 from .flow import RECORDED, Flow, kind_of
-from .moves import aggregate, block_costs, dissolve, move_nodes, renumber, restrict
+from .moves import (
+    WalkGraph,
+    aggregate,
+    block_costs,
+    dissolve,
+    module_exits,
+    move_nodes,
+    renumber,
+    restrict,
+    walk_graph,
+)
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
 LEAST_TUNING_GAIN = 3e-4
@@ -26,7 +36,7 @@ class Problem(NamedTuple):
     """Nodes to be put into modules, block by block (see ``moves``)."""
 
     kind: int
-    graph: Flow
+    graph: WalkGraph
     block: np.ndarray
     outside: np.ndarray
     least_gain: float
@@ -52,14 +62,16 @@ def search(
     random = np.random.default_rng(seed)
     n = len(flow.flow)
     one_level = one_level_codelength(flow)
-    problem = Problem(kind_of(flow), flow, np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level)
+    problem = Problem(
+        kind_of(flow), walk_graph(flow), np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level
+    )
     start = None if initial is None else bottom_modules(initial)
     nodes = plogps(flow.flow).sum()  # the part of every code length that no partition changes
     best = np.zeros((n, 1), np.int64) if initial is None else initial
     passes = [codelength(flow, best)]
     for _ in range(int(np.clip(LINKS_PER_TRIAL // len(flow.neighbour), 1, MAX_STARTS))):
         found: list[float] = []
-        table = search_once(problem, random, two_level, start, found)
+        table = search_once(flow, problem, random, two_level, start, found)
         passes += [min(passes[-1], length - nodes) for length in found]
         length = codelength(flow, table)
         if length < codelength(flow, best) - 1e-12:
@@ -69,12 +81,17 @@ def search(
 
 
 def search_once(
-    problem: Problem, random: np.random.Generator, two_level: bool, start: np.ndarray | None, passes: list[float]
+    flow: Flow,
+    problem: Problem,
+    random: np.random.Generator,
+    two_level: bool,
+    start: np.ndarray | None,
+    passes: list[float],
 ) -> np.ndarray:
     module = partition(problem, random, start, passes)
     if two_level or module.max() == 0:
         return module.reshape(-1, 1).astype(np.int64)
-    return add_levels(problem, module, random)
+    return add_levels(flow, problem, module, random)
 
 
 def bottom_modules(table: np.ndarray) -> np.ndarray:
@@ -157,9 +174,9 @@ def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generato
 def inside(problem: Problem, module: np.ndarray, active: np.ndarray | None = None) -> Problem:
     """The problem of splitting each module; nodes that are not ``active`` lose their links."""
     count = int(module.max()) + 1
-    exits, _ = module_rates(problem.graph, module, count)
+    exits = module_exits(problem.kind, problem.graph, module, count)
     linked = module if active is None else np.where(active, module, -1).astype(np.int32)
-    return problem._replace(graph=restrict(problem.kind, problem.graph, linked), block=module, outside=exits)
+    return problem._replace(graph=restrict(problem.graph, linked), block=module, outside=exits)
 
 
 def group(problem: Problem, module: np.ndarray) -> Problem:
@@ -174,7 +191,7 @@ def group(problem: Problem, module: np.ndarray) -> Problem:
     return problem._replace(graph=graph._replace(flow=enters, parts=np.ones(count)), block=above)
 
 
-def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def add_levels(flow: Flow, problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """The hierarchy over and under a two-level partition.
 
     Levels are first added on top. Then each top module is split anew from its nodes downwards, and the shorter of
@@ -186,7 +203,7 @@ def add_levels(problem: Problem, module: np.ndarray, random: np.random.Generator
     kept = compact(np.stack([*columns, *split_down(problem, module, random)], 1))
     top = kept[:, 0].astype(np.int32)
     fresh = compact(np.stack([top, *split_down(problem, top, random)], 1))
-    shorter = costs_by_top(problem.graph, fresh) < costs_by_top(problem.graph, kept) - 1e-12
+    shorter = costs_by_top(flow, fresh) < costs_by_top(flow, kept) - 1e-12
     depth = max(kept.shape[1], fresh.shape[1])
     kept, fresh = (np.pad(table, ((0, 0), (0, depth - table.shape[1])), constant_values=-1) for table in (kept, fresh))
     # Numbers of a level must stay apart where both kinds meet.
@@ -248,7 +265,7 @@ def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -
             return columns
         active &= hopeful[current]
         block = np.where(active, current, -1).astype(np.int32)
-        inner = inner._replace(graph=restrict(problem.kind, inner.graph, block))
+        inner = inner._replace(graph=restrict(inner.graph, block))
         module = partition(inner, random, keep_whole(inner, module, hopeful))
         split = hopeful & (modules_per_block(inner, module) > 1)
         if not split.any():
