@@ -1,19 +1,29 @@
 """Millions of ``source target weight`` lines a second: the compiled part of reading edge lists.
 
-It reads what is simple (integers, one number more) and gives up at anything else, without a message: whoever calls it
-then takes the slow way, which understands more and knows how to complain. Compiled code is cached on disk.
+It reads what is simple (no quotes, no errors) and gives up at anything else, without a message: whoever calls it then
+takes the slow way, which understands more and knows how to complain. Compiled code is cached on disk.
 """
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-NEWLINE, RETURN, TAB, SPACE, ZERO, NINE = (ord(sign) for sign in "\n\r\t 09")
-MINUS, PLUS, POINT, HASH, PERCENT = (ord(sign) for sign in "-+.#%")
-SMALL_E, BIG_E = ord("e"), ord("E")
-MAX_DIGITS = 18  # of an id: below 2^63
-EXACT = 2**53  # integers up to here, and powers of ten up to 22, are exact: one division is rounded right
-POWERS = np.array([float(f"1e{power}") for power in range(23)])
+from datamodules.compiled_text import (
+    HASH,
+    NEWLINE,
+    PERCENT,
+    SPACE,
+    is_blank,
+    next_field,
+    parse_weight,
+    read_id,
+    read_weight,
+    skip_blanks,
+)
+
+QUOTE = ord('"')
+# FNV-1a, a hash of bytes.
+HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
 def parse_links(
@@ -33,36 +43,73 @@ def parse_links(
         (E, 2) ids and (E,) weights, None where no line has one; or None if a line is anything else than two integers
         and a finite weight that is not negative, or there is no line.
     """
-    capacity = data.count(b"\n", start, end) + 1
-    edges, weights = np.empty((capacity, 2), np.int64), np.empty(capacity)
-    # Pages of memory that nothing is written to cost nothing.
-    doubtful = np.empty((capacity, 3), np.int64)
-    links, doubts, weighted = _parse(
-        np.frombuffer(data, np.uint8), start, end, ord(separator), fewest, most, edges, weights, doubtful
+    buffers = _buffers(data, start, end)
+    links, doubts, weighted = _parse(np.frombuffer(data, np.uint8), start, end, ord(separator), fewest, most, *buffers)
+    return _finish(data, links, doubts, weighted, *buffers)
+
+
+def parse_names(
+    data: bytes, start: int, separator: str, fewest: int, most: int, columns: tuple[int, ...]
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None] | None:
+    """The links of a text between nodes of any name.
+
+    Args:
+        data: the text, UTF-8; lines that begin with # or % and empty ones don't count.
+        start: first byte that counts, at the beginning of a line.
+        separator: between the fields; a blank stands for any number of blanks and TABs.
+        fewest: fields a line has at least.
+        most: fields a line has at most.
+        columns: which fields are source, target and perhaps weight; a line that doesn't go so far has none.
+
+    Returns:
+        (E, 2) places in the list of the different names, as they first come, that list, and (E,) weights, None where no
+        line has one; or None if a line has quotes, another number of fields, or a weight that is negative or not
+        finite, or there is no line.
+    """
+    buffers = _buffers(data, start, len(data))
+    source, target, weight = (*columns, -1)[:3]
+    links, doubts, weighted, bounds = _parse_names(
+        np.frombuffer(data, np.uint8), start, ord(separator), fewest, most, source, target, weight, *buffers
     )
+    found = _finish(data, links, doubts, weighted, *buffers)
+    if found is None:
+        return None
+    return found[0], _texts(data, bounds), found[1]
+
+
+def _buffers(data: bytes, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Room for a link a line: ends, weights, and doubtful weights (link, first byte, byte after the last)."""
+    capacity = data.count(b"\n", start, end) + 1
+    # Pages of memory that nothing is written to cost nothing.
+    return np.empty((capacity, 2), np.int64), np.empty(capacity), np.empty((capacity, 3), np.int64)
+
+
+def _finish(
+    data: bytes,
+    links: int,
+    doubts: int,
+    weighted: bool,
+    edges: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    doubtful: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
+    """What was parsed, with the doubtful weights read by Python."""
     if links <= 0:
         return None
     if not weighted:
         return edges[:links], None
-    weights = weights[:links]
     try:
-        numbers = [parse_weight(data[first:last].decode()) for _, first, last in doubtful[:doubts].tolist()]
+        numbers = [parse_weight(text) for text in _texts(data, doubtful[:doubts, 1:])]
     except ValueError:
         return None
     weights[doubtful[:doubts, 0]] = numbers
-    return edges[:links], weights
+    return edges[:links], weights[:links]
 
 
-def parse_weight(text: str) -> float:
-    """A weight from its text.
-
-    Raises:
-        ValueError: it is no number, negative, or not finite.
-    """
-    weight = float(text) if "_" not in text else np.nan
-    if not 0 <= weight < np.inf:
-        raise ValueError("not a finite number from 0 on")
-    return weight
+def _texts(data: bytes, bounds: NDArray[np.int64]) -> list[str]:
+    # Two lists, for a million pairs would keep the garbage collector busy.
+    firsts, lasts = bounds[:, 0].tolist(), bounds[:, 1].tolist()
+    return [data[first:last].decode() for first, last in zip(firsts, lasts, strict=True)]
 
 
 def number_ids(edges: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -107,7 +154,7 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
     place, links, doubts = start, 0, 0
     weighted = False
     while place < end:
-        place = _skip_blanks(data, place, end, separator)
+        place = skip_blanks(data, place, end, separator)
         if place == end or data[place] == NEWLINE:
             place += 1
             continue
@@ -115,19 +162,19 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
             while place < end and data[place] != NEWLINE:
                 place += 1
             continue
-        source, place = _read_id(data, place, end)
-        place = _next_field(data, place, end, separator)
+        source, place = read_id(data, place, end)
+        place = next_field(data, place, end, separator)
         if place < 0:
             return -1, 0, False
-        target, place = _read_id(data, place, end)
+        target, place = read_id(data, place, end)
         if place < 0:
             return -1, 0, False
-        after = _next_field(data, place, end, separator)
+        after = next_field(data, place, end, separator)
         weight = 1.0
         if after >= 0:
             if most < 3:
                 return -1, 0, False
-            weight, place, sure = _read_weight(data, after, end, separator)
+            weight, place, sure = read_weight(data, after, end, separator)
             if place == after:
                 return -1, 0, False
             if not sure:
@@ -138,7 +185,7 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
                 weighted = True
         elif fewest > 2:
             return -1, 0, False
-        place = _skip_blanks(data, place, end, separator)
+        place = skip_blanks(data, place, end, separator)
         if place < end and data[place] != NEWLINE:
             return -1, 0, False
         edges[links, 0], edges[links, 1] = source, target
@@ -149,82 +196,103 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
 
 
 @numba.njit(cache=True, nogil=True)
-def _is_blank(byte, separator):
-    return byte in (SPACE, RETURN) or (byte == TAB and separator != TAB)
-
-
-@numba.njit(cache=True, nogil=True)
-def _skip_blanks(data, place, end, separator):
-    while place < end and _is_blank(data[place], separator):
-        place += 1
-    return place
-
-
-@numba.njit(cache=True, nogil=True)
-def _next_field(data, place, end, separator):
-    """Where the next field begins, or -1 if nothing separates it, or the line ends."""
-    if place < 0:
-        return -1
-    after = _skip_blanks(data, place, end, separator)
-    if separator == SPACE:
-        if after == place:
-            return -1
-    else:
-        if after == end or data[after] != separator:
-            return -1
-        after = _skip_blanks(data, after + 1, end, separator)
-    return -1 if after == end or data[after] == NEWLINE else after
-
-
-@numba.njit(cache=True, nogil=True)
-def _read_id(data, place, end):
-    """An integer as it would be written again, and the byte after it; -1 for the latter if it is something else."""
-    negative = place < end and data[place] == MINUS
-    first = place + negative
-    place = first
-    value = np.int64(0)
-    while place < end and ZERO <= data[place] <= NINE:
-        value = 10 * value + np.int64(data[place] - ZERO)
-        place += 1
-    digits = place - first
-    if digits == 0 or digits > MAX_DIGITS or (data[first] == ZERO and (digits > 1 or negative)):
-        return np.int64(0), -1
-    return (-value if negative else value), place
-
-
-@numba.njit(cache=True, nogil=True)
-def _read_weight(data, place, end, separator):
-    """A number, the byte after it, and whether it is surely right; else only that byte counts."""
-    first = place
-    value, digits, power = np.int64(0), 0, 0
-    point = False
-    while place < end and (ZERO <= data[place] <= NINE or (data[place] == POINT and not point)):
-        if data[place] == POINT:
-            point = True
-        else:
-            if digits < MAX_DIGITS:
-                value = 10 * value + np.int64(data[place] - ZERO)
-            digits += 1
-            power -= point
-        place += 1
-    sure = 0 < digits <= MAX_DIGITS
-    if sure and place + 1 < end and (data[place] == SMALL_E or data[place] == BIG_E):
-        place += 1
-        negative = data[place] == MINUS
-        if negative or data[place] == PLUS:
+def _parse_names(
+    data, start, separator, fewest, most, source_column, target_column, weight_column, edges, weights, doubtful
+):
+    """As ``_parse``, and the first byte of each name and the byte after its last."""
+    end = len(data)
+    place, links, doubts, names = start, 0, 0, 0
+    weighted = False
+    bounds = np.empty((1024, 2), np.int64)
+    hashes = np.empty(1024, np.uint64)
+    slots = np.full(4096, -1, np.int64)
+    nothing = np.empty((0, 2), np.int64)
+    ends = np.empty((3, 2), np.int64)
+    while place < end:
+        place = skip_blanks(data, place, end, separator)
+        if place == end or data[place] == NEWLINE:
             place += 1
-        exponent, begin = 0, place
-        while place < end and place < begin + 4 and ZERO <= data[place] <= NINE:
-            exponent = 10 * exponent + np.int64(data[place] - ZERO)
-            place += 1
-        sure = place > begin
-        power += -exponent if negative else exponent
-    if place < end and data[place] != NEWLINE and data[place] != separator and not _is_blank(data[place], separator):
-        sure = False
-    if not sure or value > EXACT or abs(power) > 22:
-        while place < end and data[place] != NEWLINE and data[place] != separator and data[place] != RETURN:
-            if _is_blank(data[place], separator):
+            continue
+        if data[place] == HASH or data[place] == PERCENT:
+            while place < end and data[place] != NEWLINE:
+                place += 1
+            continue
+        ends[:] = 0
+        fields = 0
+        while True:
+            first = skip_blanks(data, place, end, separator)
+            place = first
+            while place < end and data[place] != NEWLINE and data[place] != separator:
+                if data[place] == QUOTE:
+                    return -1, 0, False, nothing
+                if separator == SPACE and is_blank(data[place], separator):
+                    break
+                place += 1
+            last = place
+            while last > first and is_blank(data[last - 1], separator):
+                last -= 1
+            for which, column in enumerate((source_column, target_column, weight_column)):
+                if fields == column:
+                    ends[which] = first, last
+            fields += 1
+            place = skip_blanks(data, place, end, separator)
+            if place == end or data[place] == NEWLINE:
                 break
-            place += 1
-        return 0.0, place, first == place
-    return (value / POWERS[-power] if power < 0 else value * POWERS[power]), place, True
+            place += separator != SPACE
+        if fields < fewest or fields > most:
+            return -1, 0, False, nothing
+        for which in range(2):
+            first, last = ends[which]
+            if first == last:
+                return -1, 0, False, nothing
+            if names == len(bounds):
+                bounds = np.concatenate((bounds, np.empty_like(bounds)))
+                hashes = np.concatenate((hashes, np.empty_like(hashes)))
+                slots = np.full(4 * len(bounds), -1, np.int64)
+                for name in range(names):
+                    slots[_find(data, slots, bounds, hashes, hashes[name], 0, 0)] = name
+            code = HASH_START
+            for at in range(first, last):
+                code = (code ^ np.uint64(data[at])) * HASH_FACTOR
+            slot = _find(data, slots, bounds, hashes, code, first, last)
+            if slots[slot] < 0:
+                slots[slot] = names
+                hashes[names] = code
+                bounds[names] = first, last
+                names += 1
+            edges[links, which] = slots[slot]
+        weight = 1.0
+        if 0 <= weight_column < fields:
+            first, last = ends[2]
+            weight, _, sure = read_weight(data, first, last, separator)
+            if first == last:
+                return -1, 0, False, nothing
+            if not sure:
+                doubtful[doubts] = links, first, last
+                doubts += 1
+            if not weighted:
+                weights[:links] = 1.0
+                weighted = True
+        if weighted:
+            weights[links] = weight
+        links += 1
+    return links, doubts, weighted, bounds[:names]
+
+
+@numba.njit(cache=True, nogil=True)
+def _find(data, slots, bounds, hashes, code, first, last):
+    """The slot of the name in these bytes, or a free one where it is new (as the empty name always is)."""
+    mask = np.uint64(len(slots) - 1)
+    slot = (code ^ (code >> np.uint64(32))) & mask
+    while slots[slot] >= 0:
+        name = slots[slot]
+        if hashes[name] == code and bounds[name, 1] - bounds[name, 0] == last - first:
+            same = True
+            for at in range(last - first):
+                if data[first + at] != data[bounds[name, 0] + at]:
+                    same = False
+                    break
+            if same:
+                return slot
+        slot = (slot + np.uint64(1)) & mask
+    return slot

@@ -51,16 +51,18 @@ def read_edge_text(data: bytes, where: str) -> Links:
         DataError: a line is something else; the message names it.
     """
     # Imported here: numba takes half a second, which --help need not wait for.
-    from datamodules.edge_parser import number_ids, parse_links
+    from datamodules.edge_parser import number_ids, parse_links, parse_names
 
     layout = find_layout(data, where)
+    fewest, most = (2, 3) if layout.width is None else (layout.width, layout.width)
     if layout.columns in ((0, 1), (0, 1, 2)) and layout.width in (None, len(layout.columns)):
-        fewest, most = (2, 3) if layout.width is None else (layout.width, layout.width)
         links = parse_links(data, layout.start, len(data), layout.separator, fewest, most)
         if links is not None:
             edges, weights = links
             return Links(edges, number_names(number_ids(edges)), weights)
-    return _read_any(data, layout, where)
+    columns = (0, 1, 2) if layout.width is None else layout.columns
+    named = parse_names(data, layout.start, layout.separator, fewest, most, columns)
+    return in_order(*(_read_lines(data, layout._replace(columns=columns), where) if named is None else named))
 
 
 def find_layout(data: bytes, where: str) -> Layout:
@@ -138,7 +140,7 @@ def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[
     while start < end:
         stop = data.find(b"\n", start, end)
         stop = end if stop < 0 else stop
-        line = data[start:stop].strip()
+        line = data[start:stop].strip(b" \t\r")
         number += 1
         if line and not line.startswith(COMMENTS):
             yield number, start, line.decode()
@@ -152,9 +154,8 @@ def split_fields(line: str, separator: str, where: str) -> list[str]:
         DataError: a quote isn't closed.
     """
     if '"' not in line:
-        if separator == " ":
-            # Not at the other blanks that Unicode has: they may be part of a name.
-            return line.split() if line.isascii() else re.split(r"[ \t\r]+", line.strip(BLANKS))
+        if separator == " ":  # not at the other blanks that Unicode has: they may be part of a name
+            return re.split(r"[ \t\r]+", line.strip(BLANKS))
         return [field.strip(BLANKS) for field in line.split(separator)]
     try:
         return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
@@ -168,7 +169,7 @@ def read_weight(field: str, where: str) -> float:
     Raises:
         DataError: it is no number, negative, or not finite.
     """
-    from datamodules.edge_parser import parse_weight
+    from datamodules.compiled_text import parse_weight
 
     try:
         return parse_weight(field)
@@ -176,13 +177,15 @@ def read_weight(field: str, where: str) -> float:
         raise DataError(f"{where}: the weight {field!r} must be a number that is finite and not negative") from error
 
 
-def _read_any(data: bytes, layout: Layout, where: str) -> Links:
-    """Names of any kind, line by line."""
+def _read_lines(
+    data: bytes, layout: Layout, where: str
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
+    """As :func:`~datamodules.edge_parser.parse_names`, slower, for lines that may have quotes; says what is wrong."""
     numbers: dict[str, int] = {}
     ends: list[int] = []
     weights: list[float] = []
     weighted = False
-    source, target, *rest = layout.columns
+    source, target, weight = (*layout.columns, 1 << 30)[:3]
     for number, _, line in data_lines(data, layout.start):
         place = f"{where}, line {number}"
         fields = split_fields(line, layout.separator, place)
@@ -193,17 +196,19 @@ def _read_any(data: bytes, layout: Layout, where: str) -> Links:
             if not field:
                 raise DataError(f"{place}: a node without a name")
             ends.append(numbers.setdefault(field, len(numbers)))
-        column = rest[0] if rest else 2
-        has_weight = (bool(rest) or layout.width is None) and column < len(fields)
-        weights.append(read_weight(fields[column], place) if has_weight else 1.0)
+        has_weight = weight < len(fields)
+        weights.append(read_weight(fields[weight], place) if has_weight else 1.0)
         weighted |= has_weight
-    names = list(numbers)
+    return np.array(ends, np.int64).reshape(-1, 2), list(numbers), np.array(weights) if weighted else None
+
+
+def in_order(edges: NDArray[np.int64], names: list[str], weights: NDArray[np.float64] | None) -> Links:
+    """The same links, the nodes in the order of their numbers if all names are integers, else of their names."""
     integers = all(INTEGER.fullmatch(name) for name in names)
-    order = sorted(range(len(names)), key=(lambda i: int(names[i])) if integers else names.__getitem__)
+    order = sorted(range(len(names)), key=(lambda node: int(names[node])) if integers else names.__getitem__)
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))
-    edges: NDArray[np.int64] = rank[np.array(ends, np.int64).reshape(-1, 2)]
-    return Links(edges, name_array([names[i] for i in order]), np.array(weights) if weighted else None)
+    return Links(rank[edges], name_array([names[node] for node in order]), weights)
 
 
 def _count(fields: list[str]) -> str:
