@@ -1,6 +1,5 @@
 """The command line: configuration files and options to a Trainer, a model and its data."""
 
-import importlib
 import inspect
 import os
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import lightning_modules  # noqa: F401
 
 from .console import say
 from .errors import UserError, did_you_mean
-from .parser import Parser, plain_config
+from .parser import Parser, import_class, plain_config
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "infomax_sample.yaml"
 
@@ -68,6 +67,7 @@ class ExperimentCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> Parser:
         parser = super().init_parser(**kwargs)
         parser.narrow_help = True
+        parser.links_model_to_data = True
         return parser
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
@@ -86,8 +86,6 @@ class ExperimentCLI(LightningCLI):
             default=60.0,
             help="Seconds between two writes of last.ckpt inside an epoch; 0: after each optimizer step.",
         )
-        for name in sorted({name for module in _modules() for name in getattr(module, "data_links", ())}):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: Parser, args: Any) -> None:
         if "--trainer.help" in args:
@@ -112,7 +110,7 @@ class ExperimentCLI(LightningCLI):
                 raise UserError(f"model.{name} comes from the data: set data.{name}")
 
     def drop_links_without_source(self, data: pl.LightningDataModule) -> None:
-        """Leaves only links that the model takes and the data has, now that the data is built.
+        """Leaves only links of which the data has the source, now that it is built.
 
         jsonargparse would skip the others too, but writes the datamodule into a message first, for which Lightning
         begins to read its loaders.
@@ -122,8 +120,10 @@ class ExperimentCLI(LightningCLI):
         """
         model_class = import_class(self.config.model.class_path)
         wanted = getattr(model_class, "data_links", ())
+        if not wanted:
+            return
         present = [name for name in wanted if hasattr(data, name)]
-        if wanted and not present:
+        if not present:
             raise UserError(
                 f"{model_class.__name__} takes {' and '.join(wanted)} from its data, which {type(data).__name__} does "
                 "not have: choose a datamodule that fits (--data=CLASS)"
@@ -212,19 +212,6 @@ class _Instantiator(_InstantiatorFn):
         if self.key == "data":
             self.cli.drop_links_without_source(built)
         return built
-
-
-def import_class(class_path: str) -> type:
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def _modules() -> list[type]:
-    """All LightningModule classes that are loaded."""
-    found = [pl.LightningModule]
-    for cls in found:
-        found += cls.__subclasses__()
-    return found
 
 
 def has_native_bfloat16(accelerator: str | Any = "auto") -> bool:

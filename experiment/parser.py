@@ -6,6 +6,7 @@ import inspect
 import re
 import textwrap
 import typing
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jsonargparse._typehints as typehints
@@ -38,9 +39,28 @@ class Parser(LightningArgumentParser):
 
     # Set on the parser of a whole experiment: its --help lists what one needs, not everything.
     narrow_help = False
+    # Set there too: the arguments that the model names in `data_links` are attributes of the data.
+    links_model_to_data = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        """Checks a configuration, as is done before one is used or written: the moment at which the model is known.
+
+        Linked are the names of this model alone, so that another one's argument of such a name is an argument as any.
+        """
+        model = namespace.get("model") if self.links_model_to_data else None
+        if model is not None and _importable(model.class_path):
+            self._link(getattr(import_class(model.class_path), "data_links", ()))
+        super().validate(namespace, *args, **kwargs)
+
+    def _link(self, names: Sequence[str]) -> None:
+        if hasattr(self, "_links_group"):  # those of the model of an earlier configuration
+            self._links_group._group_actions.clear()
+            next(action for action in self._actions if action.dest == "model").sub_add_kwargs["linked_targets"] = set()
+        for name in names:
+            self.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def format_help(self) -> str:
         if not self.narrow_help:
@@ -85,6 +105,11 @@ class Parser(LightningArgumentParser):
         raise SystemExit(0)
 
 
+def import_class(class_path: str) -> type:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _drop_arguments_of_other_class(parser_or_action: Any, previous: Any, value: Any) -> None:
     """A class that replaces another starts from its own defaults.
 
@@ -115,6 +140,8 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
     if match := re.search(r'Key "([\w.]+)" is required', message):
         return f"{match[1]} is missing: set it in the configuration or with --{match[1]}="
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message)) or "configuration"
+    if match := re.search(r"class_path '[\w.]*?(\w+)':\s+the following arguments are required: (\w+)", message):
+        return f"{key}: {match[1]} needs {match[2]}: set it in the configuration or with --{key}.{match[2]}="
     if match := re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", _last_problem(message)):
         return _unknown_argument(key, match[1], match[2])
     if match := re.search(r"Option '([^']+)' is not accepted\. Got value: Namespace\(class_path='([^']+)'", message):
