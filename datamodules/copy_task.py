@@ -1,0 +1,156 @@
+"""Copying over a distance: random symbols, a long filler, the same symbols again."""
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from datamodules.batches import TokenBatch
+from datamodules.errors import DataError
+from datamodules.loader import BatchLoader
+
+IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
+SPLITS = ("train", "val", "test")
+
+
+class CopyTaskDataModule(pl.LightningDataModule):
+    """Sequences whose end repeats their beginning, so far away that no chain of short steps leads there.
+
+        x_1 ... x_L  0 ... 0  x_1 ... x_L,    x_i uniform over 1 ... num_symbols,    0: the filler
+
+    A symbol and its copy are ``distance`` = L + fillers apart; only the copies are asked for. The position that must
+    predict a copy has read the symbol ``distance - 1`` positions before. Symbols are independent, so a model knows a
+    copy only if its layers together lead exactly so far back; else it is right once in ``num_symbols``:
+
+    - windows of radius w in M layers reach M w back, and fail for certain where M w < distance - 1;
+    - steps of a rate k alone (atrous) keep to one residue class, and fail for certain where k does not divide
+      ``distance - 1``;
+    - both together (sparse) lead anywhere in two layers, one for the remainder and one for the multiple of k.
+
+    The default distance lies beyond two windows of 64, and 64 does not divide 180 - 1. Batches are
+    :class:`~datamodules.batches.TokenBatch`.
+
+    Args:
+        source: ``sample``, made at load time: the task is defined by this.
+        batch_size: sequences of a training batch, for each process.
+        eval_batch_size: sequences of a batch of validation and test.
+        length: L, the symbols to copy.
+        distance: positions between a symbol and its copy.
+        num_symbols: how many symbols there are.
+        seed: of sequences and order.
+        sample_train_size: training sequences.
+        sample_test_size: test sequences, and as many for validation.
+
+    Attributes:
+        vocab_size: the symbols and the filler, which is 0.
+        sequence_length: positions of a sequence, ``distance + length - 1``.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: another source than ``sample``.
+    """
+
+    def __init__(
+        self,
+        source: str = "sample",
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        length: int = 24,
+        distance: int = 180,
+        num_symbols: int = 32,
+        seed: int = 0,
+        sample_train_size: int = 20000,
+        sample_test_size: int = 500,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "length": length,
+            "sample_train_size": sample_train_size,
+            "sample_test_size": sample_test_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} ({size}) must be at least 1")
+        if num_symbols < 2:
+            raise ValueError(f"num_symbols ({num_symbols}) must be at least 2")
+        if distance < length:
+            raise ValueError(f"distance ({distance}) must be at least length ({length})")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        if source != "sample":
+            raise DataError(f"data.source: the copy task is made at load time; give sample, not {source}")
+        self.source = source
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.length = length
+        self.distance = distance
+        self.num_symbols = num_symbols
+        self.seed = seed
+        self.sample_train_size = sample_train_size
+        self.sample_test_size = sample_test_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.num_symbols + 1
+
+    @property
+    def sequence_length(self) -> int:
+        return self.distance + self.length - 1
+
+    @cached_property
+    def symbols(self) -> dict[str, Tensor]:
+        """What is to be copied, (sequences, length) int64, of ``train``, ``val`` and ``test``."""
+        sizes = (self.sample_train_size, self.sample_test_size, self.sample_test_size)
+        # One draw after the other from one generator: no split repeats another's numbers, whatever their sizes.
+        generator = torch.Generator().manual_seed(self.seed)
+        return {
+            split: torch.randint(1, self.num_symbols + 1, (size, self.length), generator=generator)
+            for split, size in zip(SPLITS, sizes, strict=True)
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make all sequences; the same in every process and at every stage."""
+        self.symbols  # noqa: B018
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader("train", self.batch_size, shuffle=True, drop_last=True, seed=self.seed)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test", self.eval_batch_size)
+
+    def _loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
+        symbols = self.symbols[split]
+        return BatchLoader(lambda rows: self.batch(symbols[rows]), len(symbols), batch_size, **options)
+
+    def batch(self, symbols: Tensor) -> TokenBatch:
+        """Sequences that ask for copies of some symbols.
+
+        Shapes: (B, length) int64 -> inputs and targets (B, sequence_length) int64.
+        """
+        fillers = symbols.new_zeros(len(symbols), self.distance - self.length)
+        tokens = torch.cat([symbols, fillers, symbols], dim=1)
+        targets = tokens[:, 1:].clone()
+        targets[:, : self.distance - 1] = IGNORED
+        return TokenBatch(tokens[:, :-1], targets)
+
+    def describe(self) -> dict[str, Any]:
+        """What the run was trained on, as plain values."""
+        digest = hashlib.sha256()
+        for symbols in self.symbols.values():
+            digest.update(symbols.numpy().tobytes())
+        return {
+            "source": self.source,
+            **{f"{split}_sequences": len(symbols) for split, symbols in self.symbols.items()},
+            "length": self.length,
+            "distance": self.distance,
+            "num_symbols": self.num_symbols,
+            "fingerprint": digest.hexdigest()[:16],
+        }
