@@ -49,6 +49,7 @@ class PTBDataModule(pl.LightningDataModule):
 
     Attributes:
         vocabulary: the tokens, by their numbers; known at once, as is ``vocab_size``, their number.
+        sequence_length: tokens of a window, ``bptt``; windows of variable length may be longer.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -118,6 +119,10 @@ class PTBDataModule(pl.LightningDataModule):
     @property
     def vocab_size(self) -> int:
         return len(self.vocabulary)
+
+    @property
+    def sequence_length(self) -> int:
+        return self.bptt
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -46,7 +46,7 @@ def _plain(value: Any, num_arguments: int = 0) -> Any:
         return _class_with_arguments(value, {}, num_arguments)
     if isinstance(value, PurePath):
         return str(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
 
