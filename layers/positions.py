@@ -1,0 +1,98 @@
+"""Learned embeddings of where a token stands: in a text, or in an image read byte by byte."""
+
+import torch
+from torch import Tensor, nn
+
+# Standard deviation of every embedding and weight at the start, times the root of its fan-in: Child et al.
+INITIAL_SCALE = 0.125
+COLOURS = 3
+
+
+class Positions(nn.Module):
+    """Base of the position embeddings.
+
+    Attributes:
+        length: how many positions there are.
+    """
+
+    length: int
+
+    def forward(self, places: Tensor) -> Tensor:
+        """(T,) int64 positions, counted from 0 -> (T, embed_dim)."""
+        raise NotImplementedError
+
+    def check(self, count: int) -> None:
+        """Raises ValueError where a sequence of ``count`` tokens has no positions."""
+        if count > self.length:
+            raise ValueError(f"a sequence of {count} tokens is longer than the {self.length} positions")
+
+
+class TokenPositions(Positions):
+    """One vector for each position.
+
+    Args:
+        length: the most tokens of a sequence.
+        embed_dim: size of the vectors.
+    """
+
+    def __init__(self, length: int, embed_dim: int) -> None:
+        super().__init__()
+        self.length = length
+        self.table = _table(length, embed_dim, 1)
+
+    def forward(self, places: Tensor) -> Tensor:
+        return self.table(places)
+
+
+class ImagePositions(Positions):
+    """The sum of three vectors, of row, column and colour, for the bytes of an image read row by row, colours inmost.
+
+    Args:
+        image_size: height and width in pixels.
+        embed_dim: size of the vectors.
+    """
+
+    def __init__(self, image_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.length = image_size * image_size * COLOURS
+        self.rows = _table(image_size, embed_dim, 3)
+        self.columns = _table(image_size, embed_dim, 3)
+        self.colours = _table(COLOURS, embed_dim, 3)
+
+    def forward(self, places: Tensor) -> Tensor:
+        pixels = places // COLOURS
+        return (
+            self.rows(pixels // self.image_size)
+            + self.columns(pixels % self.image_size)
+            + self.colours(places % COLOURS)
+        )
+
+
+def _table(count: int, embed_dim: int, num_tables: int) -> nn.Embedding:
+    """An embedding from N(0, 0.125 / sqrt(embed_dim * num_tables)): the sum of all tables varies as the tokens do."""
+    table = nn.Embedding(count, embed_dim)
+    nn.init.normal_(table.weight, std=INITIAL_SCALE / (embed_dim * num_tables) ** 0.5)
+    return table
+
+
+def bytes_of_images(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
+    """Images as the bytes that they were made of, exactly: rows from the top, in them pixels, in them red, green, blue.
+
+    Args:
+        images: (B, 3, H, W) float.
+        pixel_range: the values of the bytes 0 and 255 in them.
+
+    Returns:
+        (B, H * W * 3) int64, 0 to 255.
+    """
+    low, high = pixel_range
+    levels = (images.float() - low) * (255 / (high - low))
+    return levels.round().clamp(0, 255).long().permute(0, 2, 3, 1).flatten(1)
+
+
+def images_of_bytes(values: Tensor, image_size: int, pixel_range: tuple[float, float]) -> Tensor:
+    """The inverse of :func:`bytes_of_images`: (B, S * S * 3) integers -> (B, 3, S, S) float32."""
+    low, high = pixel_range
+    pixels = values.unflatten(1, (image_size, image_size, COLOURS)).permute(0, 3, 1, 2)
+    return pixels.to(torch.float32) * ((high - low) / 255) + low
