@@ -1,0 +1,244 @@
+"""Attention functions on heads (B, H, N, D): full, atrous, local, sparse, and the Sparse Transformer's fixed."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .attend import attend
+from .patterns import Atrous, Fixed, Full, Local, Sparse
+
+
+def full_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Every query sees every key: softmax(q k^T / sqrt(D)) v.
+
+    Args:
+        q: queries (B, H, N, D) in float64, float32, float16 or bfloat16; the softmax is computed in float32 or float64.
+        k: keys, of the same shape and type.
+        v: values, likewise.
+        causal: query i sees only keys j <= i.
+        key_padding_mask: (B, N) bool, True for keys that nobody sees. Rows of padded queries are computed like others.
+        dropout: share of the softmax's weights that are zeroed, the others divided by 1 - dropout.
+
+    Returns:
+        (B, H, N, D). A row that sees no key is 0 and has no gradient.
+
+    Raises:
+        ValueError: on a shape, a type or a number that doesn't fit.
+    """
+    check_inputs(q, k, v, key_padding_mask, dropout)
+    if q.is_cuda:
+        return fused_attention(q, k, v, causal, key_padding_mask, dropout)
+    return attend(q, k, v, Full(), causal, key_padding_mask, dropout)
+
+
+def atrous_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    rate: int,
+    causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Query i sees the keys j with (i - j) mod rate = 0: about N^2 / rate pairs.
+
+    Source: kexue.fm/archives/6853. Other arguments, result and errors: :func:`full_attention`.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys.
+        v: values.
+        rate: at least 1; N need not be a multiple.
+        causal: intersect with j <= i.
+        key_padding_mask: (B, N) bool, True for padding.
+        dropout: of the weights.
+    """
+    check_inputs(q, k, v, key_padding_mask, dropout)
+    check_positive("rate", rate)
+    if q.is_cuda:
+        return fused_atrous_attention(q, k, v, rate, causal, key_padding_mask, dropout)
+    return attend(q, k, v, Atrous(rate), causal, key_padding_mask, dropout)
+
+
+def local_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int,
+    dilation: int = 1,
+    causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Query i sees the keys j with |i - j| <= window * dilation, (i - j) mod dilation = 0: about N (2 window + 1) pairs.
+
+    Source: kexue.fm/archives/6853. Other arguments, result and errors: :func:`full_attention`.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys.
+        v: values.
+        window: keys seen to each side, at least 1.
+        dilation: their distance, at least 1.
+        causal: intersect with j <= i.
+        key_padding_mask: (B, N) bool, True for padding.
+        dropout: of the weights.
+    """
+    check_inputs(q, k, v, key_padding_mask, dropout)
+    check_positive("window", window)
+    check_positive("dilation", dilation)
+    return attend(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout)
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    rate: int,
+    causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Query i sees the keys j with |i - j| <= rate or (i - j) mod rate = 0, in one softmax: N^2 / rate + 2 N rate pairs.
+
+    rate = sqrt(N / 2) has the fewest pairs, about 2.8 N^1.5. The causal form is the Sparse Transformer's strided
+    pattern with both parts merged.
+
+    Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509. Other arguments, result and errors:
+    :func:`full_attention`.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys.
+        v: values.
+        rate: distance of the far keys and radius of the near ones, at least 1.
+        causal: intersect with j <= i.
+        key_padding_mask: (B, N) bool, True for padding.
+        dropout: of the weights.
+    """
+    check_inputs(q, k, v, key_padding_mask, dropout)
+    check_positive("rate", rate)
+    return attend(q, k, v, Sparse(rate), causal, key_padding_mask, dropout)
+
+
+def fixed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    block: int,
+    summary: int,
+    causal: bool = False,
+    key_padding_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Query i sees its own block of positions and the last ``summary`` keys of every block, in one softmax.
+
+        floor(i / block) = floor(j / block)   or   j mod block >= block - summary
+
+    Source: the fixed pattern of Child et al. 2019, arXiv 1904.10509, both parts merged. Other arguments, result and
+    errors: :func:`full_attention`.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys.
+        v: values.
+        block: positions of a block, at least 1.
+        summary: keys of each block that all see, 1 to ``block``.
+        causal: intersect with j <= i.
+        key_padding_mask: (B, N) bool, True for padding.
+        dropout: of the weights.
+    """
+    check_inputs(q, k, v, key_padding_mask, dropout)
+    check_fixed(block, summary)
+    return attend(q, k, v, Fixed(block, summary), causal, key_padding_mask, dropout)
+
+
+def dense_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+    """The softmax as a matrix (B, H, N, N), for pictures; mask: bool, broadcasts to that, True where seen."""
+    logits = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
+    return logits.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, key_padding_mask: Tensor | None, dropout: float
+) -> Tensor:
+    """Full attention by ``scaled_dot_product_attention``, which has the fastest kernels on a GPU."""
+    if key_padding_mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)
+    seen = ~key_padding_mask[:, None, None]
+    if causal:
+        seen = seen & torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
+    empty = ~seen.any(-1, keepdim=True)
+    # An empty row sees everything and is zeroed afterwards: so no kernel meets a softmax over nothing.
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen | empty, dropout_p=dropout)
+    return out.masked_fill(empty, 0)
+
+
+def fused_atrous_attention(
+    q: Tensor, k: Tensor, v: Tensor, rate: int, causal: bool, key_padding_mask: Tensor | None, dropout: float
+) -> Tensor:
+    """Atrous attention as full attention of each residue class, the sequence padded to a multiple of the rate."""
+    batch, heads, n, size = q.shape
+    extra = -n % rate
+    if extra:
+        if key_padding_mask is None:
+            key_padding_mask = torch.zeros(batch, n, dtype=torch.bool, device=q.device)
+        key_padding_mask = F.pad(key_padding_mask, (0, extra), value=True)
+        q, k, v = (F.pad(x, (0, 0, 0, extra)) for x in (q, k, v))
+    q, k, v = (x.unflatten(2, (-1, rate)).permute(3, 0, 1, 2, 4).flatten(0, 1) for x in (q, k, v))
+    if key_padding_mask is not None:
+        key_padding_mask = key_padding_mask.unflatten(1, (-1, rate)).permute(2, 0, 1).flatten(0, 1)
+    out = fused_attention(q, k, v, causal, key_padding_mask, dropout)
+    out = out.unflatten(0, (rate, batch)).permute(1, 2, 3, 0, 4).reshape(batch, heads, n + extra, size)
+    return out[:, :, :n]
+
+
+def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None, dropout: float) -> None:
+    """Refuses what the functions don't take."""
+    if q.dim() != 4 or 0 in q.shape or not q.is_floating_point():
+        raise ValueError(f"q {tuple(q.shape)} of {q.dtype} must be non-empty (B, H, N, D) floating-point numbers")
+    for name, x in (("k", k), ("v", v)):
+        if x.shape != q.shape or x.dtype != q.dtype or x.device != q.device:
+            raise ValueError(
+                f"{name} {tuple(x.shape)} of {x.dtype} on {x.device} must be like q, {tuple(q.shape)} of {q.dtype} "
+                f"on {q.device}"
+            )
+    check_padding(key_padding_mask, q.shape[0], q.shape[2])
+    check_dropout(dropout)
+
+
+def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (batch, n)):
+        raise ValueError(
+            f"key_padding_mask {tuple(mask.shape)} of {mask.dtype} must be (B, N) = ({batch}, {n}) of torch.bool, "
+            "True for padding"
+        )
+
+
+def check_positive(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+
+
+def check_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout ({dropout}) must be at least 0 and below 1")
+
+
+def check_fixed(block: int, summary: int) -> None:
+    check_positive("block", block)
+    check_positive("summary", summary)
+    if summary > block:
+        raise ValueError(f"summary ({summary}) must be at most block ({block})")

@@ -1,0 +1,236 @@
+"""Which keys a query sees, and how that is cut into dense tiles: full, atrous, local, sparse, fixed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .tiles import Branch, Columns, Grid, Piece, band, residue_classes
+
+FIXED_ROWS = 512  # queries at a time against summary columns: bounds the mask
+
+
+class Pattern(ABC):
+    """Pairs (i, j) of query and key. A pattern contains i = j, and its causal form is its intersection with j <= i."""
+
+    @abstractmethod
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        """Whether query i sees key j where no order is asked for: bool, of the shape to which i and j broadcast."""
+
+    @abstractmethod
+    def pairs(self, n: int, causal: bool) -> int:
+        """How many pairs there are among n positions, by the closed form."""
+
+    @abstractmethod
+    def branches(self, n: int, causal: bool) -> list[Branch]:
+        """Disjoint sets of pairs that are the pattern together; the first one's queries are all n, each once."""
+
+    @abstractmethod
+    def visible(self, i: int) -> Tensor:
+        """The keys j <= i that query i sees, in ascending order: (keys,) int64."""
+
+    def mask(self, n: int, causal: bool) -> Tensor:
+        """(n, n) bool, True where query i (row) sees key j (column)."""
+        i, j = torch.arange(n)[:, None], torch.arange(n)[None, :]
+        mask = self.allowed(i, j).expand(n, n)
+        return mask & (j <= i) if causal else mask.clone()
+
+    def memory(self, max_length: int) -> int:
+        """How many of the latest keys decoding has to keep."""
+        return max_length
+
+
+@dataclass(frozen=True)
+class Full(Pattern):
+    """All pairs."""
+
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        return torch.ones(torch.broadcast_shapes(i.shape, j.shape), dtype=torch.bool)
+
+    def pairs(self, n: int, causal: bool) -> int:
+        return n * (n + 1) // 2 if causal else n * n
+
+    def branches(self, n: int, causal: bool) -> list[Branch]:
+        everything = Grid(0, 1, n, n)
+        return [[Piece(everything, everything, causal=causal)]]
+
+    def visible(self, i: int) -> Tensor:
+        return torch.arange(i + 1)
+
+
+@dataclass(frozen=True)
+class Atrous(Pattern):
+    """(i - j) mod rate = 0. The residue classes are independent of each other, one tile each."""
+
+    rate: int
+
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        return (i - j) % self.rate == 0
+
+    def pairs(self, n: int, causal: bool) -> int:
+        both = sum(count * size**2 for _, count, size in residue_classes(n, self.rate))
+        return (both + n) // 2 if causal else both
+
+    def branches(self, n: int, causal: bool) -> list[Branch]:
+        grids = [Grid(first, count, 1, size, self.rate) for first, count, size in residue_classes(n, self.rate)]
+        return [[Piece(grid, grid, causal=causal) for grid in grids]]
+
+    def visible(self, i: int) -> Tensor:
+        return torch.arange(i % self.rate, i + 1, self.rate)
+
+
+@dataclass(frozen=True)
+class Local(Pattern):
+    """|i - j| <= window * dilation in steps of dilation: within a residue class modulo dilation, a band.
+
+    The band is cut into tiles of some queries with the keys that any of them sees.
+    """
+
+    window: int
+    dilation: int = 1
+
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        return ((i - j) % self.dilation == 0) & ((i - j).abs() <= self.window * self.dilation)
+
+    def pairs(self, n: int, causal: bool) -> int:
+        both = 0
+        for _, count, size in residue_classes(n, self.dilation):
+            radius = min(self.window, size - 1)
+            both += count * (size * (2 * radius + 1) - radius * (radius + 1))
+        return (both + n) // 2 if causal else both
+
+    def branches(self, n: int, causal: bool) -> list[Branch]:
+        pieces: Branch = []
+        for first, count, size in residue_classes(n, self.dilation):
+            for piece in _band_tiles(size, self.window, causal):
+                pieces += _in_classes(piece, first, count, self.dilation)
+        return [pieces]
+
+    def visible(self, i: int) -> Tensor:
+        first = max(i % self.dilation, i - self.window * self.dilation)
+        return torch.arange(first, i + 1, self.dilation)
+
+    def memory(self, max_length: int) -> int:
+        return min(max_length, self.window * self.dilation + 1)
+
+
+@dataclass(frozen=True)
+class Sparse(Pattern):
+    """|i - j| <= rate or (i - j) mod rate = 0.
+
+    Distances of rate and 0 belong to both: the branches are the atrous pattern, and the band of radius rate - 1
+    without its centre.
+    """
+
+    rate: int
+
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        return ((i - j) % self.rate == 0) | ((i - j).abs() <= self.rate)
+
+    def pairs(self, n: int, causal: bool) -> int:
+        atrous = Atrous(self.rate).pairs(n, causal)
+        return atrous + (Local(self.rate - 1).pairs(n, causal) - n if self.rate > 1 else 0)
+
+    def branches(self, n: int, causal: bool) -> list[Branch]:
+        branches = Atrous(self.rate).branches(n, causal)
+        if self.rate > 1 and n > 1:
+            branches.append([_without_centre(piece) for piece in _band_tiles(n, self.rate - 1, causal)])
+        return branches
+
+    def visible(self, i: int) -> Tensor:
+        first = max(0, i - self.rate + 1)
+        far = torch.arange(i % self.rate, i, self.rate)
+        return torch.cat([far[far < first], torch.arange(first, i + 1)])
+
+
+@dataclass(frozen=True)
+class Fixed(Pattern):
+    """floor(i / block) = floor(j / block) or j mod block >= block - summary: own block and every block's last keys."""
+
+    block: int
+    summary: int
+
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        return (i // self.block == j // self.block) | (j % self.block >= self.block - self.summary)
+
+    def pairs(self, n: int, causal: bool) -> int:
+        total = seen = 0
+        for start in range(0, n, self.block):
+            size = min(self.block, n - start)
+            total += size * (size + 1) // 2 + size * seen if causal else size * size
+            columns = max(0, size - self.block + self.summary)
+            total += 0 if causal else (n - size) * columns
+            seen += columns
+        return total
+
+    def branches(self, n: int, causal: bool) -> list[Branch]:
+        blocks, rest = divmod(n, self.block)
+        grids = [Grid(0, blocks, self.block, self.block)] if blocks else []
+        if rest:
+            grids.append(Grid(blocks * self.block, 1, rest, rest))
+        own = [Piece(grid, grid, causal=causal) for grid in grids]
+        summaries = list(self._summaries(n, causal))
+        return [own, summaries] if summaries else [own]
+
+    def _summaries(self, n: int, causal: bool) -> Iterator[Piece]:
+        """Queries against the summary columns of all blocks but their own."""
+        positions = torch.arange(n)
+        columns = positions[positions % self.block >= self.block - self.summary]
+        rows = self.block * max(1, FIXED_ROWS // self.block)
+        for start in range(0, n, rows):
+            i = positions[start : start + rows]
+            seen = columns[columns // self.block < i[-1] // self.block] if causal else columns
+            own, theirs = i[:, None] // self.block, seen[None, :] // self.block
+            mask = theirs < own if causal else theirs != own
+            if mask.any():
+                yield Piece(Grid(start, 1, len(i), len(i)), Columns(seen), mask)
+
+    def visible(self, i: int) -> Tensor:
+        start = i // self.block * self.block
+        offset = torch.arange(self.block - self.summary, self.block)
+        columns = (torch.arange(0, start, self.block)[:, None] + offset).flatten()
+        return torch.cat([columns, torch.arange(start, i + 1)])
+
+
+def _band_tiles(n: int, window: int, causal: bool) -> Iterator[Piece]:
+    """|i - j| <= window among n positions. Tiles that reach over an end have the keys that there are."""
+    # Small tiles compute little outside the band, large ones use the processor better.
+    m = min(128, max(16, window // 2))
+    after = 0 if causal else window
+    inner_first = -(-window // m)  # tiles of full width: inner_first <= t < inner_last
+    inner_last = max((n - after) // m, 0) if not causal else n // m
+    tiles = -(-n // m)
+    t = 0
+    while t < tiles:
+        inner = inner_first <= t < inner_last
+        count = inner_last - t if inner else 1
+        queries = range(t * m, min(n, t * m + m))
+        keys = range(max(0, queries.start - window), min(n, queries.stop + after))
+        mask = band(queries, keys, window, causal)
+        yield Piece(Grid(queries.start, count, m, len(queries)), Grid(keys.start, count, m, len(keys)), mask)
+        t += count
+
+
+def _in_classes(piece: Piece, first: int, count: int, dilation: int) -> Iterator[Piece]:
+    """A piece of positions within a residue class, for ``count`` classes from ``first`` on."""
+    grids = piece.queries, piece.keys
+    if count <= piece.queries.count:  # class by class, tiles together
+        for residue in range(first, first + count):
+            queries, keys = (
+                Grid(g.start * dilation + residue, g.count, g.step * dilation, g.length, dilation) for g in grids
+            )
+            yield replace(piece, queries=queries, keys=keys)
+        return
+    for tile in range(piece.queries.count):  # tile by tile, classes together
+        queries, keys = (
+            Grid((g.start + tile * g.step) * dilation + first, count, 1, g.length, dilation) for g in grids
+        )
+        yield replace(piece, queries=queries, keys=keys)
+
+
+def _without_centre(piece: Piece) -> Piece:
+    i = piece.queries.start + torch.arange(piece.queries.length)
+    j = piece.keys.start + torch.arange(piece.keys.length)
+    return replace(piece, mask=piece.mask & (i[:, None] != j[None, :]))
