@@ -13,6 +13,10 @@ from datamodules.errors import DataError
 from datamodules.graph_links import Links, name_array, number_names
 
 BLANKS = " \t\r"
+UNCLOSED = "a field in double quotes isn't closed, or goes on after them"
+TWO_INTEGERS = re.compile(r"-?[0-9]+ +-?[0-9]+\t")
+# A field between blanks, in double quotes or not.
+FIELD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"][^ \t]*))(?=[ \t]|$)')
 COMMENTS = (b"#", b"%")
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 # What columns are called in the first line, in lower case and without _ and -.
@@ -27,7 +31,7 @@ class Layout(NamedTuple):
     Args:
         start: the first byte of the first link.
         separator: between the fields; a blank stands for any number of blanks and TABs.
-        columns: which fields are source, target, and weight where all lines have one.
+        columns: which fields are source, target, and weight where lines have one.
         width: fields of each line; None: two or three.
     """
 
@@ -60,17 +64,15 @@ def read_edge_text(data: bytes, where: str) -> Links:
         if links is not None:
             edges, weights = links
             return Links(edges, number_names(number_ids(edges)), weights)
-    columns = (0, 1, 2) if layout.width is None else layout.columns
-    named = parse_names(data, layout.start, layout.separator, fewest, most, columns)
-    return in_order(*(_read_lines(data, layout._replace(columns=columns), where) if named is None else named))
+    named = parse_names(data, layout.start, layout.separator, fewest, most, layout.columns)
+    return in_order(*(_read_lines(data, layout, where) if named is None else named))
 
 
 def find_layout(data: bytes, where: str) -> Layout:
     """What the first two lines show.
 
-    The first separator found of TAB, semicolon and comma, else blanks. The first line is a header if it calls its
-    columns source and target (or the like), or if its first fields are no integers and those of the second line are,
-    or only the second line has a number as its third field.
+    The first line is a header if it calls its columns source and target (or the like), or if it has no number while the
+    second line has two integers, or a number as its third field.
 
     Raises:
         DataError: there is no line, or too few or too many fields.
@@ -79,8 +81,7 @@ def find_layout(data: bytes, where: str) -> Layout:
     if not lines:
         raise DataError(f"{where} is an empty graph: it has no link")
     number, start, line = lines[0]
-    bare = re.sub(r'"[^"]*"', "", line)
-    separator = next((sign for sign in "\t;," if sign in bare), " ")
+    separator = find_separator(line)
     place = f"{where}, line {number}"
     first = split_fields(line, separator, place)
     second = split_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
@@ -91,7 +92,9 @@ def find_layout(data: bytes, where: str) -> Layout:
                 f"{place}: expected source, target and perhaps a weight, found {_count(first)}"
                 + ("; name the columns in the first line" if len(first) > 3 else "")
             )
-        return Layout(start, separator, tuple(range(len(first))), None if separator == " " else len(first))
+        if separator == " ":
+            return Layout(start, separator, (0, 1, 2), None)
+        return Layout(start, separator, tuple(range(len(first))), len(first))
     if not second:
         raise DataError(f"{where} is an empty graph: it has no link")
     if columns is None:
@@ -99,6 +102,17 @@ def find_layout(data: bytes, where: str) -> Layout:
             raise DataError(f"{place}: which of {len(first)} columns are source, target and weight? Call them so")
         columns = tuple(range(len(first)))
     return Layout(lines[1][1], separator, columns, len(first))
+
+
+def find_separator(line: str) -> str:
+    """What separates the fields of a line: the first found of TAB, semicolon and comma, else a blank.
+
+    A blank also where a TAB comes only after two integers.
+    """
+    if TWO_INTEGERS.match(line):
+        return " "
+    bare = re.sub(r'"[^"]*"', "", line)
+    return next((sign for sign in "\t;," if sign in bare), " ")
 
 
 def _named_columns(fields: list[str]) -> tuple[int, ...] | None:
@@ -112,11 +126,9 @@ def _named_columns(fields: list[str]) -> tuple[int, ...] | None:
 def _is_header(first: list[str], second: list[str]) -> bool:
     if min(len(first), len(second)) < 2:
         return False
-    if not any(INTEGER.fullmatch(field) for field in first[:2]) and all(
-        INTEGER.fullmatch(field) for field in second[:2]
-    ):
-        return True
-    return len(first) == len(second) == 3 and not _is_number(first[2]) and _is_number(second[2])
+    if any(map(_is_number, first)):
+        return False
+    return all(map(INTEGER.fullmatch, second[:2])) or (len(first) == len(second) == 3 and _is_number(second[2]))
 
 
 def _is_number(field: str) -> bool:
@@ -140,9 +152,10 @@ def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[
     while start < end:
         stop = data.find(b"\n", start, end)
         stop = end if stop < 0 else stop
-        line = data[start:stop].strip(b" \t\r")
+        line = data[start:stop].strip(b" \r")
         number += 1
-        if line and not line.startswith(COMMENTS):
+        bare = line.strip()
+        if bare and not bare.startswith(COMMENTS):
             yield number, start, line.decode()
         start = stop + 1
 
@@ -153,14 +166,27 @@ def split_fields(line: str, separator: str, where: str) -> list[str]:
     Raises:
         DataError: a quote isn't closed.
     """
+    if separator == " ":
+        return _between_blanks(line.strip(BLANKS), where)
     if '"' not in line:
-        if separator == " ":  # not at the other blanks that Unicode has: they may be part of a name
-            return re.split(r"[ \t\r]+", line.strip(BLANKS))
         return [field.strip(BLANKS) for field in line.split(separator)]
     try:
         return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise DataError(f"{where}: a field in double quotes isn't closed, or goes on after them") from error
+        raise DataError(f"{where}: {UNCLOSED}") from error
+
+
+def _between_blanks(line: str, where: str) -> list[str]:
+    if '"' not in line:  # not at the other blanks that Unicode has: they may be part of a name
+        return re.split(r"[ \t\r]+", line)
+    fields, place = [], 0
+    while place < len(line):
+        found = FIELD.match(line, place)
+        if found is None:
+            raise DataError(f"{where}: {UNCLOSED}")
+        fields.append(found[2] if found[1] is None else found[1].replace('""', '"'))
+        place = found.end()
+    return fields
 
 
 def read_weight(field: str, where: str) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.edge_text import INTEGER, data_lines, split_fields
+from datamodules.edge_text import INTEGER, data_lines, find_separator, split_fields
 from datamodules.errors import DataError
 from datamodules.file_contents import bare_suffix, check_utf8, read_contents
 from datamodules.graph_markup import SUFFIXES, number_classes, read_markup
@@ -60,7 +60,7 @@ def _lines(data: bytes, path: Path, index: dict[str, int]):
         where = f"{path}, line {number}"
         first = separator is None
         if first:
-            separator = next((sign for sign in "\t;," if sign in re.sub(r'"[^"]*"', "", line)), " ")
+            separator = find_separator(line)
         fields = split_fields(line, separator, where)
         if len(fields) != 2 or not all(fields):
             raise DataError(f"{where}: expected a node and its label, found {len(fields)} fields")
