@@ -26,12 +26,13 @@ class CopyTaskDataModule(pl.LightningDataModule):
     copy only if its layers together lead exactly so far back; else it is right once in ``num_symbols``:
 
     - windows of radius w in M layers reach M w back, and fail for certain where M w < distance - 1;
-    - steps of a rate k alone (atrous) keep to one residue class, and fail for certain where k does not divide
-      ``distance - 1``;
-    - both together (sparse) lead anywhere in two layers, one for the remainder and one for the multiple of k.
+    - steps of a rate k alone (atrous) keep to one residue class: they lead there in one layer where k divides
+      ``distance - 1``, and fail for certain where it does not;
+    - both together (sparse) lead there in one layer or, for any distance, in two: the remainder, then the multiple of k.
+      Two that must be found together take far longer to learn.
 
-    The default distance lies beyond two windows of 64, and 64 does not divide 180 - 1. Batches are
-    :class:`~datamodules.batches.TokenBatch`.
+    The default distance lies beyond two layers' windows of 64, and 192 is a multiple of 16, 24, 32, 48, 64 and 96.
+    Batches are :class:`~datamodules.batches.TokenBatch`.
 
     Args:
         source: ``sample``, made at load time: the task is defined by this.
@@ -58,8 +59,8 @@ class CopyTaskDataModule(pl.LightningDataModule):
         source: str = "sample",
         batch_size: int = 32,
         eval_batch_size: int = 64,
-        length: int = 24,
-        distance: int = 180,
+        length: int = 32,
+        distance: int = 193,
         num_symbols: int = 32,
         seed: int = 0,
         sample_train_size: int = 20000,
