@@ -28,7 +28,7 @@ class CopyTaskDataModule(pl.LightningDataModule):
     - windows of radius w in M layers reach M w back, and fail for certain where M w < distance - 1;
     - steps of a rate k alone (atrous) keep to one residue class: they lead there in one layer where k divides
       ``distance - 1``, and fail for certain where it does not;
-    - both together (sparse) lead there in one layer or, for any distance, in two: the remainder, then the multiple of k.
+    - both together (sparse) lead there in one layer or, for any distance, in two, the remainder and the multiple of k.
       Two that must be found together take far longer to learn.
 
     The default distance lies beyond two layers' windows of 64, and 192 is a multiple of 16, 24, 32, 48, 64 and 96.
