@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .attend import attend
-from .patterns import Atrous, Fixed, Full, Local, Sparse
+from .fused import fused_atrous_attention, fused_attention
+from .patterns import Atrous, Fixed, Full, Local, Pattern, Sparse
 
 
 def full_attention(
@@ -33,10 +33,7 @@ def full_attention(
     Raises:
         ValueError: on a shape, a type or a number that doesn't fit.
     """
-    check_inputs(q, k, v, key_padding_mask, dropout)
-    if q.is_cuda:
-        return fused_attention(q, k, v, causal, key_padding_mask, dropout)
-    return attend(q, k, v, Full(), causal, key_padding_mask, dropout)
+    return pattern_attention(q, k, v, Full(), causal, key_padding_mask, dropout)
 
 
 def atrous_attention(
@@ -62,11 +59,7 @@ def atrous_attention(
         key_padding_mask: (B, N) bool, True for padding.
         dropout: of the weights.
     """
-    check_inputs(q, k, v, key_padding_mask, dropout)
-    check_positive("rate", rate)
-    if q.is_cuda:
-        return fused_atrous_attention(q, k, v, rate, causal, key_padding_mask, dropout)
-    return attend(q, k, v, Atrous(rate), causal, key_padding_mask, dropout)
+    return pattern_attention(q, k, v, Atrous(rate), causal, key_padding_mask, dropout)
 
 
 def local_attention(
@@ -80,7 +73,7 @@ def local_attention(
     key_padding_mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Query i sees the keys j with |i - j| <= window * dilation, (i - j) mod dilation = 0: about N (2 window + 1) pairs.
+    """Query i sees the keys j with |i - j| <= window * dilation in steps of dilation: about N (2 window + 1) pairs.
 
     Source: kexue.fm/archives/6853. Other arguments, result and errors: :func:`full_attention`.
 
@@ -94,10 +87,7 @@ def local_attention(
         key_padding_mask: (B, N) bool, True for padding.
         dropout: of the weights.
     """
-    check_inputs(q, k, v, key_padding_mask, dropout)
-    check_positive("window", window)
-    check_positive("dilation", dilation)
-    return attend(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout)
+    return pattern_attention(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout)
 
 
 def sparse_attention(
@@ -110,10 +100,10 @@ def sparse_attention(
     key_padding_mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Query i sees the keys j with |i - j| <= rate or (i - j) mod rate = 0, in one softmax: N^2 / rate + 2 N rate pairs.
+    """Query i sees the keys j with |i - j| <= rate or (i - j) mod rate = 0, in one softmax.
 
-    rate = sqrt(N / 2) has the fewest pairs, about 2.8 N^1.5. The causal form is the Sparse Transformer's strided
-    pattern with both parts merged.
+    These are about N^2 / rate + 2 N rate pairs; rate = sqrt(N / 2) has the fewest, about 2.8 N^1.5. The causal
+    form is the Sparse Transformer's strided pattern with both parts merged.
 
     Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509. Other arguments, result and errors:
     :func:`full_attention`.
@@ -127,9 +117,7 @@ def sparse_attention(
         key_padding_mask: (B, N) bool, True for padding.
         dropout: of the weights.
     """
-    check_inputs(q, k, v, key_padding_mask, dropout)
-    check_positive("rate", rate)
-    return attend(q, k, v, Sparse(rate), causal, key_padding_mask, dropout)
+    return pattern_attention(q, k, v, Sparse(rate), causal, key_padding_mask, dropout)
 
 
 def fixed_attention(
@@ -160,49 +148,19 @@ def fixed_attention(
         key_padding_mask: (B, N) bool, True for padding.
         dropout: of the weights.
     """
+    return pattern_attention(q, k, v, Fixed(block, summary), causal, key_padding_mask, dropout)
+
+
+def pattern_attention(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, causal: bool, key_padding_mask: Tensor | None, dropout: float
+) -> Tensor:
+    """Attention over a pattern's pairs; arguments, result and errors as in :func:`full_attention`."""
     check_inputs(q, k, v, key_padding_mask, dropout)
-    check_fixed(block, summary)
-    return attend(q, k, v, Fixed(block, summary), causal, key_padding_mask, dropout)
-
-
-def dense_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """The softmax as a matrix (B, H, N, N), for pictures; mask: bool, broadcasts to that, True where seen."""
-    logits = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
-    return logits.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)
-
-
-def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, key_padding_mask: Tensor | None, dropout: float
-) -> Tensor:
-    """Full attention by ``scaled_dot_product_attention``, which has the fastest kernels on a GPU."""
-    if key_padding_mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)
-    seen = ~key_padding_mask[:, None, None]
-    if causal:
-        seen = seen & torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
-    empty = ~seen.any(-1, keepdim=True)
-    # An empty row sees everything and is zeroed afterwards: so no kernel meets a softmax over nothing.
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen | empty, dropout_p=dropout)
-    return out.masked_fill(empty, 0)
-
-
-def fused_atrous_attention(
-    q: Tensor, k: Tensor, v: Tensor, rate: int, causal: bool, key_padding_mask: Tensor | None, dropout: float
-) -> Tensor:
-    """Atrous attention as full attention of each residue class, the sequence padded to a multiple of the rate."""
-    batch, heads, n, size = q.shape
-    extra = -n % rate
-    if extra:
-        if key_padding_mask is None:
-            key_padding_mask = torch.zeros(batch, n, dtype=torch.bool, device=q.device)
-        key_padding_mask = F.pad(key_padding_mask, (0, extra), value=True)
-        q, k, v = (F.pad(x, (0, 0, 0, extra)) for x in (q, k, v))
-    q, k, v = (x.unflatten(2, (-1, rate)).permute(3, 0, 1, 2, 4).flatten(0, 1) for x in (q, k, v))
-    if key_padding_mask is not None:
-        key_padding_mask = key_padding_mask.unflatten(1, (-1, rate)).permute(2, 0, 1).flatten(0, 1)
-    out = fused_attention(q, k, v, causal, key_padding_mask, dropout)
-    out = out.unflatten(0, (rate, batch)).permute(1, 2, 3, 0, 4).reshape(batch, heads, n + extra, size)
-    return out[:, :, :n]
+    if q.is_cuda and isinstance(pattern, Full):
+        return fused_attention(q, k, v, causal, key_padding_mask, dropout)
+    if q.is_cuda and isinstance(pattern, Atrous):
+        return fused_atrous_attention(q, k, v, pattern.rate, causal, key_padding_mask, dropout)
+    return attend(q, k, v, pattern, causal, key_padding_mask, dropout)
 
 
 def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None, dropout: float) -> None:
@@ -227,18 +185,6 @@ def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
         )
 
 
-def check_positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
-
-
 def check_dropout(dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout ({dropout}) must be at least 0 and below 1")
-
-
-def check_fixed(block: int, summary: int) -> None:
-    check_positive("block", block)
-    check_positive("summary", summary)
-    if summary > block:
-        raise ValueError(f"summary ({summary}) must be at most block ({block})")

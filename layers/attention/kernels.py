@@ -138,9 +138,7 @@ class Products(Kernel):
             for row in range(0, m, rows):
                 yield slice(tile, tile + count), slice(row, row + rows)
 
-    def _logits(
-        self, q: Tensor, k: Tensor, bias: Tensor | None, causal: bool, tile: slice, rows: slice
-    ) -> Tensor:
+    def _logits(self, q: Tensor, k: Tensor, bias: Tensor | None, causal: bool, tile: slice, rows: slice) -> Tensor:
         logits = product(q[tile, :, rows], k[tile].transpose(-1, -2)).mul_(q.shape[-1] ** -0.5)
         if bias is not None:
             part = bias[tile] if len(bias) > 1 else bias

@@ -66,6 +66,9 @@ class Atrous(Pattern):
 
     rate: int
 
+    def __post_init__(self) -> None:
+        check_positive("rate", self.rate)
+
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
         return (i - j) % self.rate == 0
 
@@ -90,6 +93,10 @@ class Local(Pattern):
 
     window: int
     dilation: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive("window", self.window)
+        check_positive("dilation", self.dilation)
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
         return ((i - j) % self.dilation == 0) & ((i - j).abs() <= self.window * self.dilation)
@@ -126,6 +133,9 @@ class Sparse(Pattern):
 
     rate: int
 
+    def __post_init__(self) -> None:
+        check_positive("rate", self.rate)
+
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
         return ((i - j) % self.rate == 0) | ((i - j).abs() <= self.rate)
 
@@ -151,6 +161,12 @@ class Fixed(Pattern):
 
     block: int
     summary: int
+
+    def __post_init__(self) -> None:
+        check_positive("block", self.block)
+        check_positive("summary", self.summary)
+        if self.summary > self.block:
+            raise ValueError(f"summary ({self.summary}) must be at most block ({self.block})")
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
         return (i // self.block == j // self.block) | (j % self.block >= self.block - self.summary)
@@ -194,10 +210,15 @@ class Fixed(Pattern):
         return torch.cat([columns, torch.arange(start, i + 1)])
 
 
+def check_positive(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+
+
 def _band_tiles(n: int, window: int, causal: bool) -> Iterator[Piece]:
     """|i - j| <= window among n positions. Tiles that reach over an end have the keys that there are."""
     # Small tiles compute little outside the band, large ones use the processor better.
-    m = min(128, max(16, window // 2))
+    m = min(128, max(32, window))
     after = 0 if causal else window
     inner_first = -(-window // m)  # tiles of full width: inner_first <= t < inner_last
     inner_last = max((n - after) // m, 0) if not causal else n // m

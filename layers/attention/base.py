@@ -1,0 +1,199 @@
+"""What the self-attention layers share: projections, masks, weights for pictures, decoding step by step."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .functional import check_dropout, check_padding, pattern_attention
+from .patterns import Pattern, check_positive
+from .rotary import rotate
+
+
+@dataclass
+class AttentionState:
+    """What decoding keeps of the positions before.
+
+    Args:
+        keys: (B, H, S, D of a head), position p in slot p mod S.
+        values: likewise.
+        max_length: positions that there may be.
+        length: positions so far.
+    """
+
+    keys: Tensor
+    values: Tensor
+    max_length: int
+    length: int = 0
+
+
+class MultiheadSelfAttention(nn.Module, ABC):
+    """Base class of the attention slot ``Callable[[int, int], MultiheadSelfAttention]``: (embed_dim, num_heads).
+
+        q, k, v = W_in x + b_in;    y = W_out [attention of each head] + b_out
+
+    Parameters are named, shaped and drawn as in ``nn.MultiheadAttention``, whose ``state_dict`` fits.
+
+    Args:
+        embed_dim: size of input and output.
+        num_heads: heads; must divide ``embed_dim``.
+        pattern: which keys a query sees.
+        dropout: of the attention weights, in training.
+        bias: whether the projections have one.
+        batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
+        rotary: whether queries and keys are turned by their positions (:func:`layers.attention.rotate`).
+
+    Raises:
+        ValueError: on a number that doesn't fit.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        pattern: Pattern,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__()
+        check_positive("embed_dim", embed_dim)
+        check_positive("num_heads", num_heads)
+        check_dropout(dropout)
+        if embed_dim % num_heads:
+            raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
+        if rotary and embed_dim // num_heads % 2:
+            raise ValueError(
+                f"rotary needs heads of an even size, but embed_dim / num_heads is {embed_dim // num_heads}"
+            )
+        self.embed_dim, self.num_heads, self.pattern = embed_dim, num_heads, pattern
+        self.dropout, self.batch_first, self.rotary = dropout, batch_first, rotary
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.register_parameter("in_proj_bias", nn.Parameter(torch.zeros(3 * embed_dim)) if bias else None)
+        self.out_proj = nn.Linear(embed_dim, embed_dim, bias)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        if bias:
+            nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        *,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention of a sequence to itself; arguments as in ``nn.MultiheadAttention``.
+
+        Args:
+            query: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
+            key: left out, or the query itself.
+            value: likewise.
+            key_padding_mask: (B, N) bool, True for keys that nobody sees. Padded queries are computed like others.
+            need_weights: whether to return the weights of each head, for pictures: takes N^2 memory.
+            attn_mask: refused; the pattern is the mask.
+            is_causal: position i sees only j <= i.
+
+        Returns:
+            the output, like the query; the weights (B, H, N, N) without dropout, or None.
+
+        Raises:
+            ValueError: on another key or value, an ``attn_mask``, a wrong shape or type.
+        """
+        name = type(self).__name__
+        if (key is not None and key is not query) or (value is not None and value is not query):
+            raise ValueError(f"{name} is self-attention: leave key and value out, or give the query itself")
+        if attn_mask is not None:
+            raise ValueError(f"{name} takes no attn_mask: its pattern is the mask; use is_causal and key_padding_mask")
+        self._check_input("query", query)
+        x = query if self.batch_first else query.transpose(0, 1)
+        check_padding(key_padding_mask, *x.shape[:2])
+        q, k, v = self._heads(x, torch.arange(x.shape[1]))
+        dropout = self.dropout if self.training else 0.0
+        output = self._join(pattern_attention(q, k, v, self.pattern, is_causal, key_padding_mask, dropout))
+        weights = None
+        if need_weights:
+            mask = self.mask(x.shape[1], is_causal).to(x.device)
+            weights = dense_weights(q, k, mask if key_padding_mask is None else mask & ~key_padding_mask[:, None, None])
+        return output, weights
+
+    def mask(self, n: int, causal: bool = False) -> Tensor:
+        """The pattern as a matrix, for pictures and tests: (n, n) bool, True where query i (row) sees key j."""
+        return self.pattern.mask(n, causal)
+
+    def pairs(self, n: int, causal: bool = False) -> int:
+        """How many pairs of query and key the pattern has among n positions."""
+        return self.pattern.pairs(n, causal)
+
+    def init_state(self, batch_size: int, max_length: int) -> AttentionState:
+        """An empty state for decoding up to so many positions, of the weights' type and on their device."""
+        check_positive("batch_size", batch_size)
+        check_positive("max_length", max_length)
+        slots = self.pattern.memory(max_length)
+        shape = (batch_size, self.num_heads, slots, self.embed_dim // self.num_heads)
+        return AttentionState(self.in_proj_weight.new_zeros(shape), self.in_proj_weight.new_zeros(shape), max_length)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """The causal output at the next position, from the keys that its query sees; without gradient and dropout.
+
+        Args:
+            x: (B, 1, embed_dim), or (1, B, embed_dim) without ``batch_first``.
+            state: of :meth:`init_state` or the step before; changed in place.
+
+        Returns:
+            the output, like x; the state.
+
+        Raises:
+            ValueError: if the state is full or a shape doesn't fit.
+        """
+        self._check_input("x", x)
+        x = x if self.batch_first else x.transpose(0, 1)
+        if x.shape[:2] != (len(state.keys), 1):
+            raise ValueError(
+                f"a step takes one position of each sequence, ({len(state.keys)}, 1), not {tuple(x.shape[:2])}"
+            )
+        if state.length >= state.max_length:
+            raise ValueError(f"the state is full: max_length ({state.max_length}) positions have been read")
+        position, slots = state.length, state.keys.shape[2]
+        q, k, v = self._heads(x, torch.tensor([position]))
+        state.keys[:, :, position % slots] = k[:, :, 0].to(state.keys.dtype)
+        state.values[:, :, position % slots] = v[:, :, 0].to(state.values.dtype)
+        state.length += 1
+        seen = (self.pattern.visible(position) % slots).to(x.device)
+        keys, values = (kept.index_select(2, seen).to(q.dtype) for kept in (state.keys, state.values))
+        return self._join(F.scaled_dot_product_attention(q, keys, values)), state
+
+    def _check_input(self, name: str, x: Tensor) -> None:
+        if x.dim() != 3 or x.shape[-1] != self.embed_dim or 0 in x.shape:
+            order = "(B, N, " if self.batch_first else "(N, B, "
+            raise ValueError(f"{name} {tuple(x.shape)} must be a non-empty {order}embed_dim = {self.embed_dim})")
+
+    def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, embed_dim) -> queries, keys, values (B, H, N, D)."""
+        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            q, k = rotate(q, positions), rotate(k, positions)
+        return q, k, v
+
+    def _join(self, heads: Tensor) -> Tensor:
+        """(B, H, N, D) -> the output."""
+        output = self.out_proj(heads.transpose(1, 2).flatten(2))
+        return output if self.batch_first else output.transpose(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, {self.num_heads}, {self.pattern}"
+
+
+def dense_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+    """The softmax as a matrix (B, H, N, N), for pictures; mask: bool, broadcasts to that, True where seen."""
+    logits = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
+    return logits.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)

@@ -1,0 +1,153 @@
+"""The self-attention layers, one for each pattern: they fill the attention slot of transformers."""
+
+from .base import MultiheadSelfAttention
+from .patterns import Atrous, Fixed, Full, Local, Sparse
+
+
+class FullAttention(MultiheadSelfAttention):
+    """Every position sees every other: N^2 pairs.
+
+    Args:
+        embed_dim: size of input and output.
+        num_heads: heads; must divide ``embed_dim``.
+        dropout: of the attention weights.
+        bias: whether the projections have one.
+        batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
+        rotary: whether queries and keys are turned by their positions.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__(embed_dim, num_heads, Full(), dropout, bias, batch_first, rotary)
+
+
+class AtrousAttention(MultiheadSelfAttention):
+    """A position sees every rate-th one, those with (i - j) mod rate = 0: N^2 / rate pairs.
+
+    Source: kexue.fm/archives/6853.
+
+    Args:
+        embed_dim: size of input and output.
+        num_heads: heads; must divide ``embed_dim``.
+        rate: distance of the keys.
+        dropout: of the attention weights.
+        bias: whether the projections have one.
+        batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
+        rotary: whether queries and keys are turned by their positions.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        rate: int = 16,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__(embed_dim, num_heads, Atrous(rate), dropout, bias, batch_first, rotary)
+
+
+class LocalAttention(MultiheadSelfAttention):
+    """A position sees its neighbours, |i - j| <= window * dilation in steps of dilation: N (2 window + 1) pairs.
+
+    Decoding keeps the keys of the window alone, in a ring.
+
+    Source: kexue.fm/archives/6853.
+
+    Args:
+        embed_dim: size of input and output.
+        num_heads: heads; must divide ``embed_dim``.
+        window: keys seen to each side.
+        dilation: their distance.
+        dropout: of the attention weights.
+        bias: whether the projections have one.
+        batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
+        rotary: whether queries and keys are turned by their positions.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        window: int = 64,
+        dilation: int = 1,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__(embed_dim, num_heads, Local(window, dilation), dropout, bias, batch_first, rotary)
+
+
+class SparseAttention(MultiheadSelfAttention):
+    """A position sees its neighbours up to rate and every rate-th position, in one softmax.
+
+    These are about N^2 / rate + 2 N rate pairs; rate = sqrt(N / 2) has the fewest.
+
+    Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509.
+
+    Args:
+        embed_dim: size of input and output.
+        num_heads: heads; must divide ``embed_dim``.
+        rate: distance of the far keys and radius of the near ones.
+        dropout: of the attention weights.
+        bias: whether the projections have one.
+        batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
+        rotary: whether queries and keys are turned by their positions.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        rate: int = 32,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__(embed_dim, num_heads, Sparse(rate), dropout, bias, batch_first, rotary)
+
+
+class FixedAttention(MultiheadSelfAttention):
+    """A position sees its own block and the last keys of every block, in one softmax.
+
+    Source: the fixed pattern of Child et al. 2019, arXiv 1904.10509.
+
+    Args:
+        embed_dim: size of input and output.
+        num_heads: heads; must divide ``embed_dim``.
+        block: positions of a block.
+        summary: keys of each block that all see.
+        dropout: of the attention weights.
+        bias: whether the projections have one.
+        batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
+        rotary: whether queries and keys are turned by their positions.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        block: int = 128,
+        summary: int = 8,
+        dropout: float = 0.0,
+        bias: bool = True,
+        batch_first: bool = True,
+        rotary: bool = False,
+    ) -> None:
+        super().__init__(embed_dim, num_heads, Fixed(block, summary), dropout, bias, batch_first, rotary)
