@@ -28,7 +28,7 @@ from metrics.triples import ExtractedTriple, TripleF1
 
 from .hyperparameters import save_plain_hyperparameters
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
-from .triple_prediction import extract, with_progress, write_triples
+from .triple_prediction import extract, progress_bar, write_triples
 
 
 class TripleExtractor(pl.LightningModule):
@@ -326,6 +326,7 @@ class TripleExtractor(pl.LightningModule):
         def find(texts: list[str]) -> list[list[ExtractedTriple]]:
             return self(self.transfer_batch_to_device(encoder.batch(texts), self.device, 0))
 
-        extracted = with_progress(extract(Path(input), find, batch_size), Path(input))
-        sentences, found = write_triples(extracted, self.types, Path(output))
+        with progress_bar(Path(input)) as advance:
+            extracted = extract(Path(input), find, batch_size, advance)
+            sentences, found = write_triples(extracted, self.types, Path(output))
         return f"{sentences} sentences, {found} triples -> {output}"

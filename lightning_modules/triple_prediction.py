@@ -1,5 +1,6 @@
 """From a file of sentences to a file of triples, in pieces: the files' size doesn't matter."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +12,10 @@ from metrics.triples import ExtractedTriple
 
 
 def extract(
-    path: Path, find: Callable[[list[str]], list[list[ExtractedTriple]]], batch_size: int
+    path: Path,
+    find: Callable[[list[str]], list[list[ExtractedTriple]]],
+    batch_size: int,
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[str, list[ExtractedTriple]]]:
     """Yields the texts of a file with their triples.
 
@@ -19,6 +23,7 @@ def extract(
         path: the file.
         find: the triples of each text of a batch.
         batch_size: texts given to it at once.
+        advance: is told each time how many they were.
 
     Raises:
         ValueError: the file can't be read, or a line is broken.
@@ -31,6 +36,7 @@ def extract(
             chunk = order[first : first + batch_size]
             for i, result in zip(chunk, find([block[i] for i in chunk]), strict=True):
                 triples[i] = result
+            advance(len(chunk))
         yield from zip(block, triples, strict=True)
 
 
@@ -100,14 +106,24 @@ def _record(triple: ExtractedTriple, types: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def with_progress(items: Iterator[Any], path: Path) -> Iterator[Any]:
-    """The items, with a bar on the terminal; one a line of the file, about."""
+@contextlib.contextmanager
+def progress_bar(path: Path) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal, where there is one; gives what is to be told how many more texts of the file are done."""
     if not sys.stderr.isatty():
-        yield from items
+        yield lambda count: None
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    with open(path, "rb") as file:
-        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    yield from track(items, "extracting", total=max(1, lines), console=Console(stderr=True))
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("extracting", total=_count_texts(path))
+        yield lambda count: progress.advance(task, count)
+
+
+def _count_texts(path: Path) -> int | None:
+    """Lines that aren't blank; None where they can't be read: who reads them says why."""
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for line in file if line.decode(errors="replace").strip())
+    except OSError:
+        return None

@@ -1,6 +1,8 @@
 """The triple extractor: its loss against a loop, decoding of gold heads, batches against single sentences."""
 
+import io
 import json
+import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,7 +19,8 @@ from datamodules import SKEDataModule
 from datamodules.batches import TripleBatch
 from layers import DGCNN, BiLSTM
 from lightning_modules import TripleExtractor
-from lightning_modules.triple_extractor import Encoded, Thresholds
+from lightning_modules.triple_decoding import Encoded, Thresholds
+from lightning_modules.triple_prediction import extract
 from tests.conftest import ROOT, script
 from tests.test_resume import equal, start_and_kill
 
@@ -352,6 +355,25 @@ def test_what_came_before_a_broken_line_is_kept(sample: SKEDataModule, tmp_path:
     assert output.read_text() == "an older one"
     records = [json.loads(line) for line in (tmp_path / "out.json.part").read_text().splitlines()]
     assert [record["text"] for record in records] == texts
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_the_terminal_counts_texts_batch_by_batch(
+    sample: SKEDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    texts = [sentence.text for sentence in sample.splits["val"].sentences[:7]]
+    (tmp_path / "in.txt").write_text("\n \u3000\n\n".join(texts))
+    counts: list[int] = []
+    assert len(list(extract(tmp_path / "in.txt", lambda batch: [[]] * len(batch), 3, counts.append))) == 7
+    assert counts == [3, 3, 1]
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    build(sample).predict_file(tmp_path / "in.txt", tmp_path / "out.json", batch_size=3)
+    assert "100%" in terminal.getvalue()
 
 
 # A small model with everything that keeps a state or draws at random.
