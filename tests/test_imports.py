@@ -98,8 +98,9 @@ def test_packages_in_pyproject_are_those_that_are_there():
 
     packages = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     expected = {
-        folder
+        ".".join(path.parent.relative_to(ROOT).parts)
         for folder in FOLDERS
-        if folder not in ("scripts", "benchmarks", "tests") and (ROOT / folder / "__init__.py").is_file()
+        if folder not in ("scripts", "benchmarks", "tests")
+        for path in (ROOT / folder).rglob("__init__.py")
     }
     assert packages == expected
