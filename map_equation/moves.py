@@ -360,27 +360,30 @@ def aggregate_links(graph, module, count):
 
 
 @numba.njit(cache=True, nogil=True)
-def restrict_links(graph, block):
-    """CSR with the links inside blocks only; nodes of block -1 keep none."""
-    n = len(block)
-    indptr = np.zeros(n + 1, np.int64)
+def restrict_links(graph, nodes, block):
+    """CSR of these nodes with the links inside blocks only."""
+    number = np.full(len(graph.flow), -1, np.int32)
+    for i in range(len(nodes)):
+        number[nodes[i]] = i
+    indptr = np.zeros(len(nodes) + 1, np.int64)
     done = 0
-    for u in range(n):
-        if block[u] >= 0:
-            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-                done += block[np.uint32(graph.neighbour[k])] == block[u]
-        indptr[u + 1] = done
+    for i in range(len(nodes)):
+        u = nodes[i]
+        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+            j = number[np.uint32(graph.neighbour[k])]
+            done += j >= 0 and block[j] == block[i]
+        indptr[i + 1] = done
     neighbour = np.empty(done, np.int32)
     link = np.empty(done)
-    for u in range(n):
-        if block[u] < 0:
-            continue
-        done = np.uint64(indptr[u])
+    place = np.uint64(0)
+    for i in range(len(nodes)):
+        u = nodes[i]
         for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-            if block[np.uint32(graph.neighbour[k])] == block[u]:
-                neighbour[done] = graph.neighbour[k]
-                link[done] = graph.link[k]
-                done += np.uint64(1)
+            j = number[np.uint32(graph.neighbour[k])]
+            if j >= 0 and block[j] == block[i]:
+                neighbour[place] = j
+                link[place] = graph.link[k]
+                place += np.uint64(1)
     return indptr, neighbour, link
 
 
@@ -452,10 +455,10 @@ def aggregate(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> Wa
     return WalkGraph(*aggregate_links(graph, module, count), *module_sums(kind, graph, module, count))
 
 
-def restrict(graph: WalkGraph, block: np.ndarray) -> WalkGraph:
-    """The same nodes, with the links inside blocks only."""
-    indptr, neighbour, link = restrict_links(graph, block)
-    return graph._replace(indptr=indptr, neighbour=neighbour, link=link)
+def restrict(graph: WalkGraph, nodes: np.ndarray, block: np.ndarray) -> WalkGraph:
+    """These nodes (ascending) with the links inside blocks only; ``block`` holds one number for each of them."""
+    parts = (part[nodes] if len(part) else part for part in graph[3:])
+    return WalkGraph(*restrict_links(graph, nodes, block), *parts)
 
 
 def module_exits(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> np.ndarray:

@@ -29,7 +29,7 @@ LEAST_TUNING_GAIN = 3e-4
 LINKS_PER_TRIAL, MAX_STARTS = 8_000, 10
 
 # Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
-SWEEPS, SPLITTING_SWEEPS = 30, 2
+SWEEPS, SPLITTING_SWEEPS = 30, 3
 
 
 class Problem(NamedTuple):
@@ -163,7 +163,7 @@ def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.nd
 def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Splits every module by itself, then moves the parts, beginning with the modules as they are."""
     kind, graph, block = problem.kind, problem.graph, problem.block
-    part = optimise(inside(problem, module), random, sweeps=SPLITTING_SWEEPS)
+    part = optimise(inside(problem, np.arange(len(module)), module), random, sweeps=SPLITTING_SWEEPS)
     count = int(part.max()) + 1
     parts = aggregate(kind, graph, part, count)
     of_part, above = np.zeros(count, np.int32), np.zeros(count, np.int32)
@@ -171,12 +171,11 @@ def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generato
     return optimise(problem._replace(graph=parts, block=above), random, of_part)[part]
 
 
-def inside(problem: Problem, module: np.ndarray, active: np.ndarray | None = None) -> Problem:
-    """The problem of splitting each module; nodes that are not ``active`` lose their links."""
-    count = int(module.max()) + 1
-    exits = module_exits(problem.kind, problem.graph, module, count)
-    linked = module if active is None else np.where(active, module, -1).astype(np.int32)
-    return problem._replace(graph=restrict(problem.graph, linked), block=module, outside=exits)
+def inside(problem: Problem, nodes: np.ndarray, module: np.ndarray) -> Problem:
+    """The problem of splitting modules: of these nodes, all members of the modules ``module (len(nodes),)``."""
+    graph = restrict(problem.graph, nodes, module)
+    outside = module_exits(problem.kind, graph, module, int(module.max()) + 1)
+    return problem._replace(graph=graph, block=module, outside=outside)
 
 
 def group(problem: Problem, module: np.ndarray) -> Problem:
@@ -194,13 +193,13 @@ def group(problem: Problem, module: np.ndarray) -> Problem:
 def add_levels(flow: Flow, problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """The hierarchy over and under a two-level partition.
 
-    Levels are first added on top. Then each top module is split anew from its nodes downwards, and the shorter of
-    its two descriptions is kept.
+    Levels are first added on top. Then each top module is split anew downwards, and the shorter of its two
+    descriptions is kept.
     """
-    columns = [module.astype(np.int64), *super_modules(problem, module, random)][::-1]
-    if len(columns) == 1:
-        return compact(np.stack([*columns, *split_down(problem, module, random)], 1))
-    kept = compact(np.stack([*columns, *split_down(problem, module, random)], 1))
+    supers = super_modules(problem, module, random)
+    if not supers:
+        return compact(np.stack([module, *split_down(problem, module, random)], 1))
+    kept = compact(np.stack([*supers[::-1], module], 1))
     top = kept[:, 0].astype(np.int32)
     fresh = compact(np.stack([top, *split_down(problem, top, random)], 1))
     shorter = costs_by_top(flow, fresh) < costs_by_top(flow, kept) - 1e-12
@@ -253,29 +252,30 @@ def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
 
 def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
     """Levels below the top modules, from above, split again and again; -1 where a node's module has ended."""
-    columns = []
-    current = top.astype(np.int32)
-    active = np.ones(len(top), bool)
+    columns: list[np.ndarray] = []
+    nodes, current = np.arange(len(top)), top
     while True:
-        inner = inside(problem, current, active)
-        module = optimise(inner, random)
+        inner = inside(problem, nodes, current)
+        module = optimise(inner, random, sweeps=SPLITTING_SWEEPS)
         costs, whole = inner.costs(module)
-        hopeful = (costs < whole - 1e-12) & (np.bincount(current[active], minlength=len(whole)) > 0)
+        hopeful = (costs < whole - 1e-12)[current]
         if not hopeful.any():
             return columns
-        active &= hopeful[current]
-        block = np.where(active, current, -1).astype(np.int32)
-        inner = inner._replace(graph=restrict(inner.graph, block))
-        module = partition(inner, random, keep_whole(inner, module, hopeful))
-        split = hopeful & (modules_per_block(inner, module) > 1)
+        nodes, current, module = nodes[hopeful], current[hopeful], module[hopeful]
+        renumber(current)
+        renumber(module)
+        inner = inside(problem, nodes, current)
+        module = partition(inner, random, module)
+        split = (modules_per_block(inner, module) > 1)[current]
         if not split.any():
             return columns
-        module = keep_whole(inner, module, split)
         above = super_modules(inner, module, random)
-        columns += [np.where(split[current], column, -1) for column in above[::-1]]
-        columns.append(np.where(split[current], module, -1).astype(np.int64))
-        active &= split[current]
-        current = module
+        nodes = nodes[split]
+        for column in (*above[::-1], module):
+            columns.append(np.full(len(top), -1))
+            columns[-1][nodes] = column[split]
+        current = module[split]
+        renumber(current)
 
 
 def modules_per_block(problem: Problem, module: np.ndarray) -> np.ndarray:
