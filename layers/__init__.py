@@ -14,6 +14,7 @@ from .attention import (
     local_attention,
     sparse_attention,
 )
+from .attention_encoder import AttentionEncoder
 from .cross_entropy import linear_cross_entropy
 from .dropout import LockedDropout, WordDropout
 from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
@@ -52,6 +53,7 @@ __all__ = [
     "AdversarialPrior",
     "AllPairs",
     "AtrousAttention",
+    "AttentionEncoder",
     "AttentionState",
     "BiLSTM",
     "BlogEncoder",
