@@ -5,6 +5,7 @@ from .infomap_clustering import InfomapClustering
 from .neuromap import Neuromap
 from .on_lstm import ONLSTMLanguageModel
 from .sentence_pair_classifier import SentencePairClassifier
+from .sparse_transformer import SparseTransformer
 from .triple_extractor import TripleExtractor
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Neuromap",
     "ONLSTMLanguageModel",
     "SentencePairClassifier",
+    "SparseTransformer",
     "TripleExtractor",
 ]

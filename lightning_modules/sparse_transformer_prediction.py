@@ -1,0 +1,177 @@
+"""From a user's file to what a Sparse Transformer makes of it: texts that go on, images that are completed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datamodules.batches import ImageBatch, ParseBatch
+
+if TYPE_CHECKING:
+    from .sparse_transformer import SparseTransformer
+
+EOS, UNKNOWN = "<eos>", "<unk>"
+GAP = 2  # white pixels between the images of a picture
+SHOWN_SIDE = 96  # smaller images are enlarged up to this many pixels
+
+
+class PromptCodec:
+    """Lines of a file to tokens, and tokens to what is written behind a line.
+
+    Args:
+        vocabulary: the tokens; empty where they are numbers.
+        level: ``word`` or ``character``.
+        vocab_size: how many numbers there are.
+    """
+
+    def __init__(self, vocabulary: list[str], level: str, vocab_size: int) -> None:
+        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
+        self.separator = "" if vocabulary and level == "character" else " "
+        self.index = {token: number for number, token in enumerate(vocabulary)}
+
+    def encode(self, line: str, number: int) -> list[int]:
+        """The tokens of line ``number``: of a text behind ``<eos>``, so that the line is the beginning of one.
+
+        Raises:
+            ValueError: where tokens are numbers, on anything else, or an empty line.
+        """
+        if self.vocabulary:
+            tokens = line if self.separator == "" else line.split()
+            return [self.index[EOS], *(self.index.get(token, self.index[UNKNOWN]) for token in tokens)]
+        words = line.split()
+        wrong = next((word for word in words if not (word.isdecimal() and int(word) < self.vocab_size)), None)
+        if wrong is not None or not words:
+            what = "is empty" if wrong is None else f"has {wrong!r}"
+            raise ValueError(f"line {number} {what}: write tokens as numbers from 0 to {self.vocab_size - 1}")
+        return [int(word) for word in words]
+
+    def decode(self, tokens: list[int]) -> str:
+        names = [self.vocabulary[token] if self.vocabulary else str(token) for token in tokens]
+        return self.separator + self.separator.join(names)
+
+
+def continue_text_file(
+    model: "SparseTransformer", path: Path, output: Path, length: int, batch_size: int, options: dict[str, Any]
+) -> str:
+    """Writes every line of a file with ``length`` more tokens.
+
+    Args:
+        model: the model, in evaluation mode.
+        path: the file with the prompts.
+        output: the file to write.
+        length: tokens to add to each line.
+        batch_size: lines at once.
+        options: temperature, top_k and seed.
+
+    Returns:
+        what was done.
+
+    Raises:
+        ValueError: a line can't be read, or there are too few positions for it.
+    """
+    arguments = model.hparams
+    codec = PromptCodec(list(arguments.vocabulary), arguments.level, arguments.vocab_size)
+    lines = ParseBatch.lines_from_file(path)
+    prompts = [codec.encode(line, number) for number, line in enumerate(lines, 1)]
+    _check_positions(model, prompts, length)
+    # Prompts of like length together: none waits long for the others.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    written = [""] * len(lines)
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        lengths = torch.tensor([len(prompts[i]) for i in chunk], device=model.device)
+        rows = nn.utils.rnn.pad_sequence([torch.tensor(prompts[i]) for i in chunk], batch_first=True).to(model.device)
+        tokens = model.generate(rows, length, lengths=lengths, **{**options, "seed": options["seed"] + start})
+        for i, row in zip(chunk, tokens.tolist(), strict=True):
+            written[i] = lines[i] + codec.decode(row[len(prompts[i]) : len(prompts[i]) + length])
+    output.write_text("".join(f"{line}\n" for line in written), encoding="utf-8")
+    unknown = sum(prompt.count(codec.index[UNKNOWN]) for prompt in prompts) if codec.vocabulary else 0
+    return f"{len(lines)} prompts ({unknown} tokens unknown), {length} tokens added to each -> {output}"
+
+
+def _check_positions(model: "SparseTransformer", prompts: list[list[int]], length: int) -> None:
+    positions = model.network.positions
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=None)
+    if positions is None or longest is None:
+        return
+    # The last token that is added is not read any more.
+    most = positions.length - len(prompts[longest]) + 1
+    if length > most:
+        raise ValueError(
+            f"length ({length}): the model has {positions.length} positions and line {longest + 1} takes "
+            f"{len(prompts[longest])} of them; give a length of at most {max(most, 0)}, or shorten the line"
+        )
+
+
+def complete_image_files(
+    model: "SparseTransformer", path: Path, output: Path, batch_size: int, options: dict[str, Any]
+) -> str:
+    """Completes the images of a folder from their upper halves.
+
+    Args:
+        model: the model, in evaluation mode.
+        path: folder or image file.
+        output: ``.png`` or ``.npz``.
+        batch_size: images at once.
+        options: temperature, top_k and seed.
+
+    Returns:
+        what was done.
+
+    Raises:
+        ValueError: the output is neither; an image can't be read.
+    """
+    if output.suffix.lower() not in (".png", ".npz"):
+        raise ValueError(f"output ({output}) must end in .png or .npz")
+    names, originals, completed = [], [], []
+    for batch_names, images, drawn in _completed(model, path, batch_size, options):
+        names += batch_names
+        originals.append(_pixels(images, model))
+        completed.append(_pixels(drawn, model))
+    before, after = np.concatenate(originals), np.concatenate(completed)
+    if output.suffix.lower() == ".npz":
+        with open(output, "wb") as file:
+            np.savez(file, names=np.array(names), images=before, completed=after)
+    else:
+        from PIL import Image
+
+        Image.fromarray(picture_of_completions(before, after)).save(output)
+    return f"{len(names)} images completed from their upper halves -> {output}"
+
+
+def _completed(
+    model: "SparseTransformer", path: Path, batch_size: int, options: dict[str, Any]
+) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    size, pixel_range = model.hparams.image_size, model.hparams.pixel_range
+    seed = options["seed"]
+    for names, batch in ImageBatch.from_files(path, size, pixel_range, batch_size):
+        yield names, batch.images, model.complete_images(batch.images.to(model.device), **{**options, "seed": seed})
+        seed += 1
+
+
+def _pixels(images: Tensor, model: "SparseTransformer") -> NDArray[np.uint8]:
+    """(B, 3, S, S) float in the model's pixel range to (B, S, S, 3) uint8."""
+    low, high = model.hparams.pixel_range
+    levels = ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def picture_of_completions(images: NDArray[np.uint8], completed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A row for each image: the image, its upper half, the completed image; (N, S, S, 3) twice -> (H, W, 3)."""
+    size = images.shape[1]
+    given = images.copy()
+    given[:, size // 2 :] = 255
+    enlarge = max(1, SHOWN_SIDE // size)
+    columns = [part.repeat(enlarge, axis=1).repeat(enlarge, axis=2) for part in (images, given, completed)]
+    side = size * enlarge
+    canvas = np.full((len(images) * (side + GAP) - GAP, 3 * (side + GAP) - GAP, 3), 255, np.uint8)
+    for column, part in enumerate(columns):
+        for row, image in enumerate(part):
+            top, left = row * (side + GAP), column * (side + GAP)
+            canvas[top : top + side, left : left + side] = image
+    return canvas
