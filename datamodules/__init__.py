@@ -5,3 +5,4 @@ from datamodules.errors import DataError as DataError
 from datamodules.logic import LogicalInferenceDataModule as LogicalInferenceDataModule
 from datamodules.ptb import PTBDataModule as PTBDataModule
 from datamodules.ske import SKEDataModule as SKEDataModule
+from datamodules.word_graph import WordVectorDataModule as WordVectorDataModule

@@ -78,6 +78,5 @@ def name_array(names: Sequence[str]) -> NDArray[np.str_]:
 
 
 def number_names(numbers: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Integers as strings."""
-    width = max((len(str(number)) for number in (numbers.min(), numbers.max())), default=1) if len(numbers) else 1
-    return numbers.astype(f"U{width}")
+    """Ascending integers as strings."""
+    return numbers.astype(f"U{max(len(str(numbers[0])), len(str(numbers[-1])))}")

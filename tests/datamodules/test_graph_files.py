@@ -143,6 +143,19 @@ def test_npz_is_read_back(tmp_path, links, directed, with_more):
         assert graph.features.tolist() == arrays["features"].tolist()
 
 
+def test_gml_as_people_write_it(tmp_path):
+    """Names that aren't ASCII or come again, repeated links in a graph that doesn't say so, ids with gaps."""
+    nodes = "".join(
+        f'node [ id {i} label "{name}" value "{c}" ]' for i, name, c in ((7, "é", "n"), (3, "李", "l"), (5, "é", "n"))
+    )
+    links = "edge [ source 7 target 3 value 2 ] edge [ source 3 target 7 ] edge [ source 5 target 5 value 0.5 ]"
+    graph = read(tmp_path, f'Creator "x"\ngraph\n[\n  directed 1\n{nodes}\n{links}\n]\n', "graph.gml")
+    assert links_of(graph) == [("é", "李", 2), ("李", "é", 1), ("é", "é", 0.5)]
+    assert graph.edges.tolist() == [[0, 1], [1, 0], [2, 2]]
+    assert graph.labels.tolist() == [1, 0, 1]
+    assert graph.directed
+
+
 def test_npz_without_names_counts_to_the_highest_id(tmp_path):
     np.savez(tmp_path / "graph.npz", edges=np.array([[0, 5], [2, 0]]), labels=np.array([7, -1, 3, 3, 7, -9]))
     graph = read_graph_file(tmp_path / "graph.npz")
