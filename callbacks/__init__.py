@@ -1,9 +1,11 @@
 """Callbacks: one trick or one picture per file."""
 
+from callbacks.attention_maps import AttentionMaps as AttentionMaps
 from callbacks.averaged_weights import AveragedWeights as AveragedWeights
 from callbacks.code_map import CodeMap as CodeMap
 from callbacks.codelength_passes import CodelengthPasses as CodelengthPasses
 from callbacks.community_map import CommunityMap as CommunityMap
+from callbacks.completed_images import CompletedImages as CompletedImages
 from callbacks.distance_histogram import DistanceHistogram as DistanceHistogram
 from callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
 from callbacks.largest_modules import LargestModules as LargestModules
