@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_NAMES = 60  # nodes of a graph whose names can all be read
 NAMED_MODULES = 15
+LEAST_NAMED = 0.025  # radius of a module's disc with room for a name, as a share of the picture
 
 
 class CommunityMap(pl.Callback):
@@ -104,7 +105,8 @@ class CommunityMap(pl.Callback):
         axes.autoscale_view()
         positions = np.zeros((len(partition.modules), 2))
         positions[busiest[chosen]] = centres
-        label(axes, positions, partition, busiest[chosen[:NAMED_MODULES]], 8)
+        extent = np.ptp(np.concatenate([centres - radii[:, None], centres + radii[:, None]]), 0).max()
+        label(axes, positions, partition, busiest[chosen[radii > LEAST_NAMED * extent]], 8)
 
 
 def node_colours(partition: Any) -> list[str]:
