@@ -66,7 +66,7 @@ class TwoLayers(GraphNetwork):
     Args:
         input_size: see :class:`GraphNetwork`.
         num_clusters: see :class:`GraphNetwork`.
-        hidden_size: units between the layers; None: four times ``num_clusters``.
+        hidden_size: units between the layers; None: four times as many as clusters, but at most 512.
         dropout: of these units.
     """
 
@@ -74,7 +74,7 @@ class TwoLayers(GraphNetwork):
         self, input_size: int, num_clusters: int, hidden_size: int | None = None, dropout: float = 0.5
     ) -> None:
         super().__init__(input_size, num_clusters)
-        hidden = 4 * num_clusters if hidden_size is None else hidden_size
+        hidden = min(4 * num_clusters, 512) if hidden_size is None else hidden_size
         if hidden < 1:
             raise ValueError(f"hidden_size ({hidden}) must be at least 1")
         self.first = self.make_layer(input_size, hidden)

@@ -11,6 +11,7 @@ from .sparse_matrix import SparseMatrix, to_scipy
 
 # log2 is taken of nothing smaller, so slopes are at most 126 and those of unused clusters are finite.
 SMALLEST = torch.finfo(torch.float32).tiny
+BLOCK = 2**18  # entries of S that are in float64 at a time
 
 
 class MapEquationLoss:
@@ -21,13 +22,12 @@ class MapEquationLoss:
         flow = S^T p,   exit = S^T F 1 - diag(S^T F S),   enter = S^T F^T 1 - diag(S^T F S)
 
     S (n, s): the share of each node in each cluster; F: the link flow; p: the visit rates. Recorded teleportation adds
-    leave (x) land to F, which is never formed: (S^T leave) (1 - S^T land) to exit, the mirror image to enter.
+    leave (x) land to F, which is never formed: S^T leave * (1 - S^T land) to exit, the mirror image to enter.
 
     The quadratic form is that of (F + F^T) / 2, which is its own transpose: one sparse product serves forward and
-    backward pass. Time O(links * s), memory O(links + n * s). Differences are taken node by node, before sums over
-    nodes, so in float32 nodes inside a module cancel exactly and rounding doesn't grow with the graph; what is
-    left, (s,) values, is computed in float64. plogp(x) = x log2 max(x, 1.2e-38): at 0 its value is 0 and its slope
-    finite.
+    backward pass. Time O(links * s), memory O(links + n * s). In float32 the sparse product and S are of that
+    precision; sums over nodes, and what is made of them, are float64. plogp(x) = x log2 max(x, 1.2e-38): at 0 its value
+    is 0 and its slope finite.
 
     Source: Blöcker, Tan, Scholtes, arXiv 2310.01144. Differences: enter and exit rates differ (unrecorded directed
     flow), dangling nodes keep their flow, nothing is added to S.
@@ -64,12 +64,8 @@ class MapEquationLoss:
         p = rates["node_flow"]
         self.entropy = -float((p * np.log2(p, out=np.zeros_like(p), where=p > 0)).sum())
         self.symmetric = SparseMatrix((flow + scipy.sparse.csr_array(flow.T)) / 2, dtype, device)
-        self.out = torch.from_numpy(np.asarray(flow.sum(1))).to(dtype).to(device)
-        into = torch.from_numpy(np.asarray(flow.sum(0))).to(dtype).to(device)
-        self.teleports = leave is not None
-        # One product sums over the nodes all that is linear in S.
-        columns = [torch.from_numpy(value).to(dtype).to(device) for value in rates.values()]
-        self.linear = torch.stack([into - self.out, *columns])
+        out, into = np.asarray(flow.sum(1)), np.asarray(flow.sum(0))
+        self.vectors = torch.from_numpy(np.stack([out, into - out, *rates.values()])).to(device)
 
     def __call__(self, assignment: Tensor) -> Tensor:
         """L in bits, a float64 scalar.
@@ -79,31 +75,42 @@ class MapEquationLoss:
         """
         with torch.autocast(assignment.device.type, enabled=False):
             assignment = assignment.to(self.symmetric.dtype)
-            leaving = _Exits.apply(assignment, self.out, self.symmetric.matrix).double()
-            excess, flow, *teleportation = (self.linear @ assignment).double()
+            leaving, excess, flow, *teleporting = _ModuleRates.apply(assignment, self.vectors, self.symmetric.matrix)
             entering = leaving + excess
-            if self.teleports:
-                leave, land = teleportation
+            if teleporting:
+                leave, land = teleporting
                 leaving = leaving + leave * (1 - land)
                 entering = entering + (leave.sum() - leave) * land
             books = plogp(entering.sum()) - (plogp(entering) + plogp(leaving) - plogp(leaving + flow)).sum()
             return books + self.entropy
 
 
-class _Exits(torch.autograd.Function):
-    """sum_a S_am (out_a - (F S)_am) for symmetric F; memory of one more S, no sparse product in the backward pass."""
+class _ModuleRates(torch.autograd.Function):
+    """V S for vectors V (k, n), less diag(S^T F S) in its first row; F symmetric. Computes and gives float64.
+
+    One sparse product, and memory for one more S.
+    """
 
     @staticmethod
-    def forward(ctx: Any, assignment: Tensor, out: Tensor, flow: Tensor) -> Tensor:
+    def forward(ctx: Any, assignment: Tensor, vectors: Tensor, flow: Tensor) -> Tensor:
         stays = flow @ assignment
-        ctx.save_for_backward(stays, out)
-        return (out[:, None] - stays).mul_(assignment).sum(0)
+        rates = vectors.new_zeros(len(vectors), assignment.shape[1])
+        rows = max(1, BLOCK // assignment.shape[1])
+        for shares, staying, part in zip(
+            assignment.split(rows), stays.split(rows), vectors.split(rows, 1), strict=True
+        ):
+            rates.addmm_(part, shares.double())
+            rates[0] -= (shares * staying).double().sum(0)
+        ctx.save_for_backward(stays, vectors)
+        return rates
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        stays, out = ctx.saved_tensors
-        return torch.addcmul(out[:, None], stays, stays.new_tensor(-2.0)).mul_(gradient), None, None
+        stays, vectors = ctx.saved_tensors
+        gradient = gradient.to(stays.dtype)
+        linear = vectors.to(stays.dtype).T @ gradient
+        return linear.addcmul_(stays, gradient[0], value=-2), None, None
 
 
 def map_equation_loss(

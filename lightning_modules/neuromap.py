@@ -65,12 +65,13 @@ class Neuromap(pl.LightningModule):
     Args:
         network: the slot of the assignment network, called with the size of the features (the number of nodes where
             there are none) and the number of clusters.
-        num_clusters: s, the most communities that can be found; None: the square root of the number of nodes.
+        num_clusters: s, the most communities that can be found; None: four times the square root of the number of nodes
+            (the paper's is that root; clusters die out in training, and with few of them communities merge).
         flow: the walk: ``undirected``, ``directed`` (unrecorded teleportation to links), ``directed_recorded``,
             ``directed_to_nodes``, ``directed_recorded_to_nodes``, or ``uniform_recorded``, the article's. None:
             ``directed`` where the graph is, else ``undirected``. Code lengths of different walks do not compare.
         teleportation: probability of a step, in [0, 1]; without effect on ``undirected``.
-        lr: learning rate. The paper's: 0.1 for GraphLinear, 0.01 for GraphMLP, 0.001 for the others.
+        lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         num_nodes: nodes of the graph; given by the data.
         num_features: features of a node, 0 for none; given by the data.
@@ -89,7 +90,7 @@ class Neuromap(pl.LightningModule):
         num_clusters: int | None = None,
         flow: str | None = None,
         teleportation: float = 0.15,
-        lr: float = 1e-3,
+        lr: float = 0.01,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
         num_nodes: int = 1,
         num_features: int = 0,
@@ -97,7 +98,7 @@ class Neuromap(pl.LightningModule):
         super().__init__()
         save_plain_hyperparameters(self)
         if num_clusters is None:
-            num_clusters = max(1, round(num_nodes**0.5))
+            num_clusters = min(num_nodes, round(4 * num_nodes**0.5))
         if num_clusters < 1:
             raise ValueError(f"num_clusters ({num_clusters}) must be at least 1")
         self.make_optimizer = optimizer
