@@ -1,8 +1,8 @@
 """What the datamodules of graphs share: one graph, which is the whole data."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +13,7 @@ from datamodules.batches import GraphBatch
 from datamodules.loader import BatchLoader
 
 
-class GraphDataModule(pl.LightningDataModule):
+class GraphDataModule(pl.LightningDataModule, ABC):
     """One graph: training, validation and test each have it as their only batch, on every rank.
 
     Attributes:
@@ -28,9 +28,10 @@ class GraphDataModule(pl.LightningDataModule):
 
     # Everything is read when something first asks for it: building the datamodule for --help costs nothing.
 
-    @cached_property
+    @property
+    @abstractmethod
     def graph_batch(self) -> GraphBatch:
-        raise NotImplementedError
+        """The graph."""
 
     @property
     def num_nodes(self) -> int:
