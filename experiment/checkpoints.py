@@ -277,16 +277,13 @@ def refuse_other_data(checkpoint: dict[str, Any], model: pl.LightningModule) -> 
         UserError: names the first that differs.
     """
     for name in getattr(model, "data_links", ()):
-        saved = checkpoint.get("hyper_parameters", {}).get(name)
-        present = model.hparams[name]
-        if _plain(saved) == _plain(present):
+        saved, present = map(_frozen, (checkpoint.get("hyper_parameters", {}).get(name), model.hparams[name]))
+        if saved == present:
             continue
-        if isinstance(saved, list | tuple | dict) and isinstance(present, list | tuple | dict):
-            new = next((entry for entry in present if entry not in saved), None)
-            more = f", which lacks {new!r}" if new is not None else ""
+        if isinstance(saved, tuple) and isinstance(present, tuple):
             raise UserError(
-                f"the data's {name} ({len(present):,} entries) is not that of the checkpoint ({len(saved):,}){more}: "
-                "name the data that it was trained with, or train anew"
+                f"the data's {name} ({len(present):,} entries) is not that of the checkpoint ({len(saved):,}), which "
+                f"{_first_difference(saved, present)}: name the data that it was trained with, or train anew"
             )
         raise UserError(
             f"the data's {name} is {present}, the checkpoint's {saved}: name the data that it was trained with, or "
@@ -294,5 +291,18 @@ def refuse_other_data(checkpoint: dict[str, Any], model: pl.LightningModule) -> 
         )
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def _first_difference(saved: tuple, present: tuple) -> str:
+    """What the saved entries have or lack; in sets, since there may be hundreds of thousands."""
+    before, now = set(saved), set(present)
+    for verb, entries, others in (("lacks", present, before), ("also has", saved, now)):
+        other = next((entry for entry in entries if entry not in others), None)
+        if other is not None:
+            return f"{verb} {other!r}"
+    return "has them in another order"
+
+
+def _frozen(value: Any) -> Any:
+    """The value with tuples for lists and for dictionaries' entries: to be compared, and looked up in sets."""
+    if isinstance(value, dict):
+        return tuple((key, _frozen(entry)) for key, entry in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
-from experiment.errors import describe
+from experiment.checkpoints import AtomicCheckpointIO, random_state, refuse_other_data, set_random_state
+from experiment.errors import UserError, describe
 
 
 def test_random_states_come_back_and_load_safely(tmp_path: Path):
@@ -51,3 +51,26 @@ def test_a_full_disk_is_said_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert line.startswith("no space left")
     assert "--resume" in line
     assert "\n" not in line
+
+
+class Model:
+    data_links = ("words", "size")
+
+    def __init__(self, words: list, size: int = 2) -> None:
+        self.hparams = {"words": words, "size": size}
+
+
+def test_other_data_than_the_checkpoints_is_refused_with_what_differs():
+    many = [[str(number), "x"] for number in range(100_000)]
+    checkpoint = {"hyper_parameters": {"words": [tuple(entry) for entry in many], "size": 2}}
+    refuse_other_data(checkpoint, Model(many))
+    for model, said in (
+        (Model([*many, ["a", "b"]]), "lacks ('a', 'b'): name the data"),
+        (Model(many[:-1]), "also has ('99999', 'x'): name the data"),
+        (Model(many[::-1]), "has them in another order: name the data"),
+        (Model(many, size=3), "the data's size is 3, the checkpoint's 2: name the data"),
+    ):
+        with pytest.raises(UserError) as caught:
+            refuse_other_data(checkpoint, model)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
