@@ -24,6 +24,7 @@ TWO_STEPS = [
     "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1",
+    "--trainer.val_check_interval=1.0",
     "--trainer.log_every_n_steps=1",
     "--trainer.num_sanity_val_steps=0",
     "--data.source=sample",
@@ -55,18 +56,29 @@ SMALL = {
         "--data.batch_size=8",
         "--model.hidden_size=20",
     ],
+    "SparseTransformer": [
+        "--data.sample_train_size=400",
+        "--data.sample_test_size=40",
+        "--data.batch_size=2",
+        "--model.embed_dim=16",
+        "--model.num_layers=2",
+        "--model.feedforward_size=16",
+    ],
     "TripleExtractor": [
         "--data.sample_train_size=80",
         "--data.sample_test_size=40",
         "--data.batch_size=8",
     ],
 }
+# What makes it cheap only with certain data.
+SMALL_PAIRS = {("SparseTransformer", "CIFAR10DataModule"): ["--data.image_size=8"]}
 
 
 def small_arguments(config: dict) -> list[str]:
     """The entries of SMALL that the configured classes take."""
     model = config["model"]
-    arguments = SMALL[model["class_path"]]
+    pair = (model["class_path"], config["data"]["class_path"])
+    arguments = SMALL[model["class_path"]] + SMALL_PAIRS.get(pair, [])
     score = str(model.get("init_args", {}).get("score", ""))
     unfit = "hidden_size" if "DotScore" in score else "units="
     return [argument for argument in arguments if "score" not in argument or unfit not in argument]
@@ -83,7 +95,7 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 36
+EXPECTED_COUNT = 39
 # A graph is one batch.
 ONE_STEP = {"InfomapClustering"}
 
