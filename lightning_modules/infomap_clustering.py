@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from datamodules.batches import GraphBatch
-from map_equation import Network, Partition
+from map_equation import FlowModel, Network, Partition
 from map_equation.partition import check_ending
 from map_equation.trials import best_of_trials
 from metrics.partition import partition_scores
@@ -52,7 +52,7 @@ class InfomapClustering(pl.LightningModule):
         seed: of the search.
 
     Raises:
-        ValueError: an unknown flow, an argument out of its range, a graph without links.
+        ValueError: an argument out of its range, a graph without links.
     """
 
     monitor = "val/codelength"
@@ -61,7 +61,7 @@ class InfomapClustering(pl.LightningModule):
 
     def __init__(
         self,
-        flow: str | None = None,
+        flow: FlowModel | None = None,
         two_level: bool = False,
         teleportation: float = 0.15,
         markov_time: float = 1.0,

@@ -14,11 +14,12 @@ Source: Rosvall and Bergstrom (2008, 2011); kexue.fm 7006. Reimplemented from th
 
 from typing import Any
 
+from .graph import FlowModel
 from .network import Network
 from .partition import Partition
 from .trials import best_of_trials
 
-__all__ = ["Network", "Partition", "codelength", "infomap"]
+__all__ = ["FlowModel", "Network", "Partition", "codelength", "infomap"]
 
 
 def infomap(

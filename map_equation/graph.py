@@ -4,20 +4,21 @@ Whatever the user gives becomes a symmetric CSR whose rows are sorted and whose 
 nothing downstream depends on the order of the edges.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numba
 import numpy as np
 import scipy.sparse
 
-FLOWS = (
+FlowModel = Literal[
     "undirected",
     "directed",
     "directed_recorded",
     "directed_to_nodes",
     "directed_recorded_to_nodes",
     "uniform_recorded",
-)
+]
+FLOWS = get_args(FlowModel)
 
 
 class Graph(NamedTuple):
