@@ -1,7 +1,5 @@
 """Neuromap: communities of a graph by a network that learns to shorten the map equation."""
 
-import csv
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +14,11 @@ from torch.optim import Optimizer
 
 from datamodules.batches import GraphBatch
 from layers import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
-from map_equation import Network, Partition
+from map_equation import Network
 from metrics.partition import partition_scores
 
 from .hyperparameters import save_plain_hyperparameters
+from .neuromap_prediction import in_order_of, order_of_clusters, write_shares
 
 
 class PreparedGraph(NamedTuple):
@@ -239,10 +238,10 @@ class Neuromap(pl.LightningModule):
             batch = in_order_of(batch, self.node_names)
         shares = self(batch).cpu().numpy()
         partition = self.prepare(batch).walk.partition(shares.argmax(1))
-        shares = shares[:, _order_of_clusters(shares, partition)]
+        shares = shares[:, order_of_clusters(shares, partition)]
         listed = shares >= threshold
         listed[np.arange(len(shares)), shares.argmax(1)] = True
-        _write_shares(Path(output), batch.names.tolist(), shares, listed)
+        write_shares(Path(output), batch.names.tolist(), shares, listed)
         return (
             f"{batch.num_nodes} nodes, {len(batch.edges)} links: {partition.num_modules} modules, "
             f"{partition.codelength:.6f} bits ({partition.one_level_codelength:.6f} without modules), flow "
@@ -258,48 +257,5 @@ def adjacency_matrix(batch: GraphBatch) -> scipy.sparse.csr_array:
     return (links + links.T - scipy.sparse.diags_array(links.diagonal())).tocsr()
 
 
-def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
-    """The graph with its nodes in the order of ``names``.
-
-    Raises:
-        ValueError: it has others.
-    """
-    place = {name: number for number, name in enumerate(names)}
-    own = batch.names.tolist()
-    unknown = next((name for name in own if name not in place), None)
-    if unknown is not None or len(own) != len(names):
-        what = f"{len(own)} nodes" if unknown is None else f"a node {unknown!r} that is not among them"
-        raise ValueError(
-            f"without features the network knows only the {len(names)} nodes that it was trained on, the graph has "
-            f"{what}: train on it, or on nodes with features"
-        )
-    order = torch.tensor([place[name] for name in own])
-    labels = torch.empty_like(batch.labels)
-    labels[order] = batch.labels
-    features = torch.empty_like(batch.features)
-    features[order] = batch.features
-    return batch._replace(edges=order[batch.edges], labels=labels, features=features, names=np.array(names))
-
-
 def _largest(assignment: Tensor) -> np.ndarray:
     return assignment.argmax(1).cpu().numpy()
-
-
-def _order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:
-    """Clusters in the order of the partition's modules, then those that are no node's largest, by falling share."""
-    cluster = shares.argmax(1)
-    rank = np.full(shares.shape[1], partition.num_modules)
-    rank[cluster] = partition.modules
-    return np.lexsort((-shares.sum(0), rank))
-
-
-def _write_shares(path: Path, names: list[str], shares: np.ndarray, listed: np.ndarray) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "module", "probability"])
-        for name, row, chosen in zip(names, shares, listed, strict=True):
-            modules = np.flatnonzero(chosen)
-            for module in modules[np.argsort(-row[modules], kind="stable")]:
-                writer.writerow([name, module + 1, f"{row[module]:.4g}"])
-    os.replace(part, path)

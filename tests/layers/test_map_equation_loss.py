@@ -37,12 +37,14 @@ def by_loops(shares: list[list[float]], walk: Network) -> float:
             for b in nodes:
                 rates[m][0] += flow[a, b] * shares[a][m] * (1 - shares[b][m])
                 rates[m][1] += flow[a, b] * (1 - shares[a][m]) * shares[b][m]
-    plogp = {True: lambda x: x * log2(x), False: lambda x: 0.0}
-    term = lambda x: plogp[x > 0](x)  # noqa: E731
-    length = term(sum(enter for _, enter, _ in rates)) - sum(term(rate) for rate in walk.flow)
+    length = plogp(sum(enter for _, enter, _ in rates)) - sum(plogp(rate) for rate in walk.flow)
     for leave, enter, visits in rates:
-        length += term(leave + visits) - term(leave) - term(enter)
+        length += plogp(leave + visits) - plogp(leave) - plogp(enter)
     return length
+
+
+def plogp(x: float) -> float:
+    return x * log2(x) if x > 0 else 0.0
 
 
 @pytest.mark.parametrize("flow", FLOWS)
