@@ -237,7 +237,7 @@ def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
     """One level above modules. A group of one costs nothing, which hinders the first merges: the search begins
     once as if it did, once as it is, and each block keeps the better outcome."""
     found = []
-    for start in (optimise(level._replace(graph=level.graph._replace(parts=np.empty(0))), random), None):
+    for start in (partition(level._replace(graph=level.graph._replace(parts=np.empty(0))), random), None):
         module = optimise(level, random, start)
         renumber(module)
         dissolve(level.kind, level.graph, level.block, level.outside, module, int(module.max()) + 1)
