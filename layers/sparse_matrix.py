@@ -91,5 +91,4 @@ def _csr_tensor(rows: scipy.sparse.csr_array, dtype: torch.dtype, device: torch.
             torch.from_numpy(rows.data).to(dtype),
             rows.shape,
             check_invariants=False,
-            device=device,
-        )
+        ).to(device)
