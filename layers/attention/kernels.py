@@ -47,8 +47,9 @@ class FlashCPU(Kernel):
         out, lse = operator(q, k, v, 0.0, causal, attn_mask=bias)
         if bias is not None:  # what the operator gives for empty rows is not documented
             empty = empty_rows(bias, causal)
-            out = out.masked_fill(empty.unsqueeze(-1), 0)
-            lse = lse.masked_fill(empty, -torch.inf)
+            if empty.any():
+                out = out.masked_fill(empty.unsqueeze(-1), 0)
+                lse = lse.masked_fill(empty, -torch.inf)
         return out, lse
 
     def backward(
