@@ -33,8 +33,8 @@ class Partition:
             -1 below the bottom module (branches may differ in depth).
         links: the flow that was searched, as arrays.
         names: names of the nodes of a graph object, or None.
-        passes: code length after each pass of the search (moves, tunings, levels), never rising; the last one is
-            ``codelength``.
+        passes: code length at the start of the search (no modules, or the initial ones) and after each pass of it
+            (moves, tunings, levels), never rising; the last one is ``codelength``.
     """
 
     codelength: float

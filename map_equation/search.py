@@ -25,8 +25,8 @@ from .moves import (
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
 LEAST_TUNING_GAIN = 1e-3
-# A trial of a small graph starts anew until it has gone through so many links.
-LINKS_PER_TRIAL, MAX_STARTS = 8_000, 10
+# A trial of a small graph starts anew until it has gone through so many links, counted both ways.
+LINKS_PER_TRIAL, MAX_STARTS = 12_000, 20
 
 # Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
 SWEEPS, SPLITTING_SWEEPS = 30, 3
@@ -57,7 +57,7 @@ def search(
 
     Returns:
         ``(n, depth)`` module numbers from the top, -1 below the bottom module, numbered from 0 in each level; the
-        code length in bits after each pass, never rising.
+        code length in bits at the start and after each pass, never rising.
     """
     random = np.random.default_rng(seed)
     n = len(flow.flow)
@@ -68,16 +68,16 @@ def search(
     start = None if initial is None else bottom_modules(initial)
     nodes = plogps(flow.flow).sum()  # the part of every code length that no partition changes
     best = np.zeros((n, 1), np.int64) if initial is None else initial
-    passes = [codelength(flow, best)]
-    for _ in range(int(np.clip(LINKS_PER_TRIAL // len(flow.neighbour), 1, MAX_STARTS))):
+    best_length = codelength(flow, best)
+    passes = [best_length]
+    for _ in range(int(np.clip(LINKS_PER_TRIAL // (len(flow.neighbour) + 1), 1, MAX_STARTS))):
         found: list[float] = []
         table = search_once(flow, problem, random, two_level, start, found)
-        passes += [min(passes[-1], length - nodes) for length in found]
         length = codelength(flow, table)
-        if length < codelength(flow, best) - 1e-12:
-            best = table
-        passes.append(codelength(flow, best))
-    return best, passes
+        if length < best_length - 1e-12:
+            best, best_length = table, length
+        passes += [*(pass_length - nodes for pass_length in found), best_length]
+    return best, np.minimum.accumulate(passes).tolist()
 
 
 def search_once(
