@@ -25,7 +25,7 @@ class Edges(NamedTuple):
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Mean code length over ten seeds (``quick``: two seeds of the small graphs) of every graph, flow and depth.
+    """Mean code length over ten seeds (``quick``: two seeds of three small graphs) of every graph, flow and depth.
 
     ``ratio`` is infomap's mean over ours: above 1 ours is shorter. Without infomap there is no row.
     """
@@ -34,7 +34,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     except ImportError:
         print("infomap is not installed, so there is no peer: pip install '.[bench]'")
         return []
-    graphs = small_graphs() if quick else [*small_graphs(), *large_graphs()]
+    graphs = small_graphs()[:3] if quick else [*small_graphs(), *large_graphs()]
     rows = []
     for graph in graphs:
         for flow in ("undirected", "directed"):
@@ -42,7 +42,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             for two_level in (True, False):
                 seeds = range(1, 3 if quick else 11)
                 ours = [network.search(seed=seed, two_level=two_level).codelength for seed in seeds]
-                peer = [official_codelength(official, graph, flow, two_level, seed) for seed in seeds]
+                peer = [official_codelength(official, *graph[1:], flow, two_level, seed) for seed in seeds]
                 rows.append(
                     {
                         "benchmark": "infomap_quality",
@@ -56,10 +56,11 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def official_codelength(official: Any, graph: Edges, flow: str, two_level: bool, seed: int) -> float:
+def official_codelength(
+    official: Any, edges: np.ndarray, weights: np.ndarray | None, flow: str, two_level: bool, seed: int
+) -> float:
     search = official.Infomap(silent=True, two_level=two_level, directed=flow == "directed", seed=seed, num_trials=1)
-    weights = np.ones(len(graph.edges)) if graph.weights is None else graph.weights
-    search.add_links(np.column_stack([graph.edges, weights]))
+    search.add_links(np.column_stack([edges, np.ones(len(edges)) if weights is None else weights]))
     search.run()
     return search.codelength
 
