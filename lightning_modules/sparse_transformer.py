@@ -1,7 +1,7 @@
 """The Sparse Transformer: an autoregressive model of text, of images byte by byte, and of made sequences."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,8 +75,9 @@ class SparseTransformer(pl.LightningModule):
 
     def __init__(
         self,
-        attention: Callable[[int, int], MultiheadSelfAttention]
-        | Sequence[Callable[[int, int], MultiheadSelfAttention]] = SparseAttention,
+        # The list first: the other way round jsonargparse can't write a list down again.
+        attention: list[Callable[[int, int], MultiheadSelfAttention]]
+        | Callable[[int, int], MultiheadSelfAttention] = SparseAttention,
         embed_dim: int = 256,
         num_heads: int = 4,
         num_layers: int = 4,
@@ -99,7 +100,7 @@ class SparseTransformer(pl.LightningModule):
         save_plain_hyperparameters(self)
         if num_layers < 1:
             raise ValueError(f"num_layers ({num_layers}) must be at least 1")
-        patterns = list(attention) if isinstance(attention, Sequence) else [attention]
+        patterns = attention if isinstance(attention, list) else [attention]
         if not patterns:
             raise ValueError("attention: an empty list; name at least one class")
         self.make_optimizer = optimizer

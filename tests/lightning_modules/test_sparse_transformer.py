@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional as F
 
 from datamodules import CIFAR10DataModule, CopyTaskDataModule, PTBDataModule
 from datamodules.batches import ImageBatch, TokenBatch
+from experiment.errors import run_main
+from experiment.train import train
 from layers.attention import AtrousAttention, FixedAttention, FullAttention, LocalAttention, SparseAttention
 from layers.positions import bytes_of_images
 from lightning_modules import SparseTransformer
+from tests.conftest import ROOT
 
 PATTERNS = {
     "full": FullAttention,
@@ -346,6 +350,32 @@ def test_a_checkpoint_is_plain_and_loads_without_data(tmp_path):
     tokens = torch.randint(data.vocab_size, (1, 20))
     torch.testing.assert_close(loaded(tokens), model.eval()(tokens))
     assert loaded.metric == "bits_per_character"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], [("SparseAttention", {"rate": 16})]),
+        (["--model.attention.rate=5"], [("SparseAttention", {"rate": 5})]),
+        (["--model.attention=LocalAttention", "--model.attention.window=5"], [("LocalAttention", {"window": 5})]),
+        (["-c", "in_turn.yaml"], [("LocalAttention", {"window": 8}), ("AtrousAttention", {"rate": 7})]),
+    ],
+    ids=["of the file", "argument", "class", "list"],
+)
+def test_the_attention_slot_takes_a_class_or_a_list(given, expected, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    layers = (
+        "[{class_path: LocalAttention, init_args: {window: 8}}, {class_path: AtrousAttention, init_args: {rate: 7}}]"
+    )
+    Path("in_turn.yaml").write_text(f"model: {{init_args: {{attention: {layers}}}}}\n")
+    config = ROOT / "configs" / "sparse_transformer_sample.yaml"
+    assert run_main(train, ["-c", str(config), *given, "--print_config"]) == 0
+    printed = yaml.safe_load(capfd.readouterr().out)["model"]["init_args"]["attention"]
+    printed = printed if isinstance(printed, list) else [printed]
+    assert len(printed) == len(expected)
+    for part, (name, arguments) in zip(printed, expected, strict=True):
+        assert part["class_path"].endswith(name)
+        assert arguments.items() <= part["init_args"].items()
 
 
 # ---------------------------------------------------------------------------------------------------- prediction
