@@ -49,7 +49,7 @@ def mlp(layer: MLPLayer, x: Tensor, node: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("make", "loop"), [(GCNLayer, gcn), (SAGELayer, sage), (GINLayer, gin), (MLPLayer, mlp)], ids=lambda part: str(part)
+    ("make", "loop"), [(GCNLayer, gcn), (SAGELayer, sage), (GINLayer, gin), (MLPLayer, mlp)], ids=lambda part: part.__name__
 )
 @torch.no_grad()
 def test_layer_against_a_loop_over_neighbours(make, loop, adjacency):
