@@ -49,7 +49,9 @@ def mlp(layer: MLPLayer, x: Tensor, node: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("make", "loop"), [(GCNLayer, gcn), (SAGELayer, sage), (GINLayer, gin), (MLPLayer, mlp)], ids=lambda part: part.__name__
+    ("make", "loop"),
+    [(GCNLayer, gcn), (SAGELayer, sage), (GINLayer, gin), (MLPLayer, mlp)],
+    ids=lambda part: part.__name__,
 )
 @torch.no_grad()
 def test_layer_against_a_loop_over_neighbours(make, loop, adjacency):
