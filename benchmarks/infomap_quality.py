@@ -1,6 +1,7 @@
 """InfoMap: code lengths on real graphs, one trial a seed, against the official infomap."""
 
 import gzip
+import itertools
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,32 +28,33 @@ class Edges(NamedTuple):
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Mean code length over ten seeds (``quick``: two seeds of three small graphs) of every graph, flow and depth.
 
-    ``ratio`` is infomap's mean over ours: above 1 ours is shorter. Without infomap there is no row.
+    ``ratio`` is infomap's mean over ours: above 1 ours is shorter. Without infomap it is the code length with no
+    modules over ours.
     """
     try:
         import infomap as official
     except ImportError:
+        official = None
         print("infomap is not installed, so there is no peer: pip install '.[bench]'")
-        return []
     graphs = small_graphs()[:3] if quick else [*small_graphs(), *large_graphs()]
+    seeds = range(1, 3 if quick else 11)
     rows = []
-    for graph in graphs:
-        for flow in ("undirected", "directed"):
-            network = map_equation.Network(graph.edges, graph.weights, flow=flow)
-            for two_level in (True, False):
-                seeds = range(1, 3 if quick else 11)
-                ours = [network.search(seed=seed, two_level=two_level).codelength for seed in seeds]
-                peer = [official_codelength(official, *graph[1:], flow, two_level, seed) for seed in seeds]
-                rows.append(
-                    {
-                        "benchmark": "infomap_quality",
-                        "case": f"{graph.name}, {flow}, {'two-level' if two_level else 'multilevel'}",
-                        "peer": f"infomap {official.__version__}",
-                        "ratio": statistics.fmean(peer) / statistics.fmean(ours),
-                        "ours_bits": statistics.fmean(ours),
-                        "peer_bits": statistics.fmean(peer),
-                    }
-                )
+    for graph, flow, two_level in itertools.product(graphs, ("undirected", "directed"), (True, False)):
+        network = map_equation.Network(graph.edges, graph.weights, flow=flow)
+        ours = [network.search(seed=seed, two_level=two_level).codelength for seed in seeds]
+        peer = [network.one_level_codelength]
+        if official:
+            peer = [official_codelength(official, *graph[1:], flow, two_level, seed) for seed in seeds]
+        rows.append(
+            {
+                "benchmark": "infomap_quality",
+                "case": f"{graph.name}, {flow}, {'two-level' if two_level else 'multilevel'}",
+                "peer": f"infomap {official.__version__}" if official else "no modules",
+                "ratio": statistics.fmean(peer) / statistics.fmean(ours),
+                "ours_bits": statistics.fmean(ours),
+                "peer_bits": statistics.fmean(peer),
+            }
+        )
     return rows
 
 

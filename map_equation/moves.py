@@ -1,17 +1,16 @@
-"""Compiled loops of the search: node moves, aggregation, restriction to the inside of modules.
+"""Compiled loops of the search: node moves, code lengths of blocks, groups taken apart.
 
 All of them work on many separate problems at once. ``block`` numbers the problem (the module to be split) of each
 node; links between blocks have been dropped, while ``exits`` and ``enters`` still count them. The whole graph is one
 block. ``outside[b]`` is the exit rate of block b, which shares the code book of the modules made inside it.
 """
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 
 from .codelength import plogp
-from .flow import RECORDED, UNDIRECTED, Flow, kind_of
+from .flow import RECORDED, UNDIRECTED
+from .walk_graph import members_of, rate_inside
 
 # A move must gain more than rounding errors do.
 SMALLEST_GAIN = 1e-13
@@ -19,51 +18,6 @@ SMALLEST_GAIN = 1e-13
 LEAST_SHARE = 0.125
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
-
-
-class WalkGraph(NamedTuple):
-    """A graph, or modules taken as its nodes, as the search sees it.
-
-    What a move changes depends on the links of a node both ways together, so that one rate per link is enough.
-
-    Args:
-        indptr: ``(n + 1,)`` int64, first entry of each row.
-        neighbour: ``(entries,)`` int32.
-        link: ``(entries,)`` mean of the rates row -> neighbour and neighbour -> row.
-        flow: ``(n,)`` rate at which the node's own code word is used.
-        exits: ``(n,)`` rate of all links that leave the node, those beyond this graph included.
-        enters: ``(n,)`` the same coming in.
-        leave: ``(n,)`` rate of teleportation from the node, of length 0 where it is not recorded.
-        land: ``(n,)`` probability that a teleportation lands on the node, of length 0 where it is not recorded.
-        parts: ``(n,)`` modules that the node is made of, where modules are grouped: a group of one is no level of its
-            own and has no code book. Of length 0 where the nodes are the graph's.
-    """
-
-    indptr: np.ndarray
-    neighbour: np.ndarray
-    link: np.ndarray
-    flow: np.ndarray
-    exits: np.ndarray
-    enters: np.ndarray
-    leave: np.ndarray
-    land: np.ndarray
-    parts: np.ndarray
-
-
-def walk_graph(flow: Flow) -> WalkGraph:
-    """No copy where the flow is undirected."""
-    link = flow.out if kind_of(flow) == UNDIRECTED else (flow.out + flow.into) / 2
-    return WalkGraph(
-        flow.indptr,
-        flow.neighbour,
-        link,
-        flow.flow,
-        flow.exits,
-        flow.enters,
-        flow.leave,
-        flow.land,
-        np.empty(0),
-    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -124,17 +78,6 @@ def module_states(kind, graph, module, all_leave):
         if grouping and row[SIZE] == 1:
             row[COST] = 0
     return state
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def rate_inside(graph, module, u):
-    """Half the rate of the links between the node and its module. Both ends together give the whole."""
-    inside = 0.0
-    a = module[u]
-    for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-        if module[np.uint32(graph.neighbour[k])] == a:
-            inside += graph.link[k]
-    return inside
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -297,118 +240,6 @@ def empty_modules(state):
 
 
 @numba.njit(cache=True, nogil=True)
-def renumber(label):
-    """Labels in order of first appearance, in place; -1 stays. Returns how many."""
-    highest = -1
-    for u in range(len(label)):
-        highest = max(highest, label[u])
-    number = np.full(highest + 1, -1, np.int32)
-    count = 0
-    for u in range(len(label)):
-        a = label[u]
-        if a < 0:
-            continue
-        if number[a] < 0:
-            number[a] = count
-            count += 1
-        label[u] = number[a]
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def members_of(label, count):
-    """Nodes sorted by label: ``start (count + 1,)``, ``member (n,)``."""
-    start = np.zeros(count + 1, np.int64)
-    for u in range(len(label)):
-        start[label[u] + 1] += 1
-    for a in range(count):
-        start[a + 1] += start[a]
-    place = start[:-1].copy()
-    member = np.empty(len(label), np.int32)
-    for u in range(len(label)):
-        member[place[label[u]]] = u
-        place[label[u]] += 1
-    return start, member
-
-
-@numba.njit(cache=True, nogil=True)
-def aggregate_links(graph, module, count):
-    """CSR of the modules; links inside a module are left out."""
-    start, member = members_of(module, count)
-    indptr = np.zeros(count + 1, np.int64)
-    neighbour = np.empty(len(graph.neighbour), np.int32)
-    link = np.empty(len(graph.neighbour))
-    to = np.zeros(count)
-    done = np.uint64(0)
-    for a in range(count):
-        row_start = done
-        for i in range(start[a], start[a + 1]):
-            u = member[i]
-            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-                b = np.uint32(module[np.uint32(graph.neighbour[k])])
-                rate = to[b]
-                if b != a:
-                    neighbour[done] = b
-                    done += np.uint64(rate == 0)
-                    to[b] = rate + graph.link[k]
-        for k in range(row_start, done):
-            b = np.uint32(neighbour[k])
-            link[k] = to[b]
-            to[b] = 0
-        indptr[a + 1] = done
-    return indptr, neighbour[:done].copy(), link[:done].copy()
-
-
-@numba.njit(cache=True, nogil=True)
-def restrict_links(graph, nodes, block):
-    """CSR of these nodes with the links inside blocks only."""
-    number = np.full(len(graph.flow), -1, np.int32)
-    for i in range(len(nodes)):
-        number[nodes[i]] = i
-    indptr = np.zeros(len(nodes) + 1, np.int64)
-    done = 0
-    for i in range(len(nodes)):
-        u = nodes[i]
-        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-            j = number[np.uint32(graph.neighbour[k])]
-            done += j >= 0 and block[j] == block[i]
-        indptr[i + 1] = done
-    neighbour = np.empty(done, np.int32)
-    link = np.empty(done)
-    place = np.uint64(0)
-    for i in range(len(nodes)):
-        u = nodes[i]
-        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-            j = number[np.uint32(graph.neighbour[k])]
-            if j >= 0 and block[j] == block[i]:
-                neighbour[place] = j
-                link[place] = graph.link[k]
-                place += np.uint64(1)
-    return indptr, neighbour, link
-
-
-@numba.njit(cache=True, nogil=True)
-def module_sums(kind, graph, module, count):
-    """Flow, exits, enters, leave, land, parts of each module as a node of the aggregated graph."""
-    flow, exits, enters = np.zeros(count), np.zeros(count), np.zeros(count)
-    recorded = count if kind == RECORDED else 0
-    leave, land = np.zeros(recorded), np.zeros(recorded)
-    parts = np.zeros(count if len(graph.parts) else 0)
-    for u in range(len(module)):
-        a = module[u]
-        flow[a] += graph.flow[u]
-        inside = rate_inside(graph, module, u)
-        exits[a] += graph.exits[u] - inside
-        enters[a] += graph.enters[u] - inside
-        if kind == RECORDED:
-            leave[a] += graph.leave[u]
-            land[a] += graph.land[u]
-        if len(parts):
-            parts[a] += graph.parts[u]
-    return flow, np.maximum(exits, 0), np.maximum(enters, 0), leave, land, parts
-
-
-@numba.njit(cache=True, nogil=True)
 def block_costs(kind, graph, block, outside, module, all_leave):
     """Bits of each block with these modules, and left whole, apart from the nodes' own terms."""
     state = module_states(kind, graph, module, all_leave)
@@ -448,20 +279,3 @@ def dissolve(kind, graph, block, outside, module, count):
             for i in range(start[a], start[a + 1]):
                 module[member[i]] = new
                 new += 1
-
-
-def aggregate(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> WalkGraph:
-    """Modules as nodes."""
-    return WalkGraph(*aggregate_links(graph, module, count), *module_sums(kind, graph, module, count))
-
-
-def restrict(graph: WalkGraph, nodes: np.ndarray, block: np.ndarray) -> WalkGraph:
-    """These nodes (ascending) with the links inside blocks only; ``block`` holds one number for each of them."""
-    parts = (part[nodes] if len(part) else part for part in graph[3:])
-    return WalkGraph(*restrict_links(graph, nodes, block), *parts)
-
-
-def module_exits(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> np.ndarray:
-    """Exit rates of the modules, teleportation included where it is recorded."""
-    _, exits, _, leave, land, _ = module_sums(kind, graph, module, count)
-    return exits + leave * np.maximum(1 - land, 0) if kind == RECORDED else exits

@@ -11,17 +11,8 @@ import numpy as np
 
 from .codelength import book_costs, codelength, one_level_codelength, plogps
 from .flow import RECORDED, Flow, kind_of
-from .moves import (
-    WalkGraph,
-    aggregate,
-    block_costs,
-    dissolve,
-    module_exits,
-    move_nodes,
-    renumber,
-    restrict,
-    walk_graph,
-)
+from .moves import block_costs, dissolve, move_nodes
+from .walk_graph import WalkGraph, aggregate, module_exits, renumber, restrict, walk_graph
 
 # A round of tuning must gain this share of the one-level code length for another to follow.
 LEAST_TUNING_GAIN = 1e-3
