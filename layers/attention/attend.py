@@ -111,8 +111,12 @@ def _kernel(q: Tensor, dropout: float, seed: int) -> Kernel:
 
 
 def _split(branch: Branch, q: Tensor) -> list[Piece]:
-    """Pieces small enough that their gradients take half of the keys' memory; on a GPU four times that."""
-    most_keys = max(4096, q.shape[1] // 2) if q.device.type == "cpu" else 4 * q.shape[1]
+    """Pieces whose keys' gradients, apart from one another, take at most three times the keys' memory.
+
+    Fewer would be leaner, but each piece makes the threads wait for each other some ten times. A band in tiles of its
+    radius, with three times the keys, is one piece.
+    """
+    most_keys = 3 * q.shape[1]
     return [part for piece in branch for part in piece.split(most_keys)]
 
 
