@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .tiles import Branch, Columns, Grid, Piece, band, residue_classes
 
-FIXED_ROWS = 512  # queries at a time against summary columns: bounds the mask
+FIXED_ROWS = 1024  # queries at a time against summary columns: bounds the mask
 
 
 class Pattern(ABC):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layers.attention import atrous_attention, fixed_attention, full_attention, local_attention, sparse_attention
 from layers.attention import attend as attend_module
+from layers.attention import patterns as patterns_module
 from layers.attention.fused import fused_atrous_attention, fused_attention
 from layers.attention.kernels import FlashCPU, Products
 
@@ -136,6 +137,17 @@ def test_pieces_are_split_into_parts_of_bounded_memory(monkeypatch: pytest.Monke
     q, k, v = inputs(1, 2, 211, 4)
     ours = sparse_attention(q, k, v, rate=10)
     assert_same(ours, dense(q, k, v, lambda i, j: abs(i - j) <= 10 or (i - j) % 10 == 0, False), [q, k, v])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.usefixtures("kernel")
+def test_fixed_attention_takes_some_queries_at_a_time(causal: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(patterns_module, "FIXED_ROWS", 17)
+    function, numbers, rule = PATTERNS["fixed"]
+    q, k, v = inputs(2, 1, 103, 4)
+    padding = random_padding(2, 103)
+    ours = function(q, k, v, **numbers, causal=causal, key_padding_mask=padding)
+    assert_same(ours, dense(q, k, v, rule, causal, padding), [q, k, v])
 
 
 @pytest.mark.parametrize("causal", [False, True])
