@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,7 +18,7 @@ from map_equation import Network
 from metrics.partition import partition_scores
 
 from .hyperparameters import save_plain_hyperparameters
-from .neuromap_prediction import in_order_of, order_of_clusters, write_shares
+from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, write_shares
 
 
 class PreparedGraph(NamedTuple):
@@ -212,6 +212,7 @@ class Neuromap(pl.LightningModule):
         output: Path,
         directed: bool | None = None,
         min_weight: float = 0.0,
+        shares: Literal["network", "walk"] = "network",
         threshold: float = 0.1,
     ) -> str:
         """Shares out the nodes of a graph among communities that may overlap.
@@ -225,6 +226,9 @@ class Neuromap(pl.LightningModule):
                 its largest first. Modules are numbered from 1 by falling flow.
             directed: whether the links have a direction; left out: as the file says, else they have none.
             min_weight: links of a smaller weight are left out.
+            shares: ``network``: the rows of S, which training drives towards one module a node; ``walk``: the part of
+                the walk's steps out of and into a node that its neighbours' rows put in each module, which shows where
+                communities overlap all the same.
             threshold: smaller shares are left out, but for the largest of each node.
 
         Returns:
@@ -236,12 +240,16 @@ class Neuromap(pl.LightningModule):
         batch = GraphBatch.from_file(input, directed=directed, min_weight=min_weight)
         if not self.hparams.num_features and self.node_names is not None:
             batch = in_order_of(batch, self.node_names)
-        shares = self(batch).cpu().numpy()
-        partition = self.prepare(batch).walk.partition(shares.argmax(1))
-        shares = shares[:, order_of_clusters(shares, partition)]
-        listed = shares >= threshold
-        listed[np.arange(len(shares)), shares.argmax(1)] = True
-        write_shares(Path(output), batch.names.tolist(), shares, listed)
+        assignment = self(batch)
+        prepared = self.prepare(batch)
+        partition = prepared.walk.partition(_largest(assignment))
+        order = order_of_clusters(assignment.cpu().numpy(), partition)
+        if shares == "walk":
+            assignment = walked_shares(assignment, prepared.loss.symmetric)
+        table = assignment.cpu().numpy()[:, order]
+        listed = table >= threshold
+        listed[np.arange(len(table)), table.argmax(1)] = True
+        write_shares(Path(output), batch.names.tolist(), table, listed)
         return (
             f"{batch.num_nodes} nodes, {len(batch.edges)} links: {partition.num_modules} modules, "
             f"{partition.codelength:.6f} bits ({partition.one_level_codelength:.6f} without modules), flow "

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datamodules.batches import GraphBatch
+from layers import SparseMatrix
 from map_equation import Partition
 
 
@@ -32,6 +34,18 @@ def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
     features = torch.empty_like(batch.features)
     features[order] = batch.features
     return batch._replace(edges=order[batch.edges], labels=labels, features=features, names=np.array(names))
+
+
+def walked_shares(assignment: Tensor, flow: SparseMatrix) -> Tensor:
+    """Where the neighbours of a node are, weighted by the walk between them: rows of ``flow @ assignment``, of sum 1.
+
+    Args:
+        assignment: (n, s), rows of sum 1; a node without links keeps its row.
+        flow: (n, n), the mean of the link flow and its transpose.
+    """
+    walked = flow @ assignment
+    total = walked.sum(1, keepdim=True)
+    return torch.where(total > 0, walked / total, assignment)
 
 
 def order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:

@@ -168,6 +168,19 @@ def test_overlapping_communities_of_a_file(triangles, tmp_path):
         module.predict_file(file, output, threshold=2.0)
 
 
+def test_shares_of_the_walk_show_overlap(triangles, tmp_path):
+    module, file = triangles
+    module.predict_file(file, tmp_path / "shares.csv", shares="walk", threshold=0.2)
+    rows = {(name, number): share for name, number, share in read(tmp_path / "shares.csv")}
+    # Its neighbours: c, e and f.
+    assert rows["d", 1] == pytest.approx((0.95 + 2 * 0.1) / 3, abs=1e-4)
+    assert rows["d", 2] == pytest.approx((0.05 + 2 * 0.9) / 3, abs=1e-4)
+    # a, b: the other of the two, and c; c: a, b and d.
+    assert rows["a", 1] == pytest.approx(0.95, abs=1e-4)
+    assert rows["c", 1] == pytest.approx((2 * 0.95 + 0.55) / 3, abs=1e-4)
+    assert ("a", 2) not in rows
+
+
 def test_lines_in_another_order_are_the_same_graph(karate, tmp_path):
     _, module, data = karate
     graph = data.graph_batch
