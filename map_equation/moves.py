@@ -12,7 +12,7 @@ from .codelength import plogp
 from .flow import RECORDED, UNDIRECTED
 from .walk_graph import members_of, rate_inside
 
-# A move must gain more than rounding errors do.
+# A move must gain more than rounding errors do, and so much more than another move to be better.
 SMALLEST_GAIN = 1e-13
 # A module is tried where the node's flow to and from it has this share of that with its closest module.
 LEAST_SHARE = 0.125
@@ -163,7 +163,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         for j in range(num_near):
             least = max(least, to[near[j]])
         least *= LEAST_SHARE
-        best = -SMALLEST_GAIN
+        best = 0.0
         best_module = a
         best_index = best_cost = best_exits = best_enters = 0.0
         tries = num_near + np.uint64(not alone and num_free > 0)
@@ -187,7 +187,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             if grouping and row[SIZE] + size == 1:
                 new_cost = 0.0
             change = home_gain + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
-            if change < best:
+            if change < best - SMALLEST_GAIN:
                 best = change
                 best_module = b
                 best_index, best_cost = new_index, new_cost

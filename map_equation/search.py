@@ -61,7 +61,7 @@ def search(
     best = np.zeros((n, 1), np.int64) if initial is None else initial
     best_length = codelength(flow, best)
     passes = [best_length]
-    for _ in range(int(np.clip(LINKS_PER_TRIAL // (len(flow.neighbour) + 1), 1, MAX_STARTS))):
+    for _ in range(num_starts(flow)):
         found: list[float] = []
         table = search_once(flow, problem, random, two_level, start, found)
         length = codelength(flow, table)
@@ -69,6 +69,11 @@ def search(
             best, best_length = table, length
         passes += [*(pass_length - nodes for pass_length in found), best_length]
     return best, np.minimum.accumulate(passes).tolist()
+
+
+def num_starts(flow: Flow) -> int:
+    """Searches in a trial."""
+    return int(np.clip(LINKS_PER_TRIAL // (len(flow.neighbour) + 1), 1, MAX_STARTS))
 
 
 def search_once(

@@ -181,3 +181,16 @@ def test_only_self_loops():
     found = infomap([[0, 0], [1, 1]])
     assert found.codelength == pytest.approx(0, abs=1e-12)
     assert found.num_modules == 2
+
+
+@pytest.mark.parametrize("model", ["undirected", "directed", "directed_recorded"])
+def test_a_small_graph_is_searched_alike_however_its_nodes_are_numbered(model):
+    edges, weights = random_graph(7)
+    order = np.random.default_rng(2).permutation(40)
+    for two_level in (True, False):
+        first, second = (
+            Network(links, weights, num_nodes=40, flow=model).search(two_level=two_level)
+            for links in (edges, order[edges])
+        )
+        assert second.codelength == pytest.approx(first.codelength, abs=1e-12)
+        assert len(set(zip(first.modules, second.modules[order], strict=True))) == first.num_modules
