@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Whole processes in turn; the first round, which fills the file cache, does not count (quick: there is no other)."""
+    """Whole processes in turn; the first round fills the file cache and does not count, unless it is the only one."""
     rounds = 1 if quick else 6
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for number in range(rounds):
