@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_NAMES = 60  # nodes of a graph whose names can all be read
 NAMED_MODULES = 15
+MOST_DISCS = 400  # modules whose layout still takes a second
 LEAST_NAMED = 0.025  # radius of a module's disc with room for a name, as a share of the picture
 
 
@@ -26,8 +27,8 @@ class CommunityMap(pl.Callback):
     from the largest on. The picture is ``communities``.
 
     Args:
-        max_nodes: nodes that are drawn one by one; of a larger graph each bottom module is a disc, its area the share
-            of the walk's time, its name that of the node visited most.
+        max_nodes: nodes that are drawn one by one; of a larger graph, or one of more than 400 modules, each bottom
+            module is a disc, its area the share of the walk's time, its name that of the node visited most.
         max_modules: modules on such a map, the most visited ones.
         seed: of the layout.
 
@@ -48,7 +49,7 @@ class CommunityMap(pl.Callback):
         partition, edges = outputs["partition"], outputs["graph"].edges.cpu().numpy()
         figure = new_figure(8, 8.3)
         axes = figure.add_subplot()
-        if len(partition.modules) <= self.max_nodes:
+        if len(partition.modules) <= self.max_nodes and partition.num_modules <= MOST_DISCS:
             self._draw_nodes(axes, partition, edges)
         else:
             self._draw_modules(axes, partition, edges)

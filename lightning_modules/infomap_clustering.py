@@ -1,5 +1,6 @@
 """Communities of a graph by the map equation: the search as a training, an epoch a trial."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,38 +70,52 @@ class InfomapClustering(pl.LightningModule):
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
+        if not 0 <= teleportation <= 1:
+            raise ValueError(f"teleportation ({teleportation}) is a probability, in [0, 1]")
+        if not markov_time > 0:
+            raise ValueError(f"markov_time ({markov_time}) must be above 0")
+        if seed < 0:
+            raise ValueError(f"seed ({seed}) must not be negative")
         # Counted up by SGD with a gradient of -1: checkpoints, callbacks and several processes work as they always do.
         self.trials = nn.Parameter(torch.zeros(()))
         self.register_buffer("table", torch.empty(0, 0, dtype=torch.int32))
-        self.register_buffer("codelength", torch.tensor(torch.inf, dtype=torch.float64))
+        self.register_buffer("trials_done", torch.zeros((), dtype=torch.int64))  # by all processes
+        self._best_length: float | None = None  # of the table, once it is known
+        self._nodes: str | None = None  # a digest of the nodes that the table belongs to
         self._network: tuple[np.ndarray, Network] | None = None
 
     def configure_optimizers(self) -> Optimizer:
         return SGD([self.trials], lr=1.0)
 
     def training_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
-        steps = self.trainer.num_training_batches
-        trial = (self.current_epoch * steps + batch_idx) * self.trainer.world_size + self.global_rank
-        found = None
-        if not 0 <= self.trainer.max_epochs * steps <= trial:
-            found = self.network(batch).search(seed=self.hparams.seed, trial=trial, two_level=self.hparams.two_level)
+        network = self.network(batch)
+        if self._best_length is None:
+            self._best_length = network.codelength(self._table(batch)) if len(self.table) else float("inf")
+        trial, found = int(self.trials_done) + self.global_rank, None
+        if trial < self._num_trials():
+            found = network.search(seed=self.hparams.seed, trial=trial, two_level=self.hparams.two_level)
         outcomes = _gather((trial, found.codelength, found.passes) if found else None)
         outcomes = [outcome for outcome in outcomes if outcome is not None]
-        trial_of_best, length, _ = min(outcomes, key=lambda outcome: (outcome[1], outcome[0]))
-        if length < self.codelength:
-            table = torch.from_numpy(found.table.astype(np.int32)) if trial == trial_of_best else None
-            source = trial_of_best % self.trainer.world_size
-            self.table = self.trainer.strategy.broadcast(table, source).to(self.device)
-            self.codelength.fill_(length)
+        if not outcomes:  # resumed when all trials were done
+            return {"loss": -self.trials, "passes": []}
+        best, length, _ = min(outcomes, key=lambda outcome: (outcome[1], outcome[0]))
+        if length < self._best_length:
+            table = torch.from_numpy(found.table.astype(np.int32)) if trial == best else None
+            self.table = self.trainer.strategy.broadcast(table, best - outcomes[0][0]).to(self.device)
+            self._best_length, self._nodes = length, digest(batch.names)
+        self.trials_done += len(outcomes)
         for number, _, passes in outcomes:
             self._log_passes(number, passes)
         self._log("train/loss", length, prog_bar=True)
         return {"loss": -self.trials, "passes": [(number, passes) for number, _, passes in outcomes]}
 
     def on_train_epoch_end(self) -> None:
-        trials = (self.current_epoch + 1) * self.trainer.world_size
-        if 0 <= self.trainer.max_epochs <= trials:
+        if self.trials_done >= self._num_trials():
             self.trainer.should_stop = True
+
+    def _num_trials(self) -> float:
+        epochs = self.trainer.max_epochs
+        return epochs * self.trainer.num_training_batches if epochs >= 0 else float("inf")
 
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
         partition = self.partition(batch)
@@ -126,17 +141,25 @@ class InfomapClustering(pl.LightningModule):
         """The best partition so far, its code length computed anew; before any trial, all nodes in one module.
 
         Raises:
-            ValueError: the module holds a partition of another number of nodes.
+            ValueError: the module holds a partition of other nodes.
         """
-        table = self.table.cpu().numpy()
-        if not len(table):
-            table = np.zeros((batch.num_nodes, 1), np.int32)
-        if len(table) != batch.num_nodes:
+        return replace(self.network(batch).partition(self._table(batch)), names=batch.names.tolist())
+
+    def _table(self, batch: GraphBatch) -> np.ndarray:
+        if not len(self.table):
+            return np.zeros((batch.num_nodes, 1), np.int64)
+        if self._nodes != digest(batch.names):
             raise ValueError(
-                f"this run holds the modules of {len(table)} nodes, the graph has {batch.num_nodes}: "
-                "to cluster another graph use predict.py, or train on it"
+                f"this run holds the modules of {len(self.table)} nodes, those of this graph ({batch.num_nodes}) are "
+                "others: to cluster another graph use predict.py, or train on it"
             )
-        return replace(self.network(batch).partition(table.astype(np.int64)), names=batch.names.tolist())
+        return self.table.cpu().numpy().astype(np.int64)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["nodes"] = self._nodes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._nodes = checkpoint["nodes"]
 
     def predict_file(
         self,
@@ -180,6 +203,8 @@ class InfomapClustering(pl.LightningModule):
         )
 
     def _make_network(self, batch: GraphBatch) -> Network:
+        if batch.bipartite and (self.hparams.flow or "undirected") != "undirected":
+            raise ValueError(f"model.flow ({self.hparams.flow}): the graph has two kinds of nodes; leave flow out")
         return Network(
             batch.edges.cpu().numpy(),
             batch.weights.cpu().numpy(),
@@ -204,7 +229,13 @@ class InfomapClustering(pl.LightningModule):
         # The best partition has the shape of the graph, which is not known when the module is built.
         if (table := state_dict.get(f"{prefix}table")) is not None:
             self.table = self.table.new_empty(table.shape)
+            self._best_length = None
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def digest(names: np.ndarray) -> str:
+    """By which nodes are known again: their names, in order."""
+    return hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
 
 
 def _gather(value: Any) -> list[Any]:

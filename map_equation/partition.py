@@ -25,7 +25,7 @@ class Partition:
         one_level_codelength: cost with no modules, the entropy of the visit rates.
         modules: ``(n,)`` int64, the bottom module of each node.
         top_modules: ``(n,)`` int64, the top module of each node, -1 for a node directly under the root.
-        num_modules: how many bottom modules.
+        num_modules: how many bottom modules; nodes directly under the root count as one together.
         num_levels: levels of the tree with the nodes as the lowest: 2 for a flat partition.
         flow: ``(n,)`` visit rate of each node, of sum 1.
         flow_model: the flow model that the code lengths belong to; those of different models do not compare.
@@ -91,11 +91,16 @@ class Partition:
                 file.write(f'{place}{rank} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
 
     def to_clu(self, path: str | Path) -> None:
-        """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1."""
+        """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1.
+
+        A node is called by its name, in quotes where that is no number; without names by its number from 0.
+        """
         with Path(path).open("w", encoding="utf-8") as file:
-            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node_id module flow\n")
+            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node module flow\n")
             for node in self.order():
-                file.write(f"{node} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
+                name = str(self.name(node))
+                name = name if name.isdecimal() else f'"{name}"'
+                file.write(f"{name} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
 
     def to_csv(self, path: str | Path) -> None:
         """Writes a line a node in the order of the tree: name, module, top module, path (all from 1), flow."""

@@ -65,8 +65,36 @@ def test_the_checkpoint_holds_the_partition(tmp_path):
     assert np.array_equal(ours.table, theirs.table)
     assert ours.codelength == theirs.codelength
     assert ours.names == graph.names.tolist()
-    with pytest.raises(ValueError, match="modules of 200 nodes, the graph has 150"):
+    with pytest.raises(ValueError, match=r"modules of 200 nodes, those of this graph \(150\) are others"):
         loaded.partition(data(sample_num_nodes=150).graph_batch)
+
+
+def test_modules_are_not_taken_for_those_of_other_nodes(tmp_path):
+    module = InfomapClustering()
+    trainer(tmp_path, max_epochs=1).fit(module, data())
+    graph = data().graph_batch
+    with pytest.raises(ValueError, match="are others: to cluster another graph"):
+        module.partition(graph._replace(names=graph.names[::-1].copy()))
+
+
+def test_a_search_that_was_done_goes_on_with_the_trials_that_are_new(tmp_path):
+    done = InfomapClustering()
+    run = trainer(tmp_path, max_epochs=2)
+    run.fit(done, data())
+    run.save_checkpoint(tmp_path / "done.ckpt")
+    more = trainer(tmp_path, max_epochs=TRIALS)
+    more.fit(done, data(), ckpt_path=tmp_path / "done.ckpt", weights_only=True)
+    assert int(done.trials_done) == TRIALS
+    late = InfomapClustering()  # as another number of processes may leave it: no epoch is over, no trial is left
+    late.trials_done.fill_(TRIALS)
+    trainer(tmp_path, max_epochs=TRIALS).fit(late, data())
+    assert len(late.table) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"teleportation": 2.0}, {"markov_time": 0.0}, {"seed": -1}])
+def test_arguments_out_of_range_are_named_at_once(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        InfomapClustering(**wrong)
 
 
 def test_a_resumed_search_ends_as_one_that_never_stopped(tmp_path):

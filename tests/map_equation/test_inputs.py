@@ -94,7 +94,7 @@ def test_files_and_graph(tmp_path):
     assert rows[0] == '1:1 0.214285714286 "C" 2'
     assert [row.split()[0] for row in rows] == ["1:1", "1:2", "1:3", "2:1", "2:2", "2:3"]
     clusters = [line.split()[:2] for line in (tmp_path / "graph.clu").read_text().splitlines() if line[0] != "#"]
-    assert sorted(clusters) == [[str(node), str(node // 3 + 1)] for node in range(6)]
+    assert sorted(clusters) == [[f'"{name}"', str(number // 3 + 1)] for number, name in enumerate("ABCDEF")]
     drawn = found.to_networkx()
     assert set(drawn.edges) == set(graph.edges)
     assert drawn.nodes["A"]["module"] == 0
