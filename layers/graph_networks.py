@@ -39,13 +39,20 @@ class GraphNetwork(nn.Module, ABC):
         """
 
 
-class Projection(nn.Linear):
-    """A linear layer that also takes sparse input: (n, in) -> (n, out)."""
+class Projection(nn.Module):
+    """A linear layer that also takes sparse input: (n, in) -> (n, out), x W + b.
+
+    W is kept as (in, out), as sparse products read and write it; torch's own layer would copy it twice a step.
+    """
+
+    def __init__(self, input_size: int, output_size: int, bias: bool = True) -> None:
+        super().__init__()
+        bound = input_size**-0.5  # torch's
+        self.weight = nn.Parameter(torch.empty(input_size, output_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(output_size).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Features) -> Tensor:
-        if not isinstance(x, SparseMatrix):
-            return super().forward(x)
-        product = x @ self.weight.T.contiguous()
+        product = x @ self.weight
         return product if self.bias is None else product + self.bias
 
 

@@ -26,14 +26,14 @@ def gcn(layer: GCNLayer, x: Tensor, node: int) -> Tensor:
     y = layer.bias.clone()
     for (a, b), weight in looped.items():
         if a == node:
-            y = y + weight / (degree[a] * degree[b]) ** 0.5 * (layer.neighbors.weight @ x[b])
+            y = y + weight / (degree[a] * degree[b]) ** 0.5 * (x[b] @ layer.neighbors.weight)
     return y
 
 
 def sage(layer: SAGELayer, x: Tensor, node: int) -> Tensor:
     total = sum(weight for (a, _), weight in LINKS.items() if a == node)
     mean = sum((weight / total * x[b] for (a, b), weight in LINKS.items() if a == node), torch.zeros(INPUT))
-    return layer.own(x[node]) + layer.neighbors.weight @ mean
+    return layer.own(x[node]) + mean @ layer.neighbors.weight
 
 
 def gin(layer: GINLayer, x: Tensor, node: int) -> Tensor:
@@ -41,11 +41,11 @@ def gin(layer: GINLayer, x: Tensor, node: int) -> Tensor:
     for (a, b), weight in LINKS.items():
         if a == node:
             total = total + weight * x[b]
-    return layer.second(nn.functional.selu(layer.first.weight @ total + layer.bias))
+    return layer.second(nn.functional.selu(total @ layer.first.weight + layer.bias))
 
 
 def mlp(layer: MLPLayer, x: Tensor, node: int) -> Tensor:
-    return layer.own.weight @ x[node] + layer.own.bias
+    return x[node] @ layer.own.weight + layer.own.bias
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_sizes_are_checked(make: type[GraphNetwork]):
 def test_hidden_units():
     assert GCN(4, 3).first.bias.shape == (12,)
     assert GCN(4, 200).first.bias.shape == (512,)
-    assert GCN(4, 3, hidden_size=8).second.neighbors.in_features == 8
+    assert GCN(4, 3, hidden_size=8).second.neighbors.weight.shape == (8, 3)
     with pytest.raises(ValueError, match=r"hidden_size \(0\)"):
         GIN(4, 3, hidden_size=0)

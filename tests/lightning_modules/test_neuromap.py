@@ -1,6 +1,7 @@
 """Neuromap: what it finds, its checkpoints, half precision, resuming, and prediction for files."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def trainer(folder: Path, **arguments) -> pl.Trainer:
 def karate(tmp_path_factory) -> tuple[Path, Neuromap, EdgeListDataModule]:
     """A checkpoint of the network that has learned the karate club, the network, and its data."""
     data = EdgeListDataModule(graph="karate", steps_per_epoch=50)
-    module = build(data, network=GCN)
+    module = build(data, network=partial(GCN, hidden_size=64), num_clusters=8)
     folder = tmp_path_factory.mktemp("karate")
     run = trainer(folder, max_epochs=6)
     run.fit(module, data)
