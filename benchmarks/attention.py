@@ -10,14 +10,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from callbacks.pictures import FAINT, INK, PALETTE, new_figure
 from layers import atrous_attention, fixed_attention, local_attention, sparse_attention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "attention"
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +33,8 @@ OURS: dict[str, Attention] = {
     "sparse": partial(sparse_attention, rate=DISTANCE),
     "fixed": partial(fixed_attention, block=DISTANCE, summary=8),
 }
+BEST = "sparse at rate sqrt(N / 2)"
+PEERS = {"dense": "scaled_dot_product_attention", "math": "attention with the N x N matrix"}
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
@@ -51,11 +57,47 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     if quick:
         added = {name: added_bytes(name, 512, device) for name in ("local", "dense", "math")}
         return rows + memory_rows(512, added, device)
-    names = [*OURS, "growing", "dense"]
-    added = {n: {name: added_bytes(name, n, device) for name in names} for n in lengths[-2:]}
-    math_bytes = added_bytes("math", lengths[-2], device)
-    memory = memory_rows(lengths[-2], {**added[lengths[-2]], "math": math_bytes}, device)
-    return rows + memory + growth_rows("memory", added)
+    names = [*OURS, BEST, "dense"]
+    added = {n: {name: added_bytes(name, n, device) for name in names} for n in lengths}
+    for n in lengths[:-1]:  # the N x N matrices of the longest are too large for small machines
+        added[n]["math"] = added_bytes("math", n, device)
+        rows += memory_rows(n, added[n], device)
+    rows += memory_rows(lengths[-1], added[lengths[-1]], device)
+    return rows + growth_rows("memory", {n: added[n] for n in lengths[-2:]})
+
+
+def picture(rows: list[dict[str, Any]]) -> "Figure":
+    """Time and memory of a step over N, from the rows of :func:`run`: both axes in logarithms, one curve a pattern."""
+    figure = new_figure(10, 4.2)
+    panels = (("time", "ms", "milliseconds a step"), ("memory", "MiB", "MiB added by a step"))
+    for axes, (what, unit, label) in zip(figure.subplots(1, 2), panels, strict=True):
+        for number, (name, points) in enumerate(_curves(rows, what, unit).items()):
+            style = {"color": INK, "linestyle": "--"} if name in PEERS.values() else {"color": PALETTE[number]}
+            if name == PEERS["math"]:
+                style["linestyle"] = ":"
+            axes.plot(*zip(*sorted(points.items()), strict=True), marker="o", markersize=3, label=name, **style)
+        axes.set(xscale="log", yscale="log")
+        lengths = sorted({row["n"] for row in rows if row.get("what") == what})
+        axes.set_xticks(lengths, [f"{n:,}" for n in lengths], minor=False)
+        axes.minorticks_off()
+        axes.set_xlabel("sequence length N", color=INK)
+        axes.set_ylabel(label, color=INK)
+        axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _curves(rows: list[dict[str, Any]], what: str, unit: str) -> dict[str, dict[int, float]]:
+    """The curve of each name, ours first: its value at each N."""
+    ours: dict[str, dict[int, float]] = {}
+    peers: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row.get("what") == what:
+            ours.setdefault(row["pattern"], {})[row["n"]] = row[f"our_{unit}"]
+            if row["peer"] in PEERS.values():
+                peers.setdefault(row["peer"], {})[row["n"]] = row[f"peer_{unit}"]
+    return {**ours, **peers}
 
 
 # --------------------------------------------------------------------------------------------------------------- peers
@@ -67,7 +109,7 @@ def attention(name: str, n: int) -> Attention:
         return F.scaled_dot_product_attention
     if name == "math":
         return n_by_n
-    if name == "growing":
+    if name == BEST:
         return partial(sparse_attention, rate=max(1, round(math.sqrt(n / 2))))
     return OURS[name]
 
@@ -113,7 +155,7 @@ def flex_attention(pattern: str, n: int, device: torch.device) -> Attention:
 
 def interleaved(n: int, device: torch.device, rounds: int) -> dict[str, list[float]]:
     """Seconds of a step of each, in turn."""
-    arms = {**OURS, "growing": attention("growing", n), "dense": attention("dense", n)}
+    arms = {**OURS, BEST: attention(BEST, n), "dense": attention("dense", n)}
     package = local_attention_package()
     if package is not None:
         arms["local-attention, local"] = package
@@ -152,7 +194,7 @@ def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def time_rows(n: int, seconds: dict[str, list[float]], device: torch.device) -> list[dict[str, Any]]:
     """Each pattern against dense attention, and each package against the same pattern."""
-    pairs = [(pattern, "dense", "scaled_dot_product_attention") for pattern in OURS]
+    pairs = [(pattern, "dense", PEERS["dense"]) for pattern in (*OURS, BEST)]
     pairs += [(name.split(", ")[1], name, name.split(", ")[0]) for name in seconds if ", " in name]
     rows = []
     for pattern, peer, title in pairs:
@@ -162,6 +204,9 @@ def time_rows(n: int, seconds: dict[str, list[float]], device: torch.device) -> 
                 "benchmark": NAME,
                 "case": f"time, {pattern}, N = {n}",
                 "peer": title,
+                "what": "time",
+                "pattern": pattern,
+                "n": n,
                 # The median over rounds, within which both ran under the same load.
                 "ratio": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
                 "our_ms": 1e3 * statistics.median(ours),
@@ -176,19 +221,18 @@ def growth_rows(what: str, measured: dict[int, dict[str, float]]) -> list[dict[s
     """Exponents of growth between two lengths, one twice the other."""
     small, large = measured
     exponents = {
-        name: max(math.log2(measured[large][name] / measured[small][name]), 0.01)
-        for name in ("local", "growing", "dense")
+        name: max(math.log2(measured[large][name] / measured[small][name]), 0.01) for name in ("local", BEST, "dense")
     }
     return [
         {
             "benchmark": NAME,
-            "case": f"growth of {what}, {title}, N = {small} to {large}",
-            "peer": "scaled_dot_product_attention",
+            "case": f"growth of {what}, {name}, N = {small} to {large}",
+            "peer": PEERS["dense"],
             "ratio": exponents["dense"] / exponents[name],
             "our_exponent": exponents[name],
             "peer_exponent": exponents["dense"],
         }
-        for name, title in (("local", "local"), ("growing", "sparse at rate sqrt(N / 2)"))
+        for name in ("local", BEST)
     ]
 
 
@@ -200,20 +244,24 @@ def place(device: torch.device) -> str:
 
 
 def memory_rows(n: int, added: dict[str, float], device: torch.device) -> list[dict[str, Any]]:
-    peers = (("math", "attention with the N x N matrix"), ("dense", "scaled_dot_product_attention"))
+    """Bytes that a step of each adds, as rows."""
     return [
         {
             "benchmark": NAME,
             "case": f"memory, {pattern}, N = {n}",
             "peer": title,
+            "what": "memory",
+            "pattern": pattern,
+            "n": n,
             "ratio": added[peer] / added[pattern],
             "our_MiB": added[pattern] / 2**20,
             "peer_MiB": added[peer] / 2**20,
             "device": place(device),
         }
-        for pattern in OURS
+        for pattern in (*OURS, BEST)
         if pattern in added
-        for peer, title in peers
+        for peer, title in PEERS.items()
+        if peer in added
     ]
 
 

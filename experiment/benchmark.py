@@ -14,7 +14,9 @@ from .errors import UserError, did_you_mean
 from .evaluate import take_option
 from .run_folder import write_atomically
 
-USAGE = "usage: benchmark.py NAME|all [--json FILE] [--quick]"
+# What the table shows as columns, and what the case already says.
+HEADINGS = ("benchmark", "case", "peer", "ratio", "what", "pattern", "n")
+USAGE = "usage: benchmark.py NAME|all [--json FILE] [--pictures FOLDER] [--quick]"
 
 
 def benchmark(argv: list[str]) -> None:
@@ -24,13 +26,15 @@ def benchmark(argv: list[str]) -> None:
 
     names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\nRatios: the peer's time (or memory) over ours, above 1 is better for us.\n")
+        print(f"{USAGE}\n\nRatios: the peer's time (or memory) over ours, above 1 is better for us.")
+        print("--pictures draws the curves of those benchmarks that have some; --quick tries that they run.\n")
         for name in names:
             first_line = (importlib.import_module(f"benchmarks.{name}").__doc__ or "").splitlines()[0]
             print(f"  {name:20} {first_line}")
         return
     arguments = list(argv)
     json_file = take_option(arguments, "--json")
+    pictures = take_option(arguments, "--pictures")
     quick = "--quick" in arguments
     arguments = [argument for argument in arguments if argument != "--quick"]
     if len(arguments) != 1:
@@ -41,9 +45,14 @@ def benchmark(argv: list[str]) -> None:
         )
     rows: list[dict[str, Any]] = []
     for name in names if arguments[0] == "all" else arguments:
-        rows += importlib.import_module(f"benchmarks.{name}").run(quick=quick)
-    if json_file:
-        write_atomically(Path(json_file), json.dumps(rows, indent=2) + "\n")
+        module = importlib.import_module(f"benchmarks.{name}")
+        measured = module.run(quick=quick)
+        rows += measured
+        if pictures and hasattr(module, "picture"):
+            Path(pictures).mkdir(parents=True, exist_ok=True)
+            module.picture(measured).savefig(Path(pictures) / f"{name}.png")
+        if json_file:  # after each, so that one that fails loses nothing
+            write_atomically(Path(json_file), json.dumps(rows, indent=2) + "\n")
     _print(rows)
 
 
@@ -52,7 +61,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for column in ("benchmark", "case", "peer", "ratio", "measured"):
         table.add_column(column, justify="right" if column == "ratio" else "left")
     for row in rows:
-        measured = {key: value for key, value in row.items() if key not in ("benchmark", "case", "peer", "ratio")}
+        measured = {key: value for key, value in row.items() if key not in HEADINGS}
         text = ", ".join(f"{key} {_short(value)}" for key, value in measured.items())
         table.add_row(row["benchmark"], str(row["case"]), str(row["peer"]), f"{row['ratio']:.2f}", text)
     Console(width=None if Console().is_terminal else 140).print(table)

@@ -21,6 +21,7 @@ from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained
 from .gated_convolution import GatedConvolution, SequenceConvolution
 from .graph_networks import GCN, GIN, GraphLinear, GraphMLP, GraphNetwork, GraphSAGE
 from .log_probability import binary_cross_entropy_of_log_probability
+from .losses import AddsLosses, Losses, collect_losses
 from .map_equation_loss import MapEquationLoss, map_equation_loss
 from .mutual_information import (
     JSD,
@@ -50,6 +51,7 @@ __all__ = [
     "JSD",
     "LSTM",
     "ONLSTM",
+    "AddsLosses",
     "AdversarialPrior",
     "AllPairs",
     "AtrousAttention",
@@ -78,6 +80,7 @@ __all__ = [
     "InfoNCE",
     "LocalAttention",
     "LockedDropout",
+    "Losses",
     "MapEquationLoss",
     "MultiheadSelfAttention",
     "Negatives",
@@ -97,6 +100,7 @@ __all__ = [
     "WordDropout",
     "atrous_attention",
     "binary_cross_entropy_of_log_probability",
+    "collect_losses",
     "fixed_attention",
     "full_attention",
     "linear_cross_entropy",

@@ -17,7 +17,8 @@ def generate(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Goes on with prompts. Each token is read once: what the attentions need of those before is kept.
+    """Goes on with prompts. Each token is read once: what the attentions need of those before is kept. What all
+    prompts have is read at once.
 
     Args:
         network: the network, in evaluation mode.
@@ -45,12 +46,15 @@ def generate(
     if shortest < first:
         raise ValueError("an empty prompt: the network has nothing to begin with")
     tokens = torch.cat([prompts, prompts.new_zeros(batch, count)], dim=1)
+    if not count:
+        return tokens
     state = network.init_state(batch, total - first)
-    for place in range(first, total):
-        logits = network.step(tokens[:, place - 1] if place else None, state)
-        if place >= shortest:
-            drawn = draw(logits, temperature, top_k, generator)
-            tokens[:, place] = torch.where(place < lengths, tokens[:, place], drawn)
+    logits = network.prefill(tokens[:, :shortest], state)
+    for place in range(shortest, total):
+        drawn = draw(logits, temperature, top_k, generator)
+        tokens[:, place] = torch.where(place < lengths, tokens[:, place], drawn)
+        if place + 1 < total:
+            logits = network.step(tokens[:, place], state)
     return tokens
 
 

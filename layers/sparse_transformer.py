@@ -50,6 +50,11 @@ class SparseTransformerBlock(nn.Module):
         attended, _ = self.attention(self.attention_norm(h), is_causal=True)
         return self._add(h, attended)
 
+    def prefill(self, h: Tensor, state: AttentionState) -> Tensor:
+        """The first positions at once, (B, T, embed_dim), into an empty ``state``."""
+        attended, _ = self.attention.prefill(self.attention_norm(h), state)
+        return self._add(h, attended)
+
     def step(self, h: Tensor, state: AttentionState) -> Tensor:
         """The next position alone, (B, 1, embed_dim), behind those that ``state`` has, which it joins."""
         attended, _ = self.attention.step(self.attention_norm(h), state)
@@ -142,18 +147,23 @@ class SparseTransformerNetwork(nn.Module):
         Raises:
             ValueError: if there are more tokens than positions.
         """
-        h = self.embedding(tokens)
-        if self.start is not None:
-            h = torch.cat([self.start.to(h.dtype).expand(len(h), 1, -1), h], dim=1)
-        if self.positions is not None:
-            self.positions.check(h.shape[1])
-            h = h + self.positions(torch.arange(h.shape[1], device=h.device))
+        h = self._embed(tokens)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, use_reentrant=False)
             else:
                 h = block(h)
         return self.output(self.norm(h))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """What enters the first block, the start before it: (B, T) -> (B, T or T + 1, embed_dim)."""
+        h = self.embedding(tokens)
+        if self.start is not None:
+            h = torch.cat([self.start.to(h.dtype).expand(len(h), 1, -1), h], dim=1)
+        if self.positions is not None:
+            self.positions.check(h.shape[1])
+            h = h + self.positions(torch.arange(h.shape[1], device=h.device))
+        return h
 
     # The same, position by position.
 
@@ -166,6 +176,25 @@ class SparseTransformerNetwork(nn.Module):
         if self.positions is not None:
             self.positions.check(length)
         return [block.attention.init_state(batch_size, length) for block in self.blocks]
+
+    @torch.no_grad()
+    def prefill(self, tokens: Tensor, state: list[AttentionState]) -> Tensor:
+        """Reads the first tokens at once: the same as that many steps, the start's before them.
+
+        Args:
+            tokens: (B, T) int64; T may be 0 where the network has a start.
+            state: of :meth:`init_state`; changed in place.
+
+        Returns:
+            (B, vocab_size) float: the logits behind the last of them, without gradient and dropout.
+
+        Raises:
+            ValueError: if the state is not empty or too small.
+        """
+        h = self._embed(tokens)
+        for block, block_state in zip(self.blocks, state, strict=True):
+            h = block.prefill(h, block_state)
+        return self.output(self.norm(h[:, -1]))
 
     @torch.no_grad()
     def step(self, tokens: Tensor | None, state: list[AttentionState]) -> Tensor:

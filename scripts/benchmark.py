@@ -1,4 +1,4 @@
-"""Measures ours against peers: python scripts/benchmark.py NAME|all [--json FILE]"""
+"""Measures ours against peers: python scripts/benchmark.py NAME|all [--json FILE] [--pictures FOLDER]"""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 """Every benchmark runs and gives the rows that others read."""
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.
 
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmark_gives_rows(name: str, tmp_path: Path):
-    result = script("benchmark", name, "--quick", "--json", "rows.json", cwd=tmp_path)
+    result = script("benchmark", name, "--quick", "--json", "rows.json", "--pictures", "pictures", cwd=tmp_path)
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert rows
     for row in rows:
@@ -22,6 +23,8 @@ def test_benchmark_gives_rows(name: str, tmp_path: Path):
         assert math.isfinite(row["ratio"])
         assert row["ratio"] > 0
     assert "ratio" in result.stdout
+    drawn = [path.stem for path in (tmp_path / "pictures").glob("*.png")]
+    assert drawn == ([name] if hasattr(importlib.import_module(f"benchmarks.{name}"), "picture") else [])
 
 
 def test_unknown_benchmark_gets_the_nearest_name(tmp_path: Path):

@@ -141,6 +141,38 @@ class MultiheadSelfAttention(nn.Module, ABC):
         return AttentionState(self.in_proj_weight.new_zeros(shape), self.in_proj_weight.new_zeros(shape), max_length)
 
     @torch.no_grad()
+    def prefill(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """The causal outputs at the first positions, all at once: the same as that many steps from an empty state.
+
+        Args:
+            x: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
+            state: of :meth:`init_state`; changed in place.
+
+        Returns:
+            the outputs, like x; the state.
+
+        Raises:
+            ValueError: if the state is not empty or too small, or a shape doesn't fit.
+        """
+        self._check_input("x", x)
+        x = x if self.batch_first else x.transpose(0, 1)
+        length, slots = x.shape[1], state.keys.shape[2]
+        if len(x) != len(state.keys):
+            raise ValueError(f"x has {len(x)} sequences, the state {len(state.keys)}")
+        if state.length or length > state.max_length:
+            raise ValueError(
+                f"prefill needs an empty state of at least {length} positions; this one has {state.length} of "
+                f"{state.max_length}"
+            )
+        q, k, v = self._heads(x, torch.arange(length))
+        # A ring keeps the last positions alone.
+        kept = torch.arange(max(0, length - slots), length, device=x.device)
+        state.keys[:, :, kept % slots] = k[:, :, kept].to(state.keys.dtype)
+        state.values[:, :, kept % slots] = v[:, :, kept].to(state.values.dtype)
+        state.length = length
+        return self._join(pattern_attention(q, k, v, self.pattern, True, None, 0.0)), state
+
+    @torch.no_grad()
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """The causal output at the next position, from the keys that its query sees; without gradient and dropout.
 

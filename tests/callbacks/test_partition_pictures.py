@@ -1,5 +1,6 @@
 """Layout, pictures, tables and files of partitions."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import networkx as nx
@@ -127,6 +128,18 @@ def test_passes_go_on_where_a_checkpoint_ends():
     second.load_state_dict(first.state_dict())
     second.on_train_batch_end(None, None, {"loss": torch.zeros(()), "passes": [(1, [3.1, 2.4])]})
     assert second.passes == {0: [3.0, 2.5], 1: [3.1, 2.4]}
+
+
+def test_what_other_modules_return_is_left_alone(tmp_path):
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[Album(tmp_path)])
+    for outputs in (None, torch.zeros(()), {"loss": torch.zeros(())}):
+        for callback in (CommunityMap(), ModuleHierarchy(), LargestModules(), PartitionFiles()):
+            callback.on_test_batch_end(trainer, None, outputs)
+        passes = CodelengthPasses()
+        passes.on_train_batch_end(trainer, None, outputs)
+        passes.on_train_end(trainer, None)
+    assert not trainer.loggers[0].pictures
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("callback", [lambda: CommunityMap(max_nodes=0), lambda: LargestModules(num_names=0)])

@@ -115,6 +115,23 @@ def test_steps_are_the_causal_forward(name: str, rotary: bool):
         layer.step(x[:, :1], state)
 
 
+@pytest.mark.parametrize("first", [1, 2, 12, 30])
+@pytest.mark.parametrize("name", LAYERS)
+def test_prefilled_states_are_those_of_steps(name: str, first: int):
+    layer, x = make(name, rotary=True), torch.randn(2, 31, 12)
+    output, state = layer.prefill(x[:, :first], layer.init_state(2, 31))
+    outputs = [output]
+    for i in range(first, 31):
+        output, state = layer.step(x[:, i : i + 1], state)
+        outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, 1), layer(x, is_causal=True)[0])
+    with pytest.raises(ValueError, match="empty state of at least 3 positions; this one has 31 of 31"):
+        layer.prefill(x[:, :3], state)
+    sequence_first = make(name, rotary=True, batch_first=False)
+    output, _ = sequence_first.prefill(x[:, :first].transpose(0, 1), sequence_first.init_state(2, 31))
+    torch.testing.assert_close(output.transpose(0, 1), outputs[0])
+
+
 def test_decoding_keeps_the_windows_keys_alone():
     assert make("local").init_state(1, 1000).keys.shape[2] == 3
     assert make("dilated").init_state(1, 1000).keys.shape[2] == 7
@@ -206,6 +223,8 @@ def test_dropout_acts_in_training_alone():
         (r"key_padding_mask \(2, 6\)", lambda layer, x: layer(x, key_padding_mask=torch.ones(2, 6) > 0)),
         (r"key_padding_mask.*float32", lambda layer, x: layer(x, key_padding_mask=torch.ones(2, 7))),
         (r"max_length \(0\)", lambda layer, x: layer.init_state(2, 0)),
+        ("x has 2 sequences, the state 3", lambda layer, x: layer.prefill(x, layer.init_state(3, 9))),
+        ("at least 7 positions; this one has 0 of 6", lambda layer, x: layer.prefill(x, layer.init_state(2, 6))),
         (r"one position of each sequence, \(2, 1\)", lambda layer, x: layer.step(x, layer.init_state(2, 9))),
     ],
 )

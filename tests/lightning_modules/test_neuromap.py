@@ -9,14 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-import lightning_modules.neuromap
+import lightning_modules.graph_walk
 from datamodules import EdgeListDataModule
 from datamodules.batches import GraphBatch
 from experiment.errors import run_main
 from experiment.predict import predict
 from experiment.train import train
 from layers import GCN, GraphSAGE
-from lightning_modules import Neuromap
+from lightning_modules import InfomapClustering, Neuromap
 from map_equation import Network
 from tests.conftest import ROOT
 from tests.test_resume import equal
@@ -73,7 +73,7 @@ def test_the_walk_is_computed_once(tmp_path, monkeypatch):
         made.append(options)
         return Network(*arguments, **options)
 
-    monkeypatch.setattr(lightning_modules.neuromap, "Network", make)
+    monkeypatch.setattr(lightning_modules.graph_walk, "Network", make)
     data = EdgeListDataModule(graph="two_triangles", steps_per_epoch=3)
     module = build(data)
     run = trainer(tmp_path, max_epochs=2)
@@ -236,3 +236,12 @@ def test_other_data_in_training_and_test(karate, tmp_path):
         trainer(tmp_path).test(module, EdgeListDataModule(graph="two_triangles"), verbose=False)
     with pytest.raises(ValueError, match=r"num_clusters \(0\)"):
         Neuromap(num_clusters=0)
+
+
+@pytest.mark.parametrize("module", [InfomapClustering, Neuromap])
+def test_a_directed_walk_on_two_kinds_of_nodes_is_refused(tmp_path, module):
+    (tmp_path / "two.net").write_text("*Vertices 4\n*Bipartite 3\n1 3\n2 3\n2 4\n")
+    options = {"num_nodes": 4} if module is Neuromap else {}
+    with pytest.raises(ValueError, match=r"model.flow \(directed\): the graph has two kinds of nodes; leave flow out"):
+        module(flow="directed", **options).predict_file(tmp_path / "two.net", tmp_path / "out.csv")
+    assert "4 nodes" in module(**options).predict_file(tmp_path / "two.net", tmp_path / "out.csv")

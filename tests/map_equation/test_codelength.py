@@ -101,6 +101,8 @@ def test_bipartite_nodes_of_the_second_kind_are_not_coded():
     assert found.modules[[0, 1, 3]].tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="node 0 has a link inside its own kind"):
         infomap([[0, 1], [0, 2]], bipartite=2)
+    with pytest.raises(ValueError, match="not bipartite at 2: node 1 has a link to itself"):
+        infomap([[0, 2], [1, 2], [1, 1]], bipartite=2)
 
 
 def test_markov_time_scales_the_exits():

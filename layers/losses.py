@@ -1,0 +1,160 @@
+"""Losses from anywhere: a module adds a loss in its forward, and whoever trains the model collects them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Calls = Literal["first", "all"]
+
+
+class AddsLosses:
+    """Mixin of an ``nn.Module`` that has something to say about the loss: ``class Layer(AddsLosses, nn.Module)``.
+
+    It keeps nothing: copies, pickles and the ``state_dict`` are those of the module without it.
+
+    Source: kexue.fm/archives/6311, ``add_loss``.
+    """
+
+    def add_loss(self, name: str, value: Tensor, weight: float = 1.0) -> None:
+        """Adds ``weight * value`` to the loss of the step, to be called in ``forward``.
+
+        Inside :func:`collect_losses` the value is taken, elsewhere it is dropped: a layer that is used alone, or whose
+        model is trained by a loop that knows nothing of this, behaves as if the line was not there.
+
+        Args:
+            name: under which the value, without its weight, is logged; several modules may use one name.
+            value: () floating point, with a gradient unless gradients are off (``torch.no_grad``, validation).
+            weight: its factor in the sum, a finite number; 0 to log the value only.
+
+        Raises:
+            ValueError: the value is detached, no scalar, or not floating point; the message names the module.
+        """
+        losses = _collecting.get()
+        if losses is not None:
+            losses.add(self, name, value, weight)
+
+
+class Term(NamedTuple):
+    """One value and its weight."""
+
+    value: Tensor
+    weight: float
+
+    @property
+    def weighted(self) -> Tensor:
+        return self.value if self.weight == 1 else self.weight * self.value
+
+
+class Losses:
+    """What the modules of a model added in one step: made by :func:`collect_losses`.
+
+    Values of one name from several modules are summed.
+    """
+
+    def __init__(self, model: nn.Module, calls: Calls) -> None:
+        self.model, self.calls = model, calls
+        self._terms: dict[tuple[Any, str], list[Term]] = {}
+
+    def add(self, module: Any, name: str, value: Tensor, weight: float) -> None:
+        """See :meth:`AddsLosses.add_loss`; ``module`` is who adds."""
+        self._check(module, name, value, weight)
+        terms = self._terms.setdefault((module, name), [])
+        # A value in half precision is summed in float32, where small terms beside large ones are not lost.
+        term = Term(value.to(torch.promote_types(value.dtype, torch.float32)), float(weight))
+        if not terms or self.calls == "all":
+            terms.append(term)
+        elif term.value.requires_grad and not terms[0].value.requires_grad:
+            terms[0] = term
+
+    def total(self) -> Tensor:
+        """Sum of ``weight * value``, () float32 or wider, in the order in which they were added.
+
+        Raises:
+            ValueError: nothing was added, or nothing that has a gradient though gradients are on.
+        """
+        total = None
+        for term in (term for terms in self._terms.values() for term in terms if term.weight):
+            total = term.weighted if total is None else total + term.weighted
+        owner = type(self.model).__name__
+        if total is None:
+            raise ValueError(f"{owner}: no loss was added: call add_loss with a weight in the forward of a module")
+        if torch.is_grad_enabled() and not total.requires_grad:
+            names = ", ".join(self.values())
+            raise ValueError(f"{owner}: no loss ({names}) has a gradient: all were added under torch.no_grad")
+        return total
+
+    def values(self) -> dict[str, Tensor]:
+        """By name, the sum of the values without their weights, detached."""
+        sums: dict[str, Tensor] = {}
+        for (_, name), terms in self._terms.items():
+            for term in terms:
+                value = term.value.detach()
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
+
+    def clear(self) -> None:
+        """Forgets everything, and with it the graph."""
+        self._terms.clear()
+
+    def _check(self, module: Any, name: str, value: Tensor, weight: float) -> None:
+        problem = None
+        if not isinstance(name, str) or not name or name == "loss":
+            problem = "the name must be a string, not empty, and not 'loss', which is the sum"
+        elif not isinstance(weight, int | float) or not abs(weight) < float("inf"):
+            problem = f"the weight ({weight!r}) must be a finite number"
+        elif not isinstance(value, Tensor):
+            problem = f"got {type(value).__name__}, it must be a tensor"
+        elif not value.is_floating_point():
+            problem = f"got a tensor of {value.dtype}, it must be floating point"
+        elif value.ndim:
+            problem = f"got a tensor of shape {tuple(value.shape)}, it must be a scalar: take its mean or sum"
+        elif weight and torch.is_grad_enabled() and not value.requires_grad:
+            problem = "got a value without gradient: don't detach it, or add it with weight 0 to log it only"
+        if problem:
+            raise ValueError(f"{self._path(module)}: add_loss({name!r}) {problem}")
+
+    def _path(self, module: Any) -> str:
+        """``encoder.2``, or the class where the module is the model itself or not a part of it."""
+        names = (path for path, part in self.model.named_modules() if part is module)
+        return next(names, "") or type(module).__name__
+
+
+_collecting: ContextVar[Losses | None] = ContextVar("collecting", default=None)
+
+
+@contextmanager
+def collect_losses(model: nn.Module, calls: Calls = "first") -> Iterator[Losses]:
+    """Collects what the modules of a model add while the context is open.
+
+        with collect_losses(model) as losses:
+            model(x)
+        losses.total().backward()
+
+    One context for each step: then gradient accumulation, validation between two steps, and several processes need no
+    care, and the graph lives no longer than the step. An exception empties the collection. Contexts may be nested; the
+    innermost collects. What activation checkpointing computes again in ``backward`` comes after the context has
+    closed, and does not count twice.
+
+    Args:
+        model: by which messages name the modules.
+        calls: of a module that is called several times: ``first``: its first value of each name counts (a value
+            under ``torch.no_grad`` gives way to one with a gradient); ``all``: the sum of them.
+
+    Raises:
+        ValueError: for other ``calls``.
+    """
+    if calls not in ("first", "all"):
+        raise ValueError(f"calls ({calls!r}) must be 'first' or 'all'")
+    losses = Losses(model, calls)
+    before = _collecting.set(losses)
+    try:
+        yield losses
+    except BaseException:
+        losses.clear()
+        raise
+    finally:
+        _collecting.reset(before)
