@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from callbacks.parameter_selection import parameter_names
 from callbacks.update_chain import UpdateChain, in_order
+from layers.parameter_selection import parameter_names
 
 if TYPE_CHECKING:
     from callbacks.update_rule import UpdateRule

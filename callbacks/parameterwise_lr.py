@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from callbacks.parameter_selection import check_entries, matching, select
 from callbacks.update_chain import Action, Block, Phase
 from callbacks.update_rule import UpdateRule, check_number
+from layers.parameter_selection import check_entries, matching, select
 
 
 class ParameterwiseLR(UpdateRule):
@@ -19,7 +19,7 @@ class ParameterwiseLR(UpdateRule):
 
     Args:
         multipliers: factor in [0, inf) for each key; a key is a regular expression searched in the full parameter
-            name, or ``type:NAME`` (see :func:`callbacks.parameter_selection.select`). 0 freezes, 1 changes nothing.
+            name, or ``type:NAME`` (see :func:`layers.parameter_selection.select`). 0 freezes, 1 changes nothing.
 
     Raises:
         ValueError: if a factor is negative or not finite, or a key is no expression or, at the start, matches nothing.

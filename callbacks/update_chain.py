@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks.parameter_selection import parameter_names
+from layers.parameter_selection import parameter_names
 
 Action = Callable[[float], None]
 """What a rule does to one block after the base optimizer's step, given the learning rate that the step used."""

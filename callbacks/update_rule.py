@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from callbacks.chain_session import ChainSession
-from callbacks.parameter_selection import DEFAULT_EXCLUDE, check_entries, select
 from callbacks.update_chain import Action, Block, Phase, UpdateChain
+from layers.parameter_selection import DEFAULT_EXCLUDE, check_entries, select
 
 
 class UpdateRule(pl.Callback):
@@ -22,7 +22,7 @@ class UpdateRule(pl.Callback):
     of them (see :class:`callbacks.chain_session.ChainSession`), so the order in the list never matters.
 
     Args:
-        include, exclude: see :func:`callbacks.parameter_selection.select`.
+        include, exclude: see :func:`layers.parameter_selection.select`.
         log: log what the rule measures (``train/…``) every ``Trainer(log_every_n_steps)`` steps.
     """
 

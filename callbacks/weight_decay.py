@@ -7,9 +7,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from callbacks.parameter_selection import DEFAULT_EXCLUDE
 from callbacks.update_chain import Action, Block, Phase, UpdateChain
 from callbacks.update_rule import UpdateRule, check_number
+from layers.parameter_selection import DEFAULT_EXCLUDE
 
 
 class WeightDecay(UpdateRule):
@@ -21,7 +21,7 @@ class WeightDecay(UpdateRule):
 
     Args:
         rate: decay per unit of learning rate, in [0, inf); 0 leaves the training bit-identical.
-        include: parameters to decay; None: all (see :func:`callbacks.parameter_selection.select`).
+        include: parameters to decay; None: all (see :func:`layers.parameter_selection.select`).
         exclude: parameters to leave out.
 
     Raises:

@@ -1,10 +1,11 @@
-"""Which parameters a callback acts on: regular expressions on names, and ``type:NAME`` for module classes."""
+"""Which parameters something acts on: regular expressions on names, and ``type:NAME`` for module classes."""
 
 import difflib
 import re
 from collections.abc import Sequence
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList, type_before_parametrizations
 
 DEFAULT_EXCLUDE = ("type:norm", "bias$")
 """Normalisation layers and biases: neither decay nor a trust ratio does them good (kexue.fm/archives/7094)."""
@@ -12,6 +13,9 @@ DEFAULT_EXCLUDE = ("type:norm", "bias$")
 # Every normalisation class of torch ends so (LayerNorm, RMSNorm, GroupNorm, SyncBatchNorm, InstanceNorm2d), and so do
 # the field's own ones (ConditionalLayerNorm, ScaleNorm), which no isinstance check would know.
 _NORM_CLASS = re.compile(r"Norm\d?d?$")
+
+# What torch.nn.utils.parametrize makes of the name `weight`.
+_PARAMETRIZED = re.compile(r"\bparametrizations\.(\w+)\.original\d*$")
 
 
 def check_entries(argument: str, entries: Sequence[str] | None) -> list[str] | None:
@@ -42,12 +46,21 @@ def check_entries(argument: str, entries: Sequence[str] | None) -> list[str] | N
 def parameter_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
     """All names of each parameter, the first one being that of ``module.named_parameters()``.
 
-    A shared parameter (tied embeddings) has several names; an expression that matches any of them selects it.
+    A shared parameter (tied embeddings) has several names; an expression that matches any of them selects it. One under
+    a parametrization (``encoder.parametrizations.weight.original``) also has the name of the tensor that it makes
+    (``encoder.weight``), so that an expression goes on to mean the same weights.
     """
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
+    for aliases in names.values():
+        plain = map(_plain_name, aliases)
+        aliases += [name for name in dict.fromkeys(plain) if name not in aliases]
     return names
+
+
+def _plain_name(name: str) -> str:
+    return _PARAMETRIZED.sub(r"\1", name)
 
 
 def matching(module: nn.Module, entry: str) -> set[nn.Parameter]:
@@ -104,9 +117,11 @@ def _is_class(cls: type, wanted: str) -> bool:
 
 def _nearest(module: nn.Module, entry: str) -> str:
     if entry.startswith("type:"):
-        classes = sorted({type(child).__name__ for child in module.modules() if any(True for _ in child.parameters())})
+        children = [child for child in module.modules() if not isinstance(child, ParametrizationList)]
+        children = [child for child in children if any(True for _ in child.parameters())]
+        classes = sorted({type_before_parametrizations(child).__name__ for child in children})
         return _closest(entry.removeprefix("type:"), classes, "the nearest class is ", "type:")
-    names = [name for name, _ in module.named_parameters()]
+    names = [_plain_name(name) for name, _ in module.named_parameters()]
     return _closest(re.sub(r"[\\^$()\[\]{}?*+|]", "", entry), names, "the nearest one is ", "")
 
 

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from callbacks.parameter_selection import DEFAULT_EXCLUDE, check_entries, parameter_names, select
+from layers.parameter_selection import DEFAULT_EXCLUDE, check_entries, parameter_names, select
 
 
 class ScaleNorm(nn.Module):
@@ -46,6 +46,10 @@ EVERYTHING = {
         (["type:_BatchNorm"], (), {"encoder.1.weight", "encoder.1.bias"}),  # a base class
         (["type:Sequential"], ["nothing"], "error"),  # no direct parameters
         (["normed"], ["type:Linear"], set()),  # parametrized weights are the layer's own
+        # … and go on by the name that they had.
+        ([r"^normed\.weight$"], (), {n for n in EVERYTHING if "original" in n}),
+        (["weight$"], [r"^en|^decoder"], {n for n in EVERYTHING if "original" in n}),
+        (["original0$"], (), {"normed.parametrizations.weight.original0"}),
         (
             None,
             DEFAULT_EXCLUDE,
@@ -73,6 +77,8 @@ def test_selects_by_name_and_by_type(include, exclude, expected):
             r"include entry 'encodr.0.weight' matches no parameter; the nearest one is 'encoder.0.wei",
         ),
         (["embeding"], r"'embedding.weight'"),
+        (["normed.wieght"], r"the nearest one is 'normed.weight'"),
+        (["type:Linaer"], r"the nearest class is 'type:Linear'"),
         (["type:BatchNorm2d"], r"the nearest class is 'type:BatchNorm1d'"),
         (["^embedding$"], r"'embedding.weight'"),
     ],
