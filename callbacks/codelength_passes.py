@@ -4,14 +4,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from callbacks.pictures import FAINT, INK, PALETTE, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
 
 
 class CodelengthPasses(pl.Callback):
     """Draws the code length after each pass of each trial of a search, the best trial in colour.
 
-    ``training_step`` returns ``{"loss", "passes": [(trial, [bits after each pass]), ...]}``. What was seen is part of
-    the checkpoint. The picture, drawn when training ends, is ``codelength_passes``.
+    ``training_step`` returns ``{"loss", "passes": [(trial, [bits after each pass]), ...]}``; other modules get no
+    picture. What was seen is part of the checkpoint. The picture, drawn when training ends, is ``codelength_passes``.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,8 @@ class CodelengthPasses(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        self.passes.update(dict(outputs["passes"]))
+        if has_entries(outputs, "passes"):
+            self.passes.update(dict(outputs["passes"]))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self.passes or not wants_pictures(trainer):

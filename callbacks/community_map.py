@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from callbacks.fonts import font_families, quiet_fonts
 from callbacks.graph_layout import module_layout, push_apart, spring
-from callbacks.pictures import FAINT, INK, PALETTE, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,8 @@ class CommunityMap(pl.Callback):
     """Draws the graph with each module in a place and colour of its own; of a large graph the map of its modules.
 
     ``test_step`` returns ``{"partition", "graph"}``, a ``map_equation.Partition`` and the
-    :class:`~datamodules.batches.GraphBatch` it belongs to. Colours are those of the top modules, ten that come again
-    from the largest on. The picture is ``communities``.
+    :class:`~datamodules.batches.GraphBatch` it belongs to; other modules get no picture. Colours are those of the top
+    modules, ten that come again from the largest on. The picture is ``communities``.
 
     Args:
         max_nodes: nodes that are drawn one by one; of a larger graph, or one of more than 400 modules, each bottom
@@ -44,7 +44,7 @@ class CommunityMap(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        if not wants_pictures(trainer):
+        if not wants_pictures(trainer) or not has_entries(outputs, "partition", "graph"):
             return
         partition, edges = outputs["partition"], outputs["graph"].edges.cpu().numpy()
         figure = new_figure(8, 8.3)

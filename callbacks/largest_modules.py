@@ -7,7 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.fonts import font_families, quiet_fonts
-from callbacks.pictures import INK, log_figure, new_figure, wants_pictures
+from callbacks.pictures import INK, has_entries, log_figure, new_figure, wants_pictures
 
 COLUMNS = ["module", "nodes", "flow", "names"]
 
@@ -15,8 +15,8 @@ COLUMNS = ["module", "nodes", "flow", "names"]
 class LargestModules(pl.Callback):
     """Lists the largest bottom modules, each by the nodes that the walk visits most: of words, what a cluster is about.
 
-    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``. The table goes into the run folder,
-    ``largest_modules.md``, to Weights & Biases, and into the picture ``largest_modules``.
+    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``; other modules get no table. It goes
+    into the run folder, ``largest_modules.md``, to Weights & Biases, and into the picture ``largest_modules``.
 
     Args:
         num_modules: rows, by falling number of nodes.
@@ -34,7 +34,7 @@ class LargestModules(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not has_entries(outputs, "partition"):
             return
         rows = self.rows(outputs["partition"])
         lines = [" | ".join(str(cell).replace("|", r"\|") for cell in row) for row in [COLUMNS, ["---"] * 4, *rows]]

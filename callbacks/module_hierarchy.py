@@ -6,7 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from callbacks.fonts import font_families, quiet_fonts
-from callbacks.pictures import INK, PALETTE, log_figure, new_figure, wants_pictures
+from callbacks.pictures import INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
 
 LEAST_NAMED = 0.02  # share of the width that has room for a name
 LEAST_DRAWN = 2e-4  # share of the width that can be seen
@@ -15,14 +15,14 @@ LEAST_DRAWN = 2e-4  # share of the width that can be seen
 class ModuleHierarchy(pl.Callback):
     """Draws the modules level by level, from the top: a module's width is the share of the walk's time in it.
 
-    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``. Below each module stand those it is made
-    of; a module is named by the node visited most. The picture is ``hierarchy``.
+    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``; other modules get no picture. Below each
+    module stand those it is made of; a module is named by the node visited most. The picture is ``hierarchy``.
     """
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        if not wants_pictures(trainer):
+        if not wants_pictures(trainer) or not has_entries(outputs, "partition"):
             return
         partition = outputs["partition"]
         order = partition.order()

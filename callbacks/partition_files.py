@@ -5,12 +5,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from callbacks.pictures import has_entries
+
 
 class PartitionFiles(pl.Callback):
     """Writes the tested partition into the run folder: ``partition.tree``, ``partition.clu``, ``partition.csv``.
 
     ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``, which says what is in them; it is handed
-    to each logger that has ``log_file(name, write)``.
+    to each logger that has ``log_file(name, write)``. Other modules get no files.
 
     Args:
         endings: which of the files.
@@ -27,7 +29,7 @@ class PartitionFiles(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not has_entries(outputs, "partition"):
             return
         for logger in trainer.loggers:
             if hasattr(logger, "log_file"):

@@ -24,6 +24,11 @@ def wants_pictures(trainer: pl.Trainer) -> bool:
     return trainer.is_global_zero and any(hasattr(logger, "log_image") for logger in trainer.loggers)
 
 
+def has_entries(outputs: Any, *names: str) -> bool:
+    """Whether a step returned a dict with these entries; a callback leaves alone what other modules return."""
+    return isinstance(outputs, dict) and set(names) <= outputs.keys()
+
+
 class PictureOfTest(pl.Callback, ABC):
     """A callback that collects what ``test_step`` returns, and draws when the test is over.
 
@@ -57,7 +62,7 @@ class PictureOfTest(pl.Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if isinstance(outputs, dict) and set(self.needs) <= outputs.keys():
+        if has_entries(outputs, *self.needs):
             self.collect(trainer, outputs, batch)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
