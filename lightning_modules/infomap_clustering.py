@@ -17,6 +17,7 @@ from map_equation.partition import check_ending
 from map_equation.trials import best_of_trials
 from metrics.partition import partition_scores
 
+from .graph_walk import walk_on
 from .hyperparameters import save_plain_hyperparameters
 
 
@@ -203,17 +204,7 @@ class InfomapClustering(pl.LightningModule):
         )
 
     def _make_network(self, batch: GraphBatch) -> Network:
-        if batch.bipartite and (self.hparams.flow or "undirected") != "undirected":
-            raise ValueError(f"model.flow ({self.hparams.flow}): the graph has two kinds of nodes; leave flow out")
-        return Network(
-            batch.edges.cpu().numpy(),
-            batch.weights.cpu().numpy(),
-            num_nodes=batch.num_nodes,
-            flow=self.hparams.flow or ("directed" if batch.directed else "undirected"),
-            teleportation=self.hparams.teleportation,
-            markov_time=self.hparams.markov_time,
-            bipartite=batch.bipartite or None,
-        )
+        return walk_on(batch, self.hparams.flow, self.hparams.teleportation, self.hparams.markov_time)
 
     def _log(self, name: str, value: float, **options: Any) -> None:
         # In double precision, as code lengths are compared to the ninth digit. All processes have the same value.

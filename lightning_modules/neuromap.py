@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 
 from datamodules.batches import GraphBatch
 from layers import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
-from map_equation import Network
+from map_equation import FlowModel, Network
 from metrics.partition import partition_scores
 
+from .graph_walk import walk_on
 from .hyperparameters import save_plain_hyperparameters
 from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, write_shares
 
@@ -76,7 +77,7 @@ class Neuromap(pl.LightningModule):
         num_features: features of a node, 0 for none; given by the data.
 
     Raises:
-        ValueError: a number of clusters below 1; a graph that the network wasn't made for.
+        ValueError: a number of clusters below 1; a graph that the network wasn't made for, or that has no such walk.
     """
 
     monitor = "val/codelength"
@@ -87,7 +88,7 @@ class Neuromap(pl.LightningModule):
         self,
         network: Callable[[int, int], GraphNetwork] = GraphSAGE,
         num_clusters: int | None = None,
-        flow: str | None = None,
+        flow: FlowModel | None = None,
         teleportation: float = 0.15,
         lr: float = 0.01,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
@@ -161,14 +162,7 @@ class Neuromap(pl.LightningModule):
 
     def _prepare(self, batch: GraphBatch) -> PreparedGraph:
         precision = torch.promote_types(self.temperature.dtype, torch.float32)
-        walk = Network(
-            batch.edges.cpu().numpy(),
-            batch.weights.cpu().numpy(),
-            num_nodes=batch.num_nodes,
-            flow=self.hparams.flow or ("directed" if batch.directed else "undirected"),
-            teleportation=self.hparams.teleportation,
-            bipartite=batch.bipartite or None,
-        )
+        walk = walk_on(batch, self.hparams.flow, self.hparams.teleportation)
         rates = walk.teleportation_rates() or (None, None)
         loss = MapEquationLoss(walk.link_flow(), walk.flow, *rates, dtype=precision, device=self.device)
         adjacency = SparseMatrix(adjacency_matrix(batch), precision, self.device)

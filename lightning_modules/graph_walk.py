@@ -1,0 +1,23 @@
+"""The random walk on a batch's graph."""
+
+from datamodules.batches import GraphBatch
+from map_equation import FlowModel, Network
+
+
+def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, markov_time: float = 1.0) -> Network:
+    """The walk of a graph; without a flow model it is ``directed`` where the graph is, else ``undirected``.
+
+    Raises:
+        ValueError: a directed walk on two kinds of nodes; what :class:`map_equation.Network` raises.
+    """
+    if batch.bipartite and (flow or "undirected") != "undirected":
+        raise ValueError(f"model.flow ({flow}): the graph has two kinds of nodes; leave flow out")
+    return Network(
+        batch.edges.cpu().numpy(),
+        batch.weights.cpu().numpy(),
+        num_nodes=batch.num_nodes,
+        flow=flow or ("directed" if batch.directed else "undirected"),
+        teleportation=teleportation,
+        markov_time=markov_time,
+        bipartite=batch.bipartite or None,
+    )
