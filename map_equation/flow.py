@@ -71,7 +71,7 @@ def compute_flow(
         flow, loops = directed_flow(graph, model, teleportation, markov_time)
     if bipartite is None:
         return flow, loops
-    return project(flow, bipartite, model), loops
+    return project(flow, loops, bipartite, model), loops
 
 
 def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: float) -> tuple[Flow, np.ndarray]:
@@ -100,13 +100,15 @@ def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: f
     return Flow(graph.indptr, graph.neighbour, graph.out, into, rate, exits, enters, leave, land), loops
 
 
-def project(flow: Flow, first: int, model: str) -> Flow:
+def project(flow: Flow, loops: np.ndarray, first: int, model: str) -> Flow:
     """A step is one from first kind to first kind: nodes of the second kind have no visits, all rates double."""
     n = len(flow.flow)
     if model != "undirected":
         raise ValueError(f"bipartite goes with undirected flow, not with {model!r}")
     if not 0 < first < n:
         raise ValueError(f"bipartite is the first id of the second kind, in 1 .. {n - 1}, not {first}")
+    if loops.any():
+        raise ValueError(f"not bipartite at {first}: node {int(np.flatnonzero(loops)[0])} has a link to itself")
     second = np.arange(n) >= first
     inside = np.repeat(second, np.diff(flow.indptr)) == second[flow.neighbour]
     if inside.any():
