@@ -1,5 +1,6 @@
 """torch.nn modules and functions: no Lightning, no files, no logging."""
 
+from .activation_regularization import ActivationRegularization
 from .attention import (
     AtrousAttention,
     AttentionState,
@@ -51,6 +52,7 @@ __all__ = [
     "JSD",
     "LSTM",
     "ONLSTM",
+    "ActivationRegularization",
     "AddsLosses",
     "AdversarialPrior",
     "AllPairs",

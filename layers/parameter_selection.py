@@ -59,6 +59,20 @@ def parameter_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
     return names
 
 
+def uses(module: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
+    """Where each parameter is used: the modules and the names of the tensor there, without parametrizations."""
+    found: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for child in module.modules():
+        if isinstance(child, ParametrizationList):
+            continue
+        for name, parameter in child.named_parameters(recurse=False):
+            found.setdefault(parameter, []).append((child, name))
+        for name, parametrization in getattr(child, "parametrizations", {}).items():
+            for parameter in parametrization.parameters():
+                found.setdefault(parameter, []).append((child, name))
+    return found
+
+
 def _plain_name(name: str) -> str:
     return _PARAMETRIZED.sub(r"\1", name)
 
@@ -106,7 +120,7 @@ def select(
         for entry in entries:
             found = matching(module, entry)
             if not found and entry not in may_match_nothing:
-                raise ValueError(f"{owner}: {argument} entry {entry!r} matches no parameter; {_nearest(module, entry)}")
+                raise ValueError(f"{owner}: {argument} entry {entry!r} matches no parameter; {nearest(module, entry)}")
             chosen = chosen - found if argument == "exclude" else chosen | found
     return chosen
 
@@ -115,7 +129,8 @@ def _is_class(cls: type, wanted: str) -> bool:
     return _NORM_CLASS.search(cls.__name__) is not None if wanted == "norm" else cls.__name__ == wanted
 
 
-def _nearest(module: nn.Module, entry: str) -> str:
+def nearest(module: nn.Module, entry: str) -> str:
+    """What an entry that matches nothing may have meant, as a part of a message."""
     if entry.startswith("type:"):
         children = [child for child in module.modules() if not isinstance(child, ParametrizationList)]
         children = [child for child in children if any(True for _ in child.parameters())]

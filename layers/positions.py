@@ -1,7 +1,7 @@
 """Learned embeddings of where a token stands: in a text, or in an image read byte by byte."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 # Standard deviation of every embedding and weight at the start, times the root of its fan-in: Child et al.
 INITIAL_SCALE = 0.125
@@ -23,8 +23,13 @@ class Positions(nn.Module):
 
     def check(self, count: int) -> None:
         """Raises ValueError where a sequence of ``count`` tokens has no positions."""
-        if count > self.length:
-            raise ValueError(f"a sequence of {count} tokens is longer than the {self.length} positions")
+        _check_count(count, self.length)
+
+
+@fx.wrap  # a graph has no branches: to a tracer this is one operation
+def _check_count(count: int, length: int) -> None:
+    if count > length:
+        raise ValueError(f"a sequence of {count} tokens is longer than the {length} positions")
 
 
 class TokenPositions(Positions):

@@ -84,7 +84,7 @@ class SparseTransformerNetwork(nn.Module):
         num_heads: heads of each attention.
         feedforward_size: size inside the feed-forward networks.
         dropout: of what attention and feed-forward network add; nowhere else.
-        positions: embedding of the positions; None where the attention knows them itself (rotary).
+        positions: embedding of the positions; None: none, or the attentions know them themselves (``rotary``).
         start: predict the first token too.
         tie_embedding: the output layer has the weights of the embedding.
         activation_checkpointing: keep only what enters each block, and compute the block again in the backward pass.
@@ -115,9 +115,10 @@ class SparseTransformerNetwork(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.output = TiedLinear(self.embedding) if tie_embedding else nn.Linear(embed_dim, vocab_size)
-        self._initialise()
+        self.reset_parameters()
 
-    def _initialise(self) -> None:
+    def reset_parameters(self) -> None:
+        """Draws all weights anew but those of the positions, as at construction."""
         nn.init.normal_(self.embedding.weight, std=INITIAL_SCALE / self.embedding.embedding_dim**0.5)
         if self.start is not None:
             nn.init.normal_(self.start, std=INITIAL_SCALE / self.embedding.embedding_dim**0.5)
@@ -159,7 +160,7 @@ class SparseTransformerNetwork(nn.Module):
         """What enters the first block, the start before it: (B, T) -> (B, T or T + 1, embed_dim)."""
         h = self.embedding(tokens)
         if self.start is not None:
-            h = torch.cat([self.start.to(h.dtype).expand(len(h), 1, -1), h], dim=1)
+            h = torch.cat([self.start.to(h.dtype).expand(h.shape[0], 1, -1), h], dim=1)
         if self.positions is not None:
             self.positions.check(h.shape[1])
             h = h + self.positions(torch.arange(h.shape[1], device=h.device))

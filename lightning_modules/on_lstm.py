@@ -16,7 +16,17 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from datamodules.batches import ParseBatch, TokenBatch
-from layers import ONLSTM, LockedDropout, RecurrentLayer, TiedLinear, WordDropout, linear_cross_entropy
+from layers import (
+    ONLSTM,
+    ActivationRegularization,
+    AddsLosses,
+    LockedDropout,
+    RecurrentLayer,
+    TiedLinear,
+    WordDropout,
+    collect_losses,
+    linear_cross_entropy,
+)
 from metrics.parsing import ParseF1
 from metrics.trees import (
     Tree,
@@ -29,6 +39,7 @@ from metrics.trees import (
     tree_spans,
 )
 
+from .collected_losses import log_losses
 from .hyperparameters import save_plain_hyperparameters
 
 State = list[tuple[Tensor, Tensor]]
@@ -41,7 +52,7 @@ BASELINES: dict[str, Callable[[int, torch.Generator], Tree]] = {
 }
 
 
-class ONLSTMLanguageModel(pl.LightningModule):
+class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
     """A recurrent language model with the regularisation of AWD-LSTM; with ON-LSTM cells it also parses.
 
         loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
@@ -57,6 +68,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
     layer's distances give a tree by greedy splitting (:func:`metrics.trees.tree_from_distances`).
 
     Logged: ``train/{loss,cross_entropy}`` and ``{val,test}/loss`` in nats a token (the latter without penalties),
+    ``train/{activation_penalty,temporal_penalty}``, the two means,
     ``{val,test}/perplexity`` = exp(loss), for characters ``{val,test}/bits_per_character`` = loss / ln 2. For parsing,
     in percent: ``test/sentence_f1_no_root/layer1`` ... (layers count from 1), ``test/corpus_f1_evalb/layer1`` ..., the
     same for sentences of at most ten words (``..._wsj10``), ``test/recall/NP/layer1`` ..., and the trees that need no
@@ -127,6 +139,7 @@ class ONLSTMLanguageModel(pl.LightningModule):
         self.input_dropout = LockedDropout(input_dropout)
         self.layer_dropout = LockedDropout(layer_dropout)
         self.output_dropout = LockedDropout(output_dropout)
+        self.regularization = ActivationRegularization(activation_penalty, temporal_penalty)
         self.token_loss = MeanMetric()
         # Carried from batch to batch, in training and in evaluation; and what a checkpoint has of the former, by rank.
         self._state: State | None = None
@@ -165,15 +178,10 @@ class ONLSTMLanguageModel(pl.LightningModule):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         raw, dropped, state, _ = self(batch.inputs, self._carried(len(batch.inputs)))
         self._state = [(h.detach(), c.detach()) for h, c in state]
-        cross_entropy = self._cross_entropy(dropped, batch.targets)
-        loss = cross_entropy
-        if self.hparams.activation_penalty:
-            loss = loss + self.hparams.activation_penalty * dropped.float().square().mean()
-        if self.hparams.temporal_penalty and len(raw) > 1:
-            loss = loss + self.hparams.temporal_penalty * (raw[1:] - raw[:-1]).float().square().mean()
-        self.log_dict({"train/loss": loss.detach(), "train/cross_entropy": cross_entropy.detach()})
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        return loss
+        with collect_losses(self) as losses:
+            self.add_loss("cross_entropy", self._cross_entropy(dropped, batch.targets))
+            self.regularization(raw, dropped)
+        return log_losses(self, "train", losses)
 
     def _cross_entropy(self, output: Tensor, targets: Tensor) -> Tensor:
         return linear_cross_entropy(self.output, output.flatten(0, 1), targets.T.flatten())

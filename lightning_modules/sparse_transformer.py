@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +33,9 @@ class SparseTransformer(pl.LightningModule):
     The network is :class:`layers.sparse_transformer.SparseTransformerNetwork`. The data says what the tokens are:
 
     - :class:`datamodules.batches.TokenBatch`: text (``PTBDataModule``, best with ``level=character`` and
-      ``order=random``) or made sequences (``CopyTaskDataModule``); positions are learned, one vector each.
+      ``order=random``) or made sequences (``CopyTaskDataModule``); a learned position is one vector.
     - :class:`datamodules.batches.ImageBatch`: the bytes of the images, row by row, pixel by pixel, red, green, blue; a
-      learned vector stands before the first, and a position is the sum of row, column and colour. In validation and
+      learned vector stands before the first, and a learned position is the sum of row, column and colour. In validation and
       test only the first loader counts.
 
     Logged: ``train/loss``, ``{val,test}/loss`` in nats a token; and for images ``{val,test}/bits_per_dim``, for
@@ -52,7 +53,8 @@ class SparseTransformer(pl.LightningModule):
         num_layers: number of blocks.
         feedforward_size: size inside the feed-forward networks.
         dropout: of what attention and feed-forward network add to a block; nowhere else.
-        positions: ``learned``, or ``none`` where the attention knows them itself (``rotary``).
+        positions: ``learned``: a vector each is added to what enters the first block; ``rotary``: each attention turns
+            queries and keys by them (:func:`layers.attention.rotate`); ``none``.
         tie_embedding: the output layer has the weights of the embedding.
         activation_checkpointing: keep only what enters each block, and compute the block again in the backward pass:
             less memory, a third more time.
@@ -83,7 +85,7 @@ class SparseTransformer(pl.LightningModule):
         num_layers: int = 4,
         feedforward_size: int = 1024,
         dropout: float = 0.0,
-        positions: Literal["learned", "none"] = "learned",
+        positions: Literal["learned", "rotary", "none"] = "learned",
         tie_embedding: bool = False,
         activation_checkpointing: bool = False,
         lr: float = 3.5e-4,
@@ -103,6 +105,8 @@ class SparseTransformer(pl.LightningModule):
         patterns = attention if isinstance(attention, list) else [attention]
         if not patterns:
             raise ValueError("attention: an empty list; name at least one class")
+        if positions == "rotary":
+            patterns = [partial(pattern, rotary=True) for pattern in patterns]
         self.make_optimizer = optimizer
         self.reads_images = image_size is not None
         self.network = SparseTransformerNetwork(
@@ -121,7 +125,7 @@ class SparseTransformer(pl.LightningModule):
 
     def _make_positions(self) -> TokenPositions | ImagePositions | None:
         arguments = self.hparams
-        if arguments.positions == "none":
+        if arguments.positions != "learned":
             return None
         if self.reads_images:
             return ImagePositions(arguments.image_size, arguments.embed_dim)

@@ -1,0 +1,140 @@
+"""A model cut in two, or read out inside: parts that share its weights."""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import fx, nn
+
+from .tracing import LeafModules, TracedModel
+
+
+def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
+    """The names of the places at which a model may be cut, in the order of computing.
+
+    Inputs have their names in ``forward``. The output of a module has the module's path (``encoder.blocks.0``); of one
+    that is called several times ``path#1``, ``path#2`` ...; of one that ends with another one's output both paths name
+    the same place. Other operations have the names that ``torch.fx`` gives (``add``, ``flatten_1``).
+
+    Args, Raises: as :func:`split`.
+    """
+    return TracedModel(model, leaf_modules).listed
+
+
+def split(
+    model: nn.Module, cuts: str | Sequence[str], leaf_modules: LeafModules = ()
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Cuts a model in two that share its weights: ``head`` computes the cuts, ``tail`` the output from them.
+
+        tail(head(inputs)) = model(inputs)
+
+    With one cut the head returns its value; with several, which are needed where a skip connection crosses the cut, a
+    tuple. The tail takes what the head returns. The cut ``output`` (where a model returns one value) gives a tail that
+    returns what it gets, the name of the only input a head that does.
+
+    The parts hold the model's own layers, those that they use and no others, and are in the model's mode: training one
+    trains the model. Move the model to its device before it is cut: weights move along in place, but a parameter that
+    is assigned anew is not seen. Hooks of the layers run, those of modules around them don't. The graph is that of the
+    inputs' default values and of the settings at the time of the call.
+
+    Source: kexue.fm/archives/6985, tricks 6 and 7 (``get_outputs_of``), by :mod:`torch.fx`.
+
+    Args:
+        model: a model whose ``forward`` can be traced. A module inside it that can't be becomes one node.
+        cuts: names of nodes, as :func:`nodes` lists them; a module's path means its output.
+        leaf_modules: paths or classes of modules that become one node each, whatever is inside.
+
+    Raises:
+        ValueError: if a name is unknown or ambiguous (says which there are), the tail needs more than the cuts give
+            (says what), or the model can't be traced (says where and what to do).
+    """
+    traced = TracedModel(model, leaf_modules)
+    cuts = [cuts] if isinstance(cuts, str) else list(cuts)
+    if not cuts:
+        raise ValueError(f"split: no cuts; layers.reuse.nodes({type(model).__name__}) lists the places")
+    cut_nodes = [traced.find(name) for name in cuts]
+    return _head(traced, cut_nodes, cut_nodes[0] if len(cuts) == 1 else tuple(cut_nodes)), _tail(traced, cut_nodes)
+
+
+def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafModules = ()) -> fx.GraphModule:
+    """A module with the model's inputs that returns ``{name: value}`` of places inside; it shares the weights.
+
+    What none of them needs is not computed and not among its parameters.
+
+    Source: kexue.fm/archives/6985, trick 5.
+
+    Args, Raises: as :func:`split`; ``names`` for ``cuts``.
+    """
+    traced = TracedModel(model, leaf_modules)
+    found = {name: traced.find(name) for name in ([names] if isinstance(names, str) else names)}
+    if not found:
+        raise ValueError(f"features: no names; layers.reuse.nodes({type(model).__name__}) lists the places")
+    return _head(traced, list(found.values()), found)
+
+
+def _head(traced: TracedModel, targets: list[fx.Node], output: Any) -> fx.GraphModule:
+    needed = _needed(targets, stop=())
+    graph, copied = fx.Graph(), {}
+    for node in traced.graph.nodes:
+        # All inputs, so that it is called as the model is.
+        if node in needed or node.op == "placeholder":
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+    graph.output(fx.map_arg(output, copied.__getitem__))
+    return fx.GraphModule(traced.model, graph, f"{type(traced.model).__name__}Head")
+
+
+def _tail(traced: TracedModel, cuts: list[fx.Node]) -> fx.GraphModule:
+    results = list(traced.output.all_input_nodes)
+    needed = _needed(results, stop=cuts)
+    _refuse_missing(traced, cuts, needed)
+    graph, copied = fx.Graph(), {}
+    if len(cuts) == 1:
+        copied[cuts[0]] = graph.placeholder(cuts[0].name)
+    else:
+        given = graph.placeholder("cuts")
+        for position, node in enumerate(cuts):
+            if node not in needed:
+                continue
+            copied[node] = graph.call_function(operator.getitem, (given, position))
+    for node in traced.graph.nodes:
+        if node in needed and node not in copied:
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+    graph.output(fx.map_arg(traced.output.args[0], copied.__getitem__))
+    return fx.GraphModule(traced.model, graph, f"{type(traced.model).__name__}Tail")
+
+
+def _refuse_missing(traced: TracedModel, cuts: list[fx.Node], needed: set[fx.Node]) -> None:
+    """Raises ValueError where the tail depends on an input of the model otherwise than through the cuts."""
+    from_input = _depending(traced.inputs)
+    before = _needed(cuts, stop=()) - set(cuts)
+    behind = {node for node in needed if node not in before and node not in cuts}
+    used = _unique(source for node in traced.graph.nodes if node in behind for source in node.all_input_nodes)
+    missing = [node for node in [*used, *traced.output.all_input_nodes] if node in from_input and node in before]
+    missing += [node for node in traced.inputs if node in behind]
+    if missing:
+        names = ", ".join(traced.name_of(node) for node in _unique(missing))
+        given = ", ".join(traced.name_of(node) for node in cuts)
+        raise ValueError(f"the tail behind {given} also needs {names}: add to the cuts, or cut elsewhere")
+
+
+def _needed(targets: Iterable[fx.Node], stop: Sequence[fx.Node]) -> set[fx.Node]:
+    """The nodes that compute the targets, these included, not going on beyond those in ``stop``."""
+    return _closure(targets, lambda node: () if node in stop else node.all_input_nodes)
+
+
+def _depending(sources: Iterable[fx.Node]) -> set[fx.Node]:
+    return _closure(sources, lambda node: node.users)
+
+
+def _closure(start: Iterable[fx.Node], following: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    found, waiting = set(), list(start)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += following(node)
+    return found
+
+
+def _unique(found: Iterable[fx.Node]) -> list[fx.Node]:
+    return list(dict.fromkeys(found))

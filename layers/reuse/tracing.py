@@ -1,0 +1,213 @@
+"""A model's graph, with names for the places where it may be cut."""
+
+import difflib
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.utils import parametrize
+
+from .tied_linear import TiedLinear
+
+LeafModules = Sequence[str | type[nn.Module]]
+
+
+class TracedModel:
+    """The graph of a model and the names of its nodes.
+
+    Args:
+        model: the model.
+        leaf_modules: paths or classes of modules that become one node each, whatever is inside.
+
+    Attributes:
+        graph: the :class:`torch.fx.Graph`.
+        listed: the names of what may be cut, in the order of computing: inputs by their names; calls of modules by the
+            module's path, ``path#1``, ``path#2`` ... where there are several; other operations by fx's names.
+
+    Raises:
+        ValueError: if the forward of the model itself can't be traced, or does something else in training.
+    """
+
+    def __init__(self, model: nn.Module, leaf_modules: LeafModules = ()) -> None:
+        _check_leaf_modules(model, leaf_modules)
+        self.model = model
+        in_training, _ = _trace(model, leaf_modules, training=True)
+        self.graph, self._calls = _trace(model, leaf_modules, training=False)
+        _check_same(model, in_training, self.graph)
+        self._nodes: dict[str, fx.Node] = {}
+        for path, calls in self._calls.items():
+            for number, node in enumerate(calls, 1):
+                if node is not None:
+                    self._nodes[f"{path}#{number}" if len(calls) > 1 else path] = node
+        named = {node: [] for node in self.graph.nodes}
+        for name, node in self._nodes.items():
+            named[node].append(name)
+        self.listed: list[str] = []
+        for node in self.graph.nodes:
+            if node.op in ("output", "get_attr"):
+                continue
+            self._nodes.setdefault(node.name, node)
+            self.listed += sorted(named[node], key=len, reverse=True) or [node.name]
+        result = self.output.args[0]
+        if isinstance(result, fx.Node):
+            self._nodes.setdefault("output", result)
+
+    @property
+    def output(self) -> fx.Node:
+        return next(node for node in reversed(self.graph.nodes) if node.op == "output")
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        return [node for node in self.graph.nodes if node.op == "placeholder"]
+
+    def name_of(self, node: fx.Node) -> str:
+        """The name to give for a node: the shortest of its modules' paths, else fx's own."""
+        return min((name for name in self.listed if self._nodes[name] is node), key=len, default=node.name)
+
+    def find(self, name: str) -> fx.Node:
+        """The node of a name.
+
+        Raises:
+            ValueError: if there is none, or several; says which there are.
+        """
+        if name in self._nodes:
+            return self._nodes[name]
+        kind = type(self.model).__name__
+        path = self._path_of_same_module(name)
+        calls = self._calls.get(path, [])
+        if len(calls) == 1 and calls[0] is not None:
+            return calls[0]
+        if len(calls) > 1:
+            several = ", ".join(f"{path}#{number}" for number, node in enumerate(calls, 1) if node is not None)
+            raise ValueError(f"{kind} calls {name} {len(calls)} times: name one of {several}")
+        if calls or name == "output":
+            inside = [listed for listed in self.listed if not calls or listed.startswith(f"{path}.")]
+            raise ValueError(f"{name} of {kind} gives several values: name what computes one of them, {_few(inside)}")
+        near = difflib.get_close_matches(name, self.listed, n=3, cutoff=0.3) or self.listed
+        raise ValueError(f"{kind} has no node '{name}' to cut at; near are {_few(near)} (layers.reuse.nodes(model) lists all)")
+
+    def _path_of_same_module(self, name: str) -> str:
+        """The first path of the module that has this path too: modules in two places are called by the first."""
+        paths = dict(self.model.named_modules(remove_duplicate=False))
+        return next((path for path, module in paths.items() if name in paths and module is paths[name]), name)
+
+
+class _Tracer(fx.Tracer):
+    """Traces down to layers without layers inside; a module that can't be traced inside becomes one node."""
+
+    def __init__(self, leaf_modules: LeafModules) -> None:
+        super().__init__()
+        self.leaf_paths = {leaf for leaf in leaf_modules if isinstance(leaf, str)}
+        self.leaf_types = tuple(leaf for leaf in leaf_modules if not isinstance(leaf, str))
+        # By path, the node of each call, None where a call gave something else than one value.
+        self.calls: dict[str, list[fx.Node | None]] = {}
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        if name in self.leaf_paths or isinstance(module, self.leaf_types):
+            return True
+        if isinstance(module, TiedLinear):
+            return False  # so that the graph knows of the embedding's weight
+        if parametrize.is_parametrized(module):
+            return all(child is module.parametrizations for child in module.children())
+        return super().is_leaf_module(module, name) or not any(True for _ in module.children())
+
+    def call_module(self, module: nn.Module, forward: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        path = self.path_of_module(module)
+        last = next(iter(reversed(self.graph.nodes)))
+        calls, stack = {name: list(found) for name, found in self.calls.items()}, self.module_stack.copy()
+        try:
+            value = super().call_module(module, forward, args, kwargs)
+        except Exception:
+            self.calls, self.module_stack = calls, stack
+            for node in reversed(self.graph.nodes):
+                if node is last:
+                    break
+                self.graph.erase_node(node)
+            value = self.create_proxy("call_module", path, args, kwargs)
+        self.calls.setdefault(path, []).append(value.node if isinstance(value, fx.Proxy) else None)
+        return value
+
+
+def _check_leaf_modules(model: nn.Module, leaf_modules: LeafModules) -> None:
+    paths = dict(model.named_modules())
+    for leaf in leaf_modules:
+        if isinstance(leaf, str) and leaf not in paths:
+            near = difflib.get_close_matches(leaf, paths, n=3, cutoff=0.3) or list(paths)[1:]
+            raise ValueError(f"leaf_modules: {type(model).__name__} has no module '{leaf}'; near are {_few(near)}")
+
+
+def _trace(
+    model: nn.Module, leaf_modules: LeafModules, training: bool
+) -> tuple[fx.Graph, dict[str, list[fx.Node | None]]]:
+    tracer = _Tracer(leaf_modules)
+    with _mode(model, training):
+        attributes = set(vars(model))
+        try:
+            graph = tracer.trace(model)
+        except Exception as error:
+            raise ValueError(
+                f"the forward of {type(model).__name__} can't be traced ({_place(error)}{_first_line(error)}): put what "
+                "depends on values or sizes into a module of its own, or split a module inside it"
+            ) from error
+        finally:
+            # Constants of the forward, which fx leaves on the model.
+            for name in set(vars(model)) - attributes:
+                delattr(model, name)
+    return graph, tracer.calls
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """All modules in training or evaluation mode, without calling ``train()``, which a model may have made its own."""
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = training
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _check_same(model: nn.Module, in_training: fx.Graph, in_evaluation: fx.Graph) -> None:
+    """Refuses a graph that holds in one mode only: nothing in it would show that."""
+    both = [[_described(node) for node in graph.nodes] for graph in (in_training, in_evaluation)]
+    if both[0] == both[1]:
+        return
+    pairs = zip(in_training.nodes, in_evaluation.nodes, strict=False)
+    different = next((pair[1] for pair in pairs if _described(pair[0]) != _described(pair[1])), None)
+    stack = [] if different is None else [path for path, _ in (different.meta.get("nn_module_stack") or {}).values()]
+    where = stack[-1] if stack else ""
+    advice = f"name it in leaf_modules (['{where}'])" if where else "put that into a module of its own"
+    raise ValueError(
+        f"the forward of {where or type(model).__name__} does something else in training than in evaluation, which a "
+        f"graph can't keep: {advice}"
+    )
+
+
+def _described(node: fx.Node) -> tuple[str, ...]:
+    return node.op, str(node.target), str(node.args), str(node.kwargs)
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost code that isn't torch's."""
+    torch_folder = str(Path(torch.__file__).parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(torch_folder) and frame.filename != __file__ and "<" not in frame.filename
+    ]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _few(names: Sequence[str], most: int = 12) -> str:
+    shown = list(names[:most]) + ([f"... ({len(names)} in all)"] if len(names) > most else [])
+    return ", ".join(shown)

@@ -1,0 +1,40 @@
+"""The losses that a model's parts add, in a LightningModule's step: sum, parts, logging."""
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from layers import Losses
+
+
+def log_losses(module: pl.LightningModule, stage: str, losses: Losses, batch_size: int | None = None) -> Tensor:
+    """Logs the collected losses of a step, and returns their sum.
+
+        def training_step(self, batch, batch_idx):
+            with collect_losses(self) as losses:
+                self(batch.images)
+            return log_losses(self, "train", losses)
+
+    Logged are ``<stage>/loss``, the weighted sum, and ``<stage>/<name>`` of each part, without its weight: in training
+    those of single steps, and ``loss`` in the progress bar; else means over the images, sentences ... of the epoch.
+
+    Args:
+        module: which logs.
+        stage: ``train``, ``val`` or ``test``.
+        losses: of :func:`layers.collect_losses`, closed.
+        batch_size: weight of this batch in the means; of no use in training.
+
+    Returns:
+        (), with its graph.
+
+    Raises:
+        ValueError: no loss was added, or none with a gradient in training.
+    """
+    total = losses.total()
+    metrics = {f"{stage}/loss": total.detach()}
+    metrics |= {f"{stage}/{name}": value for name, value in losses.values().items()}
+    if stage == "train":
+        module.log_dict(metrics)
+        module.log("loss", total.detach(), prog_bar=True, logger=False)
+    else:
+        module.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=batch_size, add_dataloader_idx=False)
+    return total
