@@ -35,8 +35,8 @@ class SparseTransformer(pl.LightningModule):
     - :class:`datamodules.batches.TokenBatch`: text (``PTBDataModule``, best with ``level=character`` and
       ``order=random``) or made sequences (``CopyTaskDataModule``); a learned position is one vector.
     - :class:`datamodules.batches.ImageBatch`: the bytes of the images, row by row, pixel by pixel, red, green, blue; a
-      learned vector stands before the first, and a learned position is the sum of row, column and colour. In validation and
-      test only the first loader counts.
+      learned vector stands before the first, and a learned position is the sum of row, column and colour. In
+      validation and test only the first loader counts.
 
     Logged: ``train/loss``, ``{val,test}/loss`` in nats a token; and for images ``{val,test}/bits_per_dim``, for
     characters ``{val,test}/bits_per_character``, both loss / ln 2; for words ``{val,test}/perplexity``, exp(loss); for

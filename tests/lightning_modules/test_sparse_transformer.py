@@ -136,12 +136,11 @@ def test_no_token_is_seen_before_its_time(name):
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-@pytest.mark.parametrize("positions", ["learned", "none"])
+@pytest.mark.parametrize("positions", ["learned", "rotary", "none"])
 def test_decoding_is_the_forward_pass(name, positions):
-    attention = PATTERNS[name]
-    if positions == "none":
-        attention = [partial(part, rotary=True) for part in (attention if isinstance(attention, list) else [attention])]
-    model = token_model(attention, positions=positions).eval()
+    model = token_model(PATTERNS[name], positions=positions).eval()
+    assert [block.attention.rotary for block in model.network.blocks] == [positions == "rotary"] * 2
+    assert (model.network.positions is None) == (positions != "learned")
     tokens = torch.randint(11, (3, 20))
     state = model.network.init_state(3, 20)
     with torch.no_grad():
