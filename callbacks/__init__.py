@@ -10,6 +10,7 @@ from callbacks.distance_histogram import DistanceHistogram as DistanceHistogram
 from callbacks.gradient_accumulation import GradientAccumulation as GradientAccumulation
 from callbacks.largest_modules import LargestModules as LargestModules
 from callbacks.layer_adaptation import LayerAdaptation as LayerAdaptation
+from callbacks.layer_metrics import LayerMetrics as LayerMetrics
 from callbacks.lazy_updates import LazyUpdates as LazyUpdates
 from callbacks.length_scaled_lr import LengthScaledLR as LengthScaledLR
 from callbacks.lookahead import Lookahead as Lookahead
@@ -23,6 +24,8 @@ from callbacks.partition_files import PartitionFiles as PartitionFiles
 from callbacks.piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
 from callbacks.precision_recall import PrecisionRecallCurve as PrecisionRecallCurve
 from callbacks.predicate_f1 import PredicateF1 as PredicateF1
+from callbacks.reconstructions import Reconstructions as Reconstructions
+from callbacks.running_averages import RunningAverages as RunningAverages
 from callbacks.triple_sentences import TripleSentences as TripleSentences
 from callbacks.two_stage_training import TwoStageTraining as TwoStageTraining
 from callbacks.weight_decay import WeightDecay as WeightDecay

@@ -11,6 +11,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from callbacks import RunningAverages
+
 # Remarks of Lightning, torch and jsonargparse that a user of this project can do nothing about.
 _NOT_FOR_USERS = (
     ".*is deprecated.*",
@@ -57,10 +59,17 @@ def progress_callbacks() -> list[pl.Callback]:
 
 
 class _Bar(RichProgressBar):
-    """Without the version of the logger, which says nothing here."""
+    """With running averages where asked, without the version of the logger, which says nothing here."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        metrics = {**super().get_metrics(trainer, pl_module), **_averages(trainer)}
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
+def _averages(trainer: pl.Trainer) -> dict[str, float]:
+    """What callbacks show beside the metrics of the bar."""
+    shown = (callback.shown() for callback in trainer.callbacks if isinstance(callback, RunningAverages))
+    return {name: value for values in shown for name, value in values.items()}
 
 
 class ValidationLines(pl.Callback):
@@ -70,6 +79,7 @@ class ValidationLines(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        metrics |= _averages(trainer)
         text = "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         say(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {text}")
 

@@ -17,8 +17,9 @@ from .attention import (
 )
 from .attention_encoder import AttentionEncoder
 from .cross_entropy import linear_cross_entropy
+from .decoders import ConvolutionalDecoder, Decoder, DenseDecoder
 from .dropout import LockedDropout, WordDropout
-from .encoders import BlogEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
+from .encoders import BlogEncoder, DenseEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
 from .gated_convolution import GatedConvolution, SequenceConvolution
 from .graph_networks import GCN, GIN, GraphLinear, GraphMLP, GraphNetwork, GraphSAGE
 from .log_probability import binary_cross_entropy_of_log_probability
@@ -44,6 +45,8 @@ from .sequence_encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncode
 from .sparse_matrix import SparseMatrix
 from .triple_heads import GlobalDetectors, ObjectHead, SelfAttention, SpanVector, SubjectHead, log_sigmoid
 from .triple_spans import mark_ends, pair_spans
+from .variational import VariationalCode
+from .weight_normalization import normalize_weights, remove_weight_normalization
 
 __all__ = [
     "DGCNN",
@@ -62,7 +65,11 @@ __all__ = [
     "BiLSTM",
     "BlogEncoder",
     "ConcatScore",
+    "ConvolutionalDecoder",
     "DIMEncoder",
+    "Decoder",
+    "DenseDecoder",
+    "DenseEncoder",
     "Derangement",
     "DonskerVaradhan",
     "DotScore",
@@ -99,6 +106,7 @@ __all__ = [
     "SparseMatrix",
     "SubjectHead",
     "TiedLinear",
+    "VariationalCode",
     "WordDropout",
     "atrous_attention",
     "binary_cross_entropy_of_log_probability",
@@ -110,7 +118,9 @@ __all__ = [
     "log_sigmoid",
     "map_equation_loss",
     "mark_ends",
+    "normalize_weights",
     "pair_spans",
+    "remove_weight_normalization",
     "sparse_attention",
     "untrained_copy",
 ]

@@ -1,4 +1,4 @@
-"""Image encoders for Deep InfoMax: an image to a local feature map, a feature vector and a code."""
+"""Image encoders: an image to a local feature map, a feature vector and a code."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from .weight_normalization import reset_parameters
 
 
 class EncoderOutput(NamedTuple):
@@ -57,7 +59,7 @@ class Encoder(nn.Module, ABC):
         """Draws all weights anew, as at construction: what an untrained encoder is."""
         for module in self.modules():
             if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+                reset_parameters(module)
 
 
 class BlogEncoder(Encoder):
@@ -165,6 +167,34 @@ class DIMEncoder(Encoder):
 
     def global_network(self, units: int) -> nn.Module:
         return nn.Sequential(_stride_block(128, 256), self._fc_layers(), nn.Linear(1024, units))
+
+
+class DenseEncoder(Encoder):
+    """One linear layer with ReLU, the encoder of the article's autoencoder: relu(W x + b).
+
+    Without convolutions the local map is the image itself.
+
+    Source: kexue.fm/archives/6311.
+
+    Args:
+        image_size: side of the images in pixels.
+        code_size: length of the code.
+    """
+
+    stochastic = False
+    local_size = 3
+
+    def __init__(self, image_size: int = 32, code_size: int = 100) -> None:
+        super().__init__()
+        self.code_size, self.image_size = code_size, image_size
+        self.layers = nn.Sequential(nn.Flatten(), _GlorotLinear(3 * image_size**2, code_size), nn.ReLU())
+
+    def forward(self, images: Tensor) -> EncoderOutput:
+        code = self.layers(images)
+        return EncoderOutput(local=images, conv=images, fc=code, mean=code, logvar=None)
+
+    def global_network(self, units: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), _GlorotLinear(3 * self.image_size**2, units))
 
 
 class _KerasBlock(nn.Sequential):

@@ -1,5 +1,6 @@
 """The techniques: one LightningModule a file."""
 
+from .autoencoder import AutoEncoder
 from .deep_infomax import DeepInfoMax
 from .infomap_clustering import InfomapClustering
 from .neuromap import Neuromap
@@ -9,6 +10,7 @@ from .sparse_transformer import SparseTransformer
 from .triple_extractor import TripleExtractor
 
 __all__ = [
+    "AutoEncoder",
     "DeepInfoMax",
     "InfomapClustering",
     "Neuromap",

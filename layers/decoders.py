@@ -1,0 +1,70 @@
+"""Image decoders: a code to an image."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from .encoders import _GlorotConv2d, _GlorotLinear, _KerasBlock
+
+
+class Decoder(nn.Module, ABC):
+    """Base class of the decoder slot, ``Callable[[int, int], Decoder]``: (code_size, image_size) -> decoder."""
+
+    @abstractmethod
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes (B, d) to images (B, 3, S, S) with values in [0, 1]."""
+
+
+class ConvolutionalDecoder(Decoder):
+    """The counterpart of :class:`BlogEncoder`: its sides halved become sides doubled.
+
+    A linear layer gives a small map with ``channels`` channels (4x4, where the image's side is 4 * 2^n); blocks
+    [Conv 3x3 - BatchNorm - LeakyReLU(0.2) - nearest neighbour upsampling] double its side and halve its channels up to
+    the image's size; a last convolution and a sigmoid give the three colours.
+
+    Args:
+        code_size: length of the code.
+        image_size: side of the images in pixels.
+        channels: of the small map, divisible by 2^n.
+
+    Raises:
+        ValueError: if ``channels`` can't be halved that often.
+    """
+
+    def __init__(self, code_size: int, image_size: int = 32, channels: int = 256) -> None:
+        super().__init__()
+        side, blocks = image_size, 0
+        while side % 2 == 0 and side > 4:
+            side, blocks = side // 2, blocks + 1
+        if channels < 1 or channels % (1 << blocks):
+            raise ValueError(f"channels ({channels}) must be divisible by {1 << blocks}")
+        layers: list[nn.Module] = [
+            _GlorotLinear(code_size, channels * side * side),
+            nn.Unflatten(1, (channels, side, side)),
+        ]
+        for block in range(blocks):
+            layers += [_KerasBlock(channels >> block, channels >> (block + 1)), nn.Upsample(scale_factor=2)]
+        self.layers = nn.Sequential(*layers, _GlorotConv2d(channels >> blocks, 3, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.layers(codes)
+
+
+class DenseDecoder(Decoder):
+    """One linear layer and a sigmoid, the article's: sigmoid(W z + b).
+
+    Source: kexue.fm/archives/6311.
+
+    Args:
+        code_size: length of the code.
+        image_size: side of the images in pixels.
+    """
+
+    def __init__(self, code_size: int, image_size: int = 32) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _GlorotLinear(code_size, 3 * image_size**2), nn.Sigmoid(), nn.Unflatten(1, (3, image_size, image_size))
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.layers(codes)

@@ -1,0 +1,188 @@
+"""Autoencoders: features of images from the attempt to draw them again, without any target."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from datamodules.batches import ImageBatch
+from layers import (
+    AddsLosses,
+    BlogEncoder,
+    ConvolutionalDecoder,
+    Decoder,
+    Encoder,
+    EncoderOutput,
+    VariationalCode,
+    collect_losses,
+)
+from metrics.representation import RepresentationQuality
+
+from .collected_losses import log_losses
+from .hyperparameters import save_plain_hyperparameters
+
+
+class AutoEncoder(AddsLosses, pl.LightningModule):
+    """An autoencoder, plain or variational; its whole loss comes from :meth:`add_loss` in the forward of its parts.
+
+        plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)
+        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = 3 S^2 values an image
+
+    It is variational where the encoder is stochastic. Multiplied by -D / beta the second is the evidence lower bound
+    of a decoder with normal noise of variance beta / 2 (up to a constant): beta 0.02 stands for a noise of a tenth of
+    the range from black to white.
+
+    Batches: :class:`datamodules.batches.ImageBatch`; labels are used by the accuracy of the test only. In the test the
+    first loader has the images to judge, the second those among which neighbours are looked up.
+
+    Logged: ``{train,val,test}/reconstruction``, the mean squared error of a value where black is 0 and white is 1;
+    ``{train,val,test}/kl`` of the variational form, in nats an image; ``{train,val,test}/loss``, the sum above;
+    ``test/knn_accuracy`` of the code, in [0, 1].
+
+    Source: kexue.fm/archives/6311 (784 -> 100 ReLU -> 784 sigmoid: DenseEncoder and DenseDecoder, here on three
+    colours); Kingma and Welling, arXiv 1312.6114.
+
+    Args:
+        encoder: the encoder slot, called with the image size.
+        decoder: the decoder slot, called with the size of the code and the image size.
+        beta: weight of the KL, at least 0; without effect on the plain form.
+        lr: learning rate.
+        optimizer: the optimizer slot, called with the parameters and ``lr``.
+        image_size: S, side of the images in pixels; given by the data.
+        pixel_range: values that black and white have in the images; given by the data.
+
+    Raises:
+        ValueError: if beta is negative.
+    """
+
+    monitor = "val/loss"
+    mode = "min"
+    data_links = ("image_size", "pixel_range")
+
+    def __init__(
+        self,
+        encoder: Callable[[int], Encoder] = BlogEncoder,
+        decoder: Callable[[int, int], Decoder] = ConvolutionalDecoder,
+        beta: float = 0.02,
+        lr: float = 1e-3,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        image_size: int = 32,
+        pixel_range: tuple[float, float] = (-0.5, 0.5),
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        if beta < 0:
+            raise ValueError(f"beta ({beta}) must be at least 0")
+        self.make_optimizer = optimizer
+        self.encoder = encoder(image_size)
+        code_size = self.encoder.code_size
+        self.code = VariationalCode(code_size, beta / (3 * image_size**2)) if self.encoder.stochastic else None
+        self.decoder = decoder(code_size, image_size)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def variational(self) -> bool:
+        """Whether codes are drawn, so that new images can be, too."""
+        return self.code is not None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in ``pixel_range``, encoded and decoded; adds the losses."""
+        return self._decode_and_compare(self.encode(images), images)
+
+    def encode(self, images: Tensor) -> EncoderOutput:
+        return self.encoder(images.contiguous(memory_format=torch.channels_last))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, d) to images (B, 3, S, S) in ``pixel_range``."""
+        low, high = self.hparams.pixel_range
+        return low + (high - low) * self.decoder(codes).float()
+
+    def _decode_and_compare(self, output: EncoderOutput, images: Tensor) -> Tensor:
+        code = output.mean if self.code is None else self.code(output.mean, output.logvar)
+        reconstruction = self.decode(code)
+        low, high = self.hparams.pixel_range
+        self.add_loss("reconstruction", ((reconstruction - images) / (high - low)).square().mean())
+        return reconstruction
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters(), self.hparams.lr)
+
+    # -------------------------------------------------------------------------------------------------------- steps
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        with collect_losses(self) as losses:
+            self(batch.images)
+        return log_losses(self, "train", losses)
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx == 0:
+            self._evaluate("val", self.encode(batch.images), batch, batch_idx)
+
+    def on_test_epoch_start(self) -> None:
+        self._quality = RepresentationQuality(probes=["knn"]).to(self.device)
+
+    def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Returns the codes and, of the first loader's images, what comes back from them, for the pictures."""
+        output = self.encode(batch.images)
+        self._quality.update(output.mean, batch.labels, memory=dataloader_idx == 1)
+        if dataloader_idx == 1:
+            return {"code": output.mean}
+        self._evaluate("test", output, batch, batch_idx)
+        return {"code": output.mean, "reconstruction": self.decode(output.mean)}
+
+    def on_test_epoch_end(self) -> None:
+        for name, value in self._quality.compute().items():
+            self.log(f"test/{name}", value, sync_dist=True)
+        self._quality = None
+
+    def _evaluate(self, stage: str, output: EncoderOutput, batch: ImageBatch, batch_idx: int) -> None:
+        # The same noise in every evaluation, and nothing drawn from the state that training draws from.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(batch_idx)
+            with collect_losses(self) as losses:
+                self._decode_and_compare(output, batch.images)
+        log_losses(self, stage, losses, len(batch.images))
+
+    # --------------------------------------------------------------------------------------------------- prediction
+
+    @torch.inference_mode()
+    def sample_images(self, count: int, seed: int = 0) -> Tensor:
+        """New images from codes drawn from N(0, I): (count, 3, S, S) in ``pixel_range``; the same for the same seed.
+
+        Raises:
+            ValueError: of the plain form, whose codes have no distribution to draw from.
+        """
+        if not self.variational:
+            raise ValueError("only the variational form draws images: set model.encoder.stochastic=true")
+        self.eval()
+        generator = torch.Generator().manual_seed(seed)
+        return self.decode(torch.randn(count, self.encoder.code_size, generator=generator).to(self.device))
+
+    @torch.inference_mode()
+    def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
+        """Turns a folder of images into features: their codes, of the variational form the means.
+
+        Args:
+            input: a folder of image files, sub-folders included, or one image file.
+            output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32.
+            batch_size: images encoded at once.
+
+        Returns:
+            What was done, for the terminal.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        self.eval()
+        names, codes = [], []
+        batches = ImageBatch.from_files(input, self.hparams.image_size, self.hparams.pixel_range, batch_size)
+        for batch_names, batch in batches:
+            names += batch_names
+            codes.append(self.encode(batch.images.to(self.device)).mean.float().cpu())
+        features = torch.cat(codes).numpy()
+        with open(output, "wb") as file:
+            np.savez(file, names=np.array(names), features=features)
+        return f"{len(names)} images, {features.shape[1]} features each -> {output}"
