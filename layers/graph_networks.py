@@ -45,6 +45,9 @@ class Projection(nn.Module):
     W is kept as (in, out), as sparse products read and write it; torch's own layer would copy it twice a step.
     """
 
+    weight_output_dim = 1
+    """Where the output units lie, for :func:`layers.weight_functions.unit_dim`."""
+
     def __init__(self, input_size: int, output_size: int, bias: bool = True) -> None:
         super().__init__()
         bound = input_size**-0.5  # torch's

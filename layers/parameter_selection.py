@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from torch import nn
-from torch.nn.utils.parametrize import ParametrizationList, type_before_parametrizations
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
 
 DEFAULT_EXCLUDE = ("type:norm", "bias$")
 """Normalisation layers and biases: neither decay nor a trust ratio does them good (kexue.fm/archives/7094)."""
@@ -65,11 +65,12 @@ def uses(module: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
     for child in module.modules():
         if isinstance(child, ParametrizationList):
             continue
-        for name, parameter in child.named_parameters(recurse=False):
+        for name, parameter in child.named_parameters(recurse=False, remove_duplicate=False):
             found.setdefault(parameter, []).append((child, name))
-        for name, parametrization in getattr(child, "parametrizations", {}).items():
-            for parameter in parametrization.parameters():
-                found.setdefault(parameter, []).append((child, name))
+        if is_parametrized(child):
+            for name, parametrization in child.parametrizations.items():
+                for parameter in parametrization.parameters():
+                    found.setdefault(parameter, []).append((child, name))
     return found
 
 

@@ -18,17 +18,24 @@ class WeightFunction(nn.Module):
     """Base: f in float32 for half-precision weights, and outside autocast, whose products have 8 bits.
 
     Attributes:
-        kind: what was asked for, a name or a callable; the same kind twice on one weight is no change.
+        kind: what the user calls it.
         min_dims: weights of fewer dimensions stay as they are.
-        takes_bias: whether a bias that a pattern selects is meant, too.
+
+    Args:
+        dim: the weight's dimension of output units.
     """
 
+    kind: str
     min_dims = 2
-    takes_bias = False
 
-    def __init__(self, kind: "str | Callable[[Tensor], Tensor]", dim: int) -> None:
+    def __init__(self, dim: int = 0) -> None:
         super().__init__()
-        self.kind, self.dim = kind, dim
+        self.dim = dim
+
+    @classmethod
+    def of(cls, weight: Tensor, dim: int) -> "WeightFunction":
+        """The function for a weight with these values."""
+        return cls(dim)
 
     def forward(self, *originals: Tensor) -> Tensor:
         dtype = originals[0].dtype
@@ -66,10 +73,11 @@ class SpectralNormalization(WeightFunction):
         iterations: n.
     """
 
+    kind = "spectral"
     min_dims = 1
 
     def __init__(self, dim: int = 0, iterations: int = 5) -> None:
-        super().__init__("spectral", dim)
+        super().__init__(dim)
         self.iterations = iterations
 
     def used(self, originals: list[Tensor]) -> Tensor:
@@ -95,11 +103,15 @@ class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):
         dim: the weight's dimension of output units.
     """
 
+    kind = "spectral_persistent"
     min_dims = 1
 
     def __init__(self, weight: Tensor, dim: int = 0) -> None:
         _SpectralNorm.__init__(self, _at_least_float32(weight.detach()), dim=dim)
-        self.kind = "spectral_persistent"
+
+    @classmethod
+    def of(cls, weight: Tensor, dim: int) -> WeightFunction:
+        return cls(weight, dim)
 
     def used(self, originals: list[Tensor]) -> Tensor:
         return _SpectralNorm.forward(self, originals[0])
@@ -122,13 +134,9 @@ class WeightNorm(WeightFunction, _WeightNorm):
     It starts at W, which it only writes in another way.
 
     Source: ``torch.nn.utils.parametrizations.weight_norm``, whose keys in the ``state_dict`` it has.
-
-    Args:
-        dim: the weight's dimension of output units.
     """
 
-    def __init__(self, dim: int = 0) -> None:
-        WeightFunction.__init__(self, "weight_norm", dim)
+    kind = "weight_norm"
 
     def used(self, originals: list[Tensor]) -> Tensor:
         return _WeightNorm.forward(self, *originals)
@@ -138,14 +146,9 @@ class WeightNorm(WeightFunction, _WeightNorm):
 
 
 class L2Normalization(WeightFunction):
-    """W / ||W|| for each output unit: all rows of M have norm 1.
+    """W / ||W|| for each output unit: all rows of M have norm 1."""
 
-    Args:
-        dim: the weight's dimension of output units.
-    """
-
-    def __init__(self, dim: int = 0) -> None:
-        super().__init__("l2", dim)
+    kind = "l2"
 
     def used(self, originals: list[Tensor]) -> Tensor:
         (weight,) = originals
@@ -156,13 +159,9 @@ class Standardization(WeightFunction):
     """(W - mean) / sqrt(variance + 1e-5) for each output unit, mean and variance over its row of M.
 
     Source: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization".
-
-    Args:
-        dim: the weight's dimension of output units.
     """
 
-    def __init__(self, dim: int = 0) -> None:
-        super().__init__("standardized", dim)
+    kind = "standardized"
 
     def used(self, originals: list[Tensor]) -> Tensor:
         (weight,) = originals
@@ -177,15 +176,12 @@ class CallableNormalization(WeightFunction):
     Args:
         function: a function, or a module (with parameters or buffers of its own, if it likes); its ``right_inverse``
             is used where it has one.
-        kind: by what it was asked for.
+        kind: how the user named it.
     """
 
-    min_dims = 0
-    takes_bias = True
-
-    def __init__(self, function: Callable[[Tensor], Tensor], kind: "str | Callable[[Tensor], Tensor]") -> None:
-        super().__init__(kind, 0)
-        self.function = function
+    def __init__(self, function: Callable[[Tensor], Tensor], kind: str) -> None:
+        super().__init__()
+        self.function, self.kind = function, kind
 
     def used(self, originals: list[Tensor]) -> Tensor:
         return self.function(*originals)
@@ -194,7 +190,7 @@ class CallableNormalization(WeightFunction):
         return self.function.right_inverse(weight) if hasattr(self.function, "right_inverse") else weight
 
     def extra_repr(self) -> str:
-        return str(self.kind)
+        return self.kind
 
 
 def unit_norms(weight: Tensor, dim: int) -> Tensor:

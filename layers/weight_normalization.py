@@ -26,12 +26,15 @@ from .weight_functions import (
 Kind = str | Callable[[Tensor], Tensor]
 Maker = Callable[[Tensor, int], WeightFunction]
 
-KINDS: dict[str, Maker] = {
-    "spectral": lambda weight, dim: SpectralNormalization(dim),
-    "spectral_persistent": PersistentSpectralNormalization,
-    "weight_norm": lambda weight, dim: WeightNorm(dim),
-    "l2": lambda weight, dim: L2Normalization(dim),
-    "standardized": lambda weight, dim: Standardization(dim),
+KINDS: dict[str, type[WeightFunction]] = {
+    function.kind: function
+    for function in (
+        SpectralNormalization,
+        PersistentSpectralNormalization,
+        WeightNorm,
+        L2Normalization,
+        Standardization,
+    )
 }
 
 
@@ -76,19 +79,18 @@ def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.
                 f"weight_normalization: pattern {pattern!r} matches no parameter; {nearest(model, pattern)}"
             )
         left_alone = 0
-        for parameter in sorted(found, key=list(weights).index):
+        for parameter in (each for each in weights if each in found):
             owner, name = weights[parameter][0]
             if parametrize.is_parametrized(owner, name):
                 _check_same(owner, name, kind)
                 continue
-            function = makers[pattern](parameter, unit_dim(owner))
-            if parameter.dim() < function.min_dims or (name.startswith("bias") and not function.takes_bias):
+            if kind in KINDS and ("bias" in name or parameter.dim() < KINDS[kind].min_dims):
                 left_alone += 1
             elif parameter in chosen:
                 other, _ = chosen[parameter]
                 raise ValueError(f"weight_normalization: patterns {other!r} and {pattern!r} both match {name!r}")
             else:
-                chosen[parameter] = pattern, function
+                chosen[parameter] = pattern, makers[pattern](parameter, unit_dim(owner))
         if left_alone == len(found):
             raise ValueError(
                 f"weight_normalization: pattern {pattern!r} matches only what {kind!r} leaves alone (biases, vectors)"
@@ -109,12 +111,14 @@ def remove_weight_normalization(model: nn.Module) -> nn.Module:
         if parametrization not in done:
             done[parametrization] = _plain_parameter(parametrization)
         owner.parametrizations.load_hooks.pop(name).remove()
+        _own_class(owner)
         # What torch would compute once more for each of several owners is fixed by now.
         owner.parametrizations[name] = parametrize.ParametrizationList([nn.Identity()], done[parametrization])
         parametrize.remove_parametrizations(owner, name, leave_parametrized=False)
     return model
 
 
+@torch.no_grad()
 def reset_parameters(module: nn.Module) -> None:
     """``module.reset_parameters()`` that also reaches normalised weights.
 
@@ -123,27 +127,24 @@ def reset_parameters(module: nn.Module) -> None:
     if not parametrize.is_parametrized(module):
         module.reset_parameters()
         return
-    normalized_class, lists = type(module), module.parametrizations
-    shapes = {name: getattr(module, name) for name in lists}
+    normalized_class, parametrizations = type(module), module.parametrizations
+    values = {name: getattr(module, name) for name in parametrizations}
     module.__class__ = parametrize.type_before_parametrizations(module)
     del module._modules["parametrizations"]
-    try:
-        for name, weight in shapes.items():
-            module.register_parameter(name, nn.Parameter(torch.empty_like(weight)))
-        module.reset_parameters()
-    finally:
-        drawn = {name: module._parameters.pop(name).detach() for name in shapes}
-        module.__class__, module._modules["parametrizations"] = normalized_class, lists
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(torch.empty_like(value)))
+    module.reset_parameters()
+    drawn = {name: module._parameters.pop(name).detach() for name in values}
+    module.__class__, module._modules["parametrizations"] = normalized_class, parametrizations
     for name, weight in drawn.items():
         setattr(module, name, weight)
-        for function in lists[name]:
-            if isinstance(function, WeightFunction):
-                function.follow(weight)
+        if isinstance(parametrizations[name][0], WeightFunction):
+            parametrizations[name][0].follow(weight)
 
 
 def _maker(kind: Kind) -> Maker:
     if isinstance(kind, str) and kind in KINDS:
-        return KINDS[kind]
+        return KINDS[kind].of
     function = kind
     if isinstance(kind, str):
         try:
@@ -160,7 +161,7 @@ def _maker(kind: Kind) -> Maker:
     def make(weight: Tensor, dim: int) -> WeightFunction:
         # Each weight has a module of its own, with a state of its own.
         own = function() if isinstance(function, type) else copy.deepcopy(function)
-        return CallableNormalization(own, kind)
+        return CallableNormalization(own, kind if isinstance(kind, str) else repr(kind))
 
     return make
 
@@ -168,7 +169,7 @@ def _maker(kind: Kind) -> Maker:
 def _check_same(owner: nn.Module, name: str, kind: Kind) -> None:
     present = owner.parametrizations[name][0]
     present_kind = getattr(present, "kind", type(present).__name__)
-    if present_kind != kind:
+    if present_kind != (kind if isinstance(kind, str) else repr(kind)):
         layer = parametrize.type_before_parametrizations(owner).__name__
         raise ValueError(f"weight_normalization: {name!r} of a {layer} is {present_kind!r} already, not {kind!r}")
 
@@ -176,6 +177,7 @@ def _check_same(owner: nn.Module, name: str, kind: Kind) -> None:
 def _register(owners: list[tuple[nn.Module, str]], function: WeightFunction) -> None:
     shared: nn.Module | None = None
     for owner, name in owners:
+        _own_class(owner)
         # The other owners of a shared weight share the list of the first, whatever f makes of the parameter.
         parametrize.register_parametrization(owner, name, nn.Identity() if shared else function, unsafe=bool(shared))
         if shared:
@@ -185,6 +187,17 @@ def _register(owners: list[tuple[nn.Module, str]], function: WeightFunction) -> 
             owner.parametrizations.load_hooks = {}
         hook = owner.register_load_state_dict_pre_hook(partial(_load_plain, name=name))
         owner.parametrizations.load_hooks[name] = hook
+
+
+def _own_class(module: nn.Module) -> None:
+    """Parts the class that torch made for a parametrized module from that of its deep copies.
+
+    torch gives and takes the properties of the class; the copies, which share it, would be changed along.
+    """
+    if parametrize.is_parametrized(module):
+        cls = type(module)
+        content = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+        module.__class__ = type(cls)(cls.__name__, cls.__bases__, content)
 
 
 def _normalized(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -224,6 +237,6 @@ def _load_plain(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: 
     else:
         state_dict |= {f"{inner}original{i}": original for i, original in enumerate(originals)}
     if plain.shape == like.shape:
-        function.follow(originals)
+        function.follow(plain.to(like.device))
     for key, value in parametrization.state_dict().items():
         state_dict.setdefault(inner + key, value)

@@ -23,6 +23,7 @@ from layers import (
     Prior,
     Score,
     Shuffle,
+    normalize_weights,
     untrained_copy,
 )
 from metrics.representation import RepresentationQuality, nearest_neighbors
@@ -68,6 +69,9 @@ class DeepInfoMax(pl.LightningModule):
         global_pair: what the code is paired with in the global objective: ``code``, itself (the blog's form), or
             ``map``, the local map behind a network with the encoder's remaining layers (the paper's DIM(G)).
         global_units: output size of that network.
+        weight_normalization: weights that are normalised before use, ``{pattern: kind}`` (see
+            :func:`layers.normalize_weights`), for example ``{local_score: spectral}`` for the local discriminator. The
+            discriminators are ``local_score``, ``global_score``, ``global_network`` and ``prior.discriminator``.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         representations: what the test evaluates: the code, the feature vector before it (``fc``), the flattened last
@@ -78,7 +82,7 @@ class DeepInfoMax(pl.LightningModule):
         pixel_range: values that black and white have in the images; given by the data.
 
     Raises:
-        ValueError: if prior and encoder don't fit together, or no weight is positive.
+        ValueError: if prior and encoder don't fit together, no weight is positive, or a pattern matches nothing.
     """
 
     monitor = "val/loss"
@@ -97,6 +101,7 @@ class DeepInfoMax(pl.LightningModule):
         prior_weight: float = 0.01,
         global_pair: Literal["code", "map"] = "code",
         global_units: int = 2048,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
         representations: Sequence[Representation] = ("code", "fc", "local"),
@@ -133,6 +138,7 @@ class DeepInfoMax(pl.LightningModule):
         self.negatives = negatives()
         self.estimator = estimator()
         self.automatic_optimization = not (self.prior.adversarial and prior_weight > 0)
+        normalize_weights(self, weight_normalization)
         # Convolutions in bfloat16 and on tensor cores are faster with channels last.
         self.to(memory_format=torch.channels_last)
 
