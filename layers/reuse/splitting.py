@@ -52,8 +52,11 @@ def split(
     cuts = [cuts] if isinstance(cuts, str) else list(cuts)
     if not cuts:
         raise ValueError(f"split: no cuts; layers.reuse.nodes({type(model).__name__}) lists the places")
-    cut_nodes = [traced.find(name) for name in cuts]
-    return _head(traced, cut_nodes, cut_nodes[0] if len(cuts) == 1 else tuple(cut_nodes)), _tail(traced, cut_nodes)
+    if len(set(cuts)) < len(cuts):
+        raise ValueError(f"split: a cut is named twice in {', '.join(cuts)}")
+    named = {name: traced.find(name) for name in cuts}
+    found = list(named.values())
+    return _head(traced, found, found[0] if len(found) == 1 else tuple(found)), _tail(traced, named)
 
 
 def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafModules = ()) -> fx.GraphModule:
@@ -83,10 +86,11 @@ def _head(traced: TracedModel, targets: list[fx.Node], output: Any) -> fx.GraphM
     return fx.GraphModule(traced.model, graph, f"{type(traced.model).__name__}Head")
 
 
-def _tail(traced: TracedModel, cuts: list[fx.Node]) -> fx.GraphModule:
+def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
+    cuts = list(named.values())
     results = list(traced.output.all_input_nodes)
     needed = _needed(results, stop=cuts)
-    _refuse_missing(traced, cuts, needed)
+    _refuse_missing(traced, named, needed)
     graph, copied = fx.Graph(), {}
     if len(cuts) == 1:
         copied[cuts[0]] = graph.placeholder(cuts[0].name)
@@ -103,18 +107,18 @@ def _tail(traced: TracedModel, cuts: list[fx.Node]) -> fx.GraphModule:
     return fx.GraphModule(traced.model, graph, f"{type(traced.model).__name__}Tail")
 
 
-def _refuse_missing(traced: TracedModel, cuts: list[fx.Node], needed: set[fx.Node]) -> None:
+def _refuse_missing(traced: TracedModel, named: dict[str, fx.Node], needed: set[fx.Node]) -> None:
     """Raises ValueError where the tail depends on an input of the model otherwise than through the cuts."""
+    cuts = set(named.values())
     from_input = _depending(traced.inputs)
-    before = _needed(cuts, stop=()) - set(cuts)
+    before = _needed(cuts, stop=()) - cuts
     behind = {node for node in needed if node not in before and node not in cuts}
     used = _unique(source for node in traced.graph.nodes if node in behind for source in node.all_input_nodes)
     missing = [node for node in [*used, *traced.output.all_input_nodes] if node in from_input and node in before]
     missing += [node for node in traced.inputs if node in behind]
     if missing:
         names = ", ".join(traced.name_of(node) for node in _unique(missing))
-        given = ", ".join(traced.name_of(node) for node in cuts)
-        raise ValueError(f"the tail behind {given} also needs {names}: add to the cuts, or cut elsewhere")
+        raise ValueError(f"the tail behind {', '.join(named)} also needs {names}: add to the cuts, or cut elsewhere")
 
 
 def _needed(targets: Iterable[fx.Node], stop: Sequence[fx.Node]) -> set[fx.Node]:

@@ -50,7 +50,8 @@ class TracedModel:
         for node in self.graph.nodes:
             if node.op in ("output", "get_attr"):
                 continue
-            self._nodes.setdefault(node.name, node)
+            if node.name not in self._calls:  # else a path, perhaps of several calls
+                self._nodes.setdefault(node.name, node)
             self.listed += sorted(named[node], key=len, reverse=True) or [node.name]
         result = self.output.args[0]
         if isinstance(result, fx.Node):
@@ -88,7 +89,7 @@ class TracedModel:
             inside = [listed for listed in self.listed if not calls or listed.startswith(f"{path}.")]
             raise ValueError(f"{name} of {kind} gives several values: name what computes one of them, {_few(inside)}")
         near = difflib.get_close_matches(name, self.listed, n=3, cutoff=0.3) or self.listed
-        raise ValueError(f"{kind} has no node '{name}' to cut at; near are {_few(near)} (layers.reuse.nodes(model) lists all)")
+        raise ValueError(f"{kind} has no node '{name}' to cut at; near are {_few(near)} (layers.reuse.nodes lists all)")
 
     def _path_of_same_module(self, name: str) -> str:
         """The first path of the module that has this path too: modules in two places are called by the first."""
@@ -150,8 +151,8 @@ def _trace(
             graph = tracer.trace(model)
         except Exception as error:
             raise ValueError(
-                f"the forward of {type(model).__name__} can't be traced ({_place(error)}{_first_line(error)}): put what "
-                "depends on values or sizes into a module of its own, or split a module inside it"
+                f"the forward of {type(model).__name__} can't be traced ({_place(error)}{_first_line(error)}): put "
+                "what depends on values or sizes into a module of its own, or split a module inside it"
             ) from error
         finally:
             # Constants of the forward, which fx leaves on the model.

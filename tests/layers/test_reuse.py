@@ -1,47 +1,423 @@
-"""The tied output layer: one weight, one name, both gradients."""
+"""Models cut in two, features from inside, copies."""
 
 import copy
+import io
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
-from layers import TiedLinear
+from layers import (
+    BlogEncoder,
+    DIMEncoder,
+    FullAttention,
+    LocalAttention,
+    MultiheadSelfAttention,
+    TiedLinear,
+)
+from layers.positions import TokenPositions
+from layers.reuse import clone, features, nodes, split
+from layers.sparse_transformer import SparseTransformerNetwork
 
 
-class TinyModel(nn.Module):
-    def __init__(self, bias: bool = True) -> None:
+class Residual(nn.Module):
+    """conv - bn - relu - conv, and the input added; ``relu`` is called twice."""
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(7, 4)
-        self.output = TiedLinear(self.embedding, bias=bias)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.output(self.embedding(tokens))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_weight_counts_once(bias: bool):
-    model = TinyModel(bias)
-    assert set(model.state_dict()) == {"embedding.weight"} | ({"output.bias"} if bias else set())
-    assert sum(p.numel() for p in model.parameters()) == 7 * 4 + 7 * bias
-    if bias:
-        assert not model.output.bias.any()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(x + self.second(self.relu(self.norm(self.first(x)))))
 
 
-def test_the_gradient_is_the_sum_of_both_paths():
-    model = TinyModel().double()
-    tokens = torch.tensor([1, 3, 3])
-    separate = model.embedding.weight.detach().clone().requires_grad_()
-    head = model.embedding.weight.detach().clone().requires_grad_()
-    (separate[tokens] @ head.T + model.output.bias).square().sum().backward()
-    model.output.bias.grad = None
-    model(tokens).square().sum().backward()
-    torch.testing.assert_close(model.embedding.weight.grad, separate.grad + head.grad)
+class ResidualNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.blocks = nn.Sequential(Residual(6), Residual(6), Residual(6))
+        self.unused = nn.Linear(100, 100)
+        self.classify = nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h = self.blocks(self.stem(images))
+        return self.classify(h.mean((2, 3)))
 
 
-def test_stays_tied_after_deepcopy_conversion_and_a_new_weight():
-    model = copy.deepcopy(TinyModel()).to(torch.float64)
-    assert model.output.embedding is model.embedding
-    model.embedding.weight = nn.Parameter(torch.eye(9, 4, dtype=torch.float64))
-    model.output.bias = nn.Parameter(torch.zeros(9, dtype=torch.float64))
-    assert model(torch.tensor([2])).argmax() == 2
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def pointers(module: nn.Module) -> set[int]:
+    return {tensor.data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+
+
+@pytest.fixture
+def network() -> ResidualNetwork:
+    torch.manual_seed(0)
+    network = ResidualNetwork()
+    network(torch.rand(4, 3, 9, 9))  # running statistics that are not those of the start
+    return network.eval()
+
+
+IMAGES = torch.rand(3, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+BLOCK = 2 * (6 * 6 * 9 + 6) + 12
+STEM, CLASSIFIER = 6 * 3 * 9 + 6, 6 * 5 + 5
+
+
+@pytest.mark.parametrize(
+    ("cut", "behind"),
+    [
+        ("images", STEM + 3 * BLOCK + CLASSIFIER),
+        ("stem", 3 * BLOCK + CLASSIFIER),
+        ("blocks.0", 2 * BLOCK + CLASSIFIER),
+        ("blocks.1.relu#2", BLOCK + CLASSIFIER),
+        ("blocks", CLASSIFIER),
+        ("mean", CLASSIFIER),
+        ("classify", 0),
+        ("output", 0),
+    ],
+)
+def test_the_parts_compute_what_the_model_does_with_its_weights_each_in_its_own(network, cut: str, behind: int):
+    head, tail = split(network, cut)
+    assert torch.equal(tail(head(IMAGES)), network(IMAGES))
+    assert count(tail) == behind
+    assert count(head) == STEM + 3 * BLOCK + CLASSIFIER - behind
+    assert pointers(head) | pointers(tail) <= pointers(network)
+    assert not pointers(head) & pointers(tail)
+
+
+def test_the_identities_at_both_ends(network):
+    head, tail = split(network, "images")
+    assert head(IMAGES) is IMAGES
+    head, tail = split(network, "output")
+    logits = head(IMAGES)
+    assert tail(logits) is logits
+
+
+@pytest.mark.parametrize(
+    ("cuts", "missing"),
+    [
+        ("blocks.1.norm", "blocks.0"),
+        (["blocks.1.norm", "blocks.2.first"], "blocks.1"),
+        ("blocks.0.second", "stem"),
+    ],
+)
+def test_a_cut_that_a_skip_connection_crosses_says_what_is_missing(network, cuts, missing: str):
+    with pytest.raises(ValueError, match=rf"the tail behind .* also needs {missing}: add to the cuts"):
+        split(network, cuts)
+
+
+@pytest.mark.parametrize("cuts", [["blocks.1.norm", "blocks.0"], ["blocks.0", "blocks.1.norm"], ["stem", "blocks"]])
+def test_several_cuts(network, cuts: list[str]):
+    head, tail = split(network, cuts)
+    values = head(IMAGES)
+    assert isinstance(values, tuple)
+    assert len(values) == 2
+    assert torch.equal(tail(values), network(IMAGES))
+    # What is not computed again: nothing before the last cut.
+    assert not any(name.startswith(("stem", "blocks.0")) for name, _ in tail.named_parameters())
+
+
+def test_a_second_input_is_missing_or_a_cut():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, scale: Tensor) -> dict[str, Tensor]:
+            return {"scaled": self.linear(x) * scale, "scale": scale}
+
+    model = Two()
+    with pytest.raises(ValueError, match="the tail behind linear also needs scale"):
+        split(model, "linear")
+    head, tail = split(model, ["linear", "scale"])
+    x, scale = torch.rand(2, 4), torch.rand(4)
+    expected, found = model(x, scale), tail(head(x, scale))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    with pytest.raises(ValueError, match=r"output of Two gives several values: name what computes one of them, .*mul"):
+        split(model, "output")
+
+
+def test_gradients_reach_the_model_and_a_step_on_a_part_is_a_step_on_the_model(network):
+    expected = torch.autograd.grad(network(IMAGES).square().sum(), [network.stem.weight, network.classify.weight])
+    head, tail = split(network, "blocks.1")
+    tail(head(IMAGES)).square().sum().backward()
+    assert torch.equal(network.stem.weight.grad, expected[0])
+    assert torch.equal(network.classify.weight.grad, expected[1])
+    before = network.classify.weight.clone()
+    torch.optim.SGD(tail.parameters(), lr=0.1).step()
+    torch.testing.assert_close(network.classify.weight, before - 0.1 * expected[1])
+
+
+def test_the_mode_goes_with_the_layers(network):
+    head, _ = split(network.train(), "blocks.0")
+    before = network.blocks[0].norm.running_mean.clone()
+    head(IMAGES)
+    assert int(network.blocks[0].norm.num_batches_tracked) == 2
+    assert not torch.equal(network.blocks[0].norm.running_mean, before)
+    head.eval()
+    assert not network.blocks[0].norm.training
+
+
+class Shared(nn.Module):
+    """One BatchNorm and one linear layer, each used twice, one of them under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.alias = self.linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alias(self.norm(self.linear(self.norm(x))))
+
+
+def test_a_layer_that_is_called_twice_has_two_nodes_and_counts_once():
+    model = Shared()
+    assert nodes(model) == ["x", "norm#1", "linear#1", "norm#2", "linear#2"]
+    for name in ("linear", "alias"):
+        with pytest.raises(ValueError, match=rf"Shared calls {name} 2 times: name one of linear#1, linear#2"):
+            split(model, name)
+    head, tail = split(model, "norm#2")
+    assert count(model) == count(head) == 4 * 4 + 4 + 2 * 4
+    assert count(tail) == 4 * 4 + 4
+    assert len(torch.optim.SGD(model.parameters(), lr=1.0).param_groups[0]["params"]) == 4
+    x = torch.rand(8, 4)
+    expected = copy.deepcopy(model)(x)
+    assert torch.equal(tail(head(x)), expected)
+    # The running statistics moved once a call: twice, by momentum 0.1 towards the mean of what came in.
+    assert int(model.norm.num_batches_tracked) == 2
+    model.eval()
+    assert torch.equal(tail(head(x)), model(x))
+
+
+def test_running_statistics_of_a_shared_norm_move_once_a_call():
+    model = Shared()
+    x = torch.rand(8, 4)
+    with torch.no_grad():
+        normed = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+        second = model.linear(normed).mean(0)
+        features(model, "linear#2")(x)
+    torch.testing.assert_close(model.norm.running_mean, 0.9 * 0.1 * x.mean(0) + 0.1 * second)
+
+
+def test_features_are_the_activations(network):
+    seen = {}
+    names = ["stem", "blocks.1", "blocks.2.norm"]
+    hooks = [
+        network.get_submodule(name).register_forward_hook(lambda _, __, value, name=name: seen.update({name: value}))
+        for name in names
+    ]
+    network(IMAGES)
+    for hook in hooks:
+        hook.remove()
+    model = features(network, names)
+    found = model(IMAGES)
+    assert list(found) == names
+    assert all(torch.equal(found[name], seen[name]) for name in names)
+    assert count(model) == STEM + 2 * BLOCK + 6 * 6 * 9 + 6 + 12
+    assert pointers(model) < pointers(network)
+
+
+def test_unknown_names(network):
+    with pytest.raises(ValueError, match=r"ResidualNetwork has no node 'block\.1' to cut at; near are blocks\.1"):
+        split(network, "block.1")
+    with pytest.raises(ValueError, match="no node 'unused'"):
+        features(network, "unused")
+    with pytest.raises(ValueError, match="named twice"):
+        split(network, ["stem", "stem"])
+    with pytest.raises(ValueError, match=r"leaf_modules: ResidualNetwork has no module 'stm'; near are stem"):
+        split(network, "stem", leaf_modules=["stm"])
+    for function in (split, features):
+        with pytest.raises(ValueError, match=r"nodes\(ResidualNetwork\) lists the places"):
+            function(network, [])
+
+
+def test_leaf_modules_are_one_node_by_path_or_class(network):
+    for leaf_modules in (["blocks.1"], [Residual]):
+        names = nodes(network, leaf_modules)
+        assert "blocks.1" in names
+        assert not any(name.startswith("blocks.1.") for name in names)
+        head, tail = split(network, "blocks.1", leaf_modules)
+        assert torch.equal(tail(head(IMAGES)), network(IMAGES))
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if x.sum() > 0 else self.linear(-x)
+
+
+class ByMode(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.linear(x), training=self.training)
+
+
+def test_what_cannot_be_traced_is_one_node_inside_a_model_and_refused_as_the_model():
+    model = nn.Sequential(nn.Linear(3, 3), Branching(), nn.Linear(3, 3))
+    assert nodes(model) == ["input_1", "0", "1", "2"]
+    head, tail = split(model, "1")
+    for x in (torch.ones(2, 3), -torch.ones(2, 3)):
+        assert torch.equal(tail(head(x)), model(x))
+    with pytest.raises(
+        ValueError, match=r"the forward of Branching can't be traced \(test_reuse\.py:\d+: .*module of its own"
+    ):
+        split(Branching(), "linear")
+    assert not [name for name in vars(model) if "tensor_constant" in name]
+
+
+def test_what_depends_on_the_mode_is_refused_or_a_leaf():
+    model = nn.Sequential(nn.Linear(3, 3), ByMode())
+    with pytest.raises(ValueError, match=r"forward of 1 does something else in training .*leaf_modules \(\['1'\]\)"):
+        split(model, "0")
+    assert model.training
+    head, tail = split(model.eval(), "0", leaf_modules=["1"])
+    assert torch.equal(tail(head(torch.ones(2, 3))), model(torch.ones(2, 3)))
+    with pytest.raises(ValueError, match="the forward of ByMode does something else in training"):
+        split(ByMode(), "linear")
+
+
+@pytest.mark.parametrize("encoder", [BlogEncoder(8, 6, channels=8), DIMEncoder(8, code_size=6, stochastic=True)])
+def test_every_place_of_our_encoders_gives_what_the_encoder_does(encoder):
+    encoder.eval()
+    images = torch.rand(2, 3, 8, 8)
+    expected = encoder(images)
+    named = {"local": "local_layers", "mean": "mean", "logvar": "logvar"}
+    named["fc"] = "global_layers" if isinstance(encoder, BlogEncoder) else "fc_layers"
+    named["conv"] = "local_layers" if isinstance(encoder, BlogEncoder) else "conv_layers"
+    found = features(encoder, list(named.values()))(images)
+    for field, name in named.items():
+        assert torch.equal(found[name], getattr(expected, field))
+    head, tail = split(encoder, "local_layers")
+    for field, value in zip(expected._fields, tail(head(images)), strict=True):
+        assert torch.equal(value, getattr(expected, field))
+
+
+def transformer(tie_embedding: bool = True) -> SparseTransformerNetwork:
+    return SparseTransformerNetwork(
+        11,
+        8,
+        [FullAttention, LocalAttention],
+        num_heads=2,
+        feedforward_size=12,
+        dropout=0.1,
+        positions=TokenPositions(9, 8),
+        start=True,
+        tie_embedding=tie_embedding,
+    )
+
+
+def test_transformer_blocks_and_the_tied_weight_of_a_tail():
+    model = transformer().eval()
+    tokens = torch.randint(11, (2, 6))
+    for cut in ("embedding", "blocks.0", "blocks.1", "norm", "output"):
+        head, tail = split(model, cut)
+        assert torch.equal(tail(head(tokens)), model(tokens)), cut
+    head, tail = split(model, "blocks.0")
+    # The tail's output layer reads the embedding: the weight is among its parameters, the model's own one.
+    assert tail.embedding.weight is model.embedding.weight
+    assert count(tail) == count(model.blocks[1]) + count(model.norm) + count(model.embedding) + 11
+    with pytest.raises(ValueError, match=r"behind blocks\.1\.attention also needs blocks\.0:"):
+        split(model, "blocks.1.attention")
+    copied = copy.deepcopy(tail)
+    assert torch.equal(copied(head(tokens)), model(tokens))
+    assert not pointers(copied) & pointers(model)
+
+
+def test_a_normalised_layer_stays_one_node():
+    model = nn.Sequential(nn.Linear(3, 4), parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU())
+    assert nodes(model) == ["input_1", "0", "1", "2"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- clone
+
+
+def test_a_clone_with_weights_computes_the_same_and_shares_nothing(network):
+    cloned = clone(network)
+    assert torch.equal(cloned(IMAGES), network(IMAGES))
+    assert not pointers(cloned) & pointers(network)
+    assert not cloned.training
+
+
+def test_a_clone_without_weights_is_drawn_anew_as_at_construction(network):
+    torch.manual_seed(3)
+    cloned = clone(network, weights=False)
+    assert not cloned.training
+    for (name, new), old in zip(cloned.named_parameters(), network.parameters(), strict=True):
+        assert new.isfinite().all()
+        assert new.shape == old.shape
+        if "norm" not in name:
+            assert not torch.equal(new, old)
+    norm = cloned.blocks[0].norm
+    assert int(norm.num_batches_tracked) == 0
+    assert not norm.running_mean.any()
+    # A uniform distribution of torch's width.
+    assert 0.9 * 100**-0.5 < cloned.unused.weight.abs().max() <= 100**-0.5
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_sharing_inside_survives(weights: bool):
+    shared = clone(Shared(), weights)
+    assert shared.alias is shared.linear
+    model = transformer()
+    cloned = clone(model, weights)
+    assert cloned.output.embedding is cloned.embedding
+    assert cloned.embedding is not model.embedding
+    assert count(cloned) == count(model)
+
+
+def test_a_models_own_scheme_has_the_last_word():
+    cloned = clone(transformer(tie_embedding=False), weights=False)
+    assert not cloned.output.weight.any()
+    assert not cloned.blocks[0].attention.out_proj.bias.any()
+    assert cloned.blocks[0].attention.in_proj_weight.std() < 0.1
+    attention = clone(FullAttention(8, 2), weights=False)
+    assert isinstance(attention, MultiheadSelfAttention)
+    assert attention.in_proj_weight.abs().max() <= (6 / 32) ** 0.5
+    assert clone(nn.MultiheadAttention(8, 2), weights=False).in_proj_weight.isfinite().all()
+
+
+def test_what_nothing_draws_is_refused():
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+    with pytest.raises(ValueError, match=r"nothing draws 1\.scale anew: give Scale .* reset_parameters"):
+        clone(nn.Sequential(nn.Linear(3, 3), Scale()), weights=False)
+    assert clone(Scale()).scale.tolist() == [1, 1, 1]
+    normalised = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)))
+    with pytest.raises(ValueError, match=r"nothing draws 0\.parametrizations\.\S+ anew: remove the weight's param"):
+        clone(normalised, weights=False)
+
+
+def test_parts_can_be_saved_whole(network):
+    head, _ = split(network, "blocks.0")
+    file = io.BytesIO()
+    torch.save(head.state_dict(), file)
+    file.seek(0)
+    other, _ = split(clone(network, weights=False).eval(), "blocks.0")
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(other(IMAGES), head(IMAGES))
+
+
+def test_a_tied_layer_with_no_embedding_in_the_part_is_one_node():
+    embedding = nn.Embedding(5, 3)
+    model = nn.Sequential(nn.Linear(3, 3), TiedLinear(embedding))
+    head, tail = split(model, "0")
+    x = torch.rand(2, 3)
+    assert torch.equal(tail(head(x)), model(x))
+    assert tail.get_submodule("1") is model[1]
