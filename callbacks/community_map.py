@@ -112,8 +112,7 @@ class CommunityMap(pl.Callback):
 
 def node_colours(partition: Any) -> list[str]:
     """A colour for each node: that of its top module, by falling flow."""
-    top = partition.top_modules
-    return [PALETTE[module % len(PALETTE)] if module >= 0 else FAINT for module in top.tolist()]
+    return [PALETTE[module % len(PALETTE)] for module in partition.top_modules.tolist()]
 
 
 def busiest_nodes(partition: Any) -> NDArray[np.int64]:

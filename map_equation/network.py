@@ -10,7 +10,7 @@ from .canonical import canonical_order, reorder
 from .codelength import book_costs, codelength, one_level_codelength, read_modules
 from .flow import RECORDED, Flow, compute_flow, kind_of
 from .graph import read_graph
-from .partition import Partition, number_modules
+from .partition import Partition, number_modules, top_modules
 from .search import num_starts, search
 
 
@@ -146,7 +146,7 @@ class Network:
             module_codelength=length - index,
             one_level_codelength=self.one_level_codelength,
             modules=bottom,
-            top_modules=numbers[:, 0].copy(),
+            top_modules=top_modules(numbers, bottom),
             num_modules=int(bottom.max()) + 1,
             num_levels=numbers.shape[1] + 1,
             flow=self.flow,

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from .flow import UNDIRECTED, Flow, kind_of
 class Partition:
     """Modules of a graph and their code length. All code lengths are in bits per step of the flow model's walk.
 
-    Modules are numbered from 0, siblings by falling flow; bottom modules are numbered in the order of the tree.
+    Modules are numbered from 0, siblings by falling flow; bottom modules are numbered in the order of the tree. A
+    search puts every node into a bottom module. In a given partition nodes may stand beside modules: directly under the
+    root each counts as a module of its own, as Infomap takes it, and under a module all of them as one, after the
+    modules beside them.
 
     Args:
         codelength: ``index_codelength + module_codelength``.
@@ -24,8 +28,8 @@ class Partition:
         module_codelength: cost of all other code books.
         one_level_codelength: cost with no modules, the entropy of the visit rates.
         modules: ``(n,)`` int64, the bottom module of each node.
-        top_modules: ``(n,)`` int64, the top module of each node, -1 for a node directly under the root.
-        num_modules: how many bottom modules; nodes directly under the root count as one together.
+        top_modules: ``(n,)`` int64, the top module of each node.
+        num_modules: how many bottom modules.
         num_levels: levels of the tree with the nodes as the lowest: 2 for a flat partition.
         flow: ``(n,)`` visit rate of each node, of sum 1.
         flow_model: the flow model that the code lengths belong to; those of different models do not compare.
@@ -80,15 +84,20 @@ class Partition:
         os.replace(part, path)
 
     def to_tree(self, path: str | Path) -> None:
-        """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module."""
+        """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module.
+
+        Nodes beside modules are numbered after them, so no path comes twice.
+        """
         with Path(path).open("w", encoding="utf-8") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
-            last, rank = -1, 0
+            last: dict[tuple[int, ...], int] = defaultdict(int)  # number of the last thing directly in a module
             for node in self.order():
-                rank = rank + 1 if self.modules[node] == last else 1
-                last = self.modules[node]
-                place = "".join(f"{number + 1}:" for number in self.table[node] if number >= 0)
-                file.write(f'{place}{rank} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
+                path = tuple(number + 1 for number in self.table[node].tolist() if number >= 0)
+                for depth, number in enumerate(path):
+                    last[path[:depth]] = number
+                last[path] += 1
+                place = ":".join(map(str, (*path, last[path])))
+                file.write(f'{place} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
 
     def to_clu(self, path: str | Path) -> None:
         """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1.
@@ -156,6 +165,8 @@ def check_ending(path: str | Path) -> Path:
 def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Module numbers among siblings by falling flow (ties: the smallest node first), and bottom modules in order.
 
+    Nodes beside modules come after them; each of those directly under the root is a bottom module.
+
     Args:
         table: ``(n, depth)`` numbers that are unique in each level, -1 below the bottom module.
     """
@@ -176,9 +187,19 @@ def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.
         numbers[here, level] = (rank - start[parent])[label[here]]
         above[here] = rank[label[here]]
     level = (table >= 0).sum(1) - 1
-    key = level * len(table) + above
+    key = level * len(table) + np.where(level < 0, np.arange(len(table)), above)
     first, bottom = np.unique(key, return_index=True, return_inverse=True)[1:]
-    order = np.lexsort(numbers[first].T[::-1])
+    places = np.where(numbers[first] < 0, len(table), numbers[first])
+    order = np.lexsort((first, -flow[first].round(14), *places.T[::-1]))
     rank = np.empty(len(first), np.int64)
     rank[order] = np.arange(len(first))
     return numbers, rank[bottom]
+
+
+def top_modules(numbers: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """``(n,)`` from what ``number_modules`` returns: the nodes directly under the root come after the modules."""
+    top = numbers[:, 0].copy()
+    alone = top < 0
+    if alone.any():
+        top[alone] = top.max() + 1 + bottom[alone] - bottom[alone].min()
+    return top

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from map_equation import codelength, infomap
+from map_equation import Network, codelength, infomap
 
 EDGES = np.array([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4], [3, 5], [4, 5]])
 HALVES = [0, 0, 0, 1, 1, 1]
@@ -101,6 +101,39 @@ def test_files_and_graph(tmp_path):
     assert sum(flow for *_, flow in drawn.edges(data="flow")) == pytest.approx(1)
     with pytest.raises(AttributeError):
         found.codelength = 1.0
+
+
+def tree_of(partition, path) -> dict[int, tuple[int, ...]]:
+    """Path of each node in a written ``.tree``."""
+    partition.to_tree(path)
+    rows = [line.split() for line in path.read_text().splitlines() if line[0] != "#"]
+    return {int(row[-1]): tuple(map(int, row[0].split(":"))) for row in rows}
+
+
+def test_paths_of_nodes_beside_modules_are_unique(tmp_path):
+    network = Network(EDGES)
+    mixed = network.partition([(0, 0), (0, 1), (0,), (0,), (0, 1), (0, 0)])
+    found = tree_of(mixed, tmp_path / "mixed.tree")
+    # C and D, the busiest nodes, come after the two modules beside them.
+    assert found == {0: (1, 1, 1), 5: (1, 1, 2), 1: (1, 2, 1), 4: (1, 2, 2), 2: (1, 3), 3: (1, 4)}
+    assert mixed.modules.tolist() == [0, 1, 2, 2, 1, 0]
+    ragged = network.partition([(0, 0), (0, 0), (), (), (1,), (0, 1)])
+    found = tree_of(ragged, tmp_path / "ragged.tree")
+    assert found == {0: (1, 1, 1), 1: (1, 1, 2), 5: (1, 2, 1), 4: (2, 1), 2: (3,), 3: (4,)}
+    assert ragged.top_modules.tolist() == [0, 0, 2, 3, 1, 0]
+
+
+def test_infomap_reads_nodes_under_the_root_as_we_do(tmp_path):
+    peer = pytest.importorskip("infomap")
+    found = Network(EDGES).partition([(0, 0), (0, 0), (), (), (1,), (0, 1)])
+    found.to_tree(tmp_path / "ragged.tree")
+    run = peer.Infomap(silent=True, no_infomap=True, cluster_data=str(tmp_path / "ragged.tree"))
+    run.add_links([(int(a), int(b)) for a, b in EDGES])
+    result = run.run()
+    assert result.num_top_modules == len(set(found.top_modules)) == 4
+    theirs = result.modules()
+    pairs = {(theirs[node], int(top)) for node, top in enumerate(found.top_modules)}
+    assert len(pairs) == 4
 
 
 def test_directed_flow_gives_a_directed_graph():

@@ -101,12 +101,16 @@ def test_partitions_given_in_three_forms():
     table = np.stack([np.where(labels > 0, labels % 2, -1), np.where(labels > 0, labels, -1)], 1)
     given = network.partition(paths)
     assert given.codelength == network.codelength(table) == network.partition(table).codelength
-    assert given.top_modules[0] == -1
     assert given.paths[0] == ()
     assert given.passes == [given.codelength]
     assert network.codelength(given.table) == pytest.approx(given.codelength, abs=1e-13)
     assert network.partition([()] * 34).codelength == pytest.approx(network.one_level_codelength, abs=1e-13)
     assert network.partition(labels).num_modules == 4
+    # Labels 1 and 3 lie in one top module, 2 in another; the nine nodes of label 0 are alone.
+    assert given.num_modules == 3 + 9 == len(set(given.modules))
+    assert sorted(set(given.top_modules)) == list(range(2 + 9))
+    alone = np.flatnonzero(labels == 0)
+    assert alone[np.argsort(given.top_modules[alone])].tolist() == sorted(alone, key=lambda a: (-given.flow[a], a))
 
 
 def test_threads_change_nothing():
