@@ -32,6 +32,11 @@ TWO_STEPS = [
 SMALL_DATA = ["--data.sample_train_size=80", "--data.sample_test_size=40"]
 # What makes one step of each module cheap.
 SMALL = {
+    "AutoEncoder": [
+        "--data.sample_train_size=80",
+        "--data.sample_test_size=40",
+        "--data.batch_size=8",
+    ],
     "DeepInfoMax": [
         "--data.sample_train_size=80",
         "--data.sample_test_size=40",
@@ -95,7 +100,7 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 39
+EXPECTED_COUNT = 43
 # A graph is one batch.
 ONE_STEP = {"InfomapClustering"}
 
