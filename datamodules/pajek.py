@@ -12,6 +12,7 @@ from datamodules.errors import DataError
 from datamodules.graph_links import Links, name_array
 
 READ = "*Vertices, *Edges, *Arcs, *Links and *Bipartite"
+STATES = ("states", "multilayer", "intra", "inter")  # of other files, for datamodules.state_files
 
 
 class Section(NamedTuple):
@@ -50,20 +51,25 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Links:
     nodes: dict[int, str] | None = None
     parts: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64] | None]]] = {"edges": [], "arcs": []}
     second_kind = first_kind = None
-    for section in _sections(data, where):
+    for section in read_sections(data, where):
         if section.name == "vertices":
             if nodes is not None:
                 raise DataError(f"{section.where}: a second *Vertices; give each network a file of its own")
-            nodes = _read_vertices(data, section, where)
-            first_kind = _integer(section.rest[1], section.where) if len(section.rest) > 1 else None
+            nodes = read_vertices(data, section, where)
+            first_kind = read_integer(section.rest[1], section.where) if len(section.rest) > 1 else None
         elif section.name in ("edges", "arcs", "links", "bipartite"):
             if section.name == "bipartite":
                 if not section.rest:
                     raise DataError(f"{section.where}: expected *Bipartite and the first id of the second kind")
-                second_kind = _integer(section.rest[0], section.where)
+                second_kind = read_integer(section.rest[0], section.where)
             links = _read_section(data, section, where)
             if links is not None:
                 parts["arcs" if section.name == "arcs" else "edges"].append(links)
+        elif section.name in STATES:
+            raise DataError(
+                f"{section.where}: networks with states or layers (*{section.name}) are scored, not searched: read the "
+                "file with datamodules.state_files.read_state_file and give your modules to map_equation.codelength"
+            )
         elif section.name != "network":
             raise DataError(f"{section.where}: the section *{section.name} is not supported, only {READ}")
     if not parts["edges"] and not parts["arcs"]:
@@ -80,7 +86,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Links:
     return links if second_kind is None else _two_kinds(links, ids, second_kind, where)
 
 
-def _sections(data: bytes, where: str) -> Iterator[Section]:
+def read_sections(data: bytes, where: str) -> Iterator[Section]:
     heads = [found.start(1) for found in re.finditer(rb"^[ \t]*(\*)", data, re.MULTILINE)]
     for head, end in zip(heads, [*heads[1:], len(data)], strict=True):
         stop = data.find(b"\n", head, end)
@@ -90,24 +96,24 @@ def _sections(data: bytes, where: str) -> Iterator[Section]:
         yield Section(name.lower(), rest, min(stop + 1, end), end, f"{where}, line {number}")
 
 
-def _integer(text: str, where: str) -> int:
+def read_integer(text: str, where: str) -> int:
     if not INTEGER.fullmatch(text):
         raise DataError(f"{where}: {text!r} is not an integer")
     return int(text)
 
 
-def _read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
+def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
     """The names of nodes by their ids."""
     names: dict[int, str] = {}
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"
         found = re.match(r'(\S+)\s*("[^"]*"|\S*)', line)
-        node = _integer(found[1], place)
+        node = read_integer(found[1], place)
         if node in names:
             raise DataError(f"{place}: the node {node} comes again")
         names[node] = found[2].strip('"') or str(node)
     if section.rest:
-        count = _integer(section.rest[0], section.where)
+        count = read_integer(section.rest[0], section.where)
         if all(1 <= node <= count for node in names):
             return {node: names.get(node, str(node)) for node in range(1, count + 1)}
         if len(names) != count:
@@ -133,7 +139,7 @@ def _read_section(
         fields = split_fields(line, " ", place)
         if len(fields) < 2:
             raise DataError(f"{place}: expected two ids of nodes and perhaps a weight, found 1 field")
-        ends += [_integer(field, place) for field in fields[:2]]
+        ends += [read_integer(field, place) for field in fields[:2]]
         weights.append(read_weight(fields[2], place) if len(fields) > 2 else 1.0)
     return (np.array(ends, np.int64).reshape(-1, 2), np.array(weights)) if weights else None
 

@@ -78,6 +78,7 @@ def codelength(
     teleportation: float = 0.15,
     markov_time: float = 1.0,
     bipartite: int | None = None,
+    physical: Any = None,
 ) -> float:
     """Bits per step of the walk for a given partition; the arguments are those of ``Network``.
 
@@ -95,5 +96,6 @@ def codelength(
         teleportation=teleportation,
         markov_time=markov_time,
         bipartite=bipartite,
+        physical=physical,
     )
     return network.codelength(modules)

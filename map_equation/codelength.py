@@ -59,11 +59,12 @@ def plogps(x: np.ndarray) -> np.ndarray:
     return x * np.log2(x, out=np.zeros(len(x)), where=x > 0)
 
 
-def book_costs(flow: Flow, paths: np.ndarray) -> list[np.ndarray]:
+def book_costs(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None) -> list[np.ndarray]:
     """Cost in bits of every code book: ``[root (1,), modules of the first level, of the second, ...]``.
 
     Args:
         paths: ``(n, depth)``, from the top; in each column numbers from 0 on, -1 below the bottom module.
+        physical: ``(n,)`` from 0, what the nodes are states of: those of one have one code word in each book.
     """
     n, depth = paths.shape
     counts = [1] + [int(paths[:, level].max(initial=-1)) + 1 for level in range(depth)]
@@ -80,23 +81,43 @@ def book_costs(flow: Flow, paths: np.ndarray) -> list[np.ndarray]:
         sums[level - 1] += np.bincount(up, enters, counts[level - 1])
         logs[level - 1] += np.bincount(up, plogps(enters), counts[level - 1])
         above = np.where(label >= 0, label, above)
-    rates = plogps(flow.flow)
     for level in range(depth + 1):
         here = level_of == level
         if here.any():
             label = np.zeros(n, np.int64) if level == 0 else paths[:, level - 1]
-            sums[level] += np.bincount(label[here], flow.flow[here], counts[level])
-            logs[level] += np.bincount(label[here], rates[here], counts[level])
+            book, rates = label[here], flow.flow[here]
+            if physical is not None:
+                book, rates = share_words(book, physical[here], rates)
+            sums[level] += np.bincount(book, rates, counts[level])
+            logs[level] += np.bincount(book, plogps(rates), counts[level])
     return [plogps(total) - log for total, log in zip(sums, logs, strict=True)]
 
 
-def codelength(flow: Flow, paths: np.ndarray) -> float:
-    return sum(float(costs.sum()) for costs in book_costs(flow, paths))
+def share_words(book: np.ndarray, physical: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Book and rate of each code word, where the states of one physical node in one book are a word together."""
+    words, word = np.unique(np.stack([book, physical], 1), axis=0, return_inverse=True)
+    return words[:, 0], np.bincount(word.ravel(), rates)
 
 
-def one_level_codelength(flow: Flow) -> float:
-    """Entropy of the visit rates in bits."""
-    return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64))[0][0])
+def codelength(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None) -> float:
+    return sum(float(costs.sum()) for costs in book_costs(flow, paths, physical))
+
+
+def one_level_codelength(flow: Flow, physical: np.ndarray | None = None) -> float:
+    """Entropy in bits of the visit rates, with ``physical`` of those of the physical nodes."""
+    return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64), physical)[0][0])
+
+
+def read_physical(physical: Any, n: int) -> np.ndarray:
+    """The physical nodes ``(n,)`` of n states, numbered from 0.
+
+    Raises:
+        ValueError: not one for each.
+    """
+    physical = physical.detach().cpu().numpy() if hasattr(physical, "detach") else np.asarray(physical)
+    if physical.shape != (n,):
+        raise ValueError(f"physical must name the physical node of each of the {n} states, not {physical.shape}")
+    return np.unique(physical, return_inverse=True)[1]
 
 
 def read_modules(modules: Any, n: int) -> np.ndarray:

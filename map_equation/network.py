@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse
 
 from .canonical import canonical_order, reorder
-from .codelength import book_costs, codelength, one_level_codelength, read_modules
+from .codelength import book_costs, codelength, one_level_codelength, read_modules, read_physical
 from .flow import RECORDED, Flow, compute_flow, kind_of
 from .graph import read_graph
 from .partition import Partition, number_modules, top_modules
@@ -29,16 +29,21 @@ class Network:
         teleportation: probability per step; without effect on ``undirected``.
         markov_time: steps per code word; above 1 modules are larger, below 1 smaller.
         bipartite: the first id of the second kind of nodes, whose visits are not coded (undirected flow only).
+        physical: ``(n,)`` the physical node (any value) of each node, where nodes are states of one: a memory of where
+            the walk came from, or a layer. States of one physical node that lie in one module have one code word there.
+            Such a network is scored, not searched.
 
     Attributes:
         num_nodes: n.
         names: the nodes of a graph object in its order, or None.
         flow_model: the argument ``flow``.
         flow: ``(n,)`` visit rate of each node, of sum 1.
-        one_level_codelength: bits per step with no modules, the entropy of ``flow``.
+        one_level_codelength: bits per step with no modules, the entropy of ``flow`` (of the physical nodes).
 
     Raises:
         ValueError: wrong shape, id out of range, negative or non-finite weight, no link, unknown flow model.
+
+    Source of ``physical``: Rosvall et al. 2014 (memory); De Domenico et al. 2015 (layers).
     """
 
     def __init__(
@@ -51,13 +56,15 @@ class Network:
         teleportation: float = 0.15,
         markov_time: float = 1.0,
         bipartite: int | None = None,
+        physical: Any = None,
     ):
         graph, self.names = read_graph(edges, weights, num_nodes, flow)
         self._flow, self._loops = compute_flow(graph, flow, teleportation, markov_time, bipartite)
         self.flow_model = flow
         self.flow = self._flow.flow
         self.num_nodes = len(self.flow)
-        self.one_level_codelength = one_level_codelength(self._flow)
+        self._physical = None if physical is None else read_physical(physical, self.num_nodes)
+        self.one_level_codelength = one_level_codelength(self._flow, self._physical)
 
     def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
         """One trial. The same seed and trial give the same partition in whatever order the edges came.
@@ -69,7 +76,15 @@ class Network:
             two_level: a flat partition rather than a hierarchy.
             initial: labels or paths as in ``partition``: the search starts from the bottom modules, and its result
                 is never longer than this partition (for ``two_level``: than its bottom modules).
+
+        Raises:
+            ValueError: a negative seed or trial, states of physical nodes; what ``partition`` raises.
         """
+        if self._physical is not None:
+            raise ValueError(
+                "a network with states of physical nodes is scored, not searched: give its modules to codelength or "
+                "partition, or leave physical out for modules in which every state has a code word of its own"
+            )
         if seed < 0 or trial < 0:
             raise ValueError(f"seed and trial must not be negative: {seed}, {trial}")
         start = None
@@ -109,7 +124,7 @@ class Network:
 
     def codelength(self, modules: Any) -> float:
         """Bits per step of the walk for a given partition; see ``partition``."""
-        return codelength(self._flow, self._read(modules))
+        return codelength(self._flow, self._read(modules), self._physical)
 
     def link_flow(self) -> scipy.sparse.csr_array:
         """F ``(n, n)``, row -> column: the rate at which each link is walked in a step, self-loops included.
@@ -137,7 +152,7 @@ class Network:
         return read_modules(modules, self.num_nodes)
 
     def _describe(self, table: np.ndarray, passes: list[float]) -> Partition:
-        costs = book_costs(self._flow, table)
+        costs = book_costs(self._flow, table, self._physical)
         length, index = sum(float(cost.sum()) for cost in costs), float(costs[0][0])
         numbers, bottom = number_modules(table, self.flow)
         return Partition(

@@ -40,8 +40,9 @@ def dense_flow(matrix: np.ndarray, model: str, tau: float = 0.15) -> tuple[np.nd
     return flow.sum(0), flow
 
 
-def hierarchical_codelength(p: np.ndarray, flow: np.ndarray, paths: list[tuple]) -> float:
-    """Sum over all modules, named by their paths; the root is ()."""
+def hierarchical_codelength(p: np.ndarray, flow: np.ndarray, paths: list[tuple], physical: list | None = None) -> float:
+    """Sum over all modules, named by their paths; the root is (). States of a physical node share the book's word."""
+    physical = range(len(p)) if physical is None else physical
 
     def rates(module: tuple) -> tuple[float, float]:
         members = np.array([path[: len(module)] == module for path in paths])
@@ -52,7 +53,11 @@ def hierarchical_codelength(p: np.ndarray, flow: np.ndarray, paths: list[tuple])
     for module in modules:
         children = [child for child in modules if len(child) == len(module) + 1 and child[:-1] == module]
         book = [rates(child)[1] for child in children]
-        book += [rate for rate, path in zip(p, paths, strict=True) if path == module]
+        words = {}
+        for rate, path, node in zip(p, paths, physical, strict=True):
+            if path == module:
+                words[node] = words.get(node, 0.0) + rate
+        book += words.values()
         if module:
             book.append(rates(module)[0])
         total += entropy_term(sum(book)) - sum(map(entropy_term, book))

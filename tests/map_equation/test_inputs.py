@@ -127,9 +127,7 @@ def test_infomap_reads_nodes_under_the_root_as_we_do(tmp_path):
     peer = pytest.importorskip("infomap")
     found = Network(EDGES).partition([(0, 0), (0, 0), (), (), (1,), (0, 1)])
     found.to_tree(tmp_path / "ragged.tree")
-    run = peer.Infomap(silent=True, no_infomap=True, cluster_data=str(tmp_path / "ragged.tree"))
-    run.add_links([(int(a), int(b)) for a, b in EDGES])
-    result = run.run()
+    result = peer.run(EDGES.tolist(), no_infomap=True, cluster_data=str(tmp_path / "ragged.tree"))
     assert result.num_top_modules == len(set(found.top_modules)) == 4
     theirs = result.modules()
     pairs = {(theirs[node], int(top)) for node, top in enumerate(found.top_modules)}
