@@ -4,7 +4,9 @@ Each is a module for ``torch.nn.utils.parametrize``; :func:`layers.normalize_wei
 matrix M has one row for each output unit: (units, everything else).
 """
 
-from collections.abc import Callable
+import difflib
+import pkgutil
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -209,6 +211,31 @@ def unit_dim(module: nn.Module) -> int:
     """
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     return 1 if isinstance(module, transposed) else getattr(module, "weight_output_dim", 0)
+
+
+def callable_of(what: str | Callable[[Tensor], Tensor], owner: str, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
+    """A callable on weights, given itself or by its dotted import path; a class is called without arguments.
+
+    Args:
+        what: the callable or its path.
+        owner: the argument that it was given for, for the message.
+        names: what else could be meant.
+
+    Raises:
+        ValueError: if it is neither; the line names the nearest of ``names``.
+    """
+    found = what
+    if isinstance(what, str):
+        try:
+            found = pkgutil.resolve_name(what) if "." in what else None
+        except (ImportError, AttributeError, ValueError):
+            found = None
+    if not callable(found):
+        (near,) = difflib.get_close_matches(str(what), names, 1, 0.0)
+        raise ValueError(
+            f"{owner} {what!r} is none of {', '.join(names)} and no import path of a callable; the nearest is {near!r}"
+        )
+    return found() if isinstance(found, type) else found
 
 
 def _all_but(dim: int, dims: int) -> list[int]:

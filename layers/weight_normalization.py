@@ -1,8 +1,6 @@
 """Weights that are normalised before use, in layers that know nothing of it."""
 
 import copy
-import difflib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +18,7 @@ from .weight_functions import (
     Standardization,
     WeightFunction,
     WeightNorm,
+    callable_of,
     unit_dim,
 )
 
@@ -110,7 +109,8 @@ def remove_weight_normalization(model: nn.Module) -> nn.Module:
     for owner, name, parametrization in list(_normalized(model)):
         if parametrization not in done:
             done[parametrization] = _plain_parameter(parametrization)
-        owner.parametrizations.load_hooks.pop(name).remove()
+        for hook in owner.parametrizations.hooks.pop(name):
+            hook.remove()
         _own_class(owner)
         # What torch would compute once more for each of several owners is fixed by now.
         owner.parametrizations[name] = parametrize.ParametrizationList([nn.Identity()], done[parametrization])
@@ -145,25 +145,11 @@ def reset_parameters(module: nn.Module) -> None:
 def _maker(kind: Kind) -> Maker:
     if isinstance(kind, str) and kind in KINDS:
         return KINDS[kind].of
-    function = kind
-    if isinstance(kind, str):
-        try:
-            function = pkgutil.resolve_name(kind) if "." in kind else None
-        except (ImportError, AttributeError, ValueError):
-            function = None
-    if not callable(function):
-        (near,) = difflib.get_close_matches(str(kind), KINDS, 1, 0.0)
-        raise ValueError(
-            f"weight_normalization: kind {kind!r} is none of {', '.join(KINDS)} and no import path of a callable; "
-            f"the nearest one is {near!r}"
-        )
-
-    def make(weight: Tensor, dim: int) -> WeightFunction:
-        # Each weight has a module of its own, with a state of its own.
-        own = function() if isinstance(function, type) else copy.deepcopy(function)
-        return CallableNormalization(own, kind if isinstance(kind, str) else repr(kind))
-
-    return make
+    function = callable_of(kind, "weight_normalization: kind", list(KINDS))
+    # Each weight has a module of its own, with a state of its own.
+    return lambda weight, dim: CallableNormalization(
+        copy.deepcopy(function), kind if isinstance(kind, str) else repr(kind)
+    )
 
 
 def _check_same(owner: nn.Module, name: str, kind: Kind) -> None:
@@ -183,10 +169,17 @@ def _register(owners: list[tuple[nn.Module, str]], function: WeightFunction) -> 
         if shared:
             owner.parametrizations[name] = shared
         shared = owner.parametrizations[name]
-        if not hasattr(owner.parametrizations, "load_hooks"):
-            owner.parametrizations.load_hooks = {}
-        hook = owner.register_load_state_dict_pre_hook(partial(_load_plain, name=name))
-        owner.parametrizations.load_hooks[name] = hook
+        if not hasattr(owner.parametrizations, "hooks"):
+            owner.parametrizations.hooks = {}
+        hooks = [owner.register_load_state_dict_pre_hook(partial(_load_plain, name=name))]
+        if isinstance(owner, nn.RNNBase):
+            hooks.append(owner.register_forward_hook(_let_go_of_the_graph))
+        owner.parametrizations.hooks[name] = hooks
+
+
+def _let_go_of_the_graph(module: nn.RNNBase, *_: Any) -> None:
+    """torch's recurrent layers keep the weights of the last forward, here a part of its graph, until the next one."""
+    module._flat_weights = [weight.detach() for weight in module._flat_weights]
 
 
 def _own_class(module: nn.Module) -> None:
