@@ -95,7 +95,7 @@ class ParseBatch(NamedTuple):
         """
         from .corpus import read_lines
 
-        lines = read_lines(path)
+        lines = [line.removesuffix("\r") for line in read_lines(path)]
         return lines[:-1] if lines[-1] == "" else lines
 
 

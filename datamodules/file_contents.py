@@ -1,29 +1,61 @@
 """What a file holds, gzipped or not."""
 
 import gzip
+import io
 import zlib
 from pathlib import Path
 
 from datamodules.errors import DataError
 
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
+# A small file may unpack to any size. Texts and arrays don't come near this ratio, unless they hold hardly anything.
+LARGEST_UNPACKED, LARGEST_RATIO = 1 << 30, 200  # bytes that are always allowed; times the packed size
+CHUNK = 1 << 24  # bytes unpacked at once
 
 
 def read_contents(path: Path) -> bytes:
     """The bytes of a file; of a gzipped one (known by its first bytes) those that were packed.
 
     Raises:
-        DataError: it can't be read, or breaks off.
+        DataError: it can't be read, breaks off, or is small and unpacks to more than memory may hold.
     """
     try:
         data = path.read_bytes()
         if data.startswith(GZIP):
-            data = gzip.decompress(data)
+            data = _unpack(data, path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is broken: gzip cannot unpack it ({error})") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     return data.removeprefix(BYTE_ORDER_MARK)
+
+
+def _unpack(packed: bytes, path: Path) -> bytes:
+    parts, size = [], 0
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        while part := file.read(CHUNK):
+            parts.append(part)
+            size += len(part)
+            check_unpacked_size(size, len(packed), str(path))
+    return b"".join(parts)
+
+
+def check_unpacked_size(size: int, packed: int, where: str) -> None:
+    """Refuses what is made to fill the memory.
+
+    Args:
+        size: bytes that a file unpacks to.
+        packed: its own bytes.
+        where: what to call it in a message.
+
+    Raises:
+        DataError: it is more than ``LARGEST_UNPACKED`` and than ``LARGEST_RATIO`` times the file's own size.
+    """
+    if size > max(LARGEST_UNPACKED, LARGEST_RATIO * packed):
+        raise DataError(
+            f"{where} unpacks to {size:,} bytes or more, over {LARGEST_RATIO} times its own {packed:,}: if that is "
+            "meant, unpack it, or save it without compression"
+        )
 
 
 def check_utf8(data: bytes, path: Path) -> None:

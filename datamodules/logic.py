@@ -2,6 +2,7 @@
 
 import hashlib
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,14 @@ def read_pairs(file: Path) -> list[Pair]:
             if unknown is not None or not words:
                 what = "an empty formula" if unknown is None else f"the word {unknown}"
                 raise DataError(f"{file}, line {place}: {what}; known are {' '.join(numbers)}")
+            if not _is_balanced(words):
+                raise DataError(f"{file}, line {place}: the brackets of a formula don't match; repair them")
             encoded.append(bytes(numbers[word] for word in words))
         operations = max(sum(formula.count(sign) for sign in (NOT, AND, OR)) for formula in encoded)
         pairs.append(Pair(encoded[0], encoded[1], RELATIONS.index(relation), operations))
     return pairs
+
+
+def _is_balanced(words: list[str]) -> bool:
+    depths = list(accumulate((word == "(") - (word == ")") for word in words))
+    return min(depths) >= 0 and depths[-1] == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.errors import DataError
+from datamodules.file_contents import check_unpacked_size
 
 WORD_TAGS = re.compile(
     r"CC|CD|DT|EX|FW|IN|JJ|JJR|JJS|LS|MD|NN|NNS|NNP|NNPS|PDT|POS|PRP|PRP\$|RB|RBR|RBS|RP|SYM|TO|UH|"
@@ -87,22 +88,33 @@ def _read_treebank(path: Path, changed: int) -> tuple[ParsedSentence, ...]:
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.is_dir():
-        yield from ((str(file), file.read_bytes()) for file in sorted(path.rglob("*.mrg")))
-    elif path.suffix == ".zip":
+    if path.suffix == ".zip" and path.is_file():
+        yield from _unzip(path)
+        return
+    for file in sorted(path.rglob("*.mrg")) if path.is_dir() else [path]:
         try:
-            with zipfile.ZipFile(path) as archive:
-                names = sorted(name for name in archive.namelist() if name.endswith(".mrg"))
-                yield from ((f"{path}/{name}", archive.read(name)) for name in names)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"cannot read {path}: {error}; get the archive again") from error
-    else:
-        yield str(path), path.read_bytes()
+            yield str(file), file.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _unzip(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".mrg")]
+            check_unpacked_size(sum(member.file_size for member in members), path.stat().st_size, str(path))
+            for member in sorted(members, key=lambda member: member.filename):
+                yield f"{path}/{member.filename}", archive.read(member)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and what it unpacks with raise nearly everything on broken archives
+        reason = str(error) or type(error).__name__
+        raise DataError(f"cannot read {path}: {reason}; get the archive again") from error
 
 
 def _decode(name: str, data: bytes) -> str:
     try:
-        return data.decode()
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
