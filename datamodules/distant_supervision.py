@@ -80,7 +80,6 @@ class OtherItems:
     """
 
     def __init__(self, sentences: Sequence[Sentence], known: KnownTriples) -> None:
-        self._known = known
         self._triples: dict[str, set[int]] = {}
         for text, triples in sentences:
             numbers = (known.numbers[triple] for triple in triples if triple in known.numbers)  # none without prior
