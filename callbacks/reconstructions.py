@@ -67,7 +67,7 @@ class Reconstructions(PictureOfTest):
 
 def _grid(titles: list[str], rows: list[Tensor], pixel_range: tuple[float, float]) -> Any:
     """A figure of rows of images (N, 3, S, S), a title before each, a gap before the third."""
-    columns, left, dpi = len(rows[0]), 120, 150
+    columns, left, dpi = len(rows[0]), 140, 150
     tiles = [thumbnails(row, pixel_range) for row in rows]
     side = tiles[0].shape[1]
     enlarge, gap = max(1, round(72 / side)), 6

@@ -65,7 +65,9 @@ class RunningAverages(pl.Callback):
         averages = {name: float(mean) for name, (mean, _) in self._averages.items()}
         return averages | {name: float(value) for name, value in self._last.items()}
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int):
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx == 0:  # not by the epoch's hook, which comes again where an epoch is resumed
             self._averages, self._last = {}, {}
 
