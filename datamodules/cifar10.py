@@ -47,6 +47,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     Attributes:
         class_names: the classes, after ``setup``; empty without labels.
+        classes: the same as a list, also before ``setup``: the images are then loaded.
         has_labels: whether the images have classes, after ``setup``; if not, every label is -1.
 
     Raises:
@@ -102,6 +103,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     @property
     def class_names(self) -> tuple[str, ...]:
         return self._data.class_names
+
+    @property
+    def classes(self) -> list[str]:
+        """``class_names``, also before ``setup``: the images are then loaded."""
+        self.setup()
+        return list(self.class_names)
 
     @property
     def has_labels(self) -> bool:

@@ -2,8 +2,9 @@
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -45,6 +46,9 @@ class ExperimentCLI(LightningCLI):
         description: what ``--help`` says first.
         usage: the line of usage.
     """
+
+    # The model's hyperparameters in the checkpoint that is gone on with or tested again.
+    hyperparameters: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, args: Sequence[str], description: str = DESCRIPTION, usage: str = USAGE, prog: str = "train.py"):
         self.trainer_arguments: dict[str, Any] = {}
@@ -208,6 +212,10 @@ class _Instantiator(_InstantiatorFn):
     def __call__(self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
         taken = inspect.signature(class_type.__init__).parameters
         links = {key: value for key, value in applied_instantiation_links.items() if key.rsplit(".", 1)[-1] in taken}
+        if self.key == "model":
+            # What the model found in a file that may be gone since, as its checkpoint has it.
+            for name in set(getattr(class_type, "checkpoint_arguments", ())) & self.cli.hyperparameters.keys():
+                kwargs[name] = self.cli.hyperparameters[name]
         built = super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
         if self.key == "data":
             self.cli.drop_links_without_source(built)

@@ -3,14 +3,17 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from lightning_modules.trained_models import find_checkpoint
 
 from .checkpoints import load_checkpoint, refuse_other_data
 from .cli import ExperimentCLI, flags_and_values
 from .console import print_metrics, quiet, say
 from .errors import UserError
-from .run_folder import RunFolder, write_atomically
+from .run_folder import write_atomically
 from .train import write_temporary_config
 
 DESCRIPTION = """\
@@ -23,7 +26,16 @@ USAGE = "RUN_OR_CHECKPOINT [--json FILE] [--data.KEY=VALUE]... [--trainer.KEY=VA
 
 
 class EvaluateCLI(ExperimentCLI):
-    """Builds the parts without loggers, checkpoints and callbacks."""
+    """Builds the parts without loggers, checkpoints and callbacks.
+
+    Args:
+        args: the command line.
+        checkpoint: what is tested, as loaded from the file.
+    """
+
+    def __init__(self, args: list[str], checkpoint: dict[str, Any]) -> None:
+        self.hyperparameters = checkpoint.get("hyper_parameters", {})
+        super().__init__(args, DESCRIPTION, USAGE, "evaluate.py")
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
@@ -60,7 +72,7 @@ def evaluate(argv: list[str]) -> None:
     path = find_checkpoint(target)
     checkpoint = load_checkpoint(path)
     config_file = write_temporary_config(checkpoint["experiment"]["config"], path.stem)
-    cli = EvaluateCLI(["-c", str(config_file), *rest], DESCRIPTION, USAGE, "evaluate.py")
+    cli = EvaluateCLI(["-c", str(config_file), *rest], checkpoint)
     refuse_other_data(checkpoint, cli.model)
     results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
@@ -68,20 +80,6 @@ def evaluate(argv: list[str]) -> None:
         if json_file:
             write_atomically(Path(json_file), json.dumps({"metrics": metrics}, indent=2) + "\n")
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
-
-
-def find_checkpoint(target: str) -> Path:
-    """The checkpoint that a command line names: a file, or the best (else the last) of a run folder."""
-    path = Path(target)
-    if path.is_dir():
-        folder = RunFolder(path)
-        for candidate in (folder.best, folder.last):
-            if candidate.is_file():
-                return candidate
-        raise UserError(f"no checkpoint in {path}: name a run folder (runs/NAME/TIME) or a checkpoint file")
-    if not path.is_file():
-        raise UserError(f"no such run folder or checkpoint: {target}")
-    return path
 
 
 def take_option(arguments: list[str], name: str) -> str | None:

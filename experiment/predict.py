@@ -1,17 +1,17 @@
 """``scripts/predict.py``: a trained model on the user's own file."""
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 
+from lightning_modules.trained_models import find_checkpoint, import_model_class
+
 from .checkpoints import load_checkpoint
 from .cli import ExperimentCLI
 from .console import quiet, say
 from .errors import UserError, did_you_mean
-from .evaluate import find_checkpoint
 from .parser import Parser
 
 DESCRIPTION = """\
@@ -73,11 +73,10 @@ def _open(target: str) -> tuple[type[pl.LightningModule], Callable[[], pl.Lightn
         return type(cli.model), lambda: cli.model
     path = find_checkpoint(target)
     class_path = load_checkpoint(path).get("hyper_parameters", {}).get("_class_path", "")
-    module, _, name = class_path.rpartition(".")
     try:
-        model_class = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        raise UserError(f"{path} holds a model of a class that is not here: {class_path or 'unnamed'}") from None
+        model_class = import_model_class(class_path)
+    except ValueError as error:
+        raise UserError(f"{path} holds {error}") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model_class, lambda: model_class.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
 

@@ -69,8 +69,9 @@ class TrainCLI(ExperimentCLI):
         if not hasattr(model_class, "monitor"):
             raise UserError(f"{model_class.__name__} declares no `monitor` and `mode` for the best checkpoint")
         self._open_folder()
-        state = load_checkpoint(self.checkpoint)["experiment"] if self.checkpoint else {}
-        self._prepare_loggers(state.get("wandb_id"))
+        checkpoint = load_checkpoint(self.checkpoint) if self.checkpoint else {}
+        self.hyperparameters = checkpoint.get("hyper_parameters", {})
+        self._prepare_loggers(checkpoint.get("experiment", {}).get("wandb_id"))
         self.checkpoints = RunCheckpoints(
             self.folder, config, model_class.monitor, model_class.mode, save_every=self.config.save_every
         )

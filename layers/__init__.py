@@ -16,6 +16,7 @@ from .attention import (
     sparse_attention,
 )
 from .attention_encoder import AttentionEncoder
+from .classifiers import Classifier, LinearClassifier, MLPClassifier
 from .cross_entropy import linear_cross_entropy
 from .decoders import ConvolutionalDecoder, Decoder, DenseDecoder
 from .dropout import LockedDropout, WordDropout
@@ -64,6 +65,7 @@ __all__ = [
     "AttentionState",
     "BiLSTM",
     "BlogEncoder",
+    "Classifier",
     "ConcatScore",
     "ConvolutionalDecoder",
     "DIMEncoder",
@@ -87,9 +89,11 @@ __all__ = [
     "GraphSAGE",
     "HuggingFaceEncoder",
     "InfoNCE",
+    "LinearClassifier",
     "LocalAttention",
     "LockedDropout",
     "Losses",
+    "MLPClassifier",
     "MapEquationLoss",
     "MultiheadSelfAttention",
     "Negatives",

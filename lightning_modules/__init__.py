@@ -2,6 +2,7 @@
 
 from .autoencoder import AutoEncoder
 from .deep_infomax import DeepInfoMax
+from .feature_probe import FeatureProbe
 from .infomap_clustering import InfomapClustering
 from .neuromap import Neuromap
 from .on_lstm import ONLSTMLanguageModel
@@ -12,6 +13,7 @@ from .triple_extractor import TripleExtractor
 __all__ = [
     "AutoEncoder",
     "DeepInfoMax",
+    "FeatureProbe",
     "InfomapClustering",
     "Neuromap",
     "ONLSTMLanguageModel",

@@ -72,6 +72,35 @@ def make_tiny_bert(folder: Path, characters: list[str]) -> str:
     return str(folder)
 
 
+def save_model(model, path: Path) -> None:
+    """Writes a checkpoint of a model without training it."""
+    import torch
+
+    experiment = {"config": {}, "random_states": [], "metrics_rows": 0, "pending_row": {}, "wandb_id": None}
+    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "experiment": experiment}
+    torch.save(checkpoint, path)
+
+
+def make_tiny_source(path: Path, encoder=None, stochastic: bool = True):
+    """Writes the checkpoint of an untrained, small Deep InfoMax whose running statistics are not those of the start."""
+    from functools import partial
+
+    import torch
+
+    from layers import AdversarialPrior, BlogEncoder, ConcatScore, GaussianPrior
+    from lightning_modules import DeepInfoMax
+
+    torch.manual_seed(0)
+    model = DeepInfoMax(
+        encoder or partial(BlogEncoder, channels=8, code_size=6),
+        partial(ConcatScore, hidden_size=8),
+        prior=GaussianPrior if stochastic else AdversarialPrior,
+    )
+    model.encoder(torch.rand(16, 3, 32, 32))
+    save_model(model.eval(), path)
+    return model
+
+
 @pytest.fixture(autouse=True)
 def _leaves_the_process_as_it_was() -> Iterator[None]:
     """A test that leaks an environment variable or a process group fails."""

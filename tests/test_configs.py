@@ -8,7 +8,7 @@ import yaml
 
 from experiment.errors import run_main
 from experiment.train import train
-from tests.conftest import ROOT, make_tiny_bert, script
+from tests.conftest import ROOT, make_tiny_bert, make_tiny_source, script
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml"))
 EXPERIMENTS = [path for path in CONFIGS if path.parent.name == "configs"]
@@ -45,6 +45,11 @@ SMALL = {
         "--model.score.init_args.units=8",
         "--model.global_units=8",
         "--model.probes=[knn]",
+    ],
+    "FeatureProbe": [
+        "--data.sample_train_size=80",
+        "--data.sample_test_size=40",
+        "--data.batch_size=8",
     ],
     "InfomapClustering": [],
     "Neuromap": [],
@@ -100,7 +105,7 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 43
+EXPECTED_COUNT = 45
 # A graph is one batch.
 ONE_STEP = {"InfomapClustering"}
 
@@ -115,6 +120,10 @@ def test_experiment_does_two_steps(
         pytest.importorskip("transformers")
         folder = tmp_path_factory.mktemp("bert")
         arguments += [f"--model.encoder.model={make_tiny_bert(folder, list('人物的'))}", "--data.max_length=38"]
+    if config["model"]["class_path"] == "FeatureProbe":
+        source = tmp_path_factory.mktemp("source") / "source.ckpt"
+        make_tiny_source(source)
+        arguments.append(f"--model.checkpoint={source}")
     run(["-c", str(path), *TWO_STEPS, *arguments], tmp_path, monkeypatch)
     (folder,) = (tmp_path / "runs" / path.stem).iterdir()
     for name in ("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):

@@ -1,0 +1,230 @@
+"""A feature probe: a trained network cut at any place, with a new top that learns to classify."""
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from datamodules.batches import ImageBatch
+from layers import Classifier, LinearClassifier
+from layers.reuse import features
+
+from .hyperparameters import save_plain_hyperparameters
+from .trained_models import build_model, find_checkpoint, read_model
+
+
+class FeatureProbe(pl.LightningModule):
+    """What a layer of a trained network knows: the network up to there, and a classifier on top that is trained.
+
+        logits = top(flatten(head(images))),   loss = cross-entropy,   head: the trained network up to ``cut``
+
+    The rows of the Deep InfoMax paper's tables are such probes of its layers. With ``head_lr: 0`` the head is frozen:
+    its weights and its running statistics stay as they are. Else it is fine-tuned, at a learning rate of its own.
+
+    The network is the ``forward`` of any module of this project that reads images (``DeepInfoMax``, ``AutoEncoder``, a
+    probe again); :func:`layers.reuse.nodes` lists its places. Of a :class:`layers.BlogEncoder` the paper's conv, fc
+    and Y are ``encoder.local_layers``, ``encoder.global_layers``, ``encoder.mean``; of a :class:`layers.DIMEncoder`
+    ``encoder.conv_layers``, ``encoder.fc_layers``, ``encoder.mean``.
+
+    The probe's own checkpoint holds the head and how it was made: the source's checkpoint is read once, at the start
+    of the training.
+
+    Batches: :class:`datamodules.batches.ImageBatch` with labels. In validation and test only the first loader counts.
+
+    Logged: ``{train,val,test}/loss`` in nats, ``{val,test}/accuracy`` in [0, 1].
+
+    Source: Hjelm et al., arXiv 1808.06670, section 4.1; kexue.fm/archives/6985, tricks 5 to 7.
+
+    Args:
+        checkpoint: the trained model: its run folder (the best checkpoint there) or a checkpoint file.
+        cut: name of the place whose value are the features.
+        top: the classifier slot, called with the numbers of features and classes.
+        head_lr: learning rate of the head; 0 freezes it.
+        lr: learning rate of the top.
+        optimizer: the optimizer slot, called with groups of parameters and ``lr``.
+        leaf_modules: paths of modules of the network that are taken as a whole, whatever is inside.
+        source: hyperparameters of the trained model; found in its checkpoint, not to be given.
+        image_size: side of the images in pixels; given by the data.
+        pixel_range: values that black and white have in the images; given by the data. The head gets them as its
+            network expects them.
+        classes: names of the classes; given by the data.
+
+    Raises:
+        ValueError: if the checkpoint isn't there, or holds no network of images of this size; if there is no such place
+            (names near ones); if the data has no classes.
+    """
+
+    monitor = "val/accuracy"
+    mode = "max"
+    data_links = ("image_size", "pixel_range", "classes")
+    # What a run that goes on or is tested again takes from its checkpoint.
+    checkpoint_arguments = ("source",)
+
+    def __init__(
+        self,
+        checkpoint: str,
+        cut: str,
+        top: Callable[[int, int], Classifier] = LinearClassifier,
+        head_lr: float = 0.0,
+        lr: float = 1e-3,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        leaf_modules: list[str] = (),
+        source: dict | None = None,
+        image_size: int = 32,
+        pixel_range: tuple[float, float] = (-0.5, 0.5),
+        # A plain list: jsonargparse copies a list[...] anew for each of its entries.
+        classes: list = (),
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        if head_lr < 0:
+            raise ValueError(f"head_lr ({head_lr}) must be at least 0")
+        if len(classes) < 2:
+            raise ValueError("the data has no classes to learn: a probe needs labelled images, a sub-folder a class")
+        weights = None
+        if source is None:
+            source, weights = read_model(find_checkpoint(checkpoint))
+            self.hparams["source"] = source
+        self.make_optimizer = optimizer
+        self.network_range = _pixel_range_of(source, image_size)
+        self.head = _head(source, weights, cut, leaf_modules)
+        self.frozen = head_lr == 0
+        self.head.requires_grad_(not self.frozen)
+        self.top = top(_num_features(self.head, cut, image_size), len(classes))
+        self.loss, self.accuracy = MeanMetric(), MeanMetric()
+        self.train()
+
+    def train(self, mode: bool = True) -> "FeatureProbe":
+        super().train(mode)
+        if self.frozen:
+            self.head.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of images (B, 3, S, S) in ``pixel_range``."""
+        (low, high), (network_low, network_high) = self.hparams.pixel_range, self.network_range
+        if (low, high) != (network_low, network_high):
+            images = (images - low) * ((network_high - network_low) / (high - low)) + network_low
+        return self.top(self.head(images)[self.hparams.cut].flatten(1))
+
+    def configure_optimizers(self) -> Optimizer:
+        groups: list[dict[str, Any]] = [{"params": list(self.top.parameters())}]
+        if not self.frozen:
+            groups.append({"params": list(self.head.parameters()), "lr": self.hparams.head_lr})
+        return self.make_optimizer(groups, self.hparams.lr)
+
+    # ------------------------------------------------------------------------------------------ training and testing
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch.images).float(), batch.labels)
+        self.log("train/loss", loss.detach())
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_measures("val")
+
+    def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_measures("test")
+
+    def _measure(self, batch: ImageBatch, dataloader_idx: int) -> None:
+        if dataloader_idx:  # images to look up neighbours in
+            return
+        logits, labels = self(batch.images).float(), batch.labels
+        self.loss.update(F.cross_entropy(logits, labels), len(labels))
+        self.accuracy.update((logits.argmax(1) == labels).float().mean(), len(labels))
+
+    def _log_measures(self, stage: str) -> None:
+        self.log(f"{stage}/loss", self.loss.compute(), sync_dist=True)
+        self.log(f"{stage}/accuracy", self.accuracy.compute(), prog_bar=True, sync_dist=True)
+        self.loss.reset()
+        self.accuracy.reset()
+
+    # -------------------------------------------------------------------------------------------------- prediction
+
+    @torch.inference_mode()
+    def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
+        """Classifies images.
+
+        Args:
+            input: a folder of image files, sub-folders included, or one image file.
+            output: the ``.csv`` file to write, a row for each image: ``name`` (path below the folder), ``class``, the
+                most probable one, and its ``probability``.
+            batch_size: images at once.
+
+        Returns:
+            What was done, for the terminal.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        self.eval()
+        count = 0
+        with open(output, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "class", "probability"])
+            arguments = (self.hparams.image_size, self.hparams.pixel_range, batch_size)
+            for names, batch in ImageBatch.from_files(input, *arguments):
+                found = self(batch.images.to(self.device)).float().softmax(1).max(1)
+                for name, index, probability in zip(names, *map(Tensor.tolist, found[::-1]), strict=True):
+                    writer.writerow([name, self.hparams.classes[index], f"{probability:.4f}"])
+                count += len(names)
+        return f"{count} images, one of {len(self.hparams.classes)} classes each -> {output}"
+
+
+def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, float]:
+    """The pixel values that a trained model expects.
+
+    Raises:
+        ValueError: if it doesn't read images of this size.
+    """
+    name = source["_class_path"].rpartition(".")[2]
+    if source.get("image_size") is None or source.get("pixel_range") is None:
+        raise ValueError(f"checkpoint: {name} reads no images, so there are no features of images in it")
+    if source["image_size"] != image_size:
+        raise ValueError(
+            f"checkpoint: {name} was trained on images of {source['image_size']} pixels, the data's have {image_size}: "
+            f"set data.image_size={source['image_size']}"
+        )
+    low, high = source["pixel_range"]
+    return float(low), float(high)
+
+
+def _head(
+    source: dict[str, Any], weights: dict[str, Tensor] | None, cut: str, leaf_modules: list[str]
+) -> torch.fx.GraphModule:
+    model = build_model(source)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return features(model, cut, leaf_modules)
+
+
+@torch.no_grad()
+def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
+    """How many features an image has, by a trial.
+
+    Raises:
+        ValueError: if the network doesn't read images, or its value there are no features of the images.
+    """
+    head.eval()
+    try:
+        value = head(torch.zeros(2, 3, image_size, image_size))[cut]
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cut {cut}: the network up to there can't read images: {reason}") from error
+    if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != 2 or not value.is_floating_point():
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"cut {cut}: features of two images are (2, ...) floats, but there is {shape}: cut elsewhere")
+    return value.flatten(1).shape[1]
