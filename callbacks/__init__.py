@@ -28,4 +28,5 @@ from callbacks.reconstructions import Reconstructions as Reconstructions
 from callbacks.running_averages import RunningAverages as RunningAverages
 from callbacks.triple_sentences import TripleSentences as TripleSentences
 from callbacks.two_stage_training import TwoStageTraining as TwoStageTraining
+from callbacks.weight_constraint import WeightConstraint as WeightConstraint
 from callbacks.weight_decay import WeightDecay as WeightDecay

@@ -105,7 +105,7 @@ def test_all_configurations_are_covered():
     assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
 
 
-EXPECTED_COUNT = 45
+EXPECTED_COUNT = 46
 # A graph is one batch.
 ONE_STEP = {"InfomapClustering"}
 

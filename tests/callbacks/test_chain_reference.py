@@ -20,6 +20,7 @@ from callbacks import (
     Lookahead,
     ParameterwiseLR,
     PiecewiseLinearLR,
+    WeightConstraint,
     WeightDecay,
 )
 
@@ -51,6 +52,10 @@ class Shapes(pl.LightningModule):
 
 def norm(rows):
     return math.sqrt(sum(x * x for row in rows for x in row))
+
+
+def max_norm(rows, limit):
+    return [[x * min(1, limit / max(norm([row]), 1e-300)) for x in row] for row in rows]
 
 
 def each(function, *tensors):
@@ -118,6 +123,9 @@ class Reference:
         if "lookahead" in chain and (t + 1) % chain["lookahead"][0] == 0:
             alpha = chain["lookahead"][1]
             self.slow = self.theta = each(lambda s, x: s + alpha * (x - s), self.slow, self.theta)
+        if "constraint" in chain:
+            self.theta = max_norm(self.theta, chain["constraint"])
+            self.slow = max_norm(self.slow, chain["constraint"])
         if "average" in chain:
             b = chain["average"]
             self.ema = each(lambda e, x: b * e + (1 - b) * x, self.ema, self.theta)
@@ -133,6 +141,7 @@ tricks = st.fixed_dictionaries(
         "adaptation": st.just(True),
         "lazy": st.booleans(),
         "lookahead": st.tuples(st.integers(1, 4), st.sampled_from([0.0, 0.5, 0.8, 1.0])),
+        "constraint": st.sampled_from([0.1, 1.5]),
         "average": st.sampled_from([0.0, 0.6, 0.99]),
         "accumulation": st.dictionaries(st.integers(0, 4), st.integers(1, 4), min_size=1, max_size=2),
     },
@@ -147,6 +156,7 @@ def build(chain):
         "adaptation": lambda _: LayerAdaptation(exclude=[]),
         "lazy": lambda freeze: LazyUpdates(["p"], freeze),
         "lookahead": lambda a: Lookahead(*a, evaluate="fast"),
+        "constraint": lambda limit: WeightConstraint("max_norm", limit, exclude=[]),
         "average": AveragedWeights,
         "accumulation": GradientAccumulation,
     }

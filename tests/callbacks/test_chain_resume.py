@@ -19,6 +19,7 @@ from callbacks import (
     Lookahead,
     ParameterwiseLR,
     PiecewiseLinearLR,
+    WeightConstraint,
     WeightDecay,
 )
 from datamodules.loader import BatchLoader
@@ -32,6 +33,7 @@ TRICKS = {
     "lazy": lambda: LazyUpdates(["type:Embedding"], freeze_state=True),
     "parameterwise": lambda: ParameterwiseLR({"embedding": 2.0}),
     "average": lambda: AveragedWeights(0.8),
+    "constraint": lambda: WeightConstraint("max_norm", 0.9),
 }
 BATCHES, EPOCHS = 7, 2
 ADAM = partial(torch.optim.Adam, lr=0.05)

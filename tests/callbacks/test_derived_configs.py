@@ -20,6 +20,7 @@ ADDONS = {
     "lookahead": [callbacks.Lookahead],
     "lazy_updates": [callbacks.LazyUpdates],
     "average": [callbacks.AveragedWeights],
+    "max_norm": [callbacks.WeightConstraint],
 }
 
 

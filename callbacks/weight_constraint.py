@@ -1,0 +1,141 @@
+"""Weights that are put back into a set after each step of any optimizer."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from callbacks.lookahead import Lookahead
+from callbacks.update_chain import Action, Block, Phase
+from callbacks.update_rule import UpdateRule, check_number
+from layers.parameter_selection import DEFAULT_EXCLUDE, uses
+from layers.weight_functions import callable_of, unit_dim, unit_norms
+
+Projection = Callable[[list[Tensor], list[int]], None]
+"""Changes weights in place; the second argument has the dimension of output units of each."""
+
+
+class WeightConstraint(UpdateRule):
+    """Puts weights back into a set after each step of any optimizer: ``theta <- constraint(theta)``.
+
+    It acts last of all that changes the weights, and averages see its result; it also holds on Lookahead's slow copy. A
+    batch that only accumulates and a step that the GradScaler skips change nothing. Parameters that require no gradient
+    are left alone; a weight that is normalised before use is constrained in the form that is trained.
+
+    With w the weights of one output unit (in a row of ``nn.Linear``, ``nn.Embedding``, a convolution's kernels for one
+    output channel); of a vector, the whole:
+
+    - ``max_norm``: w * min(1, limit / ||w||)
+    - ``unit_norm``: w / ||w||; zeros stay zeros
+    - ``non_negative``: max(w, 0)
+    - ``clip``: min(max(w, -limit), limit)
+    - any callable, theta -> a tensor of its shape, or its dotted import path.
+
+    Args:
+        constraint: one of these.
+        limit: the largest norm of ``max_norm``, the largest absolute value of ``clip``; above 0.
+        include: parameters to constrain; None: all (see :func:`layers.parameter_selection.select`).
+        exclude: parameters to leave out.
+
+    Raises:
+        ValueError: for an unknown constraint, a limit that is not positive, a callable that gives another shape, or an
+            entry that is no expression or, at the start, matches nothing.
+
+    Source: kexue.fm/archives/6311 (Keras' ``kernel_constraint``). Differences: Keras divides by the norm + 1e-7, which
+    shrinks a little in every step.
+    """
+
+    phase = Phase.CONSTRAINT
+    repeatable = True
+
+    def __init__(
+        self,
+        constraint: str | Callable[[Tensor], Tensor] = "max_norm",
+        limit: float = 3.0,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] = DEFAULT_EXCLUDE,
+    ) -> None:
+        super().__init__(include, exclude)
+        check_number("WeightConstraint", "limit", limit, "above 0 and finite", 0 < limit < float("inf"))
+        self.constraint, self.limit = constraint, limit
+        named: dict[Any, Projection] = {
+            "max_norm": partial(_max_norm, limit=limit),
+            "unit_norm": _unit_norm,
+            "non_negative": _non_negative,
+            "clip": partial(_clip, limit=limit),
+        }
+        is_named = isinstance(constraint, str) and constraint in named
+        function = None if is_named else callable_of(constraint, "WeightConstraint: constraint", list(named))
+        self._project = named[constraint] if is_named else partial(_apply, function=function)
+        self._needs_norms = constraint in ("max_norm", "unit_norm")
+        self._dims: dict[nn.Parameter, int] = {}
+
+    def settings(self) -> dict[str, Any]:
+        name = self.constraint if isinstance(self.constraint, str) else repr(self.constraint)
+        limit = {"limit": self.limit} if name in ("max_norm", "clip") else {}
+        return {"constraint": name, **limit, **self.selection()}
+
+    def choose(self, module: nn.Module) -> None:
+        super().choose(module)
+        self._dims = {parameter: unit_dim(owners[0][0]) for parameter, owners in uses(module).items()}
+
+    def chosen(self, parameter: nn.Parameter) -> bool:
+        # A number (a temperature) has no norm to speak of.
+        return super().chosen(parameter) and not (self._needs_norms and parameter.dim() == 0)
+
+    def plan(self, block: Block) -> Action | None:
+        # Lookahead also moves weights that had no gradient in this step.
+        positions = [i for i in block.members(self, stepped_only=False) if block.chain.params[i].requires_grad]
+        if not positions:
+            return None
+        chain, params, names = block.chain, block.params(positions), block.names(positions)
+        dims = [self._dims.get(parameter, 0) for parameter in params]
+        lookaheads = [rule for rule in chain.rules if isinstance(rule, Lookahead)]
+
+        def constrain(lr: float) -> None:
+            self._project(params, dims)
+            for lookahead in lookaheads:
+                # It begins with the weights before the first step, on which nothing has acted; later it follows them.
+                if lookahead.kept_steps.get(chain.key, 0) == 0:
+                    slow = lookahead.copies[chain.key]
+                    self._project([slow[name] for name in names], dims)
+
+        return constrain
+
+
+def _max_norm(weights: list[Tensor], dims: list[int], limit: float) -> None:
+    norms = _norms(weights, dims)
+    # Exactly 1 within the limit: those weights keep their bits.
+    scales = [torch.where(norm > limit, limit / norm, 1.0) for norm in norms]
+    torch._foreach_mul_(weights, scales)
+
+
+def _unit_norm(weights: list[Tensor], dims: list[int]) -> None:
+    torch._foreach_div_(weights, [torch.where(norm > 0, norm, 1.0) for norm in _norms(weights, dims)])
+
+
+def _non_negative(weights: list[Tensor], dims: list[int]) -> None:
+    torch._foreach_clamp_min_(weights, 0.0)
+
+
+def _clip(weights: list[Tensor], dims: list[int], limit: float) -> None:
+    torch._foreach_clamp_min_(weights, -limit)
+    torch._foreach_clamp_max_(weights, limit)
+
+
+def _apply(weights: list[Tensor], dims: list[int], function: Callable[[Tensor], Tensor]) -> None:
+    for weight in weights:
+        result = function(weight)
+        if not isinstance(result, Tensor) or result.shape != weight.shape:
+            got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(
+                f"WeightConstraint: the callable made {got} of a weight of shape {tuple(weight.shape)}; it must return "
+                "a tensor of that shape"
+            )
+        weight.copy_(result)
+
+
+def _norms(weights: list[Tensor], dims: list[int]) -> list[Tensor]:
+    return [unit_norms(weight, dim) for weight, dim in zip(weights, dims, strict=True)]
