@@ -51,15 +51,17 @@ class ArrayCache:
     def load(self) -> Stored | None:
         """What is stored, or None where there is nothing or it is damaged."""
         try:
-            about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+            described = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
+            if zlib.crc32(_text(described["content"])) != described["checksum"]:
+                return None
             arrays = {}
-            for name, checksum in about.pop("checksums").items():
+            for name, checksum in described["content"]["checksums"].items():
                 # Copy on write: torch wants writable memory, and the file must not change.
                 arrays[name] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
                 if zlib.crc32(arrays[name]) != checksum:
                     return None
-            return arrays, about
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+            return arrays, described["content"]["about"]
+        except Exception:  # of what is damaged, any part may be missing or strange
             return None
 
     def write(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:
@@ -75,8 +77,9 @@ class ArrayCache:
                 array = np.ascontiguousarray(array)
                 checksums[name] = zlib.crc32(array)
                 self._replace(f"{name}.npy", lambda file, array=array: np.save(file, array))
-            text = json.dumps({"checksums": checksums, **about}, ensure_ascii=False)
-            self._replace("about.json", lambda file: file.write(text.encode()))
+            content = {"checksums": checksums, "about": about}
+            described = {"checksum": zlib.crc32(_text(content)), "content": content}
+            self._replace("about.json", lambda file: file.write(_text(described)))
         except OSError as error:
             raise DataError(
                 f"cannot write the cache folder {self.folder}: {error.strerror}; "
@@ -92,3 +95,7 @@ class ArrayCache:
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

@@ -11,6 +11,7 @@ from datamodules.batches import GraphBatch
 from datamodules.errors import DataError
 
 NAME_BYTES = 1 << 28  # above this, names of fixed width take too much memory
+MANY_NODES, NODES_PER_LINK = 10_000_000, 100  # as many are always allowed; and as many for each link
 
 
 class Links(NamedTuple):
@@ -69,6 +70,18 @@ def drop_light_links(graph: GraphBatch, min_weight: float, what: str) -> GraphBa
             f"{what} has no link that weighs {min_weight} or more: lower min_weight to {heaviest:g} or less"
         )
     return graph._replace(edges=graph.edges[kept], weights=graph.weights[kept])
+
+
+def check_num_nodes(nodes: int, links: int, where: str) -> None:
+    """Refuses a number of nodes that is only announced, and fills the memory.
+
+    Raises:
+        DataError: there are more than ``MANY_NODES`` and than ``NODES_PER_LINK`` for each link.
+    """
+    if nodes > max(MANY_NODES, NODES_PER_LINK * links):
+        raise DataError(
+            f"{where} announces {nodes:,} nodes, but has {links:,} links: number the nodes without such gaps"
+        )
 
 
 def name_array(names: Sequence[str]) -> NDArray[np.str_]:

@@ -1,18 +1,27 @@
 """Graphs as ``npz``: named NumPy arrays."""
 
 import io
-import zipfile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from datamodules.graph_links import Links, number_names
+from datamodules.graph_links import Links, check_num_nodes, number_names
 from datamodules.graph_markup import number_classes
+from datamodules.npz import read_arrays
 
 NODE_ARRAYS = ("names", "labels", "features")
 ARRAYS = ("edges", "weights", *NODE_ARRAYS, "directed")
+# Which kinds of dtype, and how many dimensions.
+KINDS = {
+    "weights": ("iuf", 1),
+    "names": ("U", 1),
+    "labels": ("iuU", 1),
+    "features": ("biuf", 2),
+    "directed": ("biu", 0),
+}
+TYPES = {"weights": np.float64, "features": np.float32}  # what they become
 
 
 def read_graph_npz(data: bytes, where: str) -> Links:
@@ -36,6 +45,7 @@ def read_graph_npz(data: bytes, where: str) -> Links:
     edges = edges.astype(np.int64)
     given = [name for name in NODE_ARRAYS if name in arrays]
     nodes = len(arrays[given[0]]) if given else int(edges.max()) + 1
+    check_num_nodes(nodes, len(edges), where)
     for name in given:
         if len(arrays[name]) != nodes:
             raise DataError(f"{where}: {name} has {len(arrays[name])} rows, {given[0]} {nodes}; both are of the nodes")
@@ -48,30 +58,28 @@ def read_graph_npz(data: bytes, where: str) -> Links:
         edges,
         arrays.get("names", number_names(np.arange(nodes))),
         _weights(arrays["weights"], len(edges), where) if "weights" in arrays else None,
-        None if directed is None else bool(directed.all()),
+        None if directed is None else bool(directed),
         labels=_labels(arrays["labels"]) if "labels" in arrays else None,
-        features=arrays["features"].astype(np.float32) if "features" in arrays else None,
+        features=arrays.get("features"),
     )
 
 
 def _load(data: bytes, where: str) -> dict[str, NDArray[Any]]:
     """The arrays, each of the right kind and number of dimensions."""
-    try:
-        file = np.load(io.BytesIO(data))
-        arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{where} is not an npz of plain arrays: save numbers and strings, not objects") from error
+    arrays = read_arrays(io.BytesIO(data), where)
     if "edges" not in arrays or not set(ARRAYS) >= arrays.keys():
         found = ", ".join(sorted(arrays)) or "none"
         raise DataError(f"{where} has the arrays {found}; expected edges, and perhaps {', '.join(ARRAYS[1:])}")
-    kinds = {"weights": ("iuf", 1), "names": ("U", 1), "labels": ("iuU", 1), "features": ("biuf", 2)}
-    for name, (kind, dimensions) in kinds.items():
+    for name, (kind, dimensions) in KINDS.items():
         array = arrays.get(name)
         if array is not None and (array.dtype.kind not in kind or array.ndim != dimensions):
-            what = {"U": "strings", "iuU": "integers or strings"}.get(kind, "numbers")
+            what = {"U": "strings", "iuU": "integers or strings", "biu": "true or false"}.get(kind, "numbers")
             raise DataError(
                 f"{where}: {name} ({array.dtype}, {array.shape}) must be {what} in {dimensions} dimension(s)"
             )
+        if array is not None and name in TYPES:
+            with np.errstate(over="ignore"):  # what doesn't fit is not finite
+                array = arrays[name] = array.astype(TYPES[name])
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             place = np.argwhere(~np.isfinite(array))[0].tolist()
             raise DataError(f"{where}: {name} must be finite, but is {array[tuple(place)]} at {place}")
@@ -85,7 +93,7 @@ def _weights(weights: NDArray[Any], links: int, where: str) -> NDArray[np.float6
     if len(negative):
         row = int(negative[0])
         raise DataError(f"{where}: weights must not be negative, but row {row} is {weights[row]}")
-    return weights.astype(np.float64)
+    return weights
 
 
 def _labels(labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -91,8 +91,8 @@ def parse_sentences(records: Iterable[tuple[str, Any]], predicates: frozenset[st
     for where, record in records:
         text = parse_text(record, where)
         rows = record.get("spo_list")
-        if isinstance(rows, Mapping):  # Hugging Face datasets turn a list of dicts into a dict of lists
-            rows = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        if isinstance(rows, Mapping):
+            rows = _rows_of_columns(rows)
         if not isinstance(rows, list):
             what = "has no spo_list" if rows is None else "spo_list is not a list"
             raise DataError(f"{where}: {what}; give the triples of the text, or [] for none")
@@ -105,6 +105,14 @@ def parse_sentences(records: Iterable[tuple[str, Any]], predicates: frozenset[st
     return SkeFile(sentences, other_slots)
 
 
+def _rows_of_columns(columns: Mapping[str, Any]) -> list[dict[str, Any]] | Mapping[str, Any]:
+    """The list of dicts that Hugging Face datasets turned into a dict of lists; anything else stays as it is."""
+    are_columns = all(isinstance(values, list) for values in columns.values())
+    if not columns or not are_columns or len({len(values) for values in columns.values()}) > 1:
+        return columns
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
 def parse_json(line: str, where: str) -> Any:
     """The content of a JSON line.
 
@@ -113,7 +121,7 @@ def parse_json(line: str, where: str) -> Any:
     """
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # broken, an integer of thousands of digits, or too deep
         column = f" (column {error.colno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{where}: broken JSON{column}; give one JSON object a line, or remove this one") from error
 
@@ -195,6 +203,8 @@ def read_schema(path: Path) -> list[list[str]]:
         row = [value.get("@value") if isinstance(value, Mapping) else value for value in row]
         if not all(isinstance(value, str) and value for value in row):
             raise DataError(f"{where}: a schema line is a JSON object with {', '.join(SCHEMA_KEYS)}")
+        for name, value in zip(SCHEMA_KEYS, row, strict=True):
+            _check_unicode(value, where, name)
         rows.append(row)
     return rows
 

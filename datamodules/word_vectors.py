@@ -1,13 +1,16 @@
 """Word vectors from files: ``npz``, or the text of word2vec and GloVe."""
 
 import itertools
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
+from datamodules.file_contents import BYTE_ORDER_MARK
+from datamodules.npz import read_arrays
+
+MAX_DIGITS = 18  # of a number in the first line
 
 
 def read_word_vectors(path: Path, max_words: int | None = None) -> tuple[list[str], NDArray[np.float32]]:
@@ -40,23 +43,21 @@ def read_word_vectors(path: Path, max_words: int | None = None) -> tuple[list[st
 
 
 def _read_npz(path: Path, max_words: int | None) -> tuple[list[str], NDArray[np.float32]]:
-    try:
-        with np.load(path) as arrays:
-            words, vectors = arrays["words"][:max_words], arrays["vectors"][:max_words]
-    except KeyError as error:
-        raise DataError(f"{path} lacks an array; it needs words and vectors: {error.args[0]}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, zipfile.BadZipFile) as error:
+    names = ("words", "vectors")
+    arrays = read_arrays(path, str(path), names)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise DataError(f"{path} lacks an array; it needs words and vectors: {missing[0]} is not there")
+    words, vectors = arrays["words"], arrays["vectors"]
+    are_strings = words.ndim == 1 and words.dtype.kind == "U"
+    are_numbers = vectors.ndim == 2 and vectors.shape[1:] > (0,) and vectors.dtype.kind in "iuf"
+    if not are_strings or not are_numbers or len(words) != len(vectors):
         raise DataError(
-            f"{path} is not an npz of plain arrays: save words as an array of strings, not objects"
-        ) from error
-    if words.ndim != 1 or words.dtype.kind != "U" or vectors.ndim != 2 or len(words) != len(vectors):
-        raise DataError(
-            f"{path}: words {words.dtype} {words.shape} and vectors {vectors.shape} must be strings (N,) and numbers "
-            "(N, D)"
+            f"{path}: words {words.dtype} {words.shape} and vectors {vectors.dtype} {vectors.shape} must be strings "
+            "(N,) and numbers (N, D)"
         )
-    return words.tolist(), vectors.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 doesn't hold is refused later
+        return words[:max_words].tolist(), vectors[:max_words].astype(np.float32)
 
 
 def _read_text(path: Path, max_words: int | None) -> tuple[list[str], NDArray[np.float32]]:
@@ -64,10 +65,11 @@ def _read_text(path: Path, max_words: int | None) -> tuple[list[str], NDArray[np
     rows: list[NDArray[np.float32]] = []
     try:
         with open(path, "rb") as file:
-            first = file.readline()
+            first = file.readline().removeprefix(BYTE_ORDER_MARK)
             header = first.split()
             # word2vec's first line: how many words, how many numbers each.
-            width = int(header[1]) if len(header) == 2 and all(part.isdigit() for part in header) else None
+            is_header = len(header) == 2 and all(part.isdigit() and len(part) <= MAX_DIGITS for part in header)
+            width = int(header[1]) if is_header else None
             start, lines = (2, file) if width else (1, itertools.chain([first], file))
             for number, line in enumerate(lines, start):
                 if max_words is not None and len(words) == max_words:
@@ -88,7 +90,8 @@ def _parse_line(line: bytes, width: int, where: str) -> tuple[str, NDArray[np.fl
     parts = line.strip().rsplit(maxsplit=width) if width > 0 else []
     try:
         word = parts[0].decode()
-        row = np.array([float(part) for part in parts[1:]], np.float32)
+        with np.errstate(over="ignore"):  # what float32 doesn't hold is refused later
+            row = np.array([float(part) for part in parts[1:]], np.float32)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8; give a text file (not word2vec's binary one) saved as UTF-8") from error
     except (ValueError, IndexError) as error:

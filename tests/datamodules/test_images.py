@@ -140,4 +140,4 @@ def test_unwritable_cache_names_the_way_out(monkeypatch, tmp_path):
 def test_about_holds_plain_values():
     cache = ImageCache({})
     cache.load_or_build(arrays)
-    assert json.loads((cache.folder / "about.json").read_text())["class_names"] == ["cat", "dog"]
+    assert json.loads((cache.folder / "about.json").read_text())["content"]["about"]["class_names"] == ["cat", "dog"]

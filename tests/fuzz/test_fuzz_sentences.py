@@ -1,0 +1,200 @@
+"""Readers of JSON lines (sentences, schemas, texts); each against a small parser of the test's own."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from datamodules.errors import DataError
+from datamodules.ske import SKEDataModule
+from datamodules.ske_files import has_triples, read_schema, read_sentences, read_texts
+from tests.fuzz.fuzzing import broken, fuzz, outcome
+from tests.fuzz.test_fuzz_texts import decoded, make_no_file
+
+PREDICATES = ["导演", "born in"]
+NAMES = st.sampled_from(["王家卫", "Ana", "x\ny", "'", "\U0001f600", "\x1b[31m", "\u2028"])
+OTHERS = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "a", "\ud800", "\n", "@value"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(["@value", "text", "a"]), inner)
+    ),
+    max_leaves=4,
+)
+LISTS = st.lists(st.one_of(NAMES, OTHERS), max_size=2)
+
+
+def sometimes(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = OTHERS) -> st.SearchStrategy[Any]:
+    """Another value, one time in twelve."""
+    return st.integers(0, 11).flatmap(lambda draw: other if draw == 11 else usual)
+
+
+TRIPLES = st.fixed_dictionaries(
+    {
+        "subject": sometimes(NAMES),
+        "predicate": sometimes(
+            st.sampled_from(PREDICATES), st.sampled_from(["directed\nby", "born at", "\ud800", 1, None])
+        ),
+        "object": sometimes(st.one_of(NAMES, st.fixed_dictionaries({"@value": NAMES, "inWork": sometimes(NAMES)}))),
+    }
+)
+COLUMNS = st.dictionaries(st.sampled_from(["subject", "predicate", "object"]), sometimes(LISTS))
+RECORDS = sometimes(
+    st.fixed_dictionaries(
+        {"text": sometimes(NAMES), "spo_list": sometimes(st.lists(sometimes(TRIPLES), max_size=2), COLUMNS)}
+    )
+)
+LINES = st.lists(RECORDS.map(json.dumps), min_size=1, max_size=3).map(lambda lines: "\n".join(lines).encode())
+DEEP = b'{"text": "a", "spo_list": ' + b"[" * 200_000
+HUGE = b'{"text": "a", "spo_list": [], "id": ' + b"9" * 5000 + b"}"
+
+
+def records(data: bytes) -> list[Any] | None:
+    """The content of the lines, or None where one is broken."""
+    text = decoded(data)
+    try:
+        lines = [line.strip() for line in (text or "").split("\n")]
+        return [json.loads(line) for line in lines if line] or None
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != "" and not any(0xD800 <= ord(sign) < 0xE000 for sign in value)
+
+
+def sentence(record: Any) -> tuple[str, tuple] | None:
+    """Text and different triples; None where the layout is another."""
+    if not isinstance(record, dict) or not is_text(record.get("text")):
+        return None
+    rows = record.get("spo_list")
+    if isinstance(rows, dict):
+        columns = list(rows.values())
+        if not rows or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+            return None
+        rows = [{name: column[i] for name, column in rows.items()} for i in range(len(columns[0]))]
+    if not isinstance(rows, list):
+        return None
+    triples = []
+    for row in rows:
+        if not isinstance(row, dict):
+            return None
+        end = row.get("object")
+        triple = (row.get("subject"), row.get("predicate"), end.get("@value") if isinstance(end, dict) else end)
+        if not all(map(is_text, triple)) or triple[1] not in PREDICATES:
+            return None
+        triples += [] if triple in triples else [triple]
+    return record["text"], tuple(triples)
+
+
+@fuzz(150)
+@given(data=broken(LINES))
+@example(data=DEEP)
+@example(data=HUGE)
+@example(data=b'{"text": "a", "spo_list": {"subject": 1, "predicate": [], "object": []}}')
+@example(data=b'{"text": "a", "spo_list": [{"subject": "b", "predicate": "' + b"x" * 100_000 + b'", "object": "c"}]}')
+def test_sentences(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+    path = tmp_path_factory.mktemp("ske") / "train.json"
+    path.write_bytes(data)
+    file = outcome(
+        lambda: read_sentences(path, PREDICATES), path, line=bool(data.removeprefix(b"\xef\xbb\xbf").strip())
+    )
+    parsed = records(data)
+    expected = [sentence(record) for record in parsed] if parsed is not None else [None]
+    assert (file is None) == (None in expected)
+    if file is not None:
+        assert [tuple(found) for found in file.sentences] == expected
+        assert has_triples(path) is True
+
+
+@fuzz(30)
+@given(data=broken(LINES))
+@example(data=HUGE)
+def test_sentences_train(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+    """What the reader takes becomes batches, or is refused in one line."""
+    folder = tmp_path_factory.mktemp("ske")
+    schema = [{"subject_type": "a", "predicate": name, "object_type": "b"} for name in PREDICATES]
+    (folder / "all_50_schemas").write_text("\n".join(map(json.dumps, schema)))
+    (folder / "train_data.json").write_bytes(data)
+    (folder / "dev_data.json").write_bytes(data)
+
+    def read():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+            module = SKEDataModule(str(folder), batch_size=1, max_length=4, min_count=1)
+            module.setup()
+            return list(module.train_dataloader()), list(module.val_dataloader())
+
+    outcome(read, folder, line=False)
+
+
+@fuzz(60)
+@given(
+    data=broken(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "subject_type": sometimes(NAMES),
+                    "predicate": NAMES,
+                    "object_type": sometimes(NAMES, st.just({"@value": "a"})),
+                }
+            ).map(json.dumps),
+            min_size=1,
+            max_size=3,
+        ).map(lambda lines: "\n".join(lines).encode())
+    )
+)
+def test_schema(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+    path = tmp_path_factory.mktemp("ske") / "schema"
+    path.write_bytes(data)
+    rows = outcome(lambda: read_schema(path), path)
+    expected: list[Any] | None = []
+    for record in records(data) or [None]:
+        names = (
+            [record.get(name) for name in ("subject_type", "predicate", "object_type")]
+            if isinstance(record, dict)
+            else [None]
+        )
+        names = [name.get("@value") if isinstance(name, dict) else name for name in names]
+        expected = [*expected, names] if expected is not None and all(map(is_text, names)) else None
+    assert rows == expected
+
+
+@fuzz(60)
+@given(
+    data=broken(st.one_of(LINES, st.just(b"a text\n  another one \n\n{third")), arbitrary=True),
+    suffix=st.sampled_from([".txt", ".jsonl"]),
+)
+@example(data=b"[" * 200_000, suffix=".txt")
+@example(data=DEEP, suffix=".jsonl")
+def test_texts(tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str):
+    path = tmp_path_factory.mktemp("texts") / f"texts{suffix}"
+    path.write_bytes(data)
+    texts = outcome(lambda: list(read_texts(path)), path)
+    text = decoded(data)
+    lines = [line.strip() for line in (text or "").split("\n") if line.strip()]
+    expected: list[Any] | None = lines or None
+    if lines and (suffix == ".jsonl" or isinstance((records(lines[0].encode()) or [None])[0], dict)):
+        found = [record.get("text") if isinstance(record, dict) else None for record in records(data) or [None]]
+        expected = found if all(map(is_text, found)) else None
+    assert texts == expected
+
+
+@pytest.mark.parametrize("make", ["folder", "loop", "nothing", "dangling"])
+@pytest.mark.parametrize(
+    "reader", [has_triples, read_schema, lambda path: list(read_texts(path))], ids=["ske", "schema", "texts"]
+)
+def test_what_is_no_file_of_lines(tmp_path: Path, make: str, reader):
+    path = tmp_path / "it.json"
+    make_no_file(path, make)
+    with pytest.raises(DataError, match=r"it\.json"):
+        reader(path)
+
+
+def test_recursion_limit_is_pythons():
+    assert sys.getrecursionlimit() < 100_000  # else DEEP is not too deep
