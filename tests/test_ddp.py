@@ -14,6 +14,7 @@ ADVERSARIAL = [
     "--model.prior=AdversarialPrior",
     "--model.prior.hidden_sizes=[16]",
     "--model.prior_weight=0.1",
+    "--model.weight_normalization={local_score: spectral, prior: spectral_persistent}",
 ]
 
 

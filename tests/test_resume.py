@@ -58,7 +58,7 @@ def load(path: Path) -> dict:
     [
         ("auto", []),
         ("run", ["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"]),
-        ("run", ["--trainer.max_steps=14"]),
+        ("run", ["--trainer.max_steps=14", "--model.weight_normalization={score: spectral_persistent}"]),
     ],
 )
 def test_killed_and_resumed_equals_unbroken(tmp_path: Path, resume: str, options: list[str]):

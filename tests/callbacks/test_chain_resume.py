@@ -23,6 +23,7 @@ from callbacks import (
     WeightDecay,
 )
 from datamodules.loader import BatchLoader
+from layers import normalize_weights
 
 TRICKS = {
     "decay": lambda: WeightDecay(0.1),
@@ -87,6 +88,7 @@ class SaveAndKill(pl.Callback):
 def state_of(trainer, module):
     """Everything that a run ends with: evaluated and raw weights, moments, copies."""
     state = {f"weights/{name}": value for name, value in weights_of(module).items()}
+    state |= {f"buffers/{name}": value.clone() for name, value in module.named_buffers()}
     for i, group in trainer.optimizers[0].state_dict()["state"].items():
         state |= {f"optimizer/{i}/{key}": torch.as_tensor(value) for key, value in group.items()}
     for callback in trainer.callbacks:
@@ -127,6 +129,16 @@ def test_every_pair_in_the_middle_of_a_window(names, tmp_path):
 @pytest.mark.parametrize("after", range(1, BATCHES * EPOCHS + 1))
 def test_all_of_them_after_every_batch(after, tmp_path):
     check_resume(tmp_path, lambda: [make() for make in TRICKS.values()], after)
+
+
+@pytest.mark.parametrize("after", [3, 8])
+def test_all_of_them_on_normalised_weights(after, tmp_path):
+    def normalised():
+        module = Words()
+        return normalize_weights(module, {"embedding": "spectral_persistent", "output": "weight_norm"})
+
+    tricks = {**TRICKS, "lookahead": lambda: Lookahead(steps=2)}
+    check_resume(tmp_path, lambda: [make() for make in tricks.values()], after, normalised)
 
 
 @pytest.mark.parametrize("after", [2, 6, 7, 9])

@@ -1,3 +1,4 @@
+import copy
 import math
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,11 @@ from layers import (
     DotScore,
     InfoNCE,
     Shuffle,
+    remove_weight_normalization,
+    untrained_copy,
 )
 from lightning_modules import DeepInfoMax
+from tests.conftest import TINY, script
 
 SMALL = {"encoder": partial(BlogEncoder, channels=16, code_size=8), "score": partial(ConcatScore, hidden_size=16)}
 PAPER = {
@@ -303,3 +307,50 @@ def test_batches_of_files_are_normalised_to_the_pixel_range(tmp_path: Path):
     assert names == ["white.png"]
     assert batch.images.shape == (1, 3, 32, 32)
     assert torch.all(batch.images == 1.0)
+
+
+# ------------------------------------------------------------------------------------------------ normalised weights
+
+NORMALISED = {**PAPER, "weight_normalization": {"local_score": "spectral", "prior": "spectral_persistent"}}
+
+
+def test_a_checkpoint_with_normalised_discriminators_loads_alone(tmp_path):
+    model = DeepInfoMax(**NORMALISED, probes=["knn"], baselines=False)
+    assert sum("original" in name for name, _ in model.prior.named_parameters()) == 2
+    fit = trainer(tmp_path, limit_train_batches=3, limit_val_batches=1)
+    fit.fit(model, datamodule=data())
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = DeepInfoMax.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True).eval()
+    output = model.eval().encoder(images())
+    for name, value in model.losses(output).items():
+        assert torch.equal(loaded.losses(loaded.encoder(images()))[name], value), name
+    for layer in (loaded.local_score.code_embedding.mix, loaded.prior.discriminator[0]):
+        assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=0.15)
+    assert loaded.local_score.code_embedding.norm.weight.norm().item() == pytest.approx(1, abs=1e-5)
+    # From a plain model's weights, and back to a plain model.
+    plain = DeepInfoMax(**PAPER)
+    loaded.load_state_dict(plain.state_dict())
+    again = DeepInfoMax(**PAPER)
+    again.load_state_dict(remove_weight_normalization(copy.deepcopy(model)).state_dict())
+    for name, value in model.losses(output).items():
+        assert torch.equal(again.eval().losses(output)[name], value), name
+
+
+def test_the_untrained_baseline_of_a_normalised_encoder_is_untrained():
+    encoders = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        encoders.append(DeepInfoMax(**SMALL, weight_normalization={"encoder": "spectral"}).encoder)
+    outputs = [untrained_copy(encoder)(images()).mean for encoder in encoders]
+    assert torch.equal(*outputs)
+    assert not torch.allclose(outputs[0], encoders[0].eval()(images()).mean)
+
+
+def test_a_pattern_that_matches_nothing_is_one_line(tmp_path):
+    wrong = "--model.weight_normalization={local_scor.mixed: spectral}"
+    result = script("train", *TINY, wrong, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert (
+        "weight_normalization: pattern 'local_scor.mixed' matches no parameter; the nearest one is 'local_score" in line
+    )
