@@ -1,5 +1,6 @@
 """Where images come from: the hub, a folder in the hub's layout, CIFAR-10's own pickles, a folder of image files."""
 
+import codecs
 import contextlib
 import os
 import pickle
@@ -68,9 +69,11 @@ class ParquetImages:
         with tempfile.TemporaryDirectory() as cache, _no_progress_bars():
             try:
                 splits = datasets.load_dataset(str(self.root), cache_dir=cache)
-            except Exception as error:
+                return _read_splits(splits, str(self.root), image_size)
+            except DataError:
+                raise
+            except Exception as error:  # of what is in the files, `datasets` checks little
                 raise DataError(f"datasets cannot read {self.root}: {_one_line(error)}") from error
-            return _read_splits(splits, str(self.root), image_size)
 
 
 class HubImages:
@@ -99,7 +102,10 @@ def _read_splits(splits: "DatasetDict", where: str, image_size: int) -> ImageArr
     images = decode_images(_encoded(parts, image_column, where), count, image_size)
     if label_column is None:
         return ImageArrays(images, np.full(count, -1, np.int64), len(parts[0]), ())
-    labels = np.concatenate([np.asarray(part.with_format("numpy")[label_column][:], np.int64) for part in parts])
+    labels = np.concatenate([np.asarray(part.with_format("numpy")[label_column][:]) for part in parts])
+    if labels.dtype.kind not in "iu" or (labels < 0).any():
+        raise DataError(f"{where}: the column {label_column} must have an integer from 0 on in every row")
+    labels = labels.astype(np.int64)
     feature = features[label_column]
     names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max()) + 1)]
     return ImageArrays(images, labels, len(parts[0]), tuple(names))
@@ -119,25 +125,46 @@ def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[Encode
         for index, row in enumerate(rows):
             value = row[column]
             name = f"{index} of split {part.split} of {where}"
+            if value is None or (value["bytes"] is None and not value["path"]):
+                raise DataError(f"the image {name} is missing; remove its row")
             yield name, value["bytes"] if value["bytes"] is not None else Path(value["path"])
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):  # Python's own: it doesn't make room for what is only announced
     """Builds numpy arrays and plain values, and nothing else: a pickle may otherwise run any code when it is read."""
 
-    ALLOWED = {
-        ("_codecs", "encode"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
-        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    }
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
+        # Old pickles name numpy's core by its old name.
+        known = MADE_BY_PICKLES.get((module.replace("numpy.core.", "numpy._core."), name))
+        if known is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which CIFAR-10 has no need of")
-        # Old pickles name numpy's core by its old name, which warns.
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
+        return known
+
+
+def _plain_dtype(name: str | bytes, *_: Any) -> np.dtype:
+    """A dtype of numbers: an array of objects could be made of any bytes."""
+    dtype = np.dtype(name.decode() if isinstance(name, bytes) else name)
+    if dtype.kind not in "biuf":
+        raise pickle.UnpicklingError(f"it has an array of {dtype}")
+    return dtype
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    """What the state of an array, the next in a pickle, is put into."""
+    return np.empty(0, np.uint8)
+
+
+def _array_of_bytes(content: Any, dtype: np.dtype, shape: tuple[int, ...], order: str, *_: Any) -> np.ndarray:
+    return np.frombuffer(content, dtype).reshape(shape, order=order)
+
+
+MADE_BY_PICKLES = {
+    ("_codecs", "encode"): codecs.encode,
+    ("numpy", "dtype"): _plain_dtype,
+    ("numpy", "ndarray"): "ndarray",  # only named, and never called
+    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
+}
 
 
 class PickledImages:
@@ -154,22 +181,31 @@ class PickledImages:
 
     def read(self, image_size: int) -> ImageArrays:
         parts = [self._read_batch(name) for name in (*self.TRAIN, "test_batch")]
-        names = self._unpickle("batches.meta").get(b"label_names", [])
+        names = self._class_names()
         images = np.concatenate([images for images, _ in parts])
         if image_size != images.shape[1]:
             images = resize_images(images, image_size)
         labels = np.concatenate([labels for _, labels in parts])
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise DataError(f"{self.folder} has the label {labels.max()}, but batches.meta names {len(names)} classes")
         num_train = sum(len(labels) for _, labels in parts[:-1])
-        return ImageArrays(images, labels, num_train, tuple(name.decode() for name in names))
+        return ImageArrays(images, labels, num_train, names)
+
+    def _class_names(self) -> tuple[str, ...]:
+        names = self._unpickle("batches.meta").get(b"label_names")
+        try:
+            return tuple(name if isinstance(name, str) else name.decode() for name in names)
+        except (TypeError, AttributeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.folder / 'batches.meta'} has no label_names: {_one_line(error)}") from error
 
     def _read_batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         batch = self._unpickle(name)
         try:
             images = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             labels = np.asarray(batch[b"labels"], np.int64)
-            if len(images) != len(labels):
-                raise ValueError(f"{len(images)} images and {len(labels)} labels")
-        except (KeyError, ValueError, TypeError) as error:
+            if labels.shape != (len(images),) or not len(images):
+                raise ValueError(f"{len(images)} images and {labels.size} labels")
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise DataError(f"{self.folder / name} is not a batch of CIFAR-10: {_one_line(error)}") from error
         return images, labels
 
@@ -278,10 +314,14 @@ def _is_image(path: Path) -> bool:
 
 def _stamps(root: Path, paths: list[Path]) -> list[tuple[str, int, int]]:
     """Relative path, size in bytes and time of the last change of each file."""
-    return [
-        (path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)
-        for path, stat in ((path, path.stat()) for path in paths)
-    ]
+    stamps = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; repair or remove it") from error
+        stamps.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+    return stamps
 
 
 def _one_line(error: BaseException) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CACHE_VERSION = 1  # to be raised when the same source would be decoded differently
 DECODE_CHUNK = 256  # images for one task of the thread pool
+# Of all that Pillow opens, these: for some others it starts a program.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        if isinstance(data, Path) and data.exists() and not data.is_file():
+            raise OSError("it is no file")
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
             return np.asarray(_to_rgb(image, size), np.uint8)
     except Exception as error:  # Pillow's plugins raise nearly everything on broken files
         reason = " ".join(str(error).split()) or type(error).__name__

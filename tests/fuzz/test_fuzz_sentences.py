@@ -92,7 +92,7 @@ def sentence(record: Any) -> tuple[str, tuple] | None:
     return record["text"], tuple(triples)
 
 
-@fuzz(150)
+@fuzz(80)
 @given(data=broken(LINES))
 @example(data=DEEP)
 @example(data=HUGE)
@@ -133,7 +133,7 @@ def test_sentences_train(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     outcome(read, folder, line=False)
 
 
-@fuzz(60)
+@fuzz(40)
 @given(
     data=broken(
         st.lists(
@@ -165,7 +165,7 @@ def test_schema(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     assert rows == expected
 
 
-@fuzz(60)
+@fuzz(40)
 @given(
     data=broken(st.one_of(LINES, st.just(b"a text\n  another one \n\n{third")), arbitrary=True),
     suffix=st.sampled_from([".txt", ".jsonl"]),

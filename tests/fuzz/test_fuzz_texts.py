@@ -58,7 +58,7 @@ def test_prompts(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     text = decoded(data)
     assert (lines is None) == (text is None)
     if text is not None:
-        expected = text.replace("\r\n", "\n").split("\n")
+        expected = [line.removesuffix("\r") for line in text.split("\n")]
         assert lines == (expected if expected[-1] else expected[:-1])
 
 
