@@ -1,10 +1,11 @@
 """Checkpoints: written whole or not at all, loaded without running code, resumed to the same bits."""
 
+import contextlib
 import os
-import pickle
 import random
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from pytorch_lightning.loggers import WandbLogger
 from callbacks.chain_session import refuse_other_chain
 from callbacks.update_rule import UpdateRule
 
-from .errors import UserError
+from .errors import UserError, is_expected
 from .loggers import FolderLogger
 from .run_folder import RunFolder
+
+RESTORING_FILES = {"checkpoint_connector.py", "saving.py"}  # of Lightning
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -63,11 +66,45 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no such checkpoint: {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except Exception as error:  # torch raises nearly everything on broken files
         raise UserError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "experiment"} <= checkpoint.keys():
+    if not _is_ours(checkpoint):
         raise UserError(f"foreign checkpoint: {path} was not written by scripts/train.py of this project")
     return checkpoint
+
+
+def _is_ours(checkpoint: Any) -> bool:
+    if not isinstance(checkpoint, dict):
+        return False
+    experiment = checkpoint.get("experiment")
+    parts = [checkpoint.get("state_dict"), checkpoint.get("hyper_parameters", {}), experiment]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    version = checkpoint.get("pytorch-lightning_version", "")
+    return isinstance(experiment.get("config"), dict) and isinstance(version, str)
+
+
+@contextlib.contextmanager
+def restoring(path: Path | None) -> Iterator[None]:
+    """Within it, what Lightning raises while it restores a checkpoint is said in one line.
+
+    Args:
+        path: the checkpoint; None where there is none to restore.
+
+    Raises:
+        UserError: the checkpoint doesn't fit what it is restored into. What is raised otherwise passes through, as do
+            errors that were written for the user.
+    """
+    try:
+        yield
+    except Exception as error:
+        files = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if path is None or is_expected(error) or not files & RESTORING_FILES:
+            raise
+        detail = " ".join(str(error).split())
+        raise UserError(
+            f"{path} can't be restored, it is damaged or of another model or version: {type(error).__name__}: {detail}"
+        ) from error
 
 
 class RunCheckpoints(Checkpoint):

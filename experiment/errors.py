@@ -44,7 +44,7 @@ def run_main(main: Callable[[list[str]], None], argv: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _report(describe(error) + ("" if debug or _is_expected(error) else " (--debug shows where)"))
+        _report(describe(error) + ("" if debug or is_expected(error) else " (--debug shows where)"))
         return EXIT_STATUS
     return 0
 
@@ -59,7 +59,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, PermissionError) and error.filename:
         return f"no permission for {error.filename}"
     text = textwrap.shorten(_without_union(str(error)), 600, placeholder=" ...")
-    if _is_expected(error) and text:
+    if is_expected(error) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -72,7 +72,7 @@ def _without_union(message: str) -> str:
     return " ".join(message.split())
 
 
-def _is_expected(error: BaseException) -> bool:
+def is_expected(error: BaseException) -> bool:
     """Whether the message was written for the user: then the class of the error adds nothing."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 

@@ -9,7 +9,7 @@ import torch
 
 from lightning_modules.trained_models import find_checkpoint
 
-from .checkpoints import load_checkpoint, refuse_other_data
+from .checkpoints import load_checkpoint, refuse_other_data, restoring
 from .cli import ExperimentCLI, flags_and_values
 from .console import print_metrics, quiet, say
 from .errors import UserError
@@ -74,7 +74,8 @@ def evaluate(argv: list[str]) -> None:
     config_file = write_temporary_config(checkpoint["experiment"]["config"], path.stem)
     cli = EvaluateCLI(["-c", str(config_file), *rest], checkpoint)
     refuse_other_data(checkpoint, cli.model)
-    results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    with restoring(path):
+        results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if cli.trainer.is_global_zero:
         if json_file:

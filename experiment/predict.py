@@ -8,7 +8,7 @@ import torch
 
 from lightning_modules.trained_models import find_checkpoint, import_model_class
 
-from .checkpoints import load_checkpoint
+from .checkpoints import load_checkpoint, restoring
 from .cli import ExperimentCLI
 from .console import quiet, say
 from .errors import UserError, did_you_mean
@@ -54,7 +54,8 @@ def predict(argv: list[str]) -> None:
     parser.add_method_arguments(model_class, "predict_file", fail_untyped=False)
     options = parser.parse_args(rest).as_dict()
     _check_paths(options)
-    model = load()
+    with restoring(Path(target)):
+        model = load()
     report = model.predict_file(**options)
     if report:
         say(report)

@@ -16,7 +16,7 @@ import torchmetrics
 import yaml
 from pytorch_lightning.loggers import WandbLogger
 
-from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint, refuse_other_data
+from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint, refuse_other_data, restoring
 from .cli import (
     DEFAULT_CONFIG,
     ExperimentCLI,
@@ -147,7 +147,8 @@ def _fit_and_test(cli: TrainCLI, started: float) -> None:
     say(f"run folder: {folder.path}")
     if cli.checkpoint is not None:
         refuse_other_data(load_checkpoint(cli.checkpoint), model)
-    trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
+    with restoring(cli.checkpoint):
+        trainer.fit(model, data, ckpt_path=cli.checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     cli.checkpoints.begin(trainer)  # where there was nothing left to train
@@ -220,7 +221,10 @@ def write_temporary_config(config: dict[str, Any], name: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="experiment-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(config))
+    try:
+        file.write_text(yaml.safe_dump(config))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"the configuration in the checkpoint {name} holds other than plain values") from error
     return file
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import pickle
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,10 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except Exception as error:  # torch raises nearly everything on broken files
         raise ValueError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
     hyperparameters = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
-    if "_class_path" not in hyperparameters or "state_dict" not in checkpoint:
+    if not isinstance(hyperparameters, dict) or "_class_path" not in hyperparameters or "state_dict" not in checkpoint:
         raise ValueError(f"foreign checkpoint: {path} was not written by scripts/train.py of this project")
     return dict(hyperparameters), checkpoint["state_dict"]
 
@@ -55,13 +54,16 @@ def import_model_class(class_path: str) -> type[pl.LightningModule]:
     """The class of a model.
 
     Raises:
-        ValueError: if it isn't there.
+        ValueError: if it isn't there, or is no model.
     """
-    module, _, name = class_path.rpartition(".")
+    module, _, name = str(class_path).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        model_class = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         raise ValueError(f"a model of a class that is not here: {class_path or 'unnamed'}") from None
+    if not isinstance(model_class, type) or not issubclass(model_class, pl.LightningModule):
+        raise ValueError(f"a {class_path}, which is no model")
+    return model_class
 
 
 def build_model(hyperparameters: dict[str, Any]) -> pl.LightningModule:

@@ -214,7 +214,7 @@ def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
             assert graph.names.tolist() == arrays["names"].tolist()
         if "features" in arrays:
             np.testing.assert_array_equal(graph.features.numpy(), arrays["features"].astype(np.float32))
-        assert graph.directed == bool(arrays["directed"] if "directed" in arrays else False)
+        assert graph.directed == bool(arrays.get("directed", False))
     assert 0 <= int(graph.edges.min()) <= int(graph.edges.max()) < graph.num_nodes == len(graph.names)
     assert graph.labels.shape == (graph.num_nodes,)
     assert float(graph.weights.min()) >= 0
