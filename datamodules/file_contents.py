@@ -64,6 +64,10 @@ def check_utf8(data: bytes, path: Path) -> None:
     Raises:
         DataError: it isn't; the message names the line.
     """
+    nul = data.find(b"\0")
+    if nul >= 0:
+        line = data.count(b"\n", 0, nul) + 1
+        raise DataError(f"{path}, line {line}: a zero byte, which no text has; save the file as UTF-8")
     if data.isascii():
         return
     try:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from datamodules.edge_text import INTEGER, data_lines, read_weight, split_fields
 from datamodules.errors import DataError
-from datamodules.graph_links import Links, name_array
+from datamodules.graph_links import Links, check_num_nodes, name_array
 
 READ = "*Vertices, *Edges, *Arcs, *Links and *Bipartite"
 STATES = ("states", "multilayer", "intra", "inter")  # of other files, for datamodules.state_files
@@ -107,13 +107,14 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"
-        found = re.match(r'(\S+)\s*("[^"]*"|\S*)', line)
+        found = re.match(r'\s*(\S+)\s*("[^"]*"|\S*)', line)
         node = read_integer(found[1], place)
         if node in names:
             raise DataError(f"{place}: the node {node} comes again")
         names[node] = found[2].strip('"') or str(node)
     if section.rest:
         count = read_integer(section.rest[0], section.where)
+        check_num_nodes(count, data.count(b"\n"), section.where)
         if all(1 <= node <= count for node in names):
             return {node: names.get(node, str(node)) for node in range(1, count + 1)}
         if len(names) != count:

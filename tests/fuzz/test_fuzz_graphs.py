@@ -1,0 +1,69 @@
+"""Readers of graphs as text: edge lists, Pajek, GML, GraphML, labels; gzipped or not."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from datamodules.graph_files import read_graph_file
+from tests.fuzz.fuzzing import broken, fuzz, outcome
+
+TEXTS = {
+    ".txt": [b"# a comment\n1 2\n2 3 0.5\n3 1\n", b'a,b,1\n"b, c",a,2.5\n', b"source\ttarget\tweight\nx\ty\t1\n"],
+    ".net": [b'*Vertices 3\n1 "a"\n2 "b b"\n3 "c"\n*Edges\n1 2 0.5\n*Arcs\n2 3\n', b"*Bipartite 3\n1 3\n2 4 2\n"],
+    ".gml": [b'graph [ directed 1 node [ id 1 label "a" value 2 ] node [ id 2 ] edge [ source 1 target 2 weight 2 ] ]'],
+    ".graphml": [
+        b'<?xml version="1.0" encoding="UTF-8"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
+        b'<graph edgedefault="directed"><node id="a"/><node id="b"/><edge source="a" target="b"/></graph></graphml>'
+    ],
+}
+
+
+@pytest.mark.parametrize("suffix", TEXTS)
+@fuzz(40)
+@given(broke=st.data(), zipped=st.booleans())
+def test_graph(tmp_path_factory: pytest.TempPathFactory, suffix: str, broke: st.DataObject, zipped: bool):
+    data = broke.draw(broken(st.sampled_from(TEXTS[suffix])))
+    check_graph(tmp_path_factory.mktemp("graph") / f"it{suffix}", gzip.compress(data) if zipped else data)
+
+
+@fuzz(30)
+@given(packed=broken(st.just(gzip.compress(TEXTS[".txt"][0]))))
+@example(packed=b"\x1f\x8b")
+def test_broken_gzip(tmp_path_factory: pytest.TempPathFactory, packed: bytes):
+    check_graph(tmp_path_factory.mktemp("graph") / "it.txt.gz", packed)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("it.net", b"*Vertices 1000000000000\n*Edges\n1 2\n"),
+        ("it.net", b'*Vertices 2\n\t1 "a"\n*Edges\n1 9\n'),
+        ("it.gml", b"graph [ " * 20_000),
+        ("it.graphml", b"<a>" * 20_000),
+        ("it.graphml", b"<?xml version='1.0' encoding='nothing'?><graphml/>"),
+        ("it.txt", "1 2\n".encode("utf-16-le")),
+    ],
+    ids=["vertices", "unknown", "deep", "deep-xml", "encoding", "utf-16"],
+)
+def test_refused(tmp_path: Path, name: str, data: bytes):
+    (tmp_path / name).write_bytes(data)
+    assert outcome(lambda: read_graph_file(tmp_path / name), tmp_path / name) is None
+
+
+def test_gzip_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("datamodules.file_contents.LARGEST_UNPACKED", 1 << 20)
+    path = tmp_path / "it.txt"
+    path.write_bytes(gzip.compress(b"1 2\n" * (1 << 20)))
+    assert outcome(lambda: read_graph_file(path), path) is None
+
+
+def check_graph(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    graph = outcome(lambda: read_graph_file(path), path)
+    if graph is not None:
+        assert 0 <= int(graph.edges.min()) <= int(graph.edges.max()) < graph.num_nodes == len(graph.names)
+        assert float(graph.weights.min()) >= 0
+        assert graph.weights.isfinite().all()
