@@ -185,7 +185,7 @@ class ChainSession:
         for chain in self.chains:
             suffix = "" if len(self.chains) == 1 else f"/{chain.key}"
             for rule in self.rules:
-                if rule.log:
+                if rule.logs:
                     for name, value in rule.measurements(chain).items():
                         self.pl_module.log(f"train/{name}{suffix}", value, on_step=True, on_epoch=False)
 

@@ -69,7 +69,7 @@ class LayerAdaptation(UpdateRule):
             ratio = torch.where((length > 0) & (change > 0), max(lr, SMALLEST_LR) * length / change, 1.0)
             torch._foreach_mul_(params, ratio.unbind())
             torch._foreach_add_(params, old)
-            if self.log:
+            if self.logs:
                 self._ratios[index].append(ratio)
 
         return adapt

@@ -20,8 +20,8 @@ class Lookahead(KeepsWeights):
         step_size: alpha in [0, 1]; 1 leaves the training bit-identical.
         evaluate: the weights that validation, the test and the checkpoint's ``state_dict`` have: ``slow`` (the paper's
             choice) or ``fast``. The weights to go on with are in the checkpoint either way.
-        log: log ``train/lookahead_distance``, the Euclidean distance of fast and slow weights before a
-            synchronisation.
+        log: log ``train/lookahead_distance``, the Euclidean distance of fast and slow weights before the
+            latest synchronisation.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -46,7 +46,10 @@ class Lookahead(KeepsWeights):
         self.steps = steps
         self.step_size = step_size
         self.evaluate = evaluate
-        self._distances: dict[int, list[Tensor]] = {}
+
+    def forget(self) -> None:
+        super().forget()
+        self.distances: dict[str, list[Tensor]] = {}
 
     @property
     def exchanges_weights(self) -> bool:
@@ -57,7 +60,8 @@ class Lookahead(KeepsWeights):
 
     def before_step(self, chain: UpdateChain) -> None:
         super().before_step(chain)
-        self._distances[chain.index] = []
+        if self.logs and self._synchronises(chain):
+            self.distances[chain.key] = []
 
     def plan(self, block: Block) -> Action:
         chain, params, slow = block.chain, block.params(block.positions), self.kept(block)
@@ -65,9 +69,9 @@ class Lookahead(KeepsWeights):
         def look_back(lr: float) -> None:
             if not self._synchronises(chain):
                 return
-            if self.log:
+            if self.logs:
                 difference = torch._foreach_sub(params, slow)
-                self._distances[chain.index].append(torch.stack(torch._foreach_norm(difference, 2)).double())
+                self.distances[chain.key].append(torch.stack(torch._foreach_norm(difference, 2)).double())
             torch._foreach_lerp_(params, slow, 1.0 - self.step_size)
             torch._foreach_copy_(slow, params)
 
@@ -90,6 +94,16 @@ class Lookahead(KeepsWeights):
         return self.copies.get(chain.key) if self.evaluate == "slow" else None
 
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
-        if not (distances := self._distances.get(chain.index)):
+        if not (distances := self.distances.get(chain.key)):
             return {}
         return {"lookahead_distance": torch.cat(distances).norm()}
+
+    # A row of metrics repeats the latest distance, so a run that is resumed has to know it.
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {**state, "distances": self.distances} if self.logs and state else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.distances = dict(state_dict.get("distances", {}))

@@ -38,7 +38,7 @@ class UpdateRule(pl.Callback):
     def __init__(self, include: Sequence[str] | None = None, exclude: Sequence[str] = (), *, log: bool = False) -> None:
         self.include = check_entries("include", include)
         self.exclude = check_entries("exclude", exclude) or []
-        self.log = log
+        self.logs = log  # not `log`: there Lightning puts the module's method
         self.session: ChainSession | None = None
         self._chosen: set[nn.Parameter] | None = None
 
@@ -112,7 +112,7 @@ class UpdateRule(pl.Callback):
         """Last word on a checkpoint that is being written."""
 
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
-        """Figures of the last step by metric name; asked only where ``log`` is set."""
+        """Figures of the last step by metric name; asked only where ``logs`` is set."""
         return {}
 
     # Lightning's hooks. Each is forwarded by every rule; the session listens to the first one alone.

@@ -17,7 +17,7 @@ from chain_tools import (
 )
 from torch import nn
 
-from callbacks import Lookahead
+from callbacks import LayerAdaptation, Lookahead, PiecewiseLinearLR
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 
@@ -118,10 +118,16 @@ def test_logs_the_distance_of_slow_and_fast():
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.bias": torch.zeros(4)})
     logger = MemoryLogger()
     run(module, Lookahead(2, 0.5, log=True), logger=logger, log_every_n_steps=1)
-    # Lightning writes the last value once more at the epoch's end.
-    assert logger.values("train/lookahead_distance")[:2] == pytest.approx(
-        [4.0, 4.0]
-    )  # two steps of 1 in four components, at steps 2 and 4
+    # Two steps of 1 in four components, at steps 2 and 4; between them the latest is repeated.
+    assert logger.values("train/lookahead_distance")[:3] == pytest.approx([4.0, 4.0, 4.0])
+
+
+def test_logs_nothing_unasked():
+    gradients = [{"linear.bias": -torch.ones(4)}] * 4
+    module, logger = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0)), MemoryLogger()
+    rules = [Lookahead(2), LayerAdaptation(exclude=[]), PiecewiseLinearLR({2: 1.0})]
+    run(module, *rules, logger=logger, log_every_n_steps=1)
+    assert {name for row in logger.rows for name in row} <= {"epoch"}
 
 
 @pytest.mark.parametrize(
