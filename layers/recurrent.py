@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -180,6 +181,8 @@ class ONLSTM(RecurrentLayer):
 class LSTM(RecurrentLayer):
     """torch's LSTM (its fused kernels, cuDNN on a GPU) in the interface of :class:`RecurrentLayer`; distances are None.
 
+    Under autocast it stays in float32 on a CPU.
+
     Rows of the weights as in ``nn.LSTM``: input, forget, cell, output gate (hidden_size each).
 
     Args:
@@ -202,7 +205,10 @@ class LSTM(RecurrentLayer):
 
     def _run(self, input: Tensor, state: State) -> tuple[Tensor, State, None]:
         weights = [weight for layer in range(self.num_layers) for weight in self.weights(layer)]
-        with warnings.catch_warnings():
+        # torch's LSTM has no autocast on a CPU: oneDNN refuses its mixture of precisions.
+        on_cpu = input.device.type == "cpu"
+        input = input.to(self.weight_hh_l0.dtype) if on_cpu else input
+        with warnings.catch_warnings(), torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
             # Weights after DropConnect are new tensors, so cuDNN has to gather them at every call, and says so.
             warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
             output, h, c = torch.lstm(
