@@ -5,6 +5,8 @@ from torch import Tensor
 
 from layers import Losses
 
+from .epoch_means import log_epoch_means
+
 
 def log_losses(module: pl.LightningModule, stage: str, losses: Losses, batch_size: int | None = None) -> Tensor:
     """Logs the collected losses of a step, and returns their sum.
@@ -36,5 +38,5 @@ def log_losses(module: pl.LightningModule, stage: str, losses: Losses, batch_siz
         module.log_dict(metrics)
         module.log("loss", total.detach(), prog_bar=True, logger=False)
     else:
-        module.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=batch_size, add_dataloader_idx=False)
+        log_epoch_means(module, metrics, batch_size)
     return total

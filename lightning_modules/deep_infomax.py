@@ -28,6 +28,7 @@ from layers import (
 )
 from metrics.representation import RepresentationQuality, nearest_neighbors
 
+from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
 
 Representation = Literal["code", "fc", "local"]
@@ -226,13 +227,7 @@ class DeepInfoMax(pl.LightningModule):
         if self.prior.adversarial and "prior_loss" in losses:
             # Against a discriminator that learns, this term says nothing of the encoder's progress.
             losses["loss"] = losses["loss"] - self.weights["prior"] * losses["prior_loss"]
-        self.log_dict(
-            {f"val/{name}": value for name, value in losses.items()},
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.images),
-            add_dataloader_idx=False,
-        )
+        log_epoch_means(self, {f"val/{name}": value for name, value in losses.items()}, len(batch.images))
 
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:

@@ -12,6 +12,7 @@ from datamodules.batches import SentencePairBatch
 from layers import ONLSTM, RecurrentLayer
 from metrics.grouped_accuracy import GroupedAccuracy
 
+from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
 
 MAX_OPERATIONS = 12
@@ -99,7 +100,7 @@ class SentencePairClassifier(pl.LightningModule):
 
     def validation_step(self, batch: SentencePairBatch, batch_idx: int) -> None:
         loss = F.cross_entropy(self._count("val", batch).float(), batch.labels)
-        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(batch.labels))
+        log_epoch_means(self, {"val/loss": loss}, len(batch.labels))
 
     def test_step(self, batch: SentencePairBatch, batch_idx: int) -> None:
         self._count("test", batch)

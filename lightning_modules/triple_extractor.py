@@ -26,6 +26,7 @@ from metrics.threshold_counts import ThresholdCounts, count_items
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
 
+from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
 from .triple_prediction import extract, progress_bar, write_triples
@@ -249,7 +250,7 @@ class TripleExtractor(pl.LightningModule):
     def validation_step(self, batch: TripleBatch, batch_idx: int) -> None:
         encoded = self.encode(batch)
         losses = {f"val/{name}": value for name, value in self.losses(encoded, batch).items()}
-        self.log_dict(losses, on_epoch=True, sync_dist=True, batch_size=len(batch.texts))
+        log_epoch_means(self, losses, len(batch.texts))
         # Untrained, at the sanity check, all characters would be subjects by the lowest of the grid.
         tunes = self.hparams.tune_thresholds and not self.trainer.sanity_checking
         settings = GRID if tunes else [self.present_thresholds]
