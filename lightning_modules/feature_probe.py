@@ -91,7 +91,8 @@ class FeatureProbe(pl.LightningModule):
         weights = None
         if source is None:
             source, weights = read_model(find_checkpoint(checkpoint))
-            self.hparams["source"] = source
+        # Of a run that goes on, too: the command line has put down what it was given, not what it was built with.
+        self.hparams["source"] = source
         self.make_optimizer = optimizer
         self.network_range = _pixel_range_of(source, image_size)
         self.head = _head(source, weights, cut, leaf_modules)
