@@ -87,7 +87,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Links:
 
 
 def read_sections(data: bytes, where: str) -> Iterator[Section]:
-    heads = [found.start(1) for found in re.finditer(rb"^[ \t]*(\*)", data, re.MULTILINE)]
+    heads = [found.start(1) for found in re.finditer(rb"^[ \t\r]*(\*)", data, re.MULTILINE)]
     for head, end in zip(heads, [*heads[1:], len(data)], strict=True):
         stop = data.find(b"\n", head, end)
         stop = end if stop < 0 else stop

@@ -69,7 +69,7 @@ def test_bad_npz(tmp_path):
     file = tmp_path / "v.npz"
     for arrays, message in (
         ({"words": np.array(WORDS)}, "needs words and vectors"),
-        ({"words": np.array(WORDS, object), "vectors": VECTORS}, "array of strings, not objects"),
+        ({"words": np.array(WORDS, object), "vectors": VECTORS}, "numbers and strings, not objects"),
         ({"words": np.array(WORDS), "vectors": VECTORS[:2]}, "must be strings"),
     ):
         np.savez(file, **arrays)

@@ -41,12 +41,13 @@ def test_broken_gzip(tmp_path_factory: pytest.TempPathFactory, packed: bytes):
     [
         ("it.net", b"*Vertices 1000000000000\n*Edges\n1 2\n"),
         ("it.net", b'*Vertices 2\n\t1 "a"\n*Edges\n1 9\n'),
+        ("it.net", b"\r*"),
         ("it.gml", b"graph [ " * 20_000),
         ("it.graphml", b"<a>" * 20_000),
         ("it.graphml", b"<?xml version='1.0' encoding='nothing'?><graphml/>"),
         ("it.txt", "1 2\n".encode("utf-16-le")),
     ],
-    ids=["vertices", "unknown", "deep", "deep-xml", "encoding", "utf-16"],
+    ids=["vertices", "unknown", "return", "deep", "deep-xml", "encoding", "utf-16"],
 )
 def test_refused(tmp_path: Path, name: str, data: bytes):
     (tmp_path / name).write_bytes(data)
