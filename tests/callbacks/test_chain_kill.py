@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, script
 from tests.test_resume import EXPERIMENT, equal, load, start_and_kill
 
@@ -13,6 +15,7 @@ ARGUMENTS += [part for name in ADD_ONS for part in ("-c", str(ROOT / "configs" /
 ARGUMENTS += ["--trainer.callbacks.schedule={2: 1.0, 6: 0.1}"]
 
 
+@pytest.mark.slow  # in one process: tests/matrix and test_chain_resume.py
 def test_killed_and_resumed_with_all_tricks(tmp_path: Path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     result = script("train", "--run_dir", whole, *ARGUMENTS, cwd=tmp_path)

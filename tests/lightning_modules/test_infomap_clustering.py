@@ -1,19 +1,15 @@
 """The search as a training: trials, the best of them, resuming, several processes, prediction from a configuration."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-import torch
 
 import map_equation
 from datamodules import EdgeListDataModule
 from experiment.errors import run_main
 from experiment.predict import predict
 from lightning_modules import InfomapClustering
-from tests.conftest import ROOT, script
+from tests.conftest import ROOT
 
 TRIALS = 4
 
@@ -97,17 +93,6 @@ def test_arguments_out_of_range_are_named_at_once(wrong):
         InfomapClustering(**wrong)
 
 
-def test_a_resumed_search_ends_as_one_that_never_stopped(tmp_path):
-    whole, first, second = InfomapClustering(seed=3), InfomapClustering(seed=3), InfomapClustering(seed=3)
-    trainer(tmp_path, max_epochs=TRIALS).fit(whole, data())
-    half = trainer(tmp_path, max_epochs=2)
-    half.fit(first, data())
-    half.save_checkpoint(tmp_path / "half.ckpt")
-    trainer(tmp_path, max_epochs=TRIALS).fit(second, data(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
-
-
 @pytest.mark.parametrize("directed", [False, True])
 def test_the_walk_is_that_of_the_graph(tmp_path, directed):
     module = InfomapClustering(two_level=True)
@@ -116,23 +101,6 @@ def test_the_walk_is_that_of_the_graph(tmp_path, directed):
     edges, flow = graph.edges.numpy(), "directed" if directed else "undirected"
     expected = map_equation.codelength(edges, np.zeros(200), weights=graph.weights, num_nodes=200, flow=flow)
     assert module.partition(graph).codelength == pytest.approx(expected, abs=1e-12)
-
-
-def test_two_processes_find_what_one_finds(tmp_path):
-    options = ["-c", ROOT / "configs/infomap_sample.yaml", "--trainer.accelerator=cpu", "--trainer.max_epochs=3"]
-    options += ["--data.sample_num_nodes=200", "--data.sample_mixing=0.45", "--data.sample_mean_degree=8"]
-    options += ["--trainer.callbacks=[]"]
-    script("train", *options, "--trainer.devices=1", "--run_dir", "one", cwd=tmp_path)
-    script("train", *options, "--trainer.devices=2", "--trainer.strategy=ddp", "--run_dir", "two", cwd=tmp_path)
-    metrics = [json.loads((tmp_path / run / "summary.json").read_text())["metrics"] for run in ("one", "two")]
-    assert metrics[0] == pytest.approx(metrics[1], abs=1e-12)
-    passes = []
-    for run in ("one", "two"):
-        with open(tmp_path / run / "metrics.csv") as file:
-            rows = [row for row in csv.DictReader(file) if row["train/pass"]]
-        passes.append([(row["train/trial"], row["train/pass"], row["train/pass_codelength"]) for row in rows])
-    assert passes[0] == passes[1]
-    assert {trial for trial, *_ in passes[0]} == {"0", "1", "2"}
 
 
 def test_a_file_is_clustered_in_one_call(tmp_path, capsys):

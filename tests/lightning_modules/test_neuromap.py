@@ -11,15 +11,11 @@ import torch
 
 import lightning_modules.graph_walk
 from datamodules import EdgeListDataModule
-from datamodules.batches import GraphBatch
 from experiment.errors import run_main
 from experiment.predict import predict
-from experiment.train import train
 from layers import GCN, GraphSAGE
 from lightning_modules import InfomapClustering, Neuromap
 from map_equation import Network
-from tests.conftest import ROOT
-from tests.test_resume import equal
 
 GRAPH = "a b\na c\nb c\nc d\nd e\nd f\ne f\n"
 
@@ -104,30 +100,6 @@ def test_half_precision(tmp_path):
         shares = module.eval()(data.graph_batch)
     assert shares.dtype == torch.float32
     assert run.test(module, data, verbose=False)[0]["test/codelength"] == pytest.approx(2.320730357, abs=1e-6)
-
-
-def test_resuming_gives_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.delenv(name, raising=False)
-    config = ["-c", str(ROOT / "configs" / "neuromap_sample.yaml"), "--trainer.callbacks=[]"]
-    config += ["--trainer.accelerator=cpu", "--data.sample_num_nodes=60", "--data.steps_per_epoch=4"]
-    assert run_main(train, [*config, "--run_dir=whole", "--trainer.max_epochs=3"]) == 0
-    step = Neuromap.training_step
-
-    def break_off(module: Neuromap, batch: GraphBatch, batch_idx: int) -> torch.Tensor:
-        if module.global_step == 6:
-            raise RuntimeError("broken off in the middle of an epoch")
-        return step(module, batch, batch_idx)
-
-    monkeypatch.setattr(Neuromap, "training_step", break_off)
-    assert run_main(train, [*config, "--run_dir=parts", "--trainer.max_epochs=3", "--save_every=0"]) == 2
-    monkeypatch.setattr(Neuromap, "training_step", step)
-    assert run_main(train, ["--resume=parts"]) == 0
-    whole, parts = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "parts"))
-    assert whole["global_step"] == parts["global_step"] == 12
-    assert equal(whole["state_dict"], parts["state_dict"])
-    assert Path("whole/metrics.csv").read_bytes() == Path("parts/metrics.csv").read_bytes()
 
 
 def read(path: Path) -> list[tuple[str, int, float]]:

@@ -208,18 +208,17 @@ trainer:
 """
 
 
-@pytest.mark.parametrize("rows", [15, 31])
-def test_killed_and_resumed_equals_unbroken(tmp_path, rows):
-    """As a user does it, once before averaging begins and once after."""
+def test_killed_and_resumed_equals_unbroken(tmp_path):
+    """As a user does it, after averaging has begun."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     tiny = [option for option in map(str, TINY) if "callbacks" not in option]
     steep = ["--model.optimizer=torch.optim.SGD", "--model.lr=60", "--trainer.max_epochs=4", "--save_every=0"]
     options = [*tiny[:2], "-c", str(tmp_path / "recipe.yaml"), *tiny[2:], *steep]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     script("train", *options, "--run_dir", whole, cwd=tmp_path)
-    start_and_kill(options, broken, rows=rows)
+    start_and_kill(options, broken, rows=31)
     before = torch.load(broken / "checkpoints/last.ckpt", weights_only=True)
-    assert average(before)["averaging"] == (rows > 20)
+    assert average(before)["averaging"]
     assert not (broken / "summary.json").exists()
     script("train", "--resume", broken, cwd=tmp_path)
     expected, found = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, broken))

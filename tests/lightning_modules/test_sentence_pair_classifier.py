@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -61,22 +59,3 @@ def test_accuracies_by_operations_are_those_of_a_loop(tmp_path):
     expected["test/accuracy_7_and_more"] = sum(right[k] for k in long) / sum(all_pairs[k] for k in long)
     assert long
     assert tested == pytest.approx(expected)
-
-
-def test_pairs_are_learnt_by_heart(tmp_path):
-    pairs = data(sample_train_size=40, val_fraction=0.1)
-    module = model(pairs, hidden_size=40, dropout=0.0, lr=0.01)
-    run = trainer(tmp_path, max_epochs=60, limit_val_batches=0)
-    run.fit(module, pairs)
-    assert float(run.callback_metrics["train/loss"]) < 0.3
-
-
-def test_checkpoint_loads_alone(tmp_path):
-    pairs = data()
-    module = model(pairs, cell=partial(ONLSTM, chunk_size=5))
-    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
-    run.fit(module, pairs)
-    run.save_checkpoint(tmp_path / "m.ckpt")
-    loaded = SentencePairClassifier.load_from_checkpoint(tmp_path / "m.ckpt", weights_only=True).eval()
-    batch = next(iter(pairs.test_dataloader()))
-    torch.testing.assert_close(loaded(batch), module.eval()(batch), rtol=0, atol=0)

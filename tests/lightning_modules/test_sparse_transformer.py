@@ -339,18 +339,6 @@ def test_sparse_attention_copies_from_where_windows_do_not_reach(tmp_path, atten
     assert tested["test/accuracy"] > 0.95 if solves else tested["test/accuracy"] < 0.25
 
 
-def test_a_checkpoint_is_plain_and_loads_without_data(tmp_path):
-    data = text()
-    model = text_model(data, attention=PATTERNS["in turn"])
-    run = trainer(tmp_path, limit_train_batches=1, limit_val_batches=1)
-    run.fit(model, data)
-    run.save_checkpoint(tmp_path / "model.ckpt")
-    loaded = SparseTransformer.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True).eval()
-    tokens = torch.randint(data.vocab_size, (1, 20))
-    torch.testing.assert_close(loaded(tokens), model.eval()(tokens))
-    assert loaded.metric == "bits_per_character"
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
