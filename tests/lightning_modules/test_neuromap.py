@@ -182,7 +182,7 @@ def test_another_graph_needs_features(karate, tmp_path, capsys, text, message):
     (tmp_path / "graph.txt").write_text(text)
     path = tmp_path / "model.ckpt"
     checkpoint = torch.load(karate[0], weights_only=True)
-    torch.save({**checkpoint, "experiment": {}}, path)
+    torch.save({**checkpoint, "experiment": {"config": {}}}, path)
     arguments = [str(path), "--input", str(tmp_path / "graph.txt"), "--output", str(tmp_path / "out.csv")]
     assert run_main(predict, arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
