@@ -1,6 +1,7 @@
 """Shared by all tests: the scripts as a user starts them, and the size of experiments that tests can afford."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,45 @@ def script(
     )
     assert not check or result.returncode == 0, result.stdout + result.stderr
     return result
+
+
+# Runs lines of a shell one after the other, those of Python in this one process: starting one takes seconds.
+RUN_LINES = """
+import os, runpy, shlex, sys
+
+sys.path.insert(0, os.getcwd())
+for line in sys.argv[1:]:
+    shell, _, command = line.rpartition("&& ")
+    assert os.system(shell or "true") == 0, shell
+    python, *sys.argv = shlex.split(command)
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    try:
+        if sys.argv[0] == "-m":
+            del sys.argv[0]
+            runpy.run_module(sys.argv[0], run_name="__main__")
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    print(f"status {status} of {command}", flush=True)
+"""
+
+
+def run_lines(lines: list[str], folder: Path) -> tuple[list[int], str]:
+    """Runs ``python …`` lines (``something && python …`` too) in a folder: each exit status, and all that they said."""
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_LINES, *lines],
+        cwd=folder,
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return [int(status) for status in re.findall(r"^status (\d+) of ", result.stdout, re.MULTILINE)], result.stdout
 
 
 def script_environment(**changes: str) -> dict[str, str]:

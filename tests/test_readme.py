@@ -2,11 +2,9 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, TINY, script_environment
+from tests.conftest import ROOT, TINY, run_lines
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 SETUPS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python3 -m venv")]
@@ -27,6 +25,7 @@ def test_every_command_runs(tmp_path: Path):
     assert len(COMMANDS) >= 8
     for name in ("scripts", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
+    lines = []
     for command in COMMANDS:
         arguments = shlex.split(command)
         # Pictures stay on where the next command needs them; what sizes the sample does not fit every command.
@@ -37,16 +36,9 @@ def test_every_command_runs(tmp_path: Path):
             arguments += small + ([] if "max_epochs" in command else ["--trainer.max_epochs=1"])
         if "--resume" in command:
             arguments[arguments.index("--trainer.max_epochs=12")] = "--trainer.max_epochs=2"
-        result = subprocess.run(
-            [sys.executable, *arguments[1:]],
-            cwd=tmp_path,
-            env=script_environment(),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+        lines.append(shlex.join(arguments))
+    statuses, output = run_lines(lines, tmp_path)
+    assert statuses == [0] * len(lines), output
     assert (tmp_path / "features.npz").is_file()
     assert (tmp_path / "metrics.json").is_file()
 
