@@ -12,6 +12,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningCLI, _get_module_type, _InstantiatorFn
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 # Classes are known by their short names once their packages are imported.
 import callbacks  # noqa: F401
@@ -165,8 +166,19 @@ class ExperimentCLI(LightningCLI):
                 given = self.config_init.trainer.get(name)
                 given = given if isinstance(given, list) else ([] if given in (None, True, False) else [given])
                 extra[name] = [*given, *own]
+        extra["callbacks"] = latest_of_each(extra.get("callbacks") or self.config_init.trainer.callbacks or [])
         trainer_config = {**self.config_init.trainer, **extra}
         return pl.Trainer(**trainer_config)
+
+
+def latest_of_each(given: pl.Callback | Sequence[pl.Callback]) -> list[pl.Callback]:
+    """Of callbacks whose states a checkpoint could not tell apart, only the last: later files override earlier ones."""
+    given = given if isinstance(given, Sequence) else [given]
+    last = {callback.state_key: callback for callback in given}
+    kept = [c for c in given if last[c.state_key] is c or not is_overridden("state_dict", c)]
+    for name in dict.fromkeys(type(callback).__name__ for callback in given if callback not in kept):
+        say(f"trainer.callbacks has {name} twice: the last one counts")
+    return kept
 
 
 def check_config_files(args: Sequence[str]) -> None:

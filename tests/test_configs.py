@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiment.cli import ExperimentCLI
 from experiment.errors import run_main
 from experiment.train import train
 from tests.conftest import ROOT, make_tiny_bert, make_tiny_source, script
@@ -94,6 +95,17 @@ def small_arguments(config: dict) -> list[str]:
     return [argument for argument in arguments if "score" not in argument or unfit not in argument]
 
 
+def other_files(path: Path, folder: Path) -> list[str]:
+    """Options that name what some experiments need besides their data, made here."""
+    if "HuggingFaceEncoder" in path.read_text():
+        pytest.importorskip("transformers")
+        return [f"--model.encoder.model={make_tiny_bert(folder, list('人物的'))}", "--data.max_length=38"]
+    if "FeatureProbe" in path.read_text():
+        make_tiny_source(folder / "source.ckpt")
+        return [f"--model.checkpoint={folder / 'source.ckpt'}"]
+    return []
+
+
 def run(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
@@ -115,15 +127,7 @@ def test_experiment_does_two_steps(
     path: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ):
     config = yaml.safe_load(path.read_text())
-    arguments = small_arguments(config)
-    if "HuggingFaceEncoder" in path.read_text():
-        pytest.importorskip("transformers")
-        folder = tmp_path_factory.mktemp("bert")
-        arguments += [f"--model.encoder.model={make_tiny_bert(folder, list('人物的'))}", "--data.max_length=38"]
-    if config["model"]["class_path"] == "FeatureProbe":
-        source = tmp_path_factory.mktemp("source") / "source.ckpt"
-        make_tiny_source(source)
-        arguments.append(f"--model.checkpoint={source}")
+    arguments = [*small_arguments(config), *other_files(path, tmp_path_factory.mktemp("other"))]
     run(["-c", str(path), *TWO_STEPS, *arguments], tmp_path, monkeypatch)
     (folder,) = (tmp_path / "runs" / path.stem).iterdir()
     for name in ("config.yaml", "metrics.csv", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
@@ -146,6 +150,36 @@ def test_add_on_does_two_steps_on_the_default_job(path: Path, tmp_path: Path, mo
     config = yaml.safe_load(base.read_text())
     run(["-c", str(base), "-c", str(path), *TWO_STEPS, *small_arguments(config)], tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs" / "infomax_sample").glob("*/summary.json"))) == 1
+
+
+def build(path: Path, add_ons: list[Path], folder: Path) -> ExperimentCLI:
+    """Parses and builds an experiment with add-ons, in this process."""
+    files = [word for file in (path, *add_ons) for word in ("-c", str(file))]
+    arguments = [*small_arguments(yaml.safe_load(path.read_text())), *other_files(path, folder)]
+    return ExperimentCLI([*files, *TWO_STEPS, *arguments])
+
+
+def added_callbacks(add_on: Path) -> list[str]:
+    entries = yaml.safe_load(add_on.read_text())["trainer"].get("callbacks+", [])
+    return [entry["class_path"] for entry in entries]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_all_add_ons_together_are_built_with_an_experiment(path: Path, tmp_path: Path):
+    own = [type(callback).__name__ for callback in build(path, [], tmp_path).trainer.callbacks]
+    built = [type(callback).__name__ for callback in build(path, ADD_ONS, tmp_path).trainer.callbacks]
+    added = [name for add_on in ADD_ONS for name in added_callbacks(add_on)]
+    if "AveragedWeights" in own:  # of two averages the later counts
+        added.remove("AveragedWeights")
+    assert sorted(built) == sorted([*own, *added])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("add_on", ADD_ONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_each_add_on_is_built_with_each_experiment(path: Path, add_on: Path, tmp_path: Path):
+    names = [type(callback).__name__ for callback in build(path, [add_on], tmp_path).trainer.callbacks]
+    assert set(added_callbacks(add_on)) <= set(names)
 
 
 def test_an_add_on_that_does_not_fit_says_so_in_one_line(tmp_path: Path):
