@@ -13,6 +13,7 @@ from callbacks.pictures import (
     PALETTE,
     RandomSample,
     class_names_of,
+    has_entries,
     log_figure,
     new_figure,
     wants_pictures,
@@ -50,12 +51,12 @@ class CodeMap(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if dataloader_idx == 0 and wants_pictures(trainer):
+        if dataloader_idx == 0 and wants_pictures(trainer) and has_entries(outputs, "code"):
             self._sample.add(outputs["code"].float(), batch.labels)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

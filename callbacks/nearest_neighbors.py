@@ -13,6 +13,7 @@ from callbacks.pictures import (
     INK,
     RandomSample,
     class_names_of,
+    has_entries,
     log_figure,
     new_figure,
     pixel_range_of,
@@ -27,7 +28,7 @@ FRAME, GAP, ROW_GAP = 4, 6, 8
 class NearestNeighbors(pl.Callback):
     """Draws random test images beside their nearest neighbours, by the cosine of their codes.
 
-    During the test, ``test_step`` returns ``{"code": (B, d)}`` for batches of images
+    During the test, ``test_step`` returns ``{"code": (B, d)}`` (other outputs are left alone) for batches of images
     (:class:`~datamodules.batches.ImageBatch`); data loader 0 gives the queries, data loader 1 the memory that is
     searched. The best neighbours so far are carried along with their thumbnails, nothing else is kept. Where the images
     have classes, a neighbour's frame is green (same class as the query) or orange (another). Pixels are shown as they
@@ -60,12 +61,12 @@ class NearestNeighbors(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not wants_pictures(trainer):
+        if not wants_pictures(trainer) or not has_entries(outputs, "code"):
             return
         codes = F.normalize(outputs["code"].detach().float())
         if dataloader_idx == 0:
@@ -89,11 +90,10 @@ class NearestNeighbors(pl.Callback):
         self._images, self._labels = images[rows, order], labels[rows, order]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if wants_pictures(trainer):
-            if self._images is None:
-                rank_zero_warn("NearestNeighbors: no picture, the test has no second data loader to search")
-            else:
-                self._draw(trainer, pl_module)
+        if self._images is not None:
+            self._draw(trainer, pl_module)
+        elif len(self._queries):
+            rank_zero_warn("NearestNeighbors: no picture, the test has no second data loader to search")
         self._forget()
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -202,6 +202,16 @@ def test_neighbours_without_classes_and_without_a_memory() -> None:
         trainer([NearestNeighbors(3, 2)], Album()).test(Pixels(), data, verbose=False)
 
 
+def test_pictures_of_codes_leave_alone_a_module_that_returns_none() -> None:
+    class Silent(Pixels):
+        def test_step(self, *args: Any) -> None:
+            super().test_step(*args)
+
+    album = Album()
+    trainer([NearestNeighbors(3, 2), CodeMap(20)], album).test(Silent(), Photos(), verbose=False)
+    assert not album.pictures
+
+
 def test_neighbours_need_the_pixel_range() -> None:
     class Unknown(Pixels):
         def __init__(self) -> None:
