@@ -174,7 +174,7 @@ def test_every_rank_has_the_graph(tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    torch.multiprocessing.start_processes(process, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    torch.multiprocessing.spawn(process, (port, str(tmp_path)), nprocs=2)
     for rank in range(2):
         seen = torch.load(tmp_path / f"{rank}.pt")
         fitted, tested = expected(0, 1)

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -107,23 +106,3 @@ def test_the_language_models_use_it():
             "embedding.weight",
             "output.bias",
         ]
-
-
-def _gradients_of_a_process(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.manual_seed(rank)  # DDP gives all the weights of the first
-    model = nn.parallel.DistributedDataParallel(TinyModel())
-    model(torch.tensor([rank, 3])).square().sum().backward()
-    if rank == 0:
-        torch.save([model.module.state_dict(), model.module.embedding.weight.grad], f"{folder}/result")
-    torch.distributed.destroy_process_group()
-
-
-def test_ddp_reduces_the_weight_once(tmp_path: Path):
-    torch.multiprocessing.start_processes(_gradients_of_a_process, (str(tmp_path),), nprocs=2, start_method="fork")
-    state, found = torch.load(tmp_path / "result", weights_only=True)
-    model = TinyModel()
-    model.load_state_dict(state)
-    for rank in (0, 1):
-        (model(torch.tensor([rank, 3])).square().sum() / 2).backward()
-    torch.testing.assert_close(found, model.embedding.weight.grad)

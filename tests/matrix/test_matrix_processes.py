@@ -93,9 +93,8 @@ def free_port() -> int:
 def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
     """What each of two processes has, of all pairs: starting them takes longer than all that they do."""
     folder = tmp_path_factory.mktemp("ranks")
-    # A fork has all that is imported here; where CUDA has been looked at it must not be forked.
-    method = "spawn" if torch.cuda.is_available() else "fork"
-    torch.multiprocessing.start_processes(in_two_processes, (free_port(), folder), nprocs=2, start_method=method)
+    # Not forked: threads of this process (xdist's, autograd's) may hold locks, and a fork would wait for them for ever.
+    torch.multiprocessing.spawn(in_two_processes, (free_port(), folder), nprocs=2)
     return tuple(torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))
 
 
