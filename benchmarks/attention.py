@@ -84,7 +84,7 @@ def picture(rows: list[dict[str, Any]]) -> "Figure":
         axes.set_ylabel(label, color=INK)
         axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize="small")
     return figure
 
 
