@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from .tracing import LeafModules, TracedModel
+from .tracing import LeafModules, TracedModel, changes_input
 
 
 def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
@@ -72,18 +72,22 @@ def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafMod
     found = {name: traced.find(name) for name in ([names] if isinstance(names, str) else names)}
     if not found:
         raise ValueError(f"features: no names; layers.reuse.nodes({type(model).__name__}) lists the places")
-    return _head(traced, list(found.values()), found)
+    return _head(traced, list(found.values()), found, copy_changed=True)
 
 
-def _head(traced: TracedModel, targets: list[fx.Node], output: Any) -> fx.GraphModule:
+def _head(traced: TracedModel, targets: list[fx.Node], output: Any, copy_changed: bool = False) -> fx.GraphModule:
     needed = _needed(targets, stop=())
     graph, copied = fx.Graph(), {}
+    kept: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:
         # All inputs, so that it is called as the model is.
         if node in needed or node.op == "placeholder":
             copied[node] = graph.node_copy(node, copied.__getitem__)
-    graph.output(fx.map_arg(output, copied.__getitem__))
-    return fx.GraphModule(traced.model, graph, f"{type(traced.model).__name__}Head")
+            if copy_changed and node in targets and any(changes_input(traced.model, user) for user in node.users):
+                # The value as it was, before an operation in place (ReLU(inplace=True)) changes it.
+                kept[node] = graph.call_method("clone", (copied[node],))
+    graph.output(fx.map_arg(output, lambda node: kept.get(node, copied[node])))
+    return traced.part(graph, f"{type(traced.model).__name__}Head")
 
 
 def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
@@ -104,7 +108,7 @@ def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
         if node in needed and node not in copied:
             copied[node] = graph.node_copy(node, copied.__getitem__)
     graph.output(fx.map_arg(traced.output.args[0], copied.__getitem__))
-    return fx.GraphModule(traced.model, graph, f"{type(traced.model).__name__}Tail")
+    return traced.part(graph, f"{type(traced.model).__name__}Tail")
 
 
 def _refuse_missing(traced: TracedModel, named: dict[str, fx.Node], needed: set[fx.Node]) -> None:

@@ -35,9 +35,15 @@ class TracedModel:
     def __init__(self, model: nn.Module, leaf_modules: LeafModules = ()) -> None:
         _check_leaf_modules(model, leaf_modules)
         self.model = model
-        in_training, _ = _trace(model, leaf_modules, training=True)
-        self.graph, self._calls = _trace(model, leaf_modules, training=False)
+        in_training, _, _ = _trace(model, leaf_modules, training=True)
+        self.graph, self._calls, self._constants = _trace(model, leaf_modules, training=False)
         _check_same(model, in_training, self.graph)
+        for node in self.graph.nodes:
+            if not node.users and changes_input(model, node):
+                raise ValueError(
+                    f"{type(model).__name__}: {node.name} changes its input in place and its result is not used, which "
+                    "a part would lose: use the result, or name the module in leaf_modules"
+                )
         self._nodes: dict[str, fx.Node] = {}
         for path, calls in self._calls.items():
             for number, node in enumerate(calls, 1):
@@ -64,6 +70,15 @@ class TracedModel:
     @property
     def inputs(self) -> list[fx.Node]:
         return [node for node in self.graph.nodes if node.op == "placeholder"]
+
+    def part(self, graph: fx.Graph, name: str) -> fx.GraphModule:
+        """A module of a part of the graph, with the constants of the forward that it uses as its buffers."""
+        vars(self.model).update(self._constants)
+        try:
+            return fx.GraphModule(self.model, graph, name)
+        finally:
+            for constant in self._constants:
+                delattr(self.model, constant)
 
     def name_of(self, node: fx.Node) -> str:
         """The name to give for a node: the shortest of its modules' paths, else fx's own."""
@@ -143,8 +158,8 @@ def _check_leaf_modules(model: nn.Module, leaf_modules: LeafModules) -> None:
 
 def _trace(
     model: nn.Module, leaf_modules: LeafModules, training: bool
-) -> tuple[fx.Graph, dict[str, list[fx.Node | None]]]:
-    tracer = _Tracer(leaf_modules)
+) -> tuple[fx.Graph, dict[str, list[fx.Node | None]], dict[str, Any]]:
+    tracer, constants = _Tracer(leaf_modules), {}
     with _mode(model, training):
         attributes = set(vars(model))
         try:
@@ -157,8 +172,18 @@ def _trace(
         finally:
             # Constants of the forward, which fx leaves on the model.
             for name in set(vars(model)) - attributes:
+                constants[name] = vars(model)[name]
                 delattr(model, name)
-    return graph, tracer.calls
+    return graph, tracer.calls, constants
+
+
+def changes_input(model: nn.Module, node: fx.Node) -> bool:
+    """Whether an operation works in place."""
+    if node.op == "call_method":
+        return node.target.endswith("_") and not node.target.endswith("__")
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(node.target), "inplace", False))
+    return node.op == "call_function" and bool(node.kwargs.get("inplace"))
 
 
 @contextmanager

@@ -421,3 +421,40 @@ def test_a_tied_layer_with_no_embedding_in_the_part_is_one_node():
     x = torch.rand(2, 3)
     assert torch.equal(tail(head(x)), model(x))
     assert tail.get_submodule("1") is model[1]
+
+
+def test_constants_of_the_forward_are_in_the_parts():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.second(self.first(x + torch.arange(3.0)) * torch.arange(3.0))
+
+    model, x = Shifted(), torch.randn(2, 3)
+    names = set(vars(model))
+    head, tail = split(model, "first")
+    assert torch.equal(tail(head(x)), model(x))
+    assert set(vars(model)) == names
+
+
+def test_operations_in_place():
+    class Lost(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            h = self.layer(x)
+            h.relu_()
+            return h * 2
+
+    with pytest.raises(ValueError, match="Lost: relu_ changes its input in place and its result is not used"):
+        split(Lost(), "layer")
+    model, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)), torch.randn(4, 3)
+    both = features(model, ["0", "1"])(x)
+    assert torch.equal(both["0"], model[0](x))
+    assert torch.equal(both["1"], model[:2](x))
+    head, tail = split(model, "0")
+    assert torch.equal(tail(head(x)), model(x))
