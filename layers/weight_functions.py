@@ -135,6 +135,9 @@ class WeightNorm(WeightFunction, _WeightNorm):
 
     It starts at W, which it only writes in another way.
 
+    Raises:
+        ValueError: if the weights of a unit are all 0.
+
     Source: ``torch.nn.utils.parametrizations.weight_norm``, whose keys in the ``state_dict`` it has.
     """
 
@@ -144,7 +147,12 @@ class WeightNorm(WeightFunction, _WeightNorm):
         return _WeightNorm.forward(self, *originals)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.norm_except_dim(_at_least_float32(weight), 2, self.dim).to(weight.dtype), weight
+        norms = torch.norm_except_dim(_at_least_float32(weight), 2, self.dim)
+        if not weight.is_meta and not norms.all():
+            raise ValueError(
+                "weight_norm: the weights of a unit are 0, without direction: draw them first, or use another kind"
+            )
+        return norms.to(weight.dtype), weight
 
 
 class L2Normalization(WeightFunction):

@@ -351,3 +351,10 @@ def test_a_scale_is_drawn_anew():
     reset_parameters(norm)
     assert norm.parametrizations.weight.original.tolist() == [1.0] * 4
     assert norm.weight.tolist() == [0.5] * 4
+
+
+def test_weight_norm_refuses_a_unit_without_direction():
+    layer = nn.Linear(3, 2)
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(ValueError, match="weight_norm: the weights of a unit are 0"):
+        normalize_weights(layer, {"weight": "weight_norm"})
