@@ -1,6 +1,7 @@
 """Any module's activation, gradient or weight as a metric."""
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ class LayerMetrics(pl.Callback):
         LayerMetrics({"train/x_h_norm": {"module": "encoder.2", "reduce": "sq_norm"}})
 
     Each entry is ``log name: {module, of, reduce}``. ``module`` is the path of a submodule, as in ``named_modules()``;
-    ``""`` (left out) is the whole model. ``of`` is
+    ``""`` (left out) is the whole model, for gradients and weights. ``of`` is
 
     - ``activation`` (left out): what the module gives in training, (B, ...); of several tensors the first;
     - ``gradient``: that of all parameters below it, when it is complete, before clipping;
@@ -97,11 +98,25 @@ class LayerMetrics(pl.Callback):
         return self._generate_state_key(metrics=sorted(self.metrics))
 
     def state_dict(self) -> dict[str, Any]:
-        """What has come together since the last optimizer step, for a run that stops before the next."""
-        return {name: {"sum": total.cpu(), "rows": rows} for name, (total, rows) in self._sums.items()}
+        """What has come together in each process since the last step, for a run that stops before the next."""
+        own = {name: {"sum": total.cpu(), "rows": rows} for name, (total, rows) in self._sums.items()}
+        ranks = [own]
+        if self._in_processes():
+            ranks = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums = {name: (part["sum"], part["rows"]) for name, part in state_dict.items() if name in self.metrics}
+        rank, world_size = 0, 1
+        if self._in_processes():
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        ranks = state_dict["ranks"]
+        own = ranks[rank] if len(ranks) == world_size else {}
+        self._sums = {name: (part["sum"], part["rows"]) for name, part in own.items() if name in self.metrics}
+
+    @staticmethod
+    def _in_processes() -> bool:
+        return torch.distributed.is_available() and torch.distributed.is_initialized()
 
     # ------------------------------------------------------------------------------------------------------ hooks
 
@@ -139,7 +154,6 @@ class LayerMetrics(pl.Callback):
             total, count = self._sums.get(name, (0.0, 0))
             total = total.to(value.device) + value if isinstance(total, Tensor) else value
             self._sums[name] = (total, count + rows)
-            self._silent.discard(name)
 
         return take
 
@@ -169,10 +183,24 @@ class LayerMetrics(pl.Callback):
         self._in_step = False
         for name, module in self._of("weight"):
             self._log_row(pl_module, name, [p.detach() for p in module.parameters() if p.is_floating_point()])
-        for name, (total, rows) in self._sums.items():
-            pl_module.log(name, total / rows, sync_dist=True)
+        self._log_activations(trainer, pl_module)
         if trainer.global_step > self._step:
             self._sums = {}
+
+    def _log_activations(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # All names in one order: another process may have called other modules, or in another order.
+        names = [name for name, _ in self._of("activation")]
+        if not names:
+            return
+        sums = {name: self._sums.get(name, (0.0, 0)) for name in names}
+        if trainer.world_size > 1:
+            table = torch.tensor([[float(total), rows] for total, rows in sums.values()], dtype=torch.float64)
+            table = trainer.strategy.reduce(table.to(pl_module.device), reduce_op="sum")
+            sums = dict(zip(names, table, strict=True))
+        for name, (total, rows) in sums.items():
+            if rows:
+                pl_module.log(name, total / rows)
+                self._silent.discard(name)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name in sorted(self._silent):
@@ -189,8 +217,8 @@ class LayerMetrics(pl.Callback):
         reduce = self.metrics[name].reduce
         if reduce in (norm, sq_norm):
             # Without a copy of all weights.
-            norms = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in torch._foreach_norm(tensors)]
-            total = torch.linalg.vector_norm(torch.stack(norms))
+            dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+            total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype)))
             value = total if reduce is norm else total.square()
         else:
             value = _reduced(name, reduce, torch.cat([tensor.flatten() for tensor in tensors])[None])
@@ -208,6 +236,9 @@ def _checked(name: str, entry: Mapping[str, Any]) -> LayerMetric:
     of = entry.get("of", "activation")
     if of not in QUANTITIES:
         raise ValueError(f"LayerMetrics: {name!r}: of ({of!r}) must be {', '.join(QUANTITIES)}")
+    if of == "activation" and not entry.get("module"):
+        # Under DDP training_step runs as the model's forward, so the model's output would be the loss, too.
+        raise ValueError(f"LayerMetrics: {name!r}: an activation needs a module; the whole model has no one activation")
     return LayerMetric(entry.get("module", ""), of, _function(name, entry.get("reduce", "sq_norm")))
 
 

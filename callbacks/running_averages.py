@@ -20,7 +20,8 @@ class RunningAverages(pl.Callback):
 
     Any metric that is logged in training by single steps can be shown, whether or not it was logged with
     ``prog_bar``. Only the display changes: nothing is logged, and other callbacks see the values of single batches. A
-    metric that is not logged in every batch counts in the others with its last value.
+    metric that is not logged in every batch counts in the others with its last value, at the start of an epoch with
+    that of the epoch before. Of several processes the first one's values are shown.
 
     Source: kexue.fm/archives/6311, ``Progbar`` and its ``stateful_metrics``.
 

@@ -67,7 +67,10 @@ class UpdateRule(pl.Callback):
             self._chosen = None
             return
         defaults = DEFAULT_EXCLUDE if tuple(self.exclude) == DEFAULT_EXCLUDE else ()
-        self._chosen = select(module, self.include, self.exclude, type(self).__name__, may_match_nothing=defaults)
+        owner = type(self).__name__
+        self._chosen = select(module, self.include, self.exclude, owner, may_match_nothing=defaults)
+        if self.include and not self._chosen:
+            raise ValueError(f"{owner}: exclude {self.exclude} removes all that include {self.include} selects")
 
     def chosen(self, parameter: nn.Parameter) -> bool:
         return self._chosen is None or parameter in self._chosen

@@ -37,7 +37,7 @@ class WeightConstraint(UpdateRule):
         constraint: one of these.
         limit: the largest norm of ``max_norm``, the largest absolute value of ``clip``; above 0.
         include: parameters to constrain; None: all (see :func:`layers.parameter_selection.select`).
-        exclude: parameters to leave out.
+        exclude: parameters to leave out, also of those included; by default normalisation layers and biases.
 
     Raises:
         ValueError: for an unknown constraint, a limit that is not positive, a callable that gives another shape, or an
@@ -73,7 +73,10 @@ class WeightConstraint(UpdateRule):
         self._dims: dict[nn.Parameter, int] = {}
 
     def settings(self) -> dict[str, Any]:
-        name = self.constraint if isinstance(self.constraint, str) else repr(self.constraint)
+        name = self.constraint
+        if not isinstance(name, str):  # no repr: that of a function has its address, which differs when a run resumes
+            kind = name if hasattr(name, "__qualname__") else type(name)
+            name = f"{kind.__module__}.{kind.__qualname__}"
         limit = {"limit": self.limit} if name in ("max_norm", "clip") else {}
         return {"constraint": name, **limit, **self.selection()}
 

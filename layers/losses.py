@@ -26,7 +26,9 @@ class AddsLosses:
         model is trained by a loop that knows nothing of this, behaves as if the line was not there.
 
         Args:
-            name: under which the value, without its weight, is logged; several modules may use one name.
+            name: under which the value, without its weight, is logged; several modules may use one name. Of one
+                module only the first value of a name counts (``collect_losses(calls="first")``), within one forward
+                too: sum such values before adding them.
             value: () floating point, with a gradient unless gradients are off (``torch.no_grad``, validation).
             weight: its factor in the sum, a finite number; 0 to log the value only.
 

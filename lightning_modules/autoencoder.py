@@ -99,7 +99,8 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, d) to images (B, 3, S, S) in ``pixel_range``."""
         low, high = self.hparams.pixel_range
-        return low + (high - low) * self.decoder(codes).float()
+        # Codes are drawn in float32; a decoder in true half precision takes its own type.
+        return low + (high - low) * self.decoder(codes.to(self.dtype)).float()
 
     def _decode_and_compare(self, output: EncoderOutput, images: Tensor) -> Tensor:
         code = output.mean if self.code is None else self.code(output.mean, output.logvar)

@@ -23,13 +23,13 @@ def log_losses(module: pl.LightningModule, stage: str, losses: Losses, batch_siz
         module: which logs.
         stage: ``train``, ``val`` or ``test``.
         losses: of :func:`layers.collect_losses`, closed.
-        batch_size: weight of this batch in the means; of no use in training.
+        batch_size: items of this batch, its weight in the means; left out in training.
 
     Returns:
         (), with its graph.
 
     Raises:
-        ValueError: no loss was added, or none with a gradient in training.
+        ValueError: no loss was added, or none with a gradient in training; outside of it no ``batch_size``.
     """
     total = losses.total()
     metrics = {f"{stage}/loss": total.detach()}
@@ -37,6 +37,8 @@ def log_losses(module: pl.LightningModule, stage: str, losses: Losses, batch_siz
     if stage == "train":
         module.log_dict(metrics)
         module.log("loss", total.detach(), prog_bar=True, logger=False)
+    elif batch_size is None:
+        raise ValueError(f"log_losses: {stage!r} needs batch_size, the weight of the batch in the epoch's mean")
     else:
         log_epoch_means(module, metrics, batch_size)
     return total

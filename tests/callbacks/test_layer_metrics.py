@@ -34,6 +34,8 @@ class Net(pl.LightningModule):
         self.calls, self.fails_at = calls, fails_at
         self.encoder = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), Hidden(3, 5)).double()
         self.unused = nn.Linear(2, 2).requires_grad_(False)
+        self.uneven, self.rare = nn.Identity(), nn.Identity()  # called otherwise in each process
+        self.in_processes = False
         self.history: list[dict[str, Tensor]] = []
         self.gradients: list[Tensor] = []
 
@@ -44,6 +46,10 @@ class Net(pl.LightningModule):
         with collect_losses(self) as losses:
             y = sum(self.encoder(part).mean() for part in x.chunk(self.calls))
             self.encoder[2].add_loss("output", y)
+        if self.in_processes:
+            self.uneven(torch.full((1 + 2 * self.global_rank, 2), float(self.global_rank)))
+            if self.global_rank == 1:
+                self.rare(torch.ones(2, 3))
         return log_losses(self, "train", losses)
 
     def validation_step(self, x: Tensor, batch_idx: int) -> None:
@@ -147,7 +153,7 @@ def test_a_window_that_a_checkpoint_cuts_goes_on():
     other = LayerMetrics(X_H_NORM)
     other.load_state_dict(callback.state_dict())
     assert other._sums == {"x_h_norm": (torch.tensor(6.0), 4)}
-    assert LayerMetrics(X_H_NORM).state_key != LayerMetrics({"y": {}}).state_key
+    assert LayerMetrics(X_H_NORM).state_key != LayerMetrics({"y": {"module": "encoder.2"}}).state_key
 
 
 @pytest.mark.parametrize("fails_at", [None, 1])
@@ -201,9 +207,14 @@ def test_what_does_not_fit_the_model_is_refused(entry: dict, message: str):
         ({"x": "encoder.2"}, r"'x' \('encoder.2'\) must be {module"),
         ({"x": {"modul": "encoder.2"}}, "'x' has no key 'modul'; did you mean 'module'"),
         ({"x": {"of": "output"}}, r"'x': of \('output'\) must be activation, gradient, weight"),
-        ({"x": {"reduce": "sq_nrm"}}, r"'x': reduce \('sq_nrm'\) must be sq_norm, norm, mean, std, or the import path"),
-        ({"x": {"reduce": "torch.no_such"}}, "no_such"),
-        ({"x": {"reduce": "no_such.function"}}, "No module named 'no_such'"),
+        ({"x": {}}, "'x': an activation needs a module"),
+        ({"x": {"module": "", "reduce": "norm"}}, "'x': an activation needs a module"),
+        (
+            {"x": {"reduce": "sq_nrm", "of": "weight"}},
+            r"'x': reduce \('sq_nrm'\) must be sq_norm, norm, mean, std, or the import path",
+        ),
+        ({"x": {"module": "a", "reduce": "torch.no_such"}}, "no_such"),
+        ({"x": {"module": "a", "reduce": "no_such.function"}}, "No module named 'no_such'"),
     ],
 )
 def test_malformed_entries_are_refused(metrics: dict, message: str):
@@ -222,7 +233,9 @@ def process(rank: int, port: int, folder: str) -> None:
     os.environ |= {**address, "LOCAL_RANK": str(rank)}
     module = Net()
     strategy = pl.strategies.DDPStrategy(process_group_backend="gloo")
-    _, rows = fit(module, LayerMetrics(BOTH), batch_size=4, devices=2, strategy=strategy)
+    module.in_processes = True
+    otherwise = {"uneven": {"module": "uneven"}, "rare": {"module": "rare"}}
+    _, rows = fit(module, LayerMetrics({**otherwise, **BOTH}), batch_size=4, devices=2, strategy=strategy)
     torch.save((module.state_dict(), rows), f"{folder}/{rank}.pt")
 
 
@@ -241,3 +254,6 @@ def test_two_processes_train_by_added_losses_and_log_what_one_does(tmp_path: Pat
     for row, other in zip(rows, alone, strict=True):
         for name in BOTH:
             assert row[name] == pytest.approx(other[name], rel=1e-6)
+        # Rows of both processes: one with 0, three with sum of squares 2; two with 3, of one process alone.
+        assert row["uneven"] == pytest.approx(1.5)
+        assert row["rare"] == pytest.approx(3.0)

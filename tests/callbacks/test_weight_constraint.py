@@ -250,3 +250,22 @@ def test_the_chain_says_what_it_does(capsys):
     assert line.index("lookahead") < line.index(
         "constraint: WeightConstraint(constraint='max_norm', limit=3.0, exclude=['type:norm', 'bias$'])"
     )
+
+
+def test_a_functions_settings_are_the_same_in_another_process():
+    text = (
+        str(WeightConstraint(torch.abs)) + str(WeightConstraint(lambda weight: weight)) + str(WeightConstraint(_twice))
+    )
+    assert " at 0x" not in text
+    assert "_twice" in text
+
+
+def _twice(weight):
+    return 2 * weight
+
+
+def test_an_include_that_exclude_empties_is_refused():
+    rule = WeightConstraint("non_negative", include=["bias$"])
+    with pytest.raises(ValueError, match=r"WeightConstraint: exclude .* removes all that include \['bias\$'\] selects"):
+        rule.choose(nn.Linear(2, 2))
+    WeightConstraint("non_negative", include=["bias$"], exclude=[]).choose(nn.Linear(2, 2))

@@ -203,3 +203,10 @@ def test_bad_arguments_are_refused():
         AutoEncoder(beta=-1)
     with pytest.raises(ValueError, match=r"num_images \(0\) must be at least 1"):
         Reconstructions(num_images=0)
+
+
+def test_codes_drawn_in_float32_reach_a_decoder_in_half_precision():
+    model = AutoEncoder(image_size=8).to(torch.bfloat16)
+    codes = torch.randn(2, model.encoder.code_size)
+    assert model.decode(codes).dtype == torch.float32
+    assert model.sample_images(2).shape == (2, 3, 8, 8)
