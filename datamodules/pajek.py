@@ -87,6 +87,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Links:
 
 
 def read_sections(data: bytes, where: str) -> Iterator[Section]:
+    """The parts of a file in its order, each from the line that begins with ``*``."""
     heads = [found.start(1) for found in re.finditer(rb"^[ \t\r]*(\*)", data, re.MULTILINE)]
     for head, end in zip(heads, [*heads[1:], len(data)], strict=True):
         stop = data.find(b"\n", head, end)
@@ -97,13 +98,14 @@ def read_sections(data: bytes, where: str) -> Iterator[Section]:
 
 
 def read_integer(text: str, where: str) -> int:
+    """A number as files write it; DataError, which names ``where``, if it is none."""
     if not INTEGER.fullmatch(text):
         raise DataError(f"{where}: {text!r} is not an integer")
     return int(text)
 
 
 def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
-    """The names of nodes by their ids."""
+    """The names of nodes by their ids, without a name the id; DataError for other lines and counts."""
     names: dict[int, str] = {}
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"

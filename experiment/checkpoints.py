@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from callbacks.chain_session import refuse_other_chain
 from callbacks.update_rule import UpdateRule
+from lightning_modules.trained_models import read_checkpoint
 
 from .errors import UserError, is_expected
 from .loggers import FolderLogger
@@ -62,12 +63,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is corrupt or something else.
     """
+    if not path.exists():
+        raise UserError(f"no such checkpoint: {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no such checkpoint: {path}") from None
-    except Exception as error:  # torch raises nearly everything on broken files
-        raise UserError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
+        checkpoint = read_checkpoint(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if not _is_ours(checkpoint):
         raise UserError(f"foreign checkpoint: {path} was not written by scripts/train.py of this project")
     return checkpoint
@@ -101,7 +102,9 @@ def restoring(path: Path | None) -> Iterator[None]:
         files = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
         if path is None or is_expected(error) or not files & RESTORING_FILES:
             raise
-        detail = " ".join(str(error).split())
+        lines = [line.strip() for line in str(error).splitlines()]
+        # Of many lines about weights, those of other sizes say most.
+        detail = " ".join(sorted(lines, key=lambda line: not line.startswith("size mismatch")))
         raise UserError(
             f"{path} can't be restored, it is damaged or of another model or version: {type(error).__name__}: {detail}"
         ) from error

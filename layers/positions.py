@@ -1,5 +1,7 @@
 """Learned embeddings of where a token stands: in a text, or in an image read byte by byte."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -8,7 +10,7 @@ INITIAL_SCALE = 0.125
 COLOURS = 3
 
 
-class Positions(nn.Module):
+class Positions(nn.Module, ABC):
     """Base of the position embeddings.
 
     Attributes:
@@ -17,9 +19,9 @@ class Positions(nn.Module):
 
     length: int
 
+    @abstractmethod
     def forward(self, places: Tensor) -> Tensor:
         """(T,) int64 positions, counted from 0 -> (T, embed_dim)."""
-        raise NotImplementedError
 
     def check(self, count: int) -> None:
         """Raises ValueError where a sequence of ``count`` tokens has no positions."""

@@ -6,6 +6,7 @@ matrix M has one row for each output unit: (units, everything else).
 
 import difflib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 TINY = 1e-12
 
 
-class WeightFunction(nn.Module):
+class WeightFunction(nn.Module, ABC):
     """Base: f in float32 for half-precision weights, and outside autocast, whose products have 8 bits.
 
     Attributes:
@@ -44,9 +45,9 @@ class WeightFunction(nn.Module):
         with torch.autocast(originals[0].device.type, enabled=False):
             return self.used([_at_least_float32(original) for original in originals]).to(dtype)
 
+    @abstractmethod
     def used(self, originals: list[Tensor]) -> Tensor:
         """f of what is trained: W, or the several tensors that :meth:`right_inverse` makes of it."""
-        raise NotImplementedError
 
     def right_inverse(self, weight: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What is trained, where a plain weight is given: by an assignment, or a plain model's checkpoint."""

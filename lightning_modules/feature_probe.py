@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batches import ImageBatch
 from layers import Classifier, LinearClassifier
@@ -99,7 +100,7 @@ class FeatureProbe(pl.LightningModule):
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, image_size), len(classes))
-        self.loss, self.accuracy = MeanMetric(), MeanMetric()
+        self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
     def train(self, mode: bool = True) -> "FeatureProbe":
@@ -146,7 +147,7 @@ class FeatureProbe(pl.LightningModule):
             return
         logits, labels = self(batch.images).float(), batch.labels
         self.loss.update(F.cross_entropy(logits, labels), len(labels))
-        self.accuracy.update((logits.argmax(1) == labels).float().mean(), len(labels))
+        self.accuracy.update(logits, labels)
 
     def _log_measures(self, stage: str) -> None:
         self.log(f"{stage}/loss", self.loss.compute(), sync_dist=True)
@@ -172,17 +173,15 @@ class FeatureProbe(pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        count = 0
+        rows = []
+        for names, batch in ImageBatch.from_files(input, self.hparams.image_size, self.hparams.pixel_range, batch_size):
+            probabilities, indices = self(batch.images.to(self.device)).float().softmax(1).max(1)
+            for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
+                rows.append([name, self.hparams.classes[index], f"{probability:.4f}"])
+        # Only now: an image that can't be read must not cost what the file held.
         with open(output, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "class", "probability"])
-            arguments = (self.hparams.image_size, self.hparams.pixel_range, batch_size)
-            for names, batch in ImageBatch.from_files(input, *arguments):
-                found = self(batch.images.to(self.device)).float().softmax(1).max(1)
-                for name, index, probability in zip(names, *map(Tensor.tolist, found[::-1]), strict=True):
-                    writer.writerow([name, self.hparams.classes[index], f"{probability:.4f}"])
-                count += len(names)
-        return f"{count} images, one of {len(self.hparams.classes)} classes each -> {output}"
+            csv.writer(file).writerows([["name", "class", "probability"], *rows])
+        return f"{len(rows)} images, one of {len(self.hparams.classes)} classes each -> {output}"
 
 
 def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, float]:

@@ -34,16 +34,25 @@ def find_checkpoint(target: str | Path) -> Path:
     return path
 
 
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint file holds, on the CPU; no code in it is run.
+
+    Raises:
+        ValueError: if it can't be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises nearly everything on broken files
+        raise ValueError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
+
+
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What a checkpoint says of its model: hyperparameters, of which ``_class_path`` is the class; and the weights.
 
     Raises:
         ValueError: if the file is corrupt, or has no model of this project.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly everything on broken files
-        raise ValueError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
+    checkpoint = read_checkpoint(path)
     hyperparameters = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
     if not isinstance(hyperparameters, dict) or "_class_path" not in hyperparameters or "state_dict" not in checkpoint:
         raise ValueError(f"foreign checkpoint: {path} was not written by scripts/train.py of this project")

@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from .tied_linear import TiedLinear
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -27,6 +29,9 @@ def clone(model: Model, weights: bool = True) -> Model:
         ValueError: if a parameter is drawn by none of these methods; names it.
     """
     cloned = copy.deepcopy(model)
+    for module in cloned.modules():
+        if isinstance(module, TiedLinear):
+            module.embedding  # noqa: B018 - finds the copy's embedding, and lets go of the model
     if weights:
         return cloned
     for parameter in cloned.parameters():

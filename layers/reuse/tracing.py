@@ -38,12 +38,7 @@ class TracedModel:
         in_training, _, _ = _trace(model, leaf_modules, training=True)
         self.graph, self._calls, self._constants = _trace(model, leaf_modules, training=False)
         _check_same(model, in_training, self.graph)
-        for node in self.graph.nodes:
-            if not node.users and changes_input(model, node):
-                raise ValueError(
-                    f"{type(model).__name__}: {node.name} changes its input in place and its result is not used, which "
-                    "a part would lose: use the result, or name the module in leaf_modules"
-                )
+        _check_nodes(model, self.graph)
         self._nodes: dict[str, fx.Node] = {}
         for path, calls in self._calls.items():
             for number, node in enumerate(calls, 1):
@@ -75,10 +70,15 @@ class TracedModel:
         """A module of a part of the graph, with the constants of the forward that it uses as its buffers."""
         vars(self.model).update(self._constants)
         try:
-            return fx.GraphModule(self.model, graph, name)
+            made = fx.GraphModule(self.model, graph, name)
         finally:
             for constant in self._constants:
                 delattr(self.model, constant)
+        # torch makes all buffers that it copies persistent.
+        for path, _, field in (str(node.target).rpartition(".") for node in graph.nodes if node.op == "get_attr"):
+            if field in self.model.get_submodule(path)._non_persistent_buffers_set:
+                made.get_submodule(path)._non_persistent_buffers_set.add(field)
+        return made
 
     def name_of(self, node: fx.Node) -> str:
         """The name to give for a node: the shortest of its modules' paths, else fx's own."""
@@ -175,6 +175,24 @@ def _trace(
                 constants[name] = vars(model)[name]
                 delattr(model, name)
     return graph, tracer.calls, constants
+
+
+def _check_nodes(model: nn.Module, graph: fx.Graph) -> None:
+    """Refuses what a part of the graph would lose."""
+    for node in graph.nodes:
+        if not node.users and changes_input(model, node):
+            raise ValueError(
+                f"{type(model).__name__}: {node.name} changes its input in place and its result is not used, which "
+                "a part would lose: use the result, or name the module in leaf_modules"
+            )
+        if node.op == "call_module":
+            inside = set(model.get_submodule(node.target).modules())
+            outside = set(model.modules()) - inside
+            if any(isinstance(module, TiedLinear) and module.embedding in outside for module in inside):
+                raise ValueError(
+                    f"{node.target} is one node, but the embedding of its TiedLinear lies outside, so a part would not "
+                    "have its weight: take both into one node, or none"
+                )
 
 
 def changes_input(model: nn.Module, node: fx.Node) -> bool:

@@ -1,7 +1,9 @@
 """Models cut in two, features from inside, copies."""
 
 import copy
+import gc
 import io
+import weakref
 
 import pytest
 import torch
@@ -458,3 +460,46 @@ def test_operations_in_place():
     assert torch.equal(both["1"], model[:2](x))
     head, tail = split(model, "0")
     assert torch.equal(tail(head(x)), model(x))
+
+
+def test_a_node_that_hides_a_tied_weight_is_refused():
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(5, 3)
+            self.top = nn.Sequential(nn.Linear(3, 3), TiedLinear(self.embedding))
+
+        def forward(self, tokens):
+            return self.top(self.embedding(tokens))
+
+    model, tokens = Language(), torch.tensor([[0, 4]])
+    _, tail = split(model, "top.0")
+    assert any(parameter is model.embedding.weight for parameter in tail.parameters())
+    assert torch.equal(tail(model.top[0](model.embedding(tokens))), model(tokens))
+    with pytest.raises(ValueError, match="top is one node, but the embedding of its TiedLinear lies outside"):
+        split(model, "embedding", leaf_modules=["top"])
+
+
+def test_buffers_that_no_checkpoint_has_stay_so():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            self.register_buffer("scale", torch.ones(3), persistent=False)
+            self.register_buffer("shift", torch.ones(3))
+
+        def forward(self, x):
+            return self.layer(x * self.scale + self.shift)
+
+    head, _ = split(Scaled(), "layer")
+    assert set(head.state_dict()) == {"layer.weight", "layer.bias", "shift"}
+    assert set(dict(head.named_buffers())) == {"scale", "shift"}
+
+
+def test_a_copy_does_not_keep_its_model():
+    model = nn.ModuleList([embedding := nn.Embedding(5, 3), TiedLinear(embedding)])
+    copied, watched = clone(model), weakref.ref(embedding)
+    del model, embedding
+    gc.collect()
+    assert watched() is None
+    assert copied[1].embedding is copied[0]
