@@ -2,8 +2,8 @@
 
 import difflib
 import functools
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -248,9 +248,8 @@ def _function(name: str, reduce: str | Reduction) -> Reduction:
         return reduce
     if reduce in REDUCTIONS:
         return REDUCTIONS[reduce]
-    path, _, attribute = str(reduce).rpartition(".")
     try:
-        return getattr(import_module(path), attribute)
+        return pkgutil.resolve_name(str(reduce))
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(REDUCTIONS)
         raise ValueError(

@@ -240,6 +240,11 @@ def test_from_the_command_line_to_predictions_without_the_source(
     assert [row["class"] for row in rows] == [CLASSES[index] for index in found]
     assert [float(row["probability"]) for row in rows] == pytest.approx(probabilities.tolist(), abs=1e-3)
 
+    written = Path("classes.csv").read_bytes()
+    Path("pictures/zz_broken.png").write_bytes(b"no image")
+    assert run_main(predict, ["probe", "--input", "pictures", "--output", "classes.csv", "--batch_size=4"]) == 2
+    assert Path("classes.csv").read_bytes() == written
+
 
 def test_the_head_is_what_features_gives(source, tmp_path: Path):
     probe = FeatureProbe(tmp_path / "source.ckpt", "encoder.local_layers.0", classes=CLASSES)
