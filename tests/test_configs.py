@@ -13,6 +13,7 @@ from tests.conftest import ROOT, make_tiny_bert, make_tiny_source, script
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml"))
 EXPERIMENTS = [path for path in CONFIGS if path.parent.name == "configs"]
+SAMPLES = [path for path in EXPERIMENTS if path.stem.endswith(("_sample", "_karate"))]
 ADD_ONS = [path for path in CONFIGS if path.parent.name == "with"]
 SWEEPS = [path for path in CONFIGS if path.parent.name == "sweeps"]
 
@@ -191,18 +192,6 @@ def test_an_add_on_that_does_not_fit_says_so_in_one_line(tmp_path: Path):
     assert "LazyUpdates: include entry 'type:Embedding' matches no parameter; the nearest class is" in line
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_sweep_starts_a_program_that_is_there_with_settings_that_it_knows(path: Path):
-    sweep = yaml.safe_load(path.read_text())
-    assert (ROOT / sweep["program"]).is_file()
-    given = [f"--{name}={spec['values'][0]}" for name, spec in sweep["parameters"].items()]
-    command = [argument for argument in sweep["command"][3:] if argument != "${args}"] + given
-    result = script("train", *command, "--print_config", cwd=ROOT)
-    printed = yaml.safe_load(result.stdout)
-    assert printed["model"]["init_args"]["lr"] == sweep["parameters"]["model.lr"]["values"][0]
-    assert printed["trainer"]["logger"]["class_path"].endswith("WandbLogger")
-
-
 def test_a_configuration_printed_with_comments_runs_again(tmp_path: Path):
     result = script("train", "--print_config=comments", cwd=tmp_path)
     assert "# " in result.stdout
@@ -211,3 +200,23 @@ def test_a_configuration_printed_with_comments_runs_again(tmp_path: Path):
     file.write_text(result.stdout)
     again = script("train", "-c", file, "--print_config", cwd=tmp_path)
     assert yaml.safe_load(again.stdout) == yaml.safe_load(result.stdout)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_a_printed_sample_configuration_reruns_to_the_same_numbers(
+    path: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    arguments = [*small_arguments(yaml.safe_load(path.read_text())), *other_files(path, tmp_path_factory.mktemp("o"))]
+    arguments = ["-c", str(path), *TWO_STEPS, *arguments, "--trainer.callbacks=[]"]
+    run([*arguments, "--run_dir=first"], tmp_path, monkeypatch)
+    capsys.readouterr()
+    run([*arguments, "--print_config"], tmp_path, monkeypatch)
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    run(["-c", "printed.yaml", "--run_dir=again"], tmp_path, monkeypatch)
+    first, again = ((tmp_path / name / "metrics.csv").read_text() for name in ("first", "again"))
+    assert "test/" in first
+    assert again == first

@@ -1,15 +1,22 @@
 """Weights & Biases without network: offline without a key, the same run after a resume."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from tests.conftest import ROOT, TINY, script
+from tests.conftest import ROOT, TINY, script, script_environment
 
 pytest.importorskip("wandb")
 NO_KEY = {"WANDB_API_KEY": "", "NETRC": "/nonexistent", "WANDB_MODE": ""}
+SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 FILES = ["-c", ROOT / "configs/infomax_sample.yaml", "-c", ROOT / "configs/with/wandb.yaml"]
 
 
@@ -61,3 +68,57 @@ def test_the_vocabulary_stays_in_the_checkpoint(tmp_path: Path):
     logged = [word for word in vocabulary if f'"{word}"'.encode() in content]
     assert len(vocabulary) > 50
     assert not logged
+
+
+def test_pictures_and_tables_are_read_back_from_the_offline_run(tmp_path: Path):
+    run = tmp_path / "run"
+    files = ["-c", ROOT / "configs/infomap_karate.yaml", "-c", ROOT / "configs/with/wandb.yaml"]
+    table = "--trainer.callbacks+=LargestModules"
+    script("train", *files, table, "--trainer.max_epochs=1", "--run_dir", run, cwd=tmp_path, **NO_KEY)
+    (media,) = (run / "wandb").glob("offline-run-*/files/media")
+
+    (written,) = (media / "table").glob("largest_modules_*.table.json")
+    logged = json.loads(written.read_text())
+    lines = (run / "largest_modules.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert logged["columns"] == cells[0]
+    assert [[str(cell) for cell in row] for row in logged["data"]] == cells[2:]
+    assert sum(row[1] for row in logged["data"]) == 34
+
+    pictures = sorted((run / "pictures").glob("*.png"))
+    assert {"communities", "largest_modules"} <= {picture.stem for picture in pictures}
+    for picture in pictures:
+        (sent,) = (media / "images").glob(f"{picture.stem}_*.png")
+        assert np.array_equal(np.asarray(Image.open(sent)), np.asarray(Image.open(picture))), picture.stem
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_command_that_a_sweeps_agent_starts_trains(path: Path, tmp_path: Path):
+    """W&B's agent asks the server for settings; its own functions make the command of them, which is started here."""
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    sweep = yaml.safe_load(path.read_text())
+    chosen = {name: {"value": spec["values"][-1]} for name, spec in sweep["parameters"].items()}
+    parts = utils.create_sweep_command_args({"args": chosen})
+    parts |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [sweep["program"]]}
+    command = []
+    for part in utils.create_sweep_command(sweep["command"]):
+        macro = part.startswith("${") and part.endswith("}")
+        command += parts[part[2:-1]] if macro else [part]
+    run = tmp_path / "run"
+    path_of_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    agent = {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "member1", "PATH": path_of_python}
+    result = subprocess.run(
+        [*command, *TINY, "--trainer.max_epochs=1", f"--run_dir={run}"],
+        cwd=ROOT,
+        env=script_environment(**NO_KEY, **agent),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert run_ids(run) == ["member1"], "the agent's run, not one of its own"
+    model = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+    assert model["lr"] == chosen["model.lr"]["value"]
+    assert model["estimator"]["class_path"].endswith(f".{chosen['model.estimator']['value']}")
+    (record,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert sweep["metric"]["name"].encode() in record.read_bytes()
