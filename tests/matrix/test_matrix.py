@@ -99,6 +99,17 @@ def test_killed_inside_an_epoch_and_resumed_ends_with_the_same_bits(pair: Pair, 
     assert_same_run(broken, run.folder)
 
 
+def test_another_seed_gives_other_numbers(trainable: Pair, run: Run, tmp_path: Path):
+    train("-c", run.config, "--run_dir", tmp_path / "run", "--seed_everything=2", "--trainer.max_steps=3")
+    ours, others = (
+        [row["train/loss"] for row in rows_of(folder) if row.get("train/loss")][:3]
+        for folder in (run.folder, tmp_path / "run")
+    )
+    # Not each: an output layer that begins with zeros gives one loss whatever the seed until it has moved.
+    assert len(others) == 3
+    assert others != ours
+
+
 class Gradients(Callback):
     """Keeps the losses, and which parameters had no gradient, or a wrong one, in the latest step."""
 
