@@ -73,7 +73,8 @@ def test_knn_agrees_with_scikit_learn_for_two_classes_and_odd_k(k: int) -> None:
     # An odd number of votes for two classes: no ties, so that the tie rule doesn't matter.
     memory, memory_labels = blobs(400, 16, 2, 3.0, seed=1)
     queries, query_labels = blobs(200, 16, 2, 3.0, seed=2)
-    peer = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(memory.double().numpy(), memory_labels.numpy())
+    neighbors = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+    peer = neighbors.fit(memory.double().numpy(), memory_labels.numpy())
     expected = peer.score(queries.double().numpy(), query_labels.numpy())
     assert 0.5 < expected < 1
     assert knn_accuracy(memory, memory_labels, queries, query_labels, k=k) == pytest.approx(expected)
