@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .formula_files import WrittenPair
     from .triple_encoding import TripleEncoder
 
 Triple = tuple[str, str, str]  # subject, predicate, object
@@ -117,6 +118,17 @@ class SentencePairBatch(NamedTuple):
     hypothesis_lengths: Tensor
     labels: Tensor
     operations: Tensor
+
+    @staticmethod
+    def pairs_from_file(path: Path, vocabulary: Sequence[str]) -> "list[WrittenPair]":
+        """The pairs of a user's file: a formula, a TAB, a formula; a relation and a TAB may stand before them.
+
+        Raises:
+            DataError: if it can't be read, isn't UTF-8, or a line is something else; the message names the line.
+        """
+        from .formula_files import read_written_pairs
+
+        return read_written_pairs(path, vocabulary)
 
 
 class TripleBatch(NamedTuple):

@@ -2,7 +2,6 @@
 
 import hashlib
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import SentencePairBatch
-from datamodules.corpus import read_lines
 from datamodules.errors import DataError
-from datamodules.formulas import AND, NOT, OR, RELATIONS, VOCABULARY, Pair, make_pairs
+from datamodules.formula_files import read_pairs
+from datamodules.formulas import RELATIONS, VOCABULARY, Pair, make_pairs
 from datamodules.loader import BatchLoader
 
 
@@ -194,39 +193,3 @@ def _padded(formulas: list[bytes]) -> Tensor:
 
 def _length(pair: Pair) -> int:
     return len(pair.premise) + len(pair.hypothesis)
-
-
-def read_pairs(file: Path) -> list[Pair]:
-    """The pairs of a file: relation, TAB, formula, TAB, formula, tokens and brackets apart or not.
-
-    Raises:
-        DataError: a line is something else; the message names it.
-    """
-    numbers = {word: number for number, word in enumerate(VOCABULARY) if number}
-    pairs = []
-    for place, line in enumerate(read_lines(file), 1):
-        if not line.strip():
-            continue
-        relation, *formulas = [part.strip() for part in line.split("\t")]
-        if len(formulas) != 2 or relation not in RELATIONS:
-            raise DataError(
-                f"{file}, line {place}: expected one of {' '.join(RELATIONS)}, a TAB, a formula, a TAB, a formula"
-            )
-        encoded = []
-        for formula in formulas:
-            words = formula.replace("(", " ( ").replace(")", " ) ").split()
-            unknown = next((word for word in words if word not in numbers), None)
-            if unknown is not None or not words:
-                what = "an empty formula" if unknown is None else f"the word {unknown}"
-                raise DataError(f"{file}, line {place}: {what}; known are {' '.join(numbers)}")
-            if not _is_balanced(words):
-                raise DataError(f"{file}, line {place}: the brackets of a formula don't match; repair them")
-            encoded.append(bytes(numbers[word] for word in words))
-        operations = max(sum(formula.count(sign) for sign in (NOT, AND, OR)) for formula in encoded)
-        pairs.append(Pair(encoded[0], encoded[1], RELATIONS.index(relation), operations))
-    return pairs
-
-
-def _is_balanced(words: list[str]) -> bool:
-    depths = list(accumulate((word == "(") - (word == ")") for word in words))
-    return min(depths) >= 0 and depths[-1] == 0

@@ -1,11 +1,13 @@
 """A classifier of sentence pairs, for logical inference."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 
 from datamodules.batches import SentencePairBatch
@@ -126,3 +128,42 @@ class SentencePairClassifier(pl.LightningModule):
                 self.log(f"test/accuracy/operations_{operations}", accuracy, sync_dist=True)
             if total[7:].any():
                 self.log("test/accuracy_7_and_more", correct[7:].sum() / total[7:].sum(), sync_dist=True)
+
+    @torch.inference_mode()
+    def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
+        """Names the relation between two formulas, for each line of a file.
+
+        Args:
+            input: a UTF-8 text file: a formula, a TAB, a formula a line, in the words that the model was trained on.
+                A relation and a TAB may stand before them, as in the training files; it is not used.
+            output: the file to write, a line each: relation, its probability in [0, 1], and the two formulas, apart by
+                TABs.
+            batch_size: pairs read at once.
+
+        Returns:
+            What was done, for the terminal.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        self.eval()
+        pairs = SentencePairBatch.pairs_from_file(Path(input), self.hparams.vocabulary)
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].premise) + len(pairs[i].hypothesis))
+        lines = [""] * len(pairs)
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            batch = unlabelled([pairs[i].premise for i in chunk], [pairs[i].hypothesis for i in chunk], self.device)
+            probabilities, relations = self(batch).float().softmax(1).max(1)
+            for i, probability, relation in zip(chunk, probabilities.tolist(), relations.tolist(), strict=True):
+                lines[i] = "\t".join([self.hparams.classes[relation], f"{probability:.4f}", *pairs[i].formulas])
+        Path(output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return f"relations of {len(lines)} pairs -> {output}"
+
+
+def unlabelled(premises: list[list[int]], hypotheses: list[list[int]], device: torch.device) -> SentencePairBatch:
+    """A batch of pairs, given as indices of words, whose relation isn't known (-1)."""
+    columns = []
+    for sentences in (premises, hypotheses):
+        rows = [torch.tensor(sentence, device=device) for sentence in sentences]
+        columns += [pad_sequence(rows, batch_first=True), torch.tensor(list(map(len, sentences)), device=device)]
+    unknown = torch.full((len(premises),), -1, device=device)
+    return SentencePairBatch(*columns, labels=unknown, operations=unknown)

@@ -3,11 +3,14 @@
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datamodules.graph_files import read_graph_file
+from datamodules.graph_labels import read_labels
+from datamodules.state_files import read_state_file
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 
 TEXTS = {
@@ -18,6 +21,17 @@ TEXTS = {
         b'<?xml version="1.0" encoding="UTF-8"?><graphml xmlns="http://graphml.graphdrawing.org/xmlns">'
         b'<graph edgedefault="directed"><node id="a"/><node id="b"/><edge source="a" target="b"/></graph></graphml>'
     ],
+}
+
+STATES = [
+    b'*Vertices 2\n1 "a"\n2 "b"\n*States\n1 1\n2 1\n3 2\n*Links\n1 3 0.5\n2 3\n3 1\n',
+    b"*Multilayer\n1 1 1 2\n1 2 2 1 0.5\n2 1 2 2\n",
+    b"*Intra\n1 1 2\n2 1 2 0.5\n*Inter\n1 1 2\n2 2 1 0.5\n",
+]
+NAMES = np.array(["a", "b b", "1", "2"])
+LABELS = {
+    ".txt": [b"# a comment\nnode label\na x\n1 y\n", b'a,1\n"b b",2\n', b"1\t0\n2\t0\n"],
+    ".gml": TEXTS[".gml"],
 }
 
 
@@ -59,6 +73,32 @@ def test_gzip_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "it.txt"
     path.write_bytes(gzip.compress(b"1 2\n" * (1 << 20)))
     assert outcome(lambda: read_graph_file(path), path) is None
+
+
+@fuzz(60)
+@given(data=broken(st.sampled_from(STATES)))
+def test_states_and_layers(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+    path = tmp_path_factory.mktemp("states") / "it.net"
+    path.write_bytes(data)
+    links = outcome(lambda: read_state_file(path), path)
+    if links is not None:
+        assert 0 <= links.edges.min() <= links.edges.max() < len(links.physical) == len(links.states)
+        assert 0 <= links.physical.min() <= links.physical.max() < len(links.names)
+        assert np.isfinite(links.weights).all()
+        assert links.weights.min() >= 0
+
+
+@pytest.mark.parametrize("suffix", LABELS)
+@fuzz(40)
+@given(broke=st.data(), zipped=st.booleans())
+def test_labels(tmp_path_factory: pytest.TempPathFactory, suffix: str, broke: st.DataObject, zipped: bool):
+    data = broke.draw(broken(st.sampled_from(LABELS[suffix])))
+    path = tmp_path_factory.mktemp("labels") / f"it{suffix}"
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    numbers = outcome(lambda: read_labels(path, NAMES), path)
+    if numbers is not None:
+        assert numbers.shape == NAMES.shape
+        assert set(numbers.tolist()) - {-1} == set(range(numbers.max() + 1))
 
 
 def check_graph(path: Path, data: bytes) -> None:

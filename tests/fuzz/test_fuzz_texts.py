@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from datamodules.batches import ParseBatch
 from datamodules.corpus import read_corpus
 from datamodules.errors import DataError
-from datamodules.formulas import RELATIONS
-from datamodules.logic import read_pairs
+from datamodules.formula_files import read_pairs, read_written_pairs
+from datamodules.formulas import RELATIONS, VOCABULARY
 from datamodules.treebank import WORD_TAGS, read_treebank
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 
@@ -202,6 +202,20 @@ def test_formulas(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     expected = parse_pairs(text) if text is not None and len(text) < 2000 else None
     if text is None or len(text) < 2000:
         assert (None if pairs is None else [tuple(pair) for pair in pairs]) == expected
+    if pairs is not None:
+        asked = read_written_pairs(path, VOCABULARY)
+        assert [(bytes(pair.premise), bytes(pair.hypothesis)) for pair in asked] == [pair[:2] for pair in pairs]
+
+
+@fuzz(40)
+@given(data=broken(PAIRS.map(lambda lines: re.sub(rb"(?m)^.\t", b"", lines))))
+def test_formulas_whose_relation_is_asked_for(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+    path = tmp_path_factory.mktemp("pairs") / "asked.txt"
+    path.write_bytes(data)
+    pairs = outcome(lambda: read_written_pairs(path, VOCABULARY), path, line=True)
+    for pair in pairs or []:
+        for formula, words in zip(pair.formulas, pair[1:], strict=True):
+            assert [VOCABULARY[word] for word in words] == re.findall(r"[()]|[^\s()]+", formula)
 
 
 # -------------------------------------------------------------------------------------------------------- no files

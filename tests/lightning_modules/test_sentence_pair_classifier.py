@@ -59,3 +59,50 @@ def test_accuracies_by_operations_are_those_of_a_loop(tmp_path):
     expected["test/accuracy_7_and_more"] = sum(right[k] for k in long) / sum(all_pairs[k] for k in long)
     assert long
     assert tested == pytest.approx(expected)
+
+
+def test_a_file_of_formulas_gets_the_relations_that_the_model_gives_each_pair_alone(tmp_path):
+    pairs = data(sample_test_size=30)
+    module = model(pairs)
+    with torch.no_grad():
+        module.head[-1].weight.normal_()  # so that the relations differ
+    words = ["", *pairs.vocabulary[1:]]
+    asked, expected = [], []
+    pairs.setup("test")
+    table = pairs.splits["test"]
+    for row in range(len(table)):
+        batch = table.batch(torch.tensor([row]))
+        both = (batch.premise[0], batch.hypothesis[0])
+        premise, hypothesis = (" ".join(words[i] for i in tokens.tolist()) for tokens in both)
+        asked.append(f"{premise}\t{hypothesis}")
+        module.eval()
+        with torch.no_grad():
+            probabilities = module(batch)[0].softmax(0)
+        expected.append((pairs.classes[int(probabilities.argmax())], float(probabilities.max()), premise, hypothesis))
+    asked[3] = f"=\t{asked[3]}"
+    (tmp_path / "asked.txt").write_text("\n\n".join(asked))
+    module.train()
+    report = module.predict_file(tmp_path / "asked.txt", tmp_path / "answers.tsv", batch_size=7)
+    assert report == f"relations of 30 pairs -> {tmp_path / 'answers.tsv'}"
+    answers = [line.split("\t") for line in (tmp_path / "answers.tsv").read_text().splitlines()]
+    assert len({relation for relation, *_ in answers}) > 1
+    for (relation, probability, *formulas), (right, share, *others) in zip(answers, expected, strict=True):
+        assert (relation, formulas) == (right, others)
+        assert float(probability) == pytest.approx(share, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("( a and b )", r"asked.txt, line 2: expected a formula, a TAB, a formula, found 1 field"),
+        ("a\tg", "asked.txt, line 2: the word g; known are"),
+        ("=\ta\tb )", "asked.txt, line 2: the brackets of a formula don't match"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_refused_and_costs_no_earlier_answers(tmp_path, line, message):
+    pairs = data()
+    (tmp_path / "asked.txt").write_text(f"a\tb\n{line}\n")
+    (tmp_path / "answers.tsv").write_text("earlier")
+    with pytest.raises(ValueError, match=message):
+        model(pairs).predict_file(tmp_path / "asked.txt", tmp_path / "answers.tsv")
+    assert (tmp_path / "answers.tsv").read_text() == "earlier"

@@ -129,7 +129,7 @@ PAIRS = [
         ("LogicalInferenceDataModule", FORMULAS),
         embeddings="embedding",
         still={"cell": {**ON_LSTM, "init_args": {"chunk_size": 4}}, "dropout": 0.0},
-        predicts="SentencePairClassifier has no predictions for files",
+        predicts=".tsv",
     ),
     Pair(
         "triples-sentences",

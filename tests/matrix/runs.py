@@ -177,6 +177,8 @@ def write_input(data: pl.LightningDataModule, folder: Path) -> Path:
     file = folder / "lines.txt"
     if hasattr(data, "schema"):
         lines = list(data.splits["test"].sentences[i].text for i in range(3))
+    elif hasattr(data, "classes"):
+        lines = ["( a and b )\tb", "(not (a or b))\t( a or ( b and c ) )", "=\ta\tc"]
     elif hasattr(data, "vocabulary"):
         lines = ["the cat sees a dog", "a b c"]
     else:
