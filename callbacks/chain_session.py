@@ -4,27 +4,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    GradientAccumulationScheduler,
-    ModelCheckpoint,
-    StochasticWeightAveraging,
-    WeightAveraging,
-)
-from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from callbacks.chain_checks import (
+    CHECKPOINT_KEY,
+    check_optimizer,
+    check_rules,
+    refuse_other_chain,
+    warn_of_raw_weights,
+)
 from callbacks.update_chain import UpdateChain, in_order
 from layers.parameter_selection import parameter_names
 
 if TYPE_CHECKING:
     from callbacks.update_rule import UpdateRule
-
-CHECKPOINT_KEY = "update_chain"
-SHARDING_STRATEGIES = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class ChainSession:
@@ -57,42 +53,26 @@ class ChainSession:
     # Start.
 
     def check(self) -> None:
-        """Refuse what can't be right, before the optimizers exist.
-
-        Raises:
-            MisconfigurationException: names what clashes and the way out.
-        """
-        trainer = self.trainer
-        if isinstance(trainer.strategy, SHARDING_STRATEGIES):
-            raise MisconfigurationException(
-                f"{type(self.rules[0]).__name__} needs whole parameters on each process, but "
-                f"{type(trainer.strategy).__name__} shards them or owns the step; use --trainer.strategy=ddp"
-            )
-        for rule in self.rules:
-            twins = [other for other in self.rules if type(other) is type(rule)]
-            if len(twins) > 1 and not rule.repeatable:
-                raise MisconfigurationException(
-                    f"trainer.callbacks holds {len(twins)} {type(rule).__name__}; keep one of them"
-                )
-            rule.check(trainer, self.pl_module)
-        for callback in trainer.callbacks:
-            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
-                for rule in self.rules:
-                    if rule.exchanges_weights:
-                        raise MisconfigurationException(
-                            f"{type(rule).__name__} and {type(callback).__name__} both exchange the evaluated "
-                            "weights; remove one of them from trainer.callbacks"
-                        )
+        """Refuse what can't be right, before the optimizers exist (:func:`callbacks.chain_checks.check_rules`)."""
+        check_rules(self.trainer, self.pl_module, self.rules)
 
     def build(self) -> None:
         """Make one chain for each optimizer, check it, and say once what it is."""
         for index, optimizer in enumerate(self.trainer.optimizers):
-            self._check_optimizer(optimizer)
+            check_optimizer(optimizer, self.trainer, self.rules)
             if index == 0:
                 for rule in self.rules:
                     rule.choose(self.pl_module)
             self.chains.append(UpdateChain(optimizer, self.rules, self.pl_module, index))
-        self._warn()
+        warn_of_raw_weights(self.trainer, self.rules)
+        line = self._line()
+        if self.trainer.is_global_zero:
+            print(line, flush=True)
+            for logger in self.trainer.loggers:
+                logger.log_hyperparams({"update_chain": line})
+
+    def _line(self) -> str:
+        """The chain as the log shows it, with what each rule acts on."""
         parts = []
         for rule in self.rules:
             parameters = [parameter for chain in self.chains for parameter in chain.params]
@@ -100,46 +80,7 @@ class ChainSession:
             share = "" if count == len(parameters) else f" on {count} of {len(parameters)} tensors"
             parts.append(f"{rule.phase.title}: {rule}{share}")
         optimizers = ", ".join(type(optimizer).__name__ for optimizer in self.trainer.optimizers)
-        line = f"Update chain of {optimizers}: " + " -> ".join(parts)
-        if self.trainer.is_global_zero:
-            print(line, flush=True)
-            for logger in self.trainer.loggers:
-                logger.log_hyperparams({"update_chain": line})
-
-    def _check_optimizer(self, optimizer: Optimizer) -> None:
-        name = type(optimizer).__name__
-        if not hasattr(optimizer, "register_step_post_hook") or not hasattr(optimizer, "_optimizer_step_post_hooks"):
-            raise MisconfigurationException(
-                f"{type(self.rules[0]).__name__} needs torch's step hooks, which {name} lacks; "
-                "use an optimizer that initialises torch.optim.Optimizer"
-            )
-        if name == "ZeroRedundancyOptimizer":
-            raise MisconfigurationException(
-                f"{type(self.rules[0]).__name__} can't work with {name}, where each process holds and steps a part of "
-                "the parameters; use the optimizer that it wraps"
-            )
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            raise MisconfigurationException(
-                f"{type(self.rules[0]).__name__} can't work with fused {name} under 16-mixed, which hides scaled "
-                "gradients and skipped steps; set fused=False or --trainer.precision=bf16-mixed"
-            )
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if hasattr(parameter, "device_mesh"):
-                    raise MisconfigurationException(
-                        f"{type(self.rules[0]).__name__} needs whole parameters, but {name} holds sharded ones "
-                        "(DTensor); use --trainer.strategy=ddp"
-                    )
-
-    def _warn(self) -> None:
-        swaps = [rule for rule in self.rules if rule.exchanges_weights]
-        for callback in self.trainer.callbacks:
-            if swaps and isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
-                rank_zero_warn(
-                    f"ModelCheckpoint(save_weights_only=True) writes the raw weights, not those of "
-                    f"{type(swaps[-1]).__name__}: Lightning asks no callback then; set save_weights_only=False"
-                )
+        return f"Update chain of {optimizers}: " + " -> ".join(parts)
 
     def start(self) -> None:
         """Take up the state of a checkpoint and hook onto the optimizers; all else is restored by now."""
@@ -160,6 +101,7 @@ class ChainSession:
     # While training.
 
     def before_batch(self) -> None:
+        """A batch begins: where a resumed run goes on inside an epoch, set Lightning's scheduled accumulation."""
         # Lightning calls no `on_train_epoch_start` where it goes on inside an epoch, and its scheduled accumulation
         # would then continue with windows of one batch.
         if self._resumed:
@@ -169,15 +111,18 @@ class ChainSession:
                     callback.on_train_epoch_start(self.trainer)
 
     def after_backward(self) -> None:
+        """There are gradients that no step has used yet."""
         self._pending = {chain.index for chain in self.chains}
 
     def before_step(self, optimizer: Optimizer) -> None:
+        """The gradients of an optimizer are complete: its chain takes over."""
         for chain in self.chains:
             if chain.optimizer is optimizer:
                 chain.before_step()
                 self._pending.discard(chain.index)
 
     def log_measurements(self) -> None:
+        """Log what the rules measured in a step (``train/...``), of several optimizers with its key in the name."""
         steps = sum(chain.steps for chain in self.chains)
         if steps == self._logged_steps:  # an accumulating batch
             return
@@ -209,6 +154,7 @@ class ChainSession:
 
     @torch.no_grad()
     def swap_out(self) -> None:
+        """Give the module its raw weights back, if they were put aside."""
         if self._raw is None:
             return
         for index, raw in self._raw.items():
@@ -311,31 +257,3 @@ class ChainSession:
                 if name in own:
                     parameter.grad = own[name].to(parameter.device)
                     self._pending.add(chain.index)
-
-
-def refuse_other_chain(checkpoint: dict[str, Any], rules: list[str]) -> None:
-    """Refuse to go on with a checkpoint that another chain wrote.
-
-    Args:
-        checkpoint: as loaded from the file.
-        rules: ``str`` of this run's rules in phase order; empty where it has none.
-
-    Raises:
-        MisconfigurationException: the line names the rules that differ, and the way out.
-    """
-    saved = list(checkpoint.get(CHECKPOINT_KEY, {}).get("rules", []))
-    if saved == rules:
-        return
-    only_saved = [rule for rule in saved if rule not in rules]
-    only_here = [rule for rule in rules if rule not in saved]
-    parts = []
-    if only_saved:
-        parts.append(f"the checkpoint has {', '.join(only_saved)}")
-    if only_here:
-        parts.append(f"this run has {', '.join(only_here)}")
-    if not parts:
-        parts.append(f"the checkpoint's order is {' -> '.join(saved)}, this run's {' -> '.join(rules)}")
-    raise MisconfigurationException(
-        f"the checkpoint was written with another update chain: {'; '.join(parts)}; "
-        "resume with the callbacks of the checkpoint, or start a new run"
-    )

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveragi
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks.chain_session import SHARDING_STRATEGIES
+from callbacks.chain_checks import SHARDING_STRATEGIES
 from callbacks.piecewise_linear_lr import write_lr
 from callbacks.update_rule import UpdateRule, check_number
 
