@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from callbacks.kept_weights import KeepsWeights
 from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import KeepsWeights, check_number
+from callbacks.update_rule import check_number
 
 
 class AveragedWeights(KeepsWeights):

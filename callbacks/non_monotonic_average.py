@@ -7,8 +7,9 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.kept_weights import KeepsWeights
 from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import KeepsWeights, check_number
+from callbacks.update_rule import check_number
 
 
 class NonMonotonicAverage(KeepsWeights):

@@ -39,6 +39,7 @@ class Phase(IntEnum):
 
     @property
     def title(self) -> str:
+        """The name in words."""
         return self.name.lower().replace("_", " ")
 
 
@@ -52,17 +53,23 @@ class Rule(Protocol):
     needs_old: bool
     """Whether the rule reads theta, the weights before the step."""
 
-    def chosen(self, parameter: nn.Parameter) -> bool: ...
+    def chosen(self, parameter: nn.Parameter) -> bool:
+        """Whether the rule acts on this parameter."""
 
-    def lr_multiplier(self, parameter: nn.Parameter) -> float: ...
+    def lr_multiplier(self, parameter: nn.Parameter) -> float:
+        """Factor on the group's learning rate for this parameter; 1 where the rule has none."""
 
-    def before_step(self, chain: "UpdateChain") -> None: ...
+    def before_step(self, chain: "UpdateChain") -> None:
+        """The gradients are complete, not yet clipped, and the weights not yet moved."""
 
-    def plan(self, block: "Block") -> Action | None: ...
+    def plan(self, block: "Block") -> Action | None:
+        """What to do to a block after each step; None for nothing."""
 
-    def plan_after_constraint(self, block: "Block") -> Action | None: ...
+    def plan_after_constraint(self, block: "Block") -> Action | None:
+        """What to do to it once the constraints have acted; asked only where there is one."""
 
-    def after_step(self, chain: "UpdateChain") -> None: ...
+    def after_step(self, chain: "UpdateChain") -> None:
+        """All rules have acted; ``chain.steps`` already counts this step."""
 
 
 def in_order(rules: Sequence[Rule]) -> list[Rule]:
@@ -94,6 +101,7 @@ class Block:
         return [i for i in self.positions if (self.stepped[i] or not stepped_only) and rule.chosen(params[i])]
 
     def params(self, positions: Collection[int]) -> list[Tensor]:
+        """The parameters at these positions, to be changed in place."""
         return [self.chain.params[i] for i in positions]
 
     def old(self, positions: Collection[int]) -> list[Tensor]:
@@ -101,6 +109,7 @@ class Block:
         return [self.chain.old[i] for i in positions]
 
     def names(self, positions: Collection[int]) -> list[str]:
+        """The names of the parameters at these positions."""
         return [self.chain.names[i] for i in positions]
 
 
@@ -151,6 +160,7 @@ class UpdateChain:
         self._inside_step = self._snapshot_taken = False
 
     def items(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and parameter of all that the optimizer holds, in its order."""
         return zip(self.names, self.params, strict=True)
 
     @torch.no_grad()

@@ -1,11 +1,10 @@
 """The base of all derived optimizers: a Lightning callback that is one rule of the shared update chain."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,7 +13,7 @@ from callbacks.update_chain import Action, Block, Phase, UpdateChain
 from layers.parameter_selection import DEFAULT_EXCLUDE, check_entries, select
 
 
-class UpdateRule(pl.Callback):
+class UpdateRule(pl.Callback, ABC):
     """One rule on the update of any optimizer; all rules of a Trainer share one chain for each optimizer.
 
     A subclass names its ``phase`` and overrides what it needs of :meth:`plan`, :meth:`before_step`,
@@ -26,9 +25,17 @@ class UpdateRule(pl.Callback):
         log: log what the rule measures (``train/…``) every ``Trainer(log_every_n_steps)`` steps.
     """
 
-    phase: ClassVar[Phase]
+    @property
+    @abstractmethod
+    def phase(self) -> Phase:
+        """When the rule acts: a class attribute of every subclass that can be used."""
+
     place: ClassVar[int] = 0
+    """Order among the rules of one phase."""
+
     needs_old: ClassVar[bool] = False
+    """Whether the rule reads the weights before the step, which are kept only then."""
+
     repeatable: ClassVar[bool] = False
     """Whether a Trainer may hold several (with different parameters)."""
 
@@ -73,6 +80,7 @@ class UpdateRule(pl.Callback):
             raise ValueError(f"{owner}: exclude {self.exclude} removes all that include {self.include} selects")
 
     def chosen(self, parameter: nn.Parameter) -> bool:
+        """Whether the rule acts on a parameter; known after :meth:`choose`."""
         return self._chosen is None or parameter in self._chosen
 
     def lr_multiplier(self, parameter: nn.Parameter) -> float:
@@ -208,71 +216,3 @@ def check_number(owner: str, argument: str, value: float, rule: str, ok: bool) -
     """Raise a ValueError that names the argument, the value and the rule."""
     if not ok:
         raise ValueError(f"{owner}: {argument} ({value!r}) must be {rule}")
-
-
-class KeepsWeights(UpdateRule):
-    """A rule with a second copy of the weights for each optimizer, by parameter name (Lookahead, the average).
-
-    ``kept_steps`` counts the optimizer steps since the copy began, which is not the chain's number of steps where it
-    began late or anew.
-    """
-
-    def __init__(self, *, log: bool = False) -> None:
-        super().__init__(log=log)
-        self.forget()
-
-    def forget(self) -> None:
-        self.copies: dict[str, dict[str, Tensor]] = {}
-        self.kept_steps: dict[str, int] = {}
-        self._loaded: dict[str, dict[str, Tensor]] = {}
-
-    def restart(self, chain: UpdateChain) -> None:
-        """Drop the copy and its count: it begins anew with the weights before the next step."""
-        self.copies.pop(chain.key, None)
-        self.kept_steps.pop(chain.key, None)
-        chain.bind()  # its plans hold the old copy
-
-    def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
-        loaded = self._loaded.pop(chain.key, None)
-        if loaded is None:
-            return
-        missing = [name for name, _ in chain.items() if name not in loaded]
-        surplus = [name for name in loaded if name not in set(chain.names)]
-        if missing or surplus:
-            raise MisconfigurationException(
-                f"{type(self).__name__}: the checkpoint's weights do not fit optimizer {chain.index}: "
-                f"{'it lacks ' + missing[0] if missing else 'this model lacks ' + surplus[0]}; "
-                "resume with the model that wrote it"
-            )
-        # A checkpoint is read on the CPU, before the module moved to its device.
-        self.copies[chain.key] = {
-            name: loaded[name].to(parameter.device, self.kept_dtype(parameter)) for name, parameter in chain.items()
-        }
-        # Older checkpoints have no count; their copies began with the training.
-        self.kept_steps.setdefault(chain.key, chain.steps)
-
-    def kept_dtype(self, parameter: Tensor) -> torch.dtype:
-        return parameter.dtype
-
-    def before_step(self, chain: UpdateChain) -> None:
-        copies = self.copies.setdefault(chain.key, {})
-        # At the first step, so that whatever initialises the weights until then is in; and for thawed parameters.
-        if len(copies) < len(chain.names):
-            for name, parameter in chain.items():
-                if name not in copies:
-                    copies[name] = parameter.detach().to(self.kept_dtype(parameter), copy=True)
-
-    def after_step(self, chain: UpdateChain) -> None:
-        if chain.key in self.copies:
-            self.kept_steps[chain.key] = self.kept_steps.get(chain.key, 0) + 1
-
-    def kept(self, block: Block) -> list[Tensor]:
-        copies = self.copies[block.chain.key]
-        return [copies[name] for name in block.names(block.positions)]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"copies": self.copies, "kept_steps": self.kept_steps} if self.copies else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loaded = dict(state_dict.get("copies", {}))
-        self.kept_steps = dict(state_dict.get("kept_steps", state_dict.get("averaged_steps", {})))
