@@ -1,26 +1,17 @@
 """A two-dimensional map of the codes of test images."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.pictures import (
-    INK,
-    PALETTE,
-    RandomSample,
-    class_names_of,
-    has_entries,
-    log_figure,
-    new_figure,
-    wants_pictures,
-)
+from callbacks.pictures import INK, PALETTE, PictureOfSample, class_names_of, log_figure, new_figure
 
 
-class CodeMap(pl.Callback):
+class CodeMap(PictureOfSample):
     """Draws test codes as points in the plane, coloured by class: t-SNE of their cosine distances.
 
     Near points have similar codes; the axes and the distances between far points mean nothing. During the test,
@@ -37,39 +28,22 @@ class CodeMap(pl.Callback):
     """
 
     MIN_POINTS = 10
+    needs = ("code",)
 
     def __init__(self, num_points: int = 2000, seed: int = 0) -> None:
         if num_points < self.MIN_POINTS:
             raise ValueError(f"num_points must be at least {self.MIN_POINTS}, got {num_points}")
-        self.num_points, self.seed = num_points, seed
-        self._sample = RandomSample(num_points, seed)
+        super().__init__(num_points, seed)
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._sample = RandomSample(self.num_points, self.seed)
+    def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
+        return (outputs["code"].float(), batch.labels) if dataloader_idx == 0 else ()
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if dataloader_idx == 0 and wants_pictures(trainer) and has_entries(outputs, "code"):
-            self._sample.add(outputs["code"].float(), batch.labels)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if wants_pictures(trainer) and len(self._sample):
-            codes, labels = self._sample.rows
-            finite = codes.isfinite().all(dim=1)
-            if int(finite.sum()) < self.MIN_POINTS:
-                rank_zero_warn(f"CodeMap: no picture, fewer than {self.MIN_POINTS} finite codes in the test")
-            else:
-                self._draw(trainer, codes[finite], labels[finite])
-        self._sample = RandomSample(self.num_points, self.seed)
-
-    def _draw(self, trainer: pl.Trainer, codes: Tensor, labels: Tensor) -> None:
+    def draw(self, trainer: pl.Trainer, codes: Tensor, labels: Tensor) -> None:
+        finite = codes.isfinite().all(dim=1)
+        if int(finite.sum()) < self.MIN_POINTS:
+            rank_zero_warn(f"CodeMap: no picture, fewer than {self.MIN_POINTS} finite codes in the test")
+            return
+        codes, labels = codes[finite], labels[finite]
         points = plane_map(codes, self.seed)
         names = class_names_of(trainer, labels)
         present = sorted(set(labels[labels >= 0].tolist()))
@@ -80,10 +54,9 @@ class CodeMap(pl.Callback):
         if not present:
             axes.scatter(*points.T, color=PALETTE[0], **style)
         elif len(present) <= 2 * len(PALETTE):
-            colours = torch.tensor(labels.tolist())
             for number, label in enumerate(present):
                 marker = "o" if number < len(PALETTE) else "^"
-                chosen = (colours == label).numpy()
+                chosen = (labels == label).numpy()
                 colour = PALETTE[number % len(PALETTE)]
                 axes.scatter(*points[chosen].T, color=colour, marker=marker, label=names[label], **style)
             legend = axes.legend(

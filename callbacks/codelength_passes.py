@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from callbacks.pictures import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, plain_axes, wants_pictures
 
 
 class CodelengthPasses(pl.Callback):
@@ -47,6 +47,5 @@ class CodelengthPasses(pl.Callback):
         axes.set_ylabel("code length, bits per step", color=INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
-        axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         log_figure(trainer, "codelength_passes", figure)

@@ -102,12 +102,13 @@ class CommunityMap(pl.Callback):
 
         for centre, radius, module in zip(centres, radii, chosen, strict=True):
             axes.add_patch(Circle(centre, radius, facecolor=colours[busiest[module]], edgecolor="white", zorder=3))
-        axes.update_datalim(np.concatenate([centres - radii[:, None], centres + radii[:, None]]))
+        corners = np.concatenate([centres - radii[:, None], centres + radii[:, None]])
+        axes.update_datalim(corners)
         axes.autoscale_view()
         positions = np.zeros((len(partition.modules), 2))
         positions[busiest[chosen]] = centres
-        extent = np.ptp(np.concatenate([centres - radii[:, None], centres + radii[:, None]]), 0).max()
-        label(axes, positions, partition, busiest[chosen[radii > LEAST_NAMED * extent]], 8)
+        named = chosen[radii > LEAST_NAMED * np.ptp(corners, 0).max()]
+        label(axes, positions, partition, busiest[named], 8)
 
 
 def node_colours(partition: Any) -> list[str]:
@@ -129,6 +130,7 @@ def draw_links(
     alpha: float,
     widths: Any = 0.5,
 ) -> None:
+    """Draws the links ``pairs`` (E, 2) between positions (n, 2), each in its colour; widths in points, one or (E,)."""
     from matplotlib.collections import LineCollection
 
     axes.add_collection(LineCollection(positions[pairs], colors=colours, linewidths=widths, alpha=alpha, zorder=1))

@@ -4,20 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
-from callbacks.pictures import (
-    INK,
-    PictureOfTest,
-    RandomSample,
-    log_figure,
-    new_figure,
-    pixel_range_of,
-    to_uint8,
-    wants_pictures,
-)
+from callbacks.pictures import INK, PictureOfSample, log_figure, new_figure, pixel_range_of, to_uint8
 
 
-class CompletedImages(PictureOfTest):
+class CompletedImages(PictureOfSample):
     """Draws random test images, their upper halves, and what the model makes of these.
 
     ``test_step`` returns ``{"images": (B, 3, S, S)}``, and the module has ``complete_images(images, seed=...)``, which
@@ -38,21 +30,14 @@ class CompletedImages(PictureOfTest):
     def __init__(self, num_images: int = 8, num_completions: int = 3, seed: int = 0) -> None:
         if num_images < 1 or num_completions < 1:
             raise ValueError(f"num_images ({num_images}) and num_completions ({num_completions}) must be at least 1")
-        self.num_images, self.num_completions, self.seed = num_images, num_completions, seed
-        self.forget()
+        super().__init__(num_images, seed)
+        self.num_completions = num_completions
 
-    def forget(self) -> None:
-        self._sample = RandomSample(self.num_images, self.seed)
+    def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
+        return (outputs["images"],)
 
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
-        if wants_pictures(trainer):
-            self._sample.add(outputs["images"])
-
-    def finish(self, trainer: pl.Trainer) -> None:
-        if not len(self._sample):
-            return
+    def draw(self, trainer: pl.Trainer, images: Tensor) -> None:
         module = trainer.lightning_module
-        images = self._sample.rows[0]
         pixel_range = pixel_range_of(module)
         given = images.clone()
         given[:, :, images.shape[2] // 2 :] = pixel_range[1]

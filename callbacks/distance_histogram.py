@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from callbacks.pictures import FAINT, INK, PALETTE, PictureOfTest, log_figure, new_figure, wants_pictures
+from callbacks.pictures import INK, PALETTE, PictureOfTest, log_figure, new_figure, plain_axes, wants_pictures
 
 BINS = 50
 NEAR_ONE, NEARLY_ALL = 0.95, 0.95
@@ -33,7 +33,7 @@ class DistanceHistogram(PictureOfTest):
     def forget(self) -> None:
         self._counts: Tensor | None = None
 
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
         if not trainer.is_global_zero:
             return
         distances = outputs["distances"].detach().float().cpu().flatten(1)
@@ -71,9 +71,8 @@ class DistanceHistogram(PictureOfTest):
         for layer, (axes, row) in enumerate(zip(rows, shares.tolist(), strict=True), 1):
             axes.bar(edges, row, width=1 / BINS, align="edge", color=PALETTE[(layer - 1) % len(PALETTE)])
             axes.set_ylabel(f"layer {layer}\nshare of words", color=INK, fontsize=8)
-            axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
             axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
+            plain_axes(axes)
             axes.tick_params(labelsize=8)
         rows[-1].set_xlim(0, 1)
         rows[-1].set_xlabel("distance, 1 - mean of the master forget gate", color=INK)

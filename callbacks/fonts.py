@@ -92,11 +92,14 @@ def _file_of(family: str) -> str:
         return str(findfont(FontProperties(family=[family])))
 
 
-@lru_cache(maxsize=8)
-def _font(file: str) -> "FT2Font":
+def _open(file: str) -> "FT2Font":
     from matplotlib.ft2font import FT2Font
 
     return FT2Font(file)
+
+
+# Those that are drawn with stay open; of the hundreds of a system that are looked at, each only as long as that.
+_font = lru_cache(maxsize=8)(_open)
 
 
 def _lacking(text: str, *fonts: "FT2Font") -> set[str]:
@@ -131,12 +134,6 @@ def _best_font(wanted: frozenset[str]) -> tuple[str | None, frozenset[str]]:
         if file == os.environ.get(FONT_VARIABLE) and best == file:
             break
     return best, left
-
-
-def _open(file: str) -> "FT2Font":
-    from matplotlib.ft2font import FT2Font
-
-    return FT2Font(file)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from callbacks.pictures import FAINT, INK, PALETTE, log_figure, new_figure, wants_pictures
+from callbacks.pictures import INK, PALETTE, log_figure, new_figure, plain_axes, wants_pictures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,8 +103,7 @@ class MetricCurves(pl.Callback):
             axes.set_ylabel(self.ylabel or "", color=INK)
             axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain_axes(axes)
         axes.margins(x=0.02)
         log_figure(trainer, self.name, figure)
 

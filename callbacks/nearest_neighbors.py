@@ -1,5 +1,6 @@
 """A picture of random test images and their nearest neighbours."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,9 +12,11 @@ from torch.nn import functional as F
 from callbacks.pictures import (
     FAINT,
     INK,
+    RIGHT,
+    WRONG,
+    PictureOfTest,
     RandomSample,
     class_names_of,
-    has_entries,
     log_figure,
     new_figure,
     pixel_range_of,
@@ -21,11 +24,11 @@ from callbacks.pictures import (
     wants_pictures,
 )
 
-RIGHT, WRONG = (0, 158, 115), (213, 94, 0)
+RIGHT_PIXEL, WRONG_PIXEL = (tuple(bytes.fromhex(colour[1:])) for colour in (RIGHT, WRONG))
 FRAME, GAP, ROW_GAP = 4, 6, 8
 
 
-class NearestNeighbors(pl.Callback):
+class NearestNeighbors(PictureOfTest):
     """Draws random test images beside their nearest neighbours, by the cosine of their codes.
 
     During the test, ``test_step`` returns ``{"code": (B, d)}`` (other outputs are left alone) for batches of images
@@ -44,35 +47,26 @@ class NearestNeighbors(pl.Callback):
         ValueError: for numbers below 1; in the test, if the module has no ``pixel_range``.
     """
 
+    needs = ("code",)
+
     def __init__(self, num_queries: int = 10, num_neighbors: int = 10, seed: int = 0) -> None:
         if num_queries < 1 or num_neighbors < 1:
             raise ValueError(f"num_queries and num_neighbors must be at least 1, got {num_queries}, {num_neighbors}")
         self.num_queries, self.num_neighbors, self.seed = num_queries, num_neighbors, seed
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         self._queries = RandomSample(self.num_queries, self.seed)
         self._similarities = self._images = self._labels = None
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._forget()
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not wants_pictures(trainer) or not has_entries(outputs, "code"):
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
+        if not wants_pictures(trainer):
             return
         codes = F.normalize(outputs["code"].detach().float())
         if dataloader_idx == 0:
             self._queries.add(codes, batch.images, batch.labels)
         elif dataloader_idx == 1 and len(self._queries):
-            self._search(codes, batch, pixel_range_of(pl_module))
+            self._search(codes, batch, pixel_range_of(trainer.lightning_module))
 
     def _search(self, codes: Tensor, batch: Any, pixel_range: tuple[float, float]) -> None:
         """Merge the best of a batch of the memory with the best so far."""
@@ -89,17 +83,16 @@ class NearestNeighbors(pl.Callback):
         rows = torch.arange(len(order))[:, None]
         self._images, self._labels = images[rows, order], labels[rows, order]
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def finish(self, trainer: pl.Trainer) -> None:
         if self._images is not None:
-            self._draw(trainer, pl_module)
+            self._draw(trainer)
         elif len(self._queries):
             rank_zero_warn("NearestNeighbors: no picture, the test has no second data loader to search")
-        self._forget()
 
-    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _draw(self, trainer: pl.Trainer) -> None:
         _, images, labels = self._queries.rows
         canvas, row_height, query_width = _grid(
-            thumbnails(images, pixel_range_of(pl_module)), self._images, labels, self._labels
+            thumbnails(images, pixel_range_of(trainer.lightning_module)), self._images, labels, self._labels
         )
         height, width = canvas.shape[:2]
         known = bool((labels >= 0).any())
@@ -127,9 +120,8 @@ class NearestNeighbors(pl.Callback):
                 middle = bottom + height - row * row_height - (row_height - ROW_GAP) / 2
                 text(left - 12, middle, names[label], ha="right", va="center")
         if known:
-            right, wrong = (tuple(part / 255 for part in colour) for colour in (RIGHT, WRONG))
-            text(left + query_width, 18, "■ same class", color=right)
-            text(left + query_width + 150, 18, "■ another class", color=wrong)
+            text(left + query_width, 18, "■ same class", color=RIGHT)
+            text(left + query_width + 150, 18, "■ another class", color=WRONG)
             same = (self._labels == labels[:, None])[labels >= 0].double().mean()
             text(left + width, 18, f"{same:.0%} same", ha="right", color=FAINT)
         log_figure(trainer, "nearest_neighbors", figure)
@@ -159,7 +151,7 @@ def _grid(queries: Tensor, neighbors: Tensor, labels: Tensor, neighbor_labels: T
         return tiles
 
     white = torch.full((3,), 255, dtype=torch.uint8)
-    right, wrong = (torch.tensor(colour, dtype=torch.uint8) for colour in (RIGHT, WRONG))
+    right, wrong = (torch.tensor(colour, dtype=torch.uint8) for colour in (RIGHT_PIXEL, WRONG_PIXEL))
     colours = torch.where((neighbor_labels == labels[:, None])[..., None], right, wrong)
     colours = torch.where(((neighbor_labels < 0) | (labels[:, None] < 0))[..., None], white, colours)
     left = framed(queries, white.expand(num_queries, 3))

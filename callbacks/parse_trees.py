@@ -6,19 +6,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
-from callbacks.pictures import FAINT, INK, PictureOfTest, Reservoir, log_figure, new_figure, wants_pictures
+from callbacks.pictures import (
+    FAINT,
+    INK,
+    RIGHT,
+    WRONG,
+    PictureOfTest,
+    Reservoir,
+    log_figure,
+    new_figure,
+    wants_pictures,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
-RIGHT, WRONG = "#009e73", "#d55e00"
 LONGEST_WORD = 14  # letters
 
 Span = tuple[int, int]
 
 
 class _Sentence(NamedTuple):
+    """A sentence of the test: gold spans [start, end) with labels, the tree and the distances (L, T) of each layer."""
+
     words: tuple[str, ...]
     gold: tuple[tuple[int, int, str], ...]
     trees: list[Any]
@@ -63,7 +74,7 @@ class ParseTrees(PictureOfTest):
     def forget(self) -> None:
         self._sentences: Reservoir[_Sentence] = Reservoir(self.num_sentences, self.seed)
 
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
         if not wants_pictures(trainer):
             return
         distances = outputs["distances"].detach().float().cpu()

@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, FAINT = "#222222", "#9a9a9a"
 # Ten colours that stay apart for colour-blind readers too, from dark to light in no order.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#9467bd", "#bcbd22")
+RIGHT, WRONG = PALETTE[2], PALETTE[1]  # what a model found, by whether it is true
 
 
 def wants_pictures(trainer: pl.Trainer) -> bool:
@@ -43,7 +45,7 @@ class PictureOfTest(pl.Callback, ABC):
         """Begin anew."""
 
     @abstractmethod
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
         """Keep what is needed of a batch, in every process."""
 
     @abstractmethod
@@ -63,11 +65,43 @@ class PictureOfTest(pl.Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         if has_entries(outputs, *self.needs):
-            self.collect(trainer, outputs, batch)
+            self.collect(trainer, outputs, batch, dataloader_idx)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.finish(trainer)
         self.forget()
+
+
+class PictureOfSample(PictureOfTest):
+    """A callback that draws a random sample of what the test had, of rank zero's share where there are processes.
+
+    Args:
+        size: rows to draw, at most.
+        seed: of the choice.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self.forget()
+
+    @abstractmethod
+    def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
+        """The rows of a batch that may be drawn: tensors (B, ...) of equal first dimension; none leave it alone."""
+
+    @abstractmethod
+    def draw(self, trainer: pl.Trainer, *rows: Tensor) -> None:
+        """Draw the rows that were chosen: the tensors of :meth:`rows`, on the CPU."""
+
+    def forget(self) -> None:
+        self._sample = RandomSample(self.size, self.seed)
+
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
+        if wants_pictures(trainer) and (rows := self.rows(outputs, batch, dataloader_idx)):
+            self._sample.add(*rows)
+
+    def finish(self, trainer: pl.Trainer) -> None:
+        if len(self._sample):
+            self.draw(trainer, *self._sample.rows)
 
 
 def new_figure(width: float, height: float, dpi: int = 150) -> "Figure":
@@ -78,6 +112,12 @@ def new_figure(width: float, height: float, dpi: int = 150) -> "Figure":
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def plain_axes(axes: "Axes") -> None:
+    """A faint grid, and no lines above and on the right."""
+    axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def render(figure: "Figure") -> "np.ndarray":

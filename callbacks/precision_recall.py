@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.pictures import FAINT, INK, PALETTE, PictureOfTest, log_figure, new_figure, wants_pictures
+from callbacks.pictures import FAINT, INK, PALETTE, PictureOfTest, log_figure, new_figure, plain_axes, wants_pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ class PrecisionRecallCurve(PictureOfTest):
         self._thresholds: Tensor | None = None
         self._counts: Tensor | None = None
 
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
         counts = outputs["threshold_counts"].detach().cpu()
         self._counts = counts if self._counts is None else self._counts + counts
         self._thresholds = outputs["thresholds"].detach().float().cpu()
@@ -75,8 +75,7 @@ class PrecisionRecallCurve(PictureOfTest):
         for axes in (left, right):
             axes.set_ylim(0, 1.02)
             axes.set_xlim(0, 1.02)
-            axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
+            plain_axes(axes)
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
         log_figure(trainer, "precision_recall", figure)
 

@@ -7,19 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.pictures import (
-    INK,
-    PictureOfTest,
-    RandomSample,
-    log_figure,
-    new_figure,
-    pixel_range_of,
-    thumbnails,
-    wants_pictures,
-)
+from callbacks.pictures import INK, PictureOfSample, log_figure, new_figure, pixel_range_of, thumbnails
 
 
-class Reconstructions(PictureOfTest):
+class Reconstructions(PictureOfSample):
     """Draws random test images over their reconstructions and, of a model that can draw images, some of these.
 
     ``test_step`` returns ``{"reconstruction": (B, 3, S, S)}`` for a batch of images
@@ -43,20 +34,14 @@ class Reconstructions(PictureOfTest):
             raise ValueError(
                 f"num_images ({num_images}) must be at least 1, num_sample_rows ({num_sample_rows}) at least 0"
             )
-        self.num_images, self.num_sample_rows, self.seed = num_images, num_sample_rows, seed
-        self.forget()
+        super().__init__(num_images, seed)
+        self.num_sample_rows = num_sample_rows
 
-    def forget(self) -> None:
-        self._sample = RandomSample(self.num_images, self.seed)
+    def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
+        return batch.images, outputs["reconstruction"]
 
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
-        if wants_pictures(trainer):
-            self._sample.add(batch.images, outputs["reconstruction"])
-
-    def finish(self, trainer: pl.Trainer) -> None:
-        if not len(self._sample):
-            return
-        module, (images, reconstructions) = trainer.lightning_module, self._sample.rows
+    def draw(self, trainer: pl.Trainer, images: Tensor, reconstructions: Tensor) -> None:
+        module = trainer.lightning_module
         titles, rows = ["image", "reconstruction"], [images, reconstructions]
         if self.num_sample_rows and getattr(module, "variational", False):
             drawn = module.sample_images(self.num_sample_rows * len(images), self.seed)

@@ -7,14 +7,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.fonts import quiet_fonts
-from callbacks.pictures import PictureOfTest, Reservoir, log_figure, wants_pictures
-from callbacks.triple_drawing import MISSED, RIGHT, WRONG, Arrow, DrawnSentence, draw_sentences
+from callbacks.pictures import RIGHT, WRONG, PictureOfTest, Reservoir, log_figure, wants_pictures
+from callbacks.triple_drawing import MISSED, draw_sentences
+from callbacks.triple_layout import Arrow, DrawnSentence
 
 MOST_PREDICTED = 8  # arrows over one sentence
 SOLID, DOTTED, DASHED = "-", (0, (4, 1.2, 1, 1.2)), (0, (3, 2))
 
 
 class _Sentence(NamedTuple):
+    """A sentence of the test, as ``test_step`` returned it."""
+
     text: str
     predicted: list[Any]
     gold: tuple[tuple[str, str, str], ...]
@@ -60,7 +63,7 @@ class TripleSentences(PictureOfTest):
         self._sentences: Reservoir[_Sentence] = Reservoir(self.num_sentences, self.seed)
         self._had_triples = False
 
-    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any) -> None:
+    def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
         if not wants_pictures(trainer):
             return
         self._had_triples = True

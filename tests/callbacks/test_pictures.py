@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from callbacks import CodeMap, MetricCurves, NearestNeighbors
-from callbacks.nearest_neighbors import FRAME, RIGHT, WRONG
+from callbacks.nearest_neighbors import FRAME, RIGHT_PIXEL, WRONG_PIXEL
 from callbacks.pictures import RandomSample, log_figure, new_figure, thumbnails, to_uint8
 from datamodules.batches import ImageBatch
 
@@ -164,10 +164,10 @@ def test_neighbours_appear_unchanged_beside_their_query(pixel_range) -> None:
         ((_, near_x),) = (place for place in places(picture, enlarged(data.near[number])) if place[0] == y)
         tile = SIZE * round(72 / SIZE)
         assert x + tile < near_x < x + 2 * tile
-        assert tuple(picture[y + tile // 2, near_x - FRAME // 2]) == RIGHT
-        assert tuple(picture[y + tile // 2, near_x + tile + FRAME // 2]) == RIGHT
+        assert tuple(picture[y + tile // 2, near_x - FRAME // 2]) == RIGHT_PIXEL
+        assert tuple(picture[y + tile // 2, near_x + tile + FRAME // 2]) == RIGHT_PIXEL
     assert rows == 4
-    assert (picture == WRONG).all(-1).any()
+    assert (picture == WRONG_PIXEL).all(-1).any()
 
 
 def test_neighbours_are_those_of_a_full_search() -> None:
@@ -195,8 +195,8 @@ def test_neighbours_without_classes_and_without_a_memory() -> None:
     album, data = Album(), Photos(labelled=False)
     trainer([NearestNeighbors(3, 2)], album).test(Pixels(), data, verbose=False)
     (picture,) = album.pictures["nearest_neighbors"]
-    assert not (picture == RIGHT).all(-1).any()
-    assert not (picture == WRONG).all(-1).any()
+    assert not (picture == RIGHT_PIXEL).all(-1).any()
+    assert not (picture == WRONG_PIXEL).all(-1).any()
     data.test_dataloader = lambda: data.val_dataloader()
     with pytest.warns(UserWarning, match="no second data loader"):
         trainer([NearestNeighbors(3, 2)], Album()).test(Pixels(), data, verbose=False)

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from callbacks import PrecisionRecallCurve, PredicateF1, TripleSentences, triple_drawing, triple_sentences
-from callbacks.triple_drawing import MISSED, RIGHT, WRONG, wrap
+from callbacks import PrecisionRecallCurve, PredicateF1, TripleSentences, triple_layout, triple_sentences
+from callbacks.pictures import RIGHT, WRONG
+from callbacks.triple_drawing import MISSED, draw_sentences
+from callbacks.triple_layout import wrap
 from metrics import ExtractedTriple
 
 # A process's first optimizer sets environment variables; in a test they'd pass for leaks.
@@ -167,13 +169,13 @@ def test_arrows_over_several_lines_keep_apart():
     text = " ".join(f"entity{number}" for number in range(40)) + "\n" + "W" * 150
     spans = [(text.index(f"entity{number}"), text.index(f"entity{number}") + 7) for number in (1, 3, 12, 25, 38)]
     arrows = [
-        triple_drawing.Arrow(one, other, "a long predicate", RIGHT, "-")
+        triple_layout.Arrow(one, other, "a long predicate", RIGHT, "-")
         for one in spans
         for other in (*spans, (0, 30))
         if one != other
     ]
-    sentence = triple_drawing.DrawnSentence(text, arrows, arrows[:3])
-    lines, pieces, brackets, _ = triple_drawing._lay_out(sentence, ["sans-serif"])
+    sentence = triple_layout.DrawnSentence(text, arrows, arrows[:3])
+    lines, pieces, brackets, _ = triple_layout.lay_out(sentence, ["sans-serif"])
     assert len(lines) > 2
     assert "".join(text[line.start : line.end] for line in lines) == text
     starts = sum(piece.start is not None for above, _ in pieces for _, piece in above)
@@ -181,23 +183,23 @@ def test_arrows_over_several_lines_keep_apart():
     assert starts == tips == len(arrows)
     for (above, _), (over, _) in zip(pieces, brackets, strict=True):
         for place, (lane, piece) in enumerate(above):
-            low, high = triple_drawing._extent(piece)
-            assert -triple_drawing.MARGIN <= low < high <= triple_drawing.LINE_WIDTH + triple_drawing.MARGIN
+            low, high = triple_layout.extent(piece)
+            assert -triple_layout.MARGIN <= low < high <= triple_layout.LINE_WIDTH + triple_layout.MARGIN
             for other_lane, other in above[:place]:
-                other_low, other_high = triple_drawing._extent(other)
+                other_low, other_high = triple_layout.extent(other)
                 assert other_lane != lane or high < other_low or other_high < low
         for place, bracket in enumerate(over):
             for other in over[:place]:
                 assert bracket.row != other.row or bracket.high < other.low or other.high < bracket.low
-    figure = triple_drawing.draw_sentences([sentence, sentence], triple_sentences.LEGEND)
+    figure = draw_sentences([sentence, sentence], triple_sentences.LEGEND)
     assert figure.get_size_inches()[0] < 10
 
 
 def test_arrows_of_one_pair_lie_in_each_other():
-    arrows = [triple_drawing.Arrow((0, 3), (30, 33), str(number), RIGHT, "-") for number in range(3)]
-    arrows.append(triple_drawing.Arrow((30, 33), (0, 3), "back", WRONG, "-"))
-    lines = [triple_drawing._Line(0, 40, [6.0 * place for place in range(41)])]
-    ends = [sorted((subject[1], object_[1])) for _, subject, object_ in triple_drawing._anchored(arrows, lines)]
+    arrows = [triple_layout.Arrow((0, 3), (30, 33), str(number), RIGHT, "-") for number in range(3)]
+    arrows.append(triple_layout.Arrow((30, 33), (0, 3), "back", WRONG, "-"))
+    lines = [triple_layout.Line(0, 40, [6.0 * place for place in range(41)])]
+    ends = [sorted((subject[1], object_[1])) for _, subject, object_ in triple_layout._anchored(arrows, lines)]
     ends.sort()
     assert all(outer[0] < inner[0] < inner[1] < outer[1] for outer, inner in pairwise(ends))
 
