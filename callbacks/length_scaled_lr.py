@@ -14,15 +14,16 @@ class LengthScaledLR(UpdateRule):
     """Scales the learning rate of each step by the length of its batch: ``lr_t = lr * T / base_length``.
 
     With truncated backpropagation of a random length T, the mean loss of a short window would otherwise move the
-    weights as far as that of a long one. With accumulated batches T is that of the last one. The learning rate is given
-    back after the step, so schedulers and :class:`callbacks.PiecewiseLinearLR` see their own.
+    weights as far as that of a long one. T is that of the batch's ``inputs`` (B, T), of accumulated batches that of the
+    last one. The learning rate is given back after the step, so schedulers and :class:`callbacks.PiecewiseLinearLR` see
+    their own.
 
     Args:
         base_length: the length T at which the learning rate holds as it is.
         log: log the learning rate that was used, as ``train/length_scaled_lr``.
 
     Raises:
-        ValueError: if ``base_length`` is below 1.
+        ValueError: if ``base_length`` is below 1; in training, if a batch has no ``inputs``.
 
     Source: Merity et al., arXiv 1708.02182, section 3.1 (variable length backpropagation sequences).
     """
@@ -44,6 +45,11 @@ class LengthScaledLR(UpdateRule):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        if not hasattr(batch, "inputs"):
+            raise ValueError(
+                f"LengthScaledLR needs batches that have inputs (B, T), and got {type(batch).__name__}: "
+                "remove it from trainer.callbacks"
+            )
         self._length = batch.inputs.shape[1]
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 

@@ -74,3 +74,10 @@ def test_a_scheduler_of_the_module_sees_its_own_learning_rate():
 def test_a_length_below_one_is_refused():
     with pytest.raises(ValueError, match=r"LengthScaledLR: base_length \(0\) must be at least 1"):
         LengthScaledLR(0)
+
+
+def test_batches_without_a_length_are_refused_in_one_line():
+    module = GivenGradients(random_gradients(2), SGD)
+    with pytest.raises(ValueError, match=r"needs batches that have inputs \(B, T\), and got Tensor") as caught:
+        quiet_trainer([LengthScaledLR()]).fit(module, BatchLoader(lambda indices: indices, 2, 1))
+    assert "\n" not in str(caught.value)
