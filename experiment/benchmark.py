@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .arguments import take_option
 from .console import quiet
 from .errors import UserError, did_you_mean
-from .evaluate import take_option
 from .run_folder import write_atomically
 
 # What the table shows as columns, and what the case already says.
@@ -24,7 +24,8 @@ def benchmark(argv: list[str]) -> None:
     quiet()
     import benchmarks
 
-    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    names = sorted(name for name in modules if not name.startswith("_"))
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{USAGE}\n\nRatios: the peer's time (or memory) over ours, above 1 is better for us.")
         print("--pictures draws the curves of those benchmarks that have some; --quick tries that they run.\n")

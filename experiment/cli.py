@@ -9,7 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningCLI, _get_module_type, _InstantiatorFn
 from pytorch_lightning.utilities.model_helpers import is_overridden
@@ -19,8 +18,9 @@ import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
+from .arguments import check_config_files
 from .console import say
-from .errors import UserError, did_you_mean
+from .errors import UserError
 from .parser import Parser, import_class, plain_config
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "infomax_sample.yaml"
@@ -45,7 +45,8 @@ class ExperimentCLI(LightningCLI):
     Args:
         args: the command line, without the name of the program.
         description: what ``--help`` says first.
-        usage: the line of usage.
+        usage: the line of usage, without the program.
+        prog: name of the program.
     """
 
     # The model's hyperparameters in the checkpoint that is gone on with or tested again.
@@ -179,43 +180,6 @@ def latest_of_each(given: pl.Callback | Sequence[pl.Callback]) -> list[pl.Callba
     for name in dict.fromkeys(type(callback).__name__ for callback in given if callback not in kept):
         say(f"trainer.callbacks has {name} twice: the last one counts")
     return kept
-
-
-def check_config_files(args: Sequence[str]) -> None:
-    """Names the configuration file that is missing or no YAML, and the line: the parser knows neither.
-
-    Raises:
-        UserError: about the first such file.
-    """
-    for flag, value in flags_and_values(args):
-        if flag not in ("-c", "--config"):
-            continue
-        if not value or value.startswith("-"):
-            raise UserError(f"{flag} needs a configuration file")
-        try:
-            content = yaml.safe_load(Path(value).read_text())
-            if not isinstance(content, dict):
-                raise UserError(f"{value}: no settings (key: value) in it")
-        except IsADirectoryError:
-            raise UserError(f"{value} is a folder: {flag} needs a configuration file") from None
-        except FileNotFoundError:
-            near = did_you_mean(Path(value).name, [path.name for path in Path(value).parent.glob("*.yaml")])
-            raise UserError(f"no such configuration file: {value}{near}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark else ""
-            raise UserError(f"{value}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
-
-
-def flags_and_values(args: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
-    pairs = []
-    for position, argument in enumerate(args):
-        flag, has_value, value = argument.partition("=")
-        if not has_value:
-            value = args[position + 1] if position + 1 < len(args) else ""
-        pairs.append((flag, value))
-    return pairs
 
 
 class _Instantiator(_InstantiatorFn):

@@ -9,12 +9,12 @@ import torch
 
 from lightning_modules.trained_models import find_checkpoint
 
-from .checkpoints import load_checkpoint, refuse_other_data, restoring
-from .cli import ExperimentCLI, flags_and_values
+from .arguments import flags_and_values, take_option, write_temporary_config
+from .cli import ExperimentCLI
 from .console import print_metrics, quiet, say
 from .errors import UserError
+from .restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import write_atomically
-from .train import write_temporary_config
 
 DESCRIPTION = """\
 Tests a trained model again with the configuration stored in its checkpoint. The run folder stays as it is.
@@ -81,18 +81,3 @@ def evaluate(argv: list[str]) -> None:
         if json_file:
             write_atomically(Path(json_file), json.dumps({"metrics": metrics}, indent=2) + "\n")
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
-
-
-def take_option(arguments: list[str], name: str) -> str | None:
-    """Removes ``name VALUE`` or ``name=VALUE`` from the arguments and gives the value."""
-    for position, argument in enumerate(arguments):
-        flag, has_value, value = argument.partition("=")
-        if flag != name:
-            continue
-        if not has_value:
-            if position + 1 >= len(arguments):
-                raise UserError(f"{name} needs a value")
-            value = arguments.pop(position + 1)
-        arguments.pop(position)
-        return value
-    return None

@@ -106,6 +106,7 @@ class Parser(LightningArgumentParser):
 
 
 def import_class(class_path: str) -> type:
+    """The class of a full import path, as a parsed configuration has it."""
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
 
@@ -193,25 +194,21 @@ def _unknown_argument(key: str, class_path: str, option: str) -> str:
 
 
 def _unknown_class(key: str, name: str) -> str:
-    names = sorted(
-        {
-            cls.__name__
-            for base in _slot_types(key)
-            for cls in _subclasses(base)
-            if not inspect.isabstract(cls) and not cls.__name__.startswith("_")
-        }
-    )
+    names = sorted({cls.__name__ for base in _slot_types(key) for cls in _offered(base)})
     known = f" (known: {', '.join(names)})" if 0 < len(names) <= 12 else ""
     return f"{key}: no class '{name}'{did_you_mean(name, names)}{known}"
 
 
 def _slot_types(key: str) -> list[type]:
     """The base classes that the value of a configuration key may have."""
-    tops = {"model": pl.LightningModule, "data": pl.LightningDataModule, "trainer.callbacks": pl.Callback}
+    tops = {
+        "model": pl.LightningModule,
+        "data": pl.LightningDataModule,
+        "trainer.callbacks": pl.Callback,
+        "trainer.logger": pl.loggers.Logger,
+    }
     if key in tops:
         return [tops[key]]
-    if key == "trainer.logger":
-        return [pl.loggers.Logger]
     found: list[type] = []
     for owner in (pl.LightningModule, pl.LightningDataModule, pl.Callback):
         for cls in _subclasses(owner):
@@ -233,12 +230,16 @@ def _classes_in(annotation: Any) -> list[type]:
 def _ours(base: type) -> dict[str, str]:
     """Names and first sentences of this project's classes (and the user's own) for a slot."""
     packages = ("pytorch_lightning", "experiment")
-    classes = [cls for cls in _subclasses(base)[1:] if not cls.__module__.startswith(packages)]
+    classes = [cls for cls in _offered(base) if not cls.__module__.startswith(packages)]
     return {
         cls.__name__: (inspect.getdoc(cls) or "").split("\n\n")[0]
         for cls in sorted(classes, key=lambda cls: cls.__name__)
-        if not inspect.isabstract(cls) and not cls.__name__.startswith("_")
     }
+
+
+def _offered(base: type) -> list[type]:
+    """The classes that one may name for a slot: those that can be built and are not private."""
+    return [cls for cls in _subclasses(base) if not inspect.isabstract(cls) and not cls.__name__.startswith("_")]
 
 
 def _subclasses(cls: type) -> list[type]:

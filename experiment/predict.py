@@ -8,11 +8,11 @@ import torch
 
 from lightning_modules.trained_models import find_checkpoint, import_model_class
 
-from .checkpoints import load_checkpoint, restoring
 from .cli import ExperimentCLI
 from .console import quiet, say
 from .errors import UserError, did_you_mean
 from .parser import Parser
+from .restoring import load_checkpoint, restoring
 
 DESCRIPTION = """\
 Runs a trained model on a file (or folder) of yours. What a model takes and writes beside --input and --output:

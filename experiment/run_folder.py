@@ -30,32 +30,40 @@ class RunFolder:
 
     @property
     def config_file(self) -> Path:
+        """The configuration, which reruns the run."""
         return self.path / "config.yaml"
 
     @property
     def metrics_file(self) -> Path:
+        """A row for each logging call."""
         return self.path / "metrics.csv"
 
     @property
     def summary_file(self) -> Path:
+        """Test metrics, configuration, versions, seconds and data; there once the run is finished."""
         return self.path / "summary.json"
 
     @property
     def pictures(self) -> Path:
+        """The folder of the pictures."""
         return self.path / "pictures"
 
     @property
     def best(self) -> Path:
+        """The checkpoint of the best validation."""
         return self.path / "checkpoints" / "best.ckpt"
 
     @property
     def last(self) -> Path:
+        """The latest checkpoint, from which a resumed run goes on."""
         return self.path / "checkpoints" / "last.ckpt"
 
     def exists(self) -> bool:
+        """Whether a run has begun here."""
         return self.config_file.is_file()
 
     def is_finished(self) -> bool:
+        """Whether the run has been tested."""
         return self.summary_file.is_file()
 
     def lock(self) -> None:
@@ -74,6 +82,7 @@ class RunFolder:
             ) from None
 
     def unlock(self) -> None:
+        """Lets go of the folder."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -85,6 +94,7 @@ class RunFolder:
             shutil.rmtree(self.path)
 
     def is_locked(self) -> bool:
+        """Whether another process has the folder."""
         try:
             self.lock()
         except UserError:
@@ -100,10 +110,12 @@ class RunFolder:
             return False
 
     def write_config(self, config: dict[str, Any]) -> None:
+        """Writes ``config.yaml``, with a line that says what it is for."""
         header = "# Reruns this run: python scripts/train.py -c <this file>\n"
         write_atomically(self.config_file, header + yaml.safe_dump(config, sort_keys=False))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes ``summary.json``: the run is finished."""
         write_atomically(self.summary_file, json.dumps(summary, indent=2) + "\n")
 
 
@@ -160,6 +172,7 @@ def hand_down(folder: RunFolder, checkpoint: Path | None) -> None:
 
 
 def forget_handed_down() -> None:
+    """Takes back what :func:`hand_down` said; another run in this process chooses anew."""
     os.environ.pop(_ENVIRONMENT_VARIABLE, None)
 
 

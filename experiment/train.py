@@ -1,10 +1,7 @@
 """``scripts/train.py``: fits, tests the best checkpoint, leaves a run folder."""
 
-import atexit
 import platform
-import shutil
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,22 +10,16 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torchmetrics
-import yaml
 from pytorch_lightning.loggers import WandbLogger
 
-from .checkpoints import AtomicCheckpointIO, RunCheckpoints, load_checkpoint, refuse_other_data, restoring
-from .cli import (
-    DEFAULT_CONFIG,
-    ExperimentCLI,
-    check_config_files,
-    flags_and_values,
-    import_class,
-    num_launched_processes,
-    process_rank,
-)
+from .arguments import check_config_files, flags_and_values, without_configs, write_temporary_config
+from .checkpoints import AtomicCheckpointIO, RunCheckpoints
+from .cli import DEFAULT_CONFIG, ExperimentCLI, num_launched_processes, process_rank
 from .console import print_metrics, progress_callbacks, quiet, say
 from .errors import UserError
 from .loggers import FolderLogger, prepare_wandb
+from .parser import import_class
+from .restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import (
     RunFolder,
     choose_run_folder,
@@ -139,11 +130,11 @@ def train(argv: list[str]) -> None:
 def _fit_and_test(cli: TrainCLI, started: float) -> None:
     trainer, model, data, folder = cli.trainer, cli.model, cli.datamodule, cli.folder
     config = cli.run_config
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            # Lightning passes on a setting that W&B no longer has, and W&B warns of it.
-            logger._wandb_init.pop("anonymous", None)
-            logger.log_hyperparams(config)
+    wandb_loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    for logger in wandb_loggers:
+        # Lightning passes on a setting that W&B no longer has, and W&B warns of it.
+        logger._wandb_init.pop("anonymous", None)
+        logger.log_hyperparams(config)
     say(f"run folder: {folder.path}")
     if cli.checkpoint is not None:
         refuse_other_data(load_checkpoint(cli.checkpoint), model)
@@ -164,23 +155,18 @@ def _fit_and_test(cli: TrainCLI, started: float) -> None:
             "data": describe_data(data),
         }
         folder.write_summary(summary)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update({name: summary[name] for name in ("versions", "seconds", "data")})
+        for logger in wandb_loggers:
+            logger.experiment.summary.update({name: summary[name] for name in ("versions", "seconds", "data")})
         print_metrics(
             metrics, f"{type(model).__name__} on {type(data).__name__}: test of {path.name if path else 'the model'}"
         )
         for picture in sorted(folder.pictures.glob("*.png")):
             say(f"picture: {picture}")
         say(f"run folder: {folder.path}")
-    _finish_wandb(trainer)
+        if wandb_loggers:
+            import wandb
 
-
-def _finish_wandb(trainer: pl.Trainer) -> None:
-    if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
-        import wandb
-
-        wandb.finish()
+            wandb.finish()
 
 
 def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
@@ -201,34 +187,11 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
     check_config_files(argv)
     if files:
         say(f"--resume: the settings are those of the run; {', '.join(files)} is not read again")
-    return ["-c", str(config_file), *_without_configs(argv)], Path(files[0]).stem if files else config_file.stem
-
-
-def _without_configs(argv: list[str]) -> list[str]:
-    kept, skip = [], False
-    for argument in argv:
-        if skip:
-            skip = False
-        elif argument in ("-c", "--config"):
-            skip = True
-        elif not argument.startswith(("-c=", "--config=")):
-            kept.append(argument)
-    return kept
-
-
-def write_temporary_config(config: dict[str, Any], name: str) -> Path:
-    """Writes a configuration that comes out of a checkpoint to a temporary file, for the parser to read."""
-    folder = Path(tempfile.mkdtemp(prefix="experiment-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    file = folder / f"{name}.yaml"
-    try:
-        file.write_text(yaml.safe_dump(config))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"the configuration in the checkpoint {name} holds other than plain values") from error
-    return file
+    return ["-c", str(config_file), *without_configs(argv)], Path(files[0]).stem if files else config_file.stem
 
 
 def versions() -> dict[str, str]:
+    """Of Python and of the libraries that results depend on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
 
-from experiment.checkpoints import AtomicCheckpointIO, random_state, refuse_other_data, set_random_state
+from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
 from experiment.errors import UserError, describe
+from experiment.restoring import refuse_other_data, restoring
 
 
 def test_random_states_come_back_and_load_safely(tmp_path: Path):
@@ -74,3 +77,48 @@ def test_other_data_than_the_checkpoints_is_refused_with_what_differs():
             refuse_other_data(checkpoint, model)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+class SavesInVain(pl.Callback):
+    """What it has to say to a checkpoint it doesn't find."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        trainer.save_checkpoint("never.ckpt")
+
+    def on_save_checkpoint(self, *_: object) -> None:
+        raise KeyError("lost")
+
+
+def fit(*callbacks: pl.Callback, epochs: int, checkpoint: Path | None = None) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        limit_train_batches=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(BoringModel(), ckpt_path=checkpoint, weights_only=True)
+    return trainer
+
+
+def test_what_is_raised_while_restoring_is_told_from_the_rest(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    fit(epochs=1).save_checkpoint(path)
+    whole = torch.load(path, weights_only=True)
+    with restoring(path):
+        fit(epochs=2, checkpoint=path)
+    # Writing a checkpoint goes through the same file of Lightning.
+    with pytest.raises(KeyError, match="lost"), restoring(path):
+        fit(SavesInVain(), epochs=2, checkpoint=path)
+    weights = {"layer.weight": torch.zeros(3, 3), "layer.bias": torch.zeros(2)}
+    for damage in ({"optimizer_states": None}, {"loops": {}}, {"state_dict": weights}):
+        torch.save(whole | damage, path)
+        with pytest.raises(UserError, match=r"last\.ckpt can't be restored") as caught, restoring(path):
+            fit(epochs=2, checkpoint=path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="size mismatch"), restoring(path):
+        BoringModel.load_from_checkpoint(path, weights_only=True)

@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-from experiment.checkpoints import load_checkpoint
 from experiment.errors import run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
+from experiment.restoring import load_checkpoint
 from experiment.train import train
 from lightning_modules import DeepInfoMax
 from tests.conftest import ROOT, TINY, script
@@ -300,6 +300,9 @@ def test_help_is_short_and_says_where_the_rest_is():
     for text in ("--run_dir", "--resume", "--model.help", "--trainer.help", "infomax_sample"):
         assert text in result.stdout
     assert "--trainer.detect_anomaly" not in result.stdout
+    offered = {line.split()[0] for line in lines if line.startswith("  ")}
+    assert {"DeepInfoMax", "CIFAR10DataModule", "WeightDecay", "Lookahead", "CodeMap"} <= offered
+    assert not {"UpdateRule", "KeepsWeights", "PictureOfTest", "PictureOfSample"} & offered, "bases can't be built"
 
 
 def test_trainer_help_shows_all():

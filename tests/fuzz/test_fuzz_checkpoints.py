@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiment.checkpoints import load_checkpoint
 from experiment.errors import UserError, run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
+from experiment.restoring import load_checkpoint
 from experiment.train import train
 from lightning_modules import ONLSTMLanguageModel
 from tests.fuzz.fuzzing import broken, fuzz, outcome
