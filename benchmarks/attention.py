@@ -1,11 +1,7 @@
 """Sparse patterns of attention, forward and backward: time and memory against dense attention and other packages."""
 
 import math
-import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,11 +16,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from callbacks.pictures import FAINT, INK, PALETTE, new_figure
 from layers import atrous_attention, fixed_attention, local_attention, sparse_attention
 
+from ._processes import in_a_process, knows_its_memory, own_bytes
+from ._timing import interleaved, medians, place
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "attention"
-ROOT = Path(__file__).resolve().parents[1]
 HEADS, SIZE, DISTANCE = 4, 64, 64  # as is usual for a small model; window, rate and block are the same
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 OURS: dict[str, Attention] = {
@@ -49,10 +47,10 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     rows, seconds = [], {}
     for n in lengths:
         rounds = 1 if quick else 3 if n > 4096 else 7
-        seconds[n] = interleaved(n, device, rounds)
+        seconds[n] = step_seconds(n, device, rounds)
         rows += time_rows(n, seconds[n], device)
     rows += growth_rows("time", {n: medians(seconds[n]) for n in lengths[-2:]})
-    if device.type == "cpu" and not Path("/proc/self/status").is_file():  # only Linux tells a process's own peak
+    if device.type == "cpu" and not knows_its_memory():
         return rows
     if quick:
         added = {name: added_bytes(name, 512, device) for name in ("local", "dense", "math")}
@@ -153,8 +151,8 @@ def flex_attention(pattern: str, n: int, device: torch.device) -> Attention:
 # ---------------------------------------------------------------------------------------------------------------- time
 
 
-def interleaved(n: int, device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Seconds of a step of each, in turn."""
+def step_seconds(n: int, device: torch.device, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step of each attention."""
     arms = {**OURS, BEST: attention(BEST, n), "dense": attention("dense", n)}
     package = local_attention_package()
     if package is not None:
@@ -163,14 +161,7 @@ def interleaved(n: int, device: torch.device, rounds: int) -> dict[str, list[flo
         for pattern in ("local", "atrous", "sparse"):
             arms[f"FlexAttention, {pattern}"] = flex_attention(pattern, n, device)
     step = one_step(n, device)
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds + 1):
-        for name, arm in arms.items():
-            started = time.perf_counter()
-            step(arm)
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+    return interleaved({name: partial(step, arm) for name, arm in arms.items()}, rounds)
 
 
 def one_step(n: int, device: torch.device) -> Callable[[Attention], None]:
@@ -182,14 +173,8 @@ def one_step(n: int, device: torch.device) -> Callable[[Attention], None]:
     def step(arm: Attention) -> None:
         q.grad = k.grad = v.grad = None
         arm(q, k, v).backward(gradient)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
     return step
-
-
-def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def time_rows(n: int, seconds: dict[str, list[float]], device: torch.device) -> list[dict[str, Any]]:
@@ -236,10 +221,6 @@ def growth_rows(what: str, measured: dict[int, dict[str, float]]) -> list[dict[s
     ]
 
 
-def place(device: torch.device) -> str:
-    return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
-
-
 # -------------------------------------------------------------------------------------------------------------- memory
 
 
@@ -268,14 +249,12 @@ def memory_rows(n: int, added: dict[str, float], device: torch.device) -> list[d
 def added_bytes(name: str, n: int, device: torch.device) -> int:
     """What a step adds at its peak, in a process of its own."""
     code = f"from benchmarks.attention import report_added_bytes as f; f({name!r}, {n}, {str(device)!r})"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", code]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    return int(in_a_process(code, OMP_NUM_THREADS=str(torch.get_num_threads())))
 
 
-def report_added_bytes(name: str, n: int, place: str) -> None:
+def report_added_bytes(name: str, n: int, device_name: str) -> None:
     """Prints what a step adds to this process, which is new."""
-    device, arm = torch.device(place), attention(name, n)
+    device, arm = torch.device(device_name), attention(name, n)
     one_step(2 * DISTANCE, device)(arm)
     step = one_step(n, device)
     if device.type == "cuda":
@@ -286,12 +265,6 @@ def report_added_bytes(name: str, n: int, place: str) -> None:
         return
     with suppress(OSError):  # forgets the peak of importing; where that is not allowed it is lower than a step's
         Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = own_bytes("VmRSS")
     step(arm)
-    print(max(_status("VmHWM") - before, 1))
-
-
-def _status(key: str) -> int:
-    """A figure of this process in bytes. Not getrusage: its maximum survives exec, so it would be the parent's."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
+    print(max(own_bytes("VmHWM") - before, 1))

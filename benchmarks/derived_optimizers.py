@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +30,8 @@ from callbacks import (
 )
 from callbacks.update_chain import UpdateChain
 from callbacks.update_rule import UpdateRule
+
+from ._processes import knows_its_memory, own_bytes
 
 NAME = "derived_optimizers"
 STEPS = 5  # Lookahead's k
@@ -162,12 +163,11 @@ def _peak_bytes(size: str, trick: str | None, answer: Any) -> None:
     for _ in range(STEPS + 1):
         step()
     bytes_of_weights = sum(parameter.nbytes for parameter in model.parameters())
-    # Not getrusage: its maximum survives exec, so a child would report its parent's.
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    answer.put((int(line.split()[1]) * 1024, bytes_of_weights))
+    answer.put((own_bytes("VmHWM"), bytes_of_weights))
 
 
 def peak_bytes(size: str, trick: str | None) -> tuple[int, int]:
+    """The largest resident set of a process that trains with a trick (None: without), and the bytes of the weights."""
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
     process = context.Process(target=_peak_bytes, args=(size, trick, answer))
@@ -178,7 +178,8 @@ def peak_bytes(size: str, trick: str | None) -> tuple[int, int]:
 
 
 def memory(size: str, tricks: list[str]) -> list[dict[str, Any]]:
-    if not Path("/proc/self/status").is_file():  # only Linux tells a process's own peak
+    """The peak with each trick over that of AdamW alone."""
+    if not knows_its_memory():
         return []
     alone, weights = peak_bytes(size, None)
     rows = []

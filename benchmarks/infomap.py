@@ -1,22 +1,18 @@
 """InfoMap: time and memory from an array of edges to a partition, one trial and one thread, against infomap."""
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import map_equation
 
+from ._processes import in_a_process, knows_its_memory
 from .infomap_quality import GRAPHS, official_codelength, read_edges
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL = ("CA-CondMat", "email-Enron")
 
 
@@ -45,13 +41,15 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             graphs = {name: read_edges(GRAPHS / f"{name}.txt.gz") for name in REAL} | graphs
         else:
             print("the shared graphs are not here: the planted graph only")
-        rows.append(memory_row(num_nodes, num_edges, official.__version__))
+        if knows_its_memory():
+            rows.append(memory_row(num_nodes, num_edges, official.__version__))
     for name, links in graphs.items():
         rows += [speed_row(official, name, links, two_level, rounds) for two_level in (True, False)]
     return rows
 
 
 def speed_row(official: Any, name: str, edges: np.ndarray, two_level: bool, rounds: int) -> dict[str, Any]:
+    """Time and code length of one trial of each on a graph."""
     cases = {
         "ours": lambda seed: ours(edges, seed, two_level),
         "peer": lambda seed: official_codelength(official, edges, None, "undirected", two_level, seed),
@@ -100,24 +98,23 @@ def measure(cases: dict[str, Callable[[int], float]], rounds: int) -> tuple[dict
 
 
 def ours(edges: np.ndarray, seed: int, two_level: bool) -> float:
+    """The code length in bits that one trial of ours finds."""
     return map_equation.infomap(edges, two_level=two_level, seed=seed).codelength
 
 
 # What a process of its own does; it prints a number.
 PEAK = """
 from pathlib import Path
-def size(field):
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
+from benchmarks._processes import own_bytes
 from benchmarks.infomap import ours, planted
 from benchmarks.infomap_quality import official_codelength
 import infomap
 {search_small}
 edges = planted({num_nodes}, {num_edges})
 Path("/proc/self/clear_refs").write_text("5")
-before = size("VmRSS")
+before = own_bytes("VmRSS")
 {search}
-print(size("VmHWM") - before)
+print((own_bytes("VmHWM") - before) / 2**20)
 """
 FIRST = """
 import time
@@ -164,13 +161,6 @@ def cold_rows() -> list[dict[str, Any]]:
             "peer_seconds": compiling,
         }
     ]
-
-
-def in_a_process(code: str, **environment: str) -> float:
-    """What the code prints last."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    return float(done.stdout.split()[-1])
 
 
 def planted(num_nodes: int, num_edges: int, mixing: float = 0.3) -> np.ndarray:

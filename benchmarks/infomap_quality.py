@@ -61,6 +61,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 def official_codelength(
     official: Any, edges: np.ndarray, weights: np.ndarray | None, flow: str, two_level: bool, seed: int
 ) -> float:
+    """The code length in bits that one trial of infomap finds; ``official`` is its module."""
     search = official.Infomap(silent=True, two_level=two_level, directed=flow == "directed", seed=seed, num_trials=1)
     search.add_links(np.column_stack([edges, np.ones(len(edges)) if weights is None else weights]))
     search.run()
@@ -81,6 +82,7 @@ def small_graphs() -> list[Edges]:
 
 
 def large_graphs() -> list[Edges]:
+    """Those of a thousand nodes and more; none where the shared data is not there."""
     if not GRAPHS.is_dir():
         return []
     lists = {name: GRAPHS / f"{name}.txt.gz" for name in LISTS}
@@ -89,6 +91,7 @@ def large_graphs() -> list[Edges]:
 
 
 def from_networkx(name: str, graph: networkx.Graph, weight: str) -> Edges:
+    """The links of a graph, with the attribute ``weight`` of each (1 where it has none)."""
     index = {node: number for number, node in enumerate(graph)}
     links = list(graph.edges(data=weight, default=1))
     edges = np.array([(index[a], index[b]) for a, b, _ in links])

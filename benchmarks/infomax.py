@@ -16,6 +16,8 @@ from experiment.cli import has_native_bfloat16
 from layers import AllPairs, ConcatScore, DotScore, Score
 from lightning_modules import DeepInfoMax
 
+from ._timing import interleaved, medians
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("infomax_cifar10", "infomax_sample", "dim_local_infonce_cifar10")
 
@@ -44,6 +46,7 @@ def build(config: str) -> DeepInfoMax:
 
 
 def sample_images(device: torch.device) -> torch.Tensor:
+    """64 images of noise, (64, 3, 32, 32) float32 in [-0.5, 0.5], channels last."""
     pixels = torch.randint(0, 256, (64, 32, 32, 3), generator=torch.Generator().manual_seed(0))
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5).to(device)
 
@@ -75,14 +78,11 @@ def training_steps(config: str, rounds: int) -> list[dict[str, Any]]:
     ours = build(config).to(device)
     plain = build(config).to(device).to(memory_format=torch.contiguous_format)
     native = has_native_bfloat16()
-    seconds = interleaved(
-        {
-            "ours": step_of(ours, images, bfloat16=native),
-            "plain": step_of(plain, images.contiguous(), bfloat16=False),
-        },
-        rounds,
-        device,
-    )
+    arms = {
+        "ours": step_of(ours, images, bfloat16=native),
+        "plain": step_of(plain, images.contiguous(), bfloat16=False),
+    }
+    seconds = medians(interleaved(arms, rounds, warm_up=2))
     return [row(f"training step, {config}", "fp32, default layout", seconds["plain"], seconds["ours"], bf16=native)]
 
 
@@ -146,14 +146,11 @@ def scores(rounds: int) -> list[dict[str, Any]]:
     rows = []
     codes, features = torch.randn(64, 256), torch.randn(64, 16, 256)
     for name, score in (("DotScore(512)", DotScore(256, 256, units=512)), ("ConcatScore", ConcatScore(256, 256))):
-        seconds = interleaved(
-            {
-                "ours": lambda score=score: _all(score, codes, features),
-                "loop": lambda score=score: _loop(score, codes, features),
-            },
-            max(1, rounds // 3),
-            torch.device("cpu"),
-        )
+        arms = {
+            "ours": lambda score=score: _all(score, codes, features),
+            "loop": lambda score=score: _loop(score, codes, features),
+        }
+        seconds = medians(interleaved(arms, max(1, rounds // 3), warm_up=2))
         rows.append(row(f"scores of all pairs, {name}", "loop over the images", seconds["loop"], seconds["ours"]))
     return rows
 
@@ -171,24 +168,8 @@ def _loop(score: Score, codes: torch.Tensor, features: torch.Tensor) -> None:
     total.backward()
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
-
-
-def interleaved(steps: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each step; one of each in turn, after a warm-up of two."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 2):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if number >= 2:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def row(case: str, peer: str, peer_seconds: float, our_seconds: float, **more: Any) -> dict[str, Any]:
+    """A row of the table, with ``more`` beside the times."""
     return {
         "benchmark": "infomax",
         "case": case,

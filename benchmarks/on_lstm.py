@@ -1,9 +1,7 @@
 """ON-LSTM: forward and backward at the paper's size, against the plain loop over the steps and nn.LSTM."""
 
-import statistics
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +10,10 @@ from torch import Tensor, nn
 from experiment.cli import has_native_bfloat16
 from layers import LSTM, ONLSTM
 
+from ._timing import interleaved, medians, place
+
 # The word language model of the paper: three layers, chunks of 10, batches of 20 in windows of 70.
 SIZES, BATCH, LENGTH = ((400, 1150), (1150, 1150), (1150, 400)), 20, 70
-Network = Callable[[Tensor], Tensor]
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
@@ -39,13 +38,8 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     }
     if not has_native_bfloat16(device.type):  # emulated it takes minutes, and torch's own LSTM refuses
         cases = {name: case for name, case in cases.items() if "bf16" not in name}
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(2 if quick else 6):
-        for name, (layers, precision) in cases.items():
-            spent = forward_and_backward(layers, x, precision)
-            if number:  # the first round warms up
-                seconds[name].append(spent)
-    median = {name: statistics.median(seconds[name]) for name in cases}
+    arms = {name: partial(forward_and_backward, layers, x, precision) for name, (layers, precision) in cases.items()}
+    median = medians(interleaved(arms, 1 if quick else 5))
     pairs = [
         ("fp32", "ours", "step by step, fp32", "loop"),
         ("fp32", "ours", "nn.LSTM, fp32", "lstm"),
@@ -53,7 +47,6 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         ("bf16 autocast", "ours bf16", "step by step, bf16 autocast", "loop bf16"),
         ("bf16 autocast", "ours bf16", "nn.LSTM, bf16 autocast", "lstm bf16"),
     ]
-    where = f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
     size = "-".join(str(number) for number in [sizes[0][0], *(size[1] for size in sizes)])
     return [
         {
@@ -63,31 +56,22 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             "ratio": median[theirs] / median[mine],
             "ours_ms": median[mine] * 1e3,
             "peer_ms": median[theirs] * 1e3,
-            "device": where,
+            "device": place(device),
         }
         for case, mine, peer, theirs in pairs
         if mine in median and theirs in median
     ]
 
 
-def forward_and_backward(layers: nn.ModuleList, x: Tensor, precision: AbstractContextManager) -> float:
-    """Seconds; gradients of the input and of all weights."""
+def forward_and_backward(layers: nn.ModuleList, x: Tensor, precision: AbstractContextManager) -> None:
+    """Gradients of the input and of all weights."""
     layers.zero_grad(set_to_none=True)
-    synchronize(x.device)
-    started = time.perf_counter()
     with precision:
         output = x
         for layer in layers:
             output = layer(output)[0]
         loss = output.float().square().mean()
     loss.backward()
-    synchronize(x.device)
-    return time.perf_counter() - started
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class NaiveONLSTM(nn.Module):

@@ -1,8 +1,6 @@
 """Triple extraction: training and decoding against sentence by sentence, and DGCNN against BiLSTM."""
 
-import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +11,8 @@ from datamodules import SKEDataModule
 from datamodules.batches import TripleBatch
 from layers import DGCNN, BiLSTM, SequenceConvolution, SequenceEncoder
 from lightning_modules import TripleExtractor
+
+from ._timing import interleaved, medians, place
 
 BATCH = 64
 
@@ -33,24 +33,24 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             model.thresholds.fill_(subject_level(model, test))
     sentences = sum(len(batch.texts) for batch in train), sum(len(batch.texts) for batch in test)
     cases = [
-        ("training", lambda: training(ours, train), "sentence by sentence", lambda: reference.training(train)),
-        ("training", lambda: training(ours, train), "BiLSTM", lambda: training(models["BiLSTM"], train)),
-        ("decoding", lambda: decoding(ours, test), "sentence by sentence", lambda: reference.decoding(test)),
-        ("decoding", lambda: decoding(ours, test), "BiLSTM", lambda: decoding(models["BiLSTM"], test)),
+        ("training", partial(training, ours, train), "sentence by sentence", partial(reference.training, train)),
+        ("training", partial(training, ours, train), "BiLSTM", partial(training, models["BiLSTM"], train)),
+        ("decoding", partial(decoding, ours, test), "sentence by sentence", partial(reference.decoding, test)),
+        ("decoding", partial(decoding, ours, test), "BiLSTM", partial(decoding, models["BiLSTM"], test)),
     ]
     rows = []
     for case, mine, peer, theirs in cases:
         count = sentences[case == "decoding"]
-        my_seconds, their_seconds = interleaved(mine, theirs, 1 if quick else 4)
+        seconds = medians(interleaved({"ours": mine, "peer": theirs}, 1 if quick else 4))
         rows.append(
             {
                 "benchmark": "triples",
                 "case": f"{case}, DGCNN",
                 "peer": peer,
-                "ratio": their_seconds / my_seconds,
-                "ours_sentences_per_second": count / my_seconds,
-                "peer_sentences_per_second": count / their_seconds,
-                "device": f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else "cuda",
+                "ratio": seconds["peer"] / seconds["ours"],
+                "ours_sentences_per_second": count / seconds["ours"],
+                "peer_sentences_per_second": count / seconds["peer"],
+                "device": place(device),
             }
         )
     return rows
@@ -64,26 +64,8 @@ def build(data: SKEDataModule, encoder: type[SequenceEncoder]) -> TripleExtracto
 
 
 def move(batch: TripleBatch, device: torch.device) -> TripleBatch:
+    """The batch on a device."""
     return TripleBatch(*(part.to(device) if isinstance(part, Tensor) else part for part in batch))
-
-
-def interleaved(mine: Callable[[], None], theirs: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """Median seconds of each, measured in turn after a round that warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 1):
-        for function, spent in zip((mine, theirs), seconds, strict=True):
-            synchronize()
-            started = time.perf_counter()
-            function()
-            synchronize()
-            if number:
-                spent.append(time.perf_counter() - started)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def training(model: TripleExtractor, batches: list[TripleBatch]) -> None:
@@ -96,6 +78,7 @@ def training(model: TripleExtractor, batches: list[TripleBatch]) -> None:
 
 @torch.inference_mode()
 def decoding(model: TripleExtractor, batches: list[TripleBatch]) -> None:
+    """The triples of each batch."""
     model.eval()
     for batch in batches:
         model(batch)
@@ -124,6 +107,7 @@ class Reference:
         self.device = next(model.parameters()).device
 
     def training(self, batches: list[TripleBatch]) -> None:
+        """Forward and backward of each sentence."""
         self.model.train()
         with self.device:
             for batch in batches:
@@ -133,6 +117,7 @@ class Reference:
 
     @torch.inference_mode()
     def decoding(self, batches: list[TripleBatch]) -> None:
+        """The triples of each sentence."""
         self.model.eval()
         with self.device:
             for batch in batches:

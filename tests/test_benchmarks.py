@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT, script
 
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__")
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("name", NAMES)
