@@ -26,7 +26,8 @@ from layers import (
     normalize_weights,
     untrained_copy,
 )
-from metrics.representation import RepresentationQuality, nearest_neighbors
+from metrics.probes import nearest_neighbors
+from metrics.representation import RepresentationQuality
 
 from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters

@@ -10,9 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from metrics import representation
-from metrics.representation import (
-    RepresentationQuality,
+from metrics import RepresentationQuality, probes
+from metrics.probes import (
     knn_accuracy,
     linear_probe_accuracy,
     mlp_probe_accuracy,
@@ -141,7 +140,7 @@ def test_a_constant_feature_is_left_out_of_a_probe(clouds) -> None:
 
 def test_mlp_probe_has_the_layers_of_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
-    network = representation._mlp(64, 10, hidden=200, dropout=0.1, generator=generator)
+    network = probes._mlp(64, 10, hidden=200, dropout=0.1, generator=generator)
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     assert shapes == {
         "0.weight": (200, 64),
