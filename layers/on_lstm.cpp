@@ -1,4 +1,4 @@
-// Pointwise part of one step of ON-LSTM on the CPU; layers/on_lstm.py holds the same in plain torch, and the formulas.
+// Pointwise part of one step of ON-LSTM on the CPU; on_lstm_steps.py holds the same in plain torch, and the formulas.
 //
 // T is the type of the state and of all arithmetic, Z the type of the matrix products around it (z, h and their
 // gradients). A row of the batch is one task. Rows of z: master input (M), master forget (M), output, cell, input,

@@ -91,7 +91,7 @@ def supports(dtype: torch.dtype) -> bool:
 
 
 class CompiledSteps:
-    """``on_lstm.Steps`` by the compiled functions; all tensors contiguous, shapes and types not checked again."""
+    """``on_lstm_steps.Steps`` by the compiled functions; all tensors contiguous, shapes and types not checked again."""
 
     def __init__(self, dtype: torch.dtype, levels: int, chunk: int, reverse: bool, batch: int) -> None:
         library, kind = compiled(), str(dtype).removeprefix("torch.")

@@ -147,7 +147,7 @@ def _backward(
 
 
 class TritonSteps:
-    """``on_lstm.Steps`` by Triton; all tensors contiguous, shapes and types not checked again."""
+    """``on_lstm_steps.Steps`` by Triton; all tensors contiguous, shapes and types not checked again."""
 
     def __init__(self, levels: int, chunk: int, reverse: bool, batch: int) -> None:
         self._grid = (batch,)

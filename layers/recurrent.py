@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .on_lstm import Gates, recurrence
+from .on_lstm import recurrence
+from .on_lstm_steps import Gates
 
 State = tuple[Tensor, Tensor]
 

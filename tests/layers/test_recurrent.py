@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu, on_lstm_graphs
+from layers.on_lstm_steps import Gates, PlainSteps, master_gates, steps_for
 
 GATES = ["paper", "reverse_cumsum"]
 
@@ -25,7 +26,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         monkeypatch.setattr(on_lstm_cpu, "compiled", lambda: None)
     elif on_lstm_cpu.compiled() is None:
         pytest.skip("no C++ compiler")
-    kind = type(on_lstm.steps_for(torch.device("cpu"), torch.float32, on_lstm.Gates(2, 2, False), 1)).__name__
+    kind = type(steps_for(torch.device("cpu"), torch.float32, Gates(2, 2, False), 1)).__name__
     assert kind == {"compiled": "CompiledSteps", "plain": "PlainSteps"}[request.param]
     return request.param
 
@@ -230,13 +231,13 @@ def test_master_gates_are_monotone_within_0_and_1(path: str, input_gate: str, dt
     levels, chunk, batch = 115, 2, 8
     layer = ONLSTM(16, levels * chunk, chunk_size=chunk, input_gate=input_gate)
     state = torch.randn(batch, levels * chunk), torch.randn(batch, levels * chunk)
-    gates = on_lstm.Gates(levels, chunk, input_gate == "reverse_cumsum")
+    gates = Gates(levels, chunk, input_gate == "reverse_cumsum")
     with torch.no_grad():
         saved, _ = on_lstm._forward(3 * torch.randn(7, batch, 16), *state, *layer.weights(0), dtype, gates, keep=True)
     probabilities = saved[5][..., : 2 * levels].unflatten(-1, (2, levels))
     assert probabilities.dtype == torch.float32
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(7, batch, 2))
-    falling, rising = on_lstm.master_gates(probabilities, gates.reverse)
+    falling, rising = master_gates(probabilities, gates.reverse)
     assert (rising.diff() >= 0).all()
     assert (falling.diff() <= 0).all()
     for gate in (rising, falling):
@@ -507,8 +508,8 @@ def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, mo
     monkeypatch.setattr(on_lstm_graphs, "capture", capture)
     monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
     monkeypatch.setattr(on_lstm_graphs, "_works", True)
-    gates, batch, hidden, rows = on_lstm.Gates(3, 2, False), 2, 6, 30
-    step = on_lstm.PlainSteps(gates)
+    gates, batch, hidden, rows = Gates(3, 2, False), 2, 6, 30
+    step = PlainSteps(gates)
 
     def both(length: int, blocks: bool) -> list[Tensor]:
         torch.manual_seed(length)
