@@ -28,28 +28,13 @@ from layers import (
     linear_cross_entropy,
 )
 from metrics.parsing import ParseF1
-from metrics.trees import (
-    Tree,
-    balanced,
-    bracketed,
-    left_branching,
-    random_tree,
-    right_branching,
-    tree_from_distances,
-    tree_spans,
-)
+from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 
 from .collected_losses import log_losses
 from .hyperparameters import save_plain_hyperparameters
+from .on_lstm_prediction import parse_text_file
 
 State = list[tuple[Tensor, Tensor]]
-# Trees that need no model, by the number of words.
-BASELINES: dict[str, Callable[[int, torch.Generator], Tree]] = {
-    "right_branching": lambda count, _: right_branching(count),
-    "left_branching": lambda count, _: left_branching(count),
-    "balanced": lambda count, _: balanced(count),
-    "random": random_tree,
-}
 
 
 class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
@@ -339,6 +324,9 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: the model has no trees, an argument is out of its range, or the file can't be read.
         """
         self.eval()
         if not self.parses:
@@ -347,24 +335,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
             raise ValueError(f"layer ({layer}) must be from 1 to {self.num_levels}")
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        sentences = [line.split() for line in ParseBatch.lines_from_file(Path(input))]
-        order = sorted((i for i, words in enumerate(sentences) if words), key=lambda i: len(sentences[i]))
-        lines = [""] * len(sentences)
-        unknown = 0
-        for start in range(0, len(order), batch_size):
-            chunk = order[start : start + batch_size]
-            indices = [[self.lookup(word) for word in sentences[i]] for i in chunk]
-            unknown += sum(row.count(self.index["<unk>"]) for row in indices)
-            end = self.index["<eos>"]
-            rows = [torch.tensor([end, *row, end]) for row in indices]
-            inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
-            lengths = torch.tensor([len(row) for row in indices])
-            _, trees = self.parse(inputs.to(self.device), lengths.to(self.device))
-            for i, tree in zip(chunk, trees[layer - 1], strict=True):
-                lines[i] = bracketed(tree, sentences[i])
-        Path(output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        words = sum(map(len, sentences))
-        return f"{len(order)} sentences, {words} words ({unknown} not in the vocabulary), layer {layer} -> {output}"
+        return parse_text_file(self, Path(input), Path(output), layer, batch_size)
 
 
 def _fitting(state: State | None, batch_size: int) -> State | None:

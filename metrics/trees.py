@@ -1,9 +1,9 @@
 """Binary trees over the words of a sentence, as nested pairs of word indices: ``((0, 1), 2)``; a word is its index.
 
-Nothing here recurses, so that trees may be as deep as sentences are long.
+Nothing here recurses as deep as a tree may be: that is as deep as the sentence is long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -64,8 +64,13 @@ def _split(values: Sequence[float]) -> tuple[list[int], list[int | None], list[i
 
 
 def right_branching(num_words: int) -> Tree:
-    """``(0, (1, (2, 3)))``: a hard baseline in English."""
-    tree: Tree = _last(num_words)
+    """``(0, (1, (2, 3)))``: a hard baseline in English.
+
+    Raises:
+        ValueError: fewer than one word; of the next three, too.
+    """
+    _check(num_words)
+    tree: Tree = num_words - 1
     for word in range(num_words - 2, -1, -1):
         tree = (word, tree)
     return tree
@@ -73,7 +78,7 @@ def right_branching(num_words: int) -> Tree:
 
 def left_branching(num_words: int) -> Tree:
     """``(((0, 1), 2), 3)``."""
-    _last(num_words)
+    _check(num_words)
     tree: Tree = 0
     for word in range(1, num_words):
         tree = (tree, word)
@@ -82,7 +87,7 @@ def left_branching(num_words: int) -> Tree:
 
 def balanced(num_words: int) -> Tree:
     """Halves again and again, the left one larger by a word where the number is odd: ``(((0, 1), 2), (3, 4))``."""
-    _last(num_words)
+    _check(num_words)
     # As deep as log2 of the words: recursion is safe.
     return _halves(0, num_words)
 
@@ -95,8 +100,8 @@ def _halves(start: int, end: int) -> Tree:
 
 
 def random_tree(num_words: int, generator: torch.Generator) -> Tree:
-    """Split between two words, each place as likely, again and again."""
-    _last(num_words)
+    """Split between two words, each place as likely, again and again; drawn by ``generator``, on the CPU."""
+    _check(num_words)
     if num_words == 1:
         return 0
     # Splitting at the largest of random numbers is splitting uniformly, in both parts anew.
@@ -110,10 +115,18 @@ def random_tree(num_words: int, generator: torch.Generator) -> Tree:
     return trees[order[0]]
 
 
-def _last(num_words: int) -> int:
+def _check(num_words: int) -> None:
     if num_words < 1:
         raise ValueError(f"num_words ({num_words}) must be at least 1")
-    return num_words - 1
+
+
+# Trees that need no model, of the number of words.
+BASELINES: dict[str, Callable[[int, torch.Generator], Tree]] = {
+    "right_branching": lambda num_words, _: right_branching(num_words),
+    "left_branching": lambda num_words, _: left_branching(num_words),
+    "balanced": lambda num_words, _: balanced(num_words),
+    "random": random_tree,
+}
 
 
 def tree_spans(tree: Tree) -> list[tuple[int, int]]:
