@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from .encoders import _GlorotConv2d, _GlorotLinear, _KerasBlock
+from .keras_layers import GlorotConv2d, GlorotLinear, KerasBlock
 
 
 class Decoder(nn.Module, ABC):
@@ -39,12 +39,12 @@ class ConvolutionalDecoder(Decoder):
         if channels < 1 or channels % (1 << blocks):
             raise ValueError(f"channels ({channels}) must be divisible by {1 << blocks}")
         layers: list[nn.Module] = [
-            _GlorotLinear(code_size, channels * side * side),
+            GlorotLinear(code_size, channels * side * side),
             nn.Unflatten(1, (channels, side, side)),
         ]
         for block in range(blocks):
-            layers += [_KerasBlock(channels >> block, channels >> (block + 1)), nn.Upsample(scale_factor=2)]
-        self.layers = nn.Sequential(*layers, _GlorotConv2d(channels >> blocks, 3, 3, padding=1), nn.Sigmoid())
+            layers += [KerasBlock(channels >> block, channels >> (block + 1)), nn.Upsample(scale_factor=2)]
+        self.layers = nn.Sequential(*layers, GlorotConv2d(channels >> blocks, 3, 3, padding=1), nn.Sigmoid())
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.layers(codes)
@@ -63,7 +63,7 @@ class DenseDecoder(Decoder):
     def __init__(self, code_size: int, image_size: int = 32) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _GlorotLinear(code_size, 3 * image_size**2), nn.Sigmoid(), nn.Unflatten(1, (3, image_size, image_size))
+            GlorotLinear(code_size, 3 * image_size**2), nn.Sigmoid(), nn.Unflatten(1, (3, image_size, image_size))
         )
 
     def forward(self, codes: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .keras_layers import GlorotLinear, KerasBlock
 from .weight_normalization import reset_parameters
 
 
@@ -95,18 +95,18 @@ class BlogEncoder(Encoder):
         sizes = [3] + [channels >> (blocks - 1 - i) for i in range(blocks)]
         self.local_layers = nn.Sequential(
             *[
-                nn.Sequential(_KerasBlock(in_channels, out_channels), nn.MaxPool2d(2))
+                nn.Sequential(KerasBlock(in_channels, out_channels), nn.MaxPool2d(2))
                 for in_channels, out_channels in pairwise(sizes)
             ]
         )
         self.global_layers = self._global_layers()
-        self.mean = _GlorotLinear(channels, code_size)
-        self.logvar = _GlorotLinear(channels, code_size) if stochastic else None
+        self.mean = GlorotLinear(channels, code_size)
+        self.logvar = GlorotLinear(channels, code_size) if stochastic else None
 
     def _global_layers(self) -> nn.Sequential:
         return nn.Sequential(
-            _KerasBlock(self.local_size, self.local_size),
-            _KerasBlock(self.local_size, self.local_size),
+            KerasBlock(self.local_size, self.local_size),
+            KerasBlock(self.local_size, self.local_size),
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
         )
@@ -118,7 +118,7 @@ class BlogEncoder(Encoder):
         return EncoderOutput(local=local, conv=local, fc=fc, mean=self.mean(fc), logvar=logvar)
 
     def global_network(self, units: int) -> nn.Module:
-        return nn.Sequential(self._global_layers(), _GlorotLinear(self.local_size, units))
+        return nn.Sequential(self._global_layers(), GlorotLinear(self.local_size, units))
 
 
 class DIMEncoder(Encoder):
@@ -187,38 +187,14 @@ class DenseEncoder(Encoder):
     def __init__(self, image_size: int = 32, code_size: int = 100) -> None:
         super().__init__()
         self.code_size, self.image_size = code_size, image_size
-        self.layers = nn.Sequential(nn.Flatten(), _GlorotLinear(3 * image_size**2, code_size), nn.ReLU())
+        self.layers = nn.Sequential(nn.Flatten(), GlorotLinear(3 * image_size**2, code_size), nn.ReLU())
 
     def forward(self, images: Tensor) -> EncoderOutput:
         code = self.layers(images)
         return EncoderOutput(local=images, conv=images, fc=code, mean=code, logvar=None)
 
     def global_network(self, units: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), _GlorotLinear(3 * self.image_size**2, units))
-
-
-class _KerasBlock(nn.Sequential):
-    """Conv 3x3 - BatchNorm - LeakyReLU(0.2) with the defaults of Keras."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            _GlorotConv2d(in_channels, out_channels, 3, padding=1),
-            # Keras counts momentum the other way round: its 0.99 is torch's 0.01.
-            nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01),
-            nn.LeakyReLU(0.2),
-        )
-
-
-class _GlorotConv2d(nn.Conv2d):
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.weight)
-        nn.init.zeros_(self.bias)
-
-
-class _GlorotLinear(nn.Linear):
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.weight)
-        nn.init.zeros_(self.bias)
+        return nn.Sequential(nn.Flatten(), GlorotLinear(3 * self.image_size**2, units))
 
 
 def _stride_block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -227,14 +203,6 @@ def _stride_block(in_channels: int, out_channels: int) -> nn.Sequential:
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
-
-
-def glorot_mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these sizes with ReLU between them, initialised as in Keras."""
-    layers: list[nn.Module] = []
-    for in_features, out_features in pairwise(sizes):
-        layers += [_GlorotLinear(in_features, out_features), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
 
 
 @torch.no_grad()

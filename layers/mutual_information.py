@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .encoders import glorot_mlp
+from .keras_layers import glorot_mlp
 
 # ---------------------------------------------------------------------------------------------------------- scores
 
