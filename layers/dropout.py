@@ -65,7 +65,7 @@ class WordDropout(nn.Module):
 
 
 def check_probability(name: str, value: float) -> float:
-    """``value``, if it is a probability below 1."""
+    """``value``, if it is a probability below 1; raises ValueError if not."""
     if not 0 <= value < 1:
         raise ValueError(f"{name} ({value}) must be in [0, 1)")
     return value

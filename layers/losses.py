@@ -48,6 +48,7 @@ class Term(NamedTuple):
 
     @property
     def weighted(self) -> Tensor:
+        """The value times its weight, ()."""
         return self.value if self.weight == 1 else self.weight * self.value
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .functional import check_dropout, check_padding, pattern_attention
+from ..dropout import check_probability
+from .functional import check_padding, pattern_attention
 from .patterns import Pattern, check_positive
 from .rotary import rotate
 
@@ -63,7 +64,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         super().__init__()
         check_positive("embed_dim", embed_dim)
         check_positive("num_heads", num_heads)
-        check_dropout(dropout)
+        check_probability("dropout", dropout)
         if embed_dim % num_heads:
             raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
         if rotary and embed_dim // num_heads % 2:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..dropout import check_probability
 from .attend import attend
 from .fused import fused_atrous_attention, fused_attention
 from .patterns import Atrous, Fixed, Full, Local, Pattern, Sparse
@@ -164,7 +165,7 @@ def pattern_attention(
 
 
 def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None, dropout: float) -> None:
-    """Refuses what the functions don't take."""
+    """Raises ValueError for what the functions don't take."""
     if q.dim() != 4 or 0 in q.shape or not q.is_floating_point():
         raise ValueError(f"q {tuple(q.shape)} of {q.dtype} must be non-empty (B, H, N, D) floating-point numbers")
     for name, x in (("k", k), ("v", v)):
@@ -174,17 +175,13 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | Non
                 f"on {q.device}"
             )
     check_padding(key_padding_mask, q.shape[0], q.shape[2])
-    check_dropout(dropout)
+    check_probability("dropout", dropout)
 
 
 def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
+    """Raises ValueError where a ``key_padding_mask`` is not (batch, n) bool."""
     if mask is not None and (mask.dtype != torch.bool or mask.shape != (batch, n)):
         raise ValueError(
             f"key_padding_mask {tuple(mask.shape)} of {mask.dtype} must be (B, N) = ({batch}, {n}) of torch.bool, "
             "True for padding"
         )
-
-
-def check_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout ({dropout}) must be at least 0 and below 1")

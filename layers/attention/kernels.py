@@ -82,7 +82,7 @@ class Products(Kernel):
 
     Args:
         most_logits: how many are held at once, if no single row has more.
-        dropout: share of the weights that are zeroed; the others are divided by 1 - dropout.
+        dropout: share of the weights that are zeroed, below 1; the others are divided by 1 - dropout.
         generator: of the dropout; one in the same state gives backward the same zeros as forward.
     """
 
@@ -150,10 +150,11 @@ class Products(Kernel):
         return logits
 
     def _keep(self, weights: Tensor) -> Tensor | None:
+        """What the weights are multiplied by, 0 or 1 / (1 - dropout); None without dropout."""
         if not self.dropout:
             return None
         keep = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=self.generator)
-        return keep.div_(1 - self.dropout) if self.dropout < 1 else keep
+        return keep.div_(1 - self.dropout)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -173,9 +174,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """
     narrow = a.dtype if b.dtype == wide(b.dtype) else b.dtype
     kind = wide(narrow)
-    if narrow == kind:
-        return a.to(kind) @ b.to(kind)
-    if not a.is_cuda:
+    if narrow == kind or not a.is_cuda:
         return a.to(kind) @ b.to(kind)
     shape = (*a.shape[:-1], b.shape[-1])
     return torch.bmm(a.to(narrow).flatten(0, 1), b.to(narrow).flatten(0, 1), out_dtype=kind).view(shape)

@@ -211,6 +211,7 @@ class Fixed(Pattern):
 
 
 def check_positive(name: str, value: int) -> None:
+    """Raises ValueError where an argument is no whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
 
@@ -221,7 +222,7 @@ def _band_tiles(n: int, window: int, causal: bool) -> Iterator[Piece]:
     m = min(128, max(32, window))
     after = 0 if causal else window
     inner_first = -(-window // m)  # tiles of full width: inner_first <= t < inner_last
-    inner_last = max((n - after) // m, 0) if not causal else n // m
+    inner_last = max((n - after) // m, 0)
     tiles = -(-n // m)
     t = 0
     while t < tiles:

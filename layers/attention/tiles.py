@@ -52,10 +52,10 @@ class Columns:
     """
 
     index: Tensor
-    count: int = 1
 
     @property
     def length(self) -> int:
+        """How many positions there are."""
         return len(self.index)
 
     def read(self, x: Tensor) -> Tensor:
@@ -67,6 +67,7 @@ class Columns:
         x.index_add_(1, self.index.to(x.device), values[0].to(x.dtype))
 
     def rows(self, first: int, last: int) -> "Columns":
+        """The same, whichever queries see them."""
         return self
 
 

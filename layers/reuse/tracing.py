@@ -60,10 +60,12 @@ class TracedModel:
 
     @property
     def output(self) -> fx.Node:
+        """The node that returns; its arguments are what the model returns."""
         return next(node for node in reversed(self.graph.nodes) if node.op == "output")
 
     @property
     def inputs(self) -> list[fx.Node]:
+        """The nodes of the arguments of ``forward``, in their order."""
         return [node for node in self.graph.nodes if node.op == "placeholder"]
 
     def part(self, graph: fx.Graph, name: str) -> fx.GraphModule:
