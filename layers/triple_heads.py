@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from .gated_convolution import SequenceConvolution
 
+UNITS = 128  # of every hidden layer
+
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention without biases and output projection: (B, L, D) -> (B, L, heads * head_size).
@@ -14,12 +16,15 @@ class SelfAttention(nn.Module):
         size: D.
         heads: number of heads.
         head_size: size of each.
+
+    Attributes:
+        output_size: heads * head_size.
     """
 
     def __init__(self, size: int, heads: int = 8, head_size: int = 16) -> None:
         super().__init__()
-        self.heads = heads
-        self.projection = nn.Linear(size, 3 * heads * head_size, bias=False)
+        self.heads, self.output_size = heads, heads * head_size
+        self.projection = nn.Linear(size, 3 * self.output_size, bias=False)
         for part in self.projection.weight.detach().chunk(3):
             nn.init.xavier_normal_(part)
 
@@ -45,8 +50,8 @@ class GlobalDetectors(nn.Module):
 
     def __init__(self, size: int, num_predicates: int) -> None:
         super().__init__()
-        self.entities = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 2))
-        self.relations = nn.Sequential(nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, num_predicates))
+        self.entities = nn.Sequential(nn.Linear(size, UNITS), nn.ReLU(), nn.Linear(UNITS, 2))
+        self.relations = nn.Sequential(nn.Linear(size, UNITS), nn.ReLU(), nn.Linear(UNITS, num_predicates))
 
     def forward(self, encoded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, D), (B, L, 1) -> log-probabilities in float32: entity starts and ends (B, L, 2), relations (B, C)."""
@@ -65,8 +70,8 @@ class SubjectHead(nn.Module):
     def __init__(self, size: int, prior_size: int) -> None:
         super().__init__()
         self.attention = SelfAttention(size)
-        self.convolution = SequenceConvolution(size + 128 + prior_size, 128)
-        self.ends = nn.Linear(128, 2)
+        self.convolution = SequenceConvolution(size + self.attention.output_size + prior_size, UNITS)
+        self.ends = nn.Linear(UNITS, 2)
 
     def forward(self, encoded: Tensor, mask: Tensor, prior: Tensor | None) -> Tensor:
         """(B, L, D), (B, L, 1), (B, L, prior_size) or None -> (B, L, 2)."""
@@ -121,17 +126,17 @@ class ObjectHead(nn.Module):
         super().__init__()
         self.attention = SelfAttention(size)
         self.span_vector = SpanVector(size)
-        self.text_part = SequenceConvolution(size + 128 + subject_prior_size, 128)
-        self.subject_part = SequenceConvolution(2 * size + object_prior_size, 128, bias=False)
+        self.text_part = SequenceConvolution(size + self.attention.output_size + subject_prior_size, UNITS)
+        self.subject_part = SequenceConvolution(2 * size + object_prior_size, UNITS, bias=False)
         for part in (self.text_part, self.subject_part):  # Glorot's bound for the two as one convolution
             inputs = self.text_part.in_features + self.subject_part.in_features
-            bound = (6 / (inputs + 3 * 128)) ** 0.5
+            bound = (6 / (inputs + 3 * UNITS)) ** 0.5
             nn.init.uniform_(part.weight, -bound, bound)
-        self.some = nn.Linear(128, 1)
-        self.ends = nn.Linear(128, 2 * num_predicates)
+        self.some = nn.Linear(UNITS, 1)
+        self.ends = nn.Linear(UNITS, 2 * num_predicates)
 
     def shared(self, encoded: Tensor, mask: Tensor, prior: Tensor | None) -> Tensor:
-        """The part of every subject: (B, L, D), (B, L, 1), (B, L, subject_prior_size) or None -> (B, L, 128)."""
+        """The part of every subject: (B, L, D), (B, L, 1), (B, L, subject_prior_size) or None -> (B, L, UNITS)."""
         parts = [encoded, self.attention(encoded, mask)] + ([] if prior is None else [prior.to(encoded.dtype)])
         return self.text_part(torch.cat(parts, dim=-1))
 
@@ -150,7 +155,7 @@ class ObjectHead(nn.Module):
         Args:
             encoded: (B, L, D).
             mask: (B, L, 1).
-            shared: (B, L, 128), of :meth:`shared`.
+            shared: (B, L, UNITS), of :meth:`shared`.
             positions: the table P.
             rows: (S,) int64, the row of each subject.
             spans: (S, 2) int64, start and inclusive end of each subject.

@@ -94,6 +94,7 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         return self._decode_and_compare(self.encode(images), images)
 
     def encode(self, images: Tensor) -> EncoderOutput:
+        """What the encoder makes of images (B, 3, S, S) in ``pixel_range``; nothing is drawn."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last))
 
     def decode(self, codes: Tensor) -> Tensor:

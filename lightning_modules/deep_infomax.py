@@ -193,7 +193,7 @@ class DeepInfoMax(pl.LightningModule):
         losses = self.losses(output)
         if not self.automatic_optimization:
             losses["discriminator_loss"] = self._adversarial_step(losses["loss"], output.mean)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, prog_bar=False)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"] if self.automatic_optimization else None
 

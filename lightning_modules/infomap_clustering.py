@@ -38,7 +38,7 @@ class InfomapClustering(pl.LightningModule):
     Logged, in bits per step of the walk: ``train/loss``, the code length of the best trial of this epoch;
     ``train/pass_codelength`` after each pass of each trial (with ``train/trial`` and ``train/pass``);
     ``val/codelength``, ``test/codelength`` of the best partition so far. Also ``val/num_modules``,
-    ``{test}/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, where classes are known,
+    ``test/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, where classes are known,
     ``test/ami``, ``test/nmi`` of the bottom modules (of a hierarchy also ``test/top_ami``, ``test/top_nmi``).
 
     Source: kexue.fm/archives/7006; Rosvall and Bergstrom 2008, 2011. Difference: a search of our own, see
@@ -103,7 +103,7 @@ class InfomapClustering(pl.LightningModule):
         if length < self._best_length:
             table = torch.from_numpy(found.table.astype(np.int32)) if trial == best else None
             self.table = self.trainer.strategy.broadcast(table, best - outcomes[0][0]).to(self.device)
-            self._best_length, self._nodes = length, digest(batch.names)
+            self._best_length, self._nodes = length, _digest(batch.names)
         self.trials_done += len(outcomes)
         for number, _, passes in outcomes:
             self._log_passes(number, passes)
@@ -149,7 +149,7 @@ class InfomapClustering(pl.LightningModule):
     def _table(self, batch: GraphBatch) -> np.ndarray:
         if not len(self.table):
             return np.zeros((batch.num_nodes, 1), np.int64)
-        if self._nodes != digest(batch.names):
+        if self._nodes != _digest(batch.names):
             raise ValueError(
                 f"this run holds the modules of {len(self.table)} nodes, those of this graph ({batch.num_nodes}) are "
                 "others: to cluster another graph use predict.py, or train on it"
@@ -191,7 +191,7 @@ class InfomapClustering(pl.LightningModule):
             self._make_network(batch),
             num_trials,
             num_threads,
-            False,
+            progress=False,
             seed=self.hparams.seed,
             two_level=self.hparams.two_level,
             initial=None,
@@ -224,7 +224,7 @@ class InfomapClustering(pl.LightningModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def digest(names: np.ndarray) -> str:
+def _digest(names: np.ndarray) -> str:
     """By which nodes are known again: their names, in order."""
     return hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
 

@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
         subjects: (B, L, 2) float32, log-probabilities of subject starts and ends.
         entities: (B, L, 2) float32, those of starts and ends of any entity.
         relations: (B, C) float32, those of the predicates in the whole row.
-        shared: (B, L, 128), what the object head needs for every subject.
+        shared: (B, L, 128 units), what the object head needs for every subject.
     """
 
     vectors: Tensor

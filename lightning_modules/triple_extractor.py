@@ -213,9 +213,8 @@ class TripleExtractor(pl.LightningModule):
 
     def training_step(self, batch: TripleBatch, batch_idx: int) -> Tensor:
         losses = self.losses(self.encode(batch), batch)
-        size = len(batch.characters)
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=size)
-        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=size)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
 
     # ---------------------------------------------------------------------------------------------------- decoding
@@ -243,6 +242,7 @@ class TripleExtractor(pl.LightningModule):
 
     @property
     def present_thresholds(self) -> Thresholds:
+        """Those given or, where they are tuned, those found at the last validation."""
         return Thresholds(*self.thresholds.tolist())
 
     # -------------------------------------------------------------------------------------------------- evaluation
@@ -287,9 +287,6 @@ class TripleExtractor(pl.LightningModule):
             self.log(f"test/{name}", value, sync_dist=True)
 
     # -------------------------------------------------------------------------------------------------- prediction
-
-    def predict_step(self, batch: TripleBatch, batch_idx: int) -> list[list[ExtractedTriple]]:
-        return self(batch)
 
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, batch_size: int = 64) -> str:
