@@ -2,6 +2,7 @@
 
 import inspect
 import typing
+from collections.abc import Callable
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -21,7 +22,7 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     module.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)
     if "_class_path" in module.hparams:  # built by the command line: plain already
         return
-    slots = typing.get_type_hints(type(module).__init__)
+    slots = _slots(type(module))
     plain = {name: _plain(value, _num_arguments(slots.get(name))) for name, value in module.hparams.items()}
     plain["_class_path"] = _path(type(module))
     plain["_instantiator"] = "pytorch_lightning.cli.instantiate_module"
@@ -33,10 +34,21 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _slots(module_class: type[pl.LightningModule]) -> dict[str, Any]:
+    """The annotation of each argument, those included that a subclass hands on as ``**kwargs``."""
+    found: dict[str, Any] = {}
+    for cls in reversed(module_class.__mro__):
+        if issubclass(cls, pl.LightningModule) and cls is not pl.LightningModule and "__init__" in vars(cls):
+            found |= typing.get_type_hints(cls.__init__)
+    return found
+
+
 def _num_arguments(annotation: Any) -> int:
-    """How many arguments the owner of a slot ``Callable[[...], Base]`` gives when it calls the slot."""
-    arguments = typing.get_args(annotation)
-    return len(arguments[0]) if arguments and isinstance(arguments[0], list) else 0
+    """How many arguments the owner of a slot ``Callable[[...], Base]``, alone or in a list, gives when it calls it."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Callable:
+        return len(parts[0]) if isinstance(parts[0], list) else 0
+    return max(map(_num_arguments, parts), default=0)
 
 
 def _plain(value: Any, num_arguments: int = 0) -> Any:
@@ -47,7 +59,7 @@ def _plain(value: Any, num_arguments: int = 0) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, num_arguments) for item in value]
     return value
 
 
@@ -56,6 +68,10 @@ def _class_with_arguments(cls: type, given: dict[str, Any], num_arguments: int) 
 
     All, because what is left out would be taken from the slot's default class when the checkpoint is loaded.
     """
-    parameters = list(inspect.signature(cls).parameters.values())[num_arguments:]
-    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return {"class_path": _path(cls), "init_args": {name: _plain(v) for name, v in {**defaults, **given}.items()}}
+    parameters = dict(list(inspect.signature(cls).parameters.items())[num_arguments:])
+    values = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty} | given
+    slots = {name: _num_arguments(p.annotation) for name, p in parameters.items()}
+    return {
+        "class_path": _path(cls),
+        "init_args": {name: _plain(value, slots.get(name, 0)) for name, value in values.items()},
+    }
