@@ -169,6 +169,9 @@ class FeatureProbe(pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: ``batch_size`` is below 1, or there is no image or one that can't be read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
@@ -179,7 +182,8 @@ class FeatureProbe(pl.LightningModule):
             for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
                 rows.append([name, self.hparams.classes[index], f"{probability:.4f}"])
         # Only now: an image that can't be read must not cost what the file held.
-        with open(output, "w", newline="", encoding="utf-8") as file:
+        # File names that are no UTF-8 are written as they are on the disk.
+        with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([["name", "class", "probability"], *rows])
         return f"{len(rows)} images, one of {len(self.hparams.classes)} classes each -> {output}"
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -244,6 +245,18 @@ def test_from_the_command_line_to_predictions_without_the_source(
     Path("pictures/zz_broken.png").write_bytes(b"no image")
     assert run_main(predict, ["probe", "--input", "pictures", "--output", "classes.csv", "--batch_size=4"]) == 2
     assert Path("classes.csv").read_bytes() == written
+
+
+def test_a_file_name_that_is_no_utf8_is_written_as_it_is(source, tmp_path: Path):
+    name = b"caf\xe9.png"
+    (tmp_path / "pictures").mkdir()
+    try:
+        Image.new("RGB", (32, 32)).save(tmp_path / "pictures" / os.fsdecode(name))
+    except OSError:
+        pytest.skip("file names here are UTF-8")
+    probe = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", classes=CLASSES)
+    probe.predict_file(tmp_path / "pictures", tmp_path / "classes.csv")
+    assert (tmp_path / "classes.csv").read_bytes().splitlines()[1].startswith(name + b",")
 
 
 def test_the_head_is_what_features_gives(source, tmp_path: Path):
