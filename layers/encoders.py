@@ -207,7 +207,10 @@ def _stride_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @torch.no_grad()
 def untrained_copy(encoder: Encoder, seed: int = 0) -> Encoder:
-    """An encoder of the same architecture with freshly drawn weights; leaves the global random state as it is."""
+    """An encoder of the same architecture, on the same device, with freshly drawn weights, in evaluation mode.
+
+    The same seed gives the same weights; the global random state stays as it is.
+    """
     untrained = copy.deepcopy(encoder)
     # Drawn on the CPU, from its generator alone: the baseline is then the same on every device.
     with torch.random.fork_rng(devices=[]):

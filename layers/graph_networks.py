@@ -19,6 +19,9 @@ class GraphNetwork(nn.Module, ABC):
     Args:
         input_size: features of a node; the number of nodes where the adjacency takes the place of features.
         num_clusters: s of the output.
+
+    Raises:
+        ValueError: if a size is below 1.
     """
 
     def __init__(self, input_size: int, num_clusters: int) -> None:

@@ -154,7 +154,8 @@ class Negatives(ABC):
 
         Returns:
             positive (N, L), negative (N, K, L): for each code the locations of K other images, and a mask (N, K) of
-            those that count, None if all do.
+            those that count, None if all do. Where there is a mask, one image of each row is left out: estimates of
+            mutual information take K - 1 for the number of the others.
 
         Raises:
             ValueError: with fewer than two images there are no negatives.

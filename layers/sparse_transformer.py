@@ -118,7 +118,7 @@ class SparseTransformerNetwork(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all weights anew but those of the positions, as at construction."""
+        """Draws all weights anew but those of positions and normalisations, which have methods of their own."""
         nn.init.normal_(self.embedding.weight, std=INITIAL_SCALE / self.embedding.embedding_dim**0.5)
         if self.start is not None:
             nn.init.normal_(self.start, std=INITIAL_SCALE / self.embedding.embedding_dim**0.5)

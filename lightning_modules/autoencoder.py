@@ -175,6 +175,9 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: ``batch_size`` is below 1, or there is no image or one that can't be read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")

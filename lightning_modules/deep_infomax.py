@@ -182,6 +182,7 @@ class DeepInfoMax(pl.LightningModule):
     def _objective(self, name: str, score: Score, code: Tensor, features: Tensor) -> dict[str, Tensor]:
         positive, negative, mask = self.negatives(score, score.embed_codes(code), score.embed_features(features))
         loss = self.estimator(positive, negative, mask)
+        # A mask leaves the image itself out, as AllPairs' does; counting its entries would wait for the device.
         images = negative.shape[1] if mask is None else negative.shape[1] - 1
         bound = self.estimator.mutual_information(loss.detach(), images * negative.shape[2])
         return {f"{name}_loss": loss, f"{name}_mi": bound}
@@ -292,6 +293,9 @@ class DeepInfoMax(pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: a number is below 1, or there is no image or one that can't be read.
         """
         if batch_size < 1 or num_neighbors < 1:
             raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")

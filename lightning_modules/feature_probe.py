@@ -59,7 +59,7 @@ class FeatureProbe(pl.LightningModule):
 
     Raises:
         ValueError: if the checkpoint isn't there, or holds no network of images of this size; if there is no such place
-            (names near ones); if the data has no classes.
+            (names near ones); if the data has no classes, or ``head_lr`` is negative.
     """
 
     monitor = "val/accuracy"

@@ -184,6 +184,9 @@ class InfomapClustering(pl.LightningModule):
 
         Returns:
             What was found, for the terminal.
+
+        Raises:
+            ValueError: an argument is out of its range, the output has another ending, or the file is no such graph.
         """
         check_ending(output)
         batch = GraphBatch.from_file(input, directed=directed, min_weight=min_weight)

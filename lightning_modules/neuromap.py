@@ -227,6 +227,9 @@ class Neuromap(pl.LightningModule):
 
         Returns:
             What was found, for the terminal.
+
+        Raises:
+            ValueError: ``threshold`` is out of its range, the file is no such graph, or the network doesn't fit it.
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold ({threshold}) must lie in [0, 1]")

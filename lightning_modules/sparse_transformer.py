@@ -269,6 +269,10 @@ class SparseTransformer(pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: an argument is out of its range, the file can't be read or has a line that is no prompt, or
+                there are too few positions.
         """
         for name, value in (("length", length), ("batch_size", batch_size)):
             if value < 1:

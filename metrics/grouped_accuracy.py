@@ -20,7 +20,7 @@ class GroupedAccuracy(Metric):
         self.add_state("total", torch.zeros(num_groups, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, correct: Tensor, groups: Tensor) -> None:
-        """Takes in whether examples are right, (B,) bool, and their groups, (B,) int64."""
+        """Takes in whether examples are right, (B,) bool, and their groups, (B,) int64 in [0, num_groups)."""
         self.total += torch.bincount(groups, minlength=len(self.total))
         self.correct += torch.bincount(groups[correct], minlength=len(self.total))
 

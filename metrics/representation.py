@@ -29,7 +29,7 @@ class RepresentationQuality(Metric):
         Samples without a class (label -1) don't take part; if no class is left the result is ``{}``.
 
     Raises:
-        ValueError: in ``__init__`` for an unknown probe; in ``compute`` if memory or queries are empty.
+        ValueError: for an unknown probe, or if ``k`` or ``mlp_epochs`` is below 1.
     """
 
     full_state_update = False
@@ -57,14 +57,22 @@ class RepresentationQuality(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, features: Tensor, labels: Tensor, *, memory: bool) -> None:
-        """Store features (B, d), any float dtype and kept in it, and labels (B,) int64 (-1: no class)."""
+        """Store features (B, d), any float dtype and kept in it, and labels (B,) int64 (-1: no class).
+
+        Raises:
+            ValueError: on other shapes.
+        """
         if features.ndim != 2 or labels.shape != features.shape[:1]:
             raise ValueError(f"expected features (B, d) and labels (B,), got {features.shape} and {labels.shape}")
         (self.memory_features if memory else self.query_features).append(features.detach())
         (self.memory_labels if memory else self.query_labels).append(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Run the probes."""
+        """Run the probes: what the class computes, by name.
+
+        Raises:
+            ValueError: if memory or queries are empty.
+        """
         for role in ("memory", "query"):
             if not sum(len(part) for part in self._parts(f"{role}_labels")):
                 raise ValueError(f"no {role} features: call update(features, labels, memory={role == 'memory'}) first")
