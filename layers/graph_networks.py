@@ -53,9 +53,15 @@ class Projection(nn.Module):
 
     def __init__(self, input_size: int, output_size: int, bias: bool = True) -> None:
         super().__init__()
-        bound = input_size**-0.5  # torch's
-        self.weight = nn.Parameter(torch.empty(input_size, output_size).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(output_size).uniform_(-bound, bound)) if bias else None
+        self.weight = nn.Parameter(torch.empty(input_size, output_size))
+        self.bias = nn.Parameter(torch.empty(output_size)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias anew, as ``nn.Linear`` does."""
+        bound = len(self.weight) ** -0.5
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Features) -> Tensor:
         product = x @ self.weight
@@ -156,6 +162,10 @@ class GCNLayer(nn.Module):
         self.neighbors = Projection(input_size, output_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(output_size))
 
+    def reset_parameters(self) -> None:
+        """Sets the bias to zero; the projection draws its own weight."""
+        nn.init.zeros_(self.bias)
+
     def forward(self, x: Features, adjacency: SparseMatrix) -> Tensor:
         return adjacency.gcn_normalized @ self.neighbors(x) + self.bias
 
@@ -187,6 +197,11 @@ class GINLayer(nn.Module):
         self.first = Projection(input_size, output_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(output_size))
         self.second = nn.Linear(output_size, output_size)
+
+    def reset_parameters(self) -> None:
+        """Sets epsilon and the first bias to zero; the layers draw their own weights."""
+        nn.init.zeros_(self.epsilon)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Features, adjacency: SparseMatrix) -> Tensor:
         projected = self.first(x)

@@ -125,11 +125,14 @@ class _ResidualEmbedding(nn.Module):
         self.mix = nn.Linear(units, units)
         self.shortcut = nn.Linear(in_features, units, bias=False)
         self.output_norm = nn.LayerNorm(units)
-        if units >= in_features:
-            # The shortcut starts as a near copy of the input.
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the shortcut anew, as at construction; the other layers draw their own weights."""
+        if self.shortcut.out_features >= self.shortcut.in_features:  # it starts as a near copy of the input
             nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
-            with torch.no_grad():
-                self.shortcut.weight.fill_diagonal_(1.0)
+            self.shortcut.weight.fill_diagonal_(1.0)
 
     def forward(self, inputs: Tensor) -> Tensor:
         flat = inputs.reshape(-1, inputs.shape[-1])

@@ -47,6 +47,10 @@ class TokenPositions(Positions):
         self.length = length
         self.table = _table(length, embed_dim, 1)
 
+    def reset_parameters(self) -> None:
+        """Draws the vectors anew, as at construction."""
+        _draw(self.table, 1)
+
     def forward(self, places: Tensor) -> Tensor:
         return self.table(places)
 
@@ -67,6 +71,11 @@ class ImagePositions(Positions):
         self.columns = _table(image_size, embed_dim, 3)
         self.colours = _table(COLOURS, embed_dim, 3)
 
+    def reset_parameters(self) -> None:
+        """Draws the vectors anew, as at construction."""
+        for table in (self.rows, self.columns, self.colours):
+            _draw(table, 3)
+
     def forward(self, places: Tensor) -> Tensor:
         pixels = places // COLOURS
         return (
@@ -77,10 +86,14 @@ class ImagePositions(Positions):
 
 
 def _table(count: int, embed_dim: int, num_tables: int) -> nn.Embedding:
-    """An embedding from N(0, 0.125 / sqrt(embed_dim * num_tables)): the sum of all tables varies as the tokens do."""
     table = nn.Embedding(count, embed_dim)
-    nn.init.normal_(table.weight, std=INITIAL_SCALE / (embed_dim * num_tables) ** 0.5)
+    _draw(table, num_tables)
     return table
+
+
+def _draw(table: nn.Embedding, num_tables: int) -> None:
+    """From N(0, 0.125 / sqrt(embed_dim * num_tables)): the sum of all tables varies as the tokens do."""
+    nn.init.normal_(table.weight, std=INITIAL_SCALE / (table.embedding_dim * num_tables) ** 0.5)
 
 
 def bytes_of_images(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:

@@ -30,6 +30,11 @@ class SequenceEncoder(nn.Module, ABC):
             raise ValueError(f"size ({size}) must be at least 1")
         self.size = size
         self.positions = nn.Embedding(max_length, size)
+        # Not by the name: a subclass may have a method of this name that resets layers of its own, later.
+        SequenceEncoder.reset_parameters(self)
+
+    def reset_parameters(self) -> None:
+        """Sets the table of positions to zero; the layers draw their own weights."""
         nn.init.zeros_(self.positions.weight)
 
     @abstractmethod
@@ -59,9 +64,13 @@ class CharacterEmbedding(nn.Module):
     def __init__(self, num_characters: int, word_vector_size: int, size: int, dropout: float) -> None:
         super().__init__()
         self.characters = nn.Embedding(num_characters, size, padding_idx=0)
-        nn.init.uniform_(self.characters.weight, -0.05, 0.05)  # Keras' default, which the recipe has
+        self.reset_parameters()
         self.words = nn.Linear(word_vector_size, size, bias=False) if word_vector_size else None
         self.dropout = nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Draws the embedding of characters anew, as at construction; the map of word vectors draws its own weight."""
+        nn.init.uniform_(self.characters.weight, -0.05, 0.05)  # Keras' default, which the recipe has
 
     def forward(
         self, characters: Tensor, word_vectors: Tensor | None, mask: Tensor, positions: nn.Embedding | None = None

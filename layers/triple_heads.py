@@ -25,6 +25,10 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads, self.output_size = heads, heads * head_size
         self.projection = nn.Linear(size, 3 * self.output_size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the projections to queries, keys and values anew, each by itself, as at construction."""
         for part in self.projection.weight.detach().chunk(3):
             nn.init.xavier_normal_(part)
 
@@ -128,12 +132,17 @@ class ObjectHead(nn.Module):
         self.span_vector = SpanVector(size)
         self.text_part = SequenceConvolution(size + self.attention.output_size + subject_prior_size, UNITS)
         self.subject_part = SequenceConvolution(2 * size + object_prior_size, UNITS, bias=False)
-        for part in (self.text_part, self.subject_part):  # Glorot's bound for the two as one convolution
-            inputs = self.text_part.in_features + self.subject_part.in_features
-            bound = (6 / (inputs + 3 * UNITS)) ** 0.5
-            nn.init.uniform_(part.weight, -bound, bound)
+        self.reset_parameters()
         self.some = nn.Linear(UNITS, 1)
         self.ends = nn.Linear(UNITS, 2 * num_predicates)
+
+    def reset_parameters(self) -> None:
+        """Draws the weights of the two parts of the convolution anew, as at construction."""
+        # Glorot's bound for the two as one convolution.
+        inputs = self.text_part.in_features + self.subject_part.in_features
+        bound = (6 / (inputs + 3 * UNITS)) ** 0.5
+        for part in (self.text_part, self.subject_part):
+            nn.init.uniform_(part.weight, -bound, bound)
 
     def shared(self, encoded: Tensor, mask: Tensor, prior: Tensor | None) -> Tensor:
         """The part of every subject: (B, L, D), (B, L, 1), (B, L, subject_prior_size) or None -> (B, L, UNITS)."""

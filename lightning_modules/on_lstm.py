@@ -116,7 +116,8 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         self.make_optimizer = optimizer
         self.index = {token: i for i, token in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary), embedding_size)
-        nn.init.uniform_(self.embedding.weight, -embedding_range, embedding_range)
+        self.embedding_range = embedding_range
+        self.reset_parameters()
         sizes = [embedding_size, *[hidden_size] * (num_layers - 1), embedding_size]
         self.cells = nn.ModuleList(cell(*pair) for pair in pairwise(sizes))
         self.output = TiedLinear(self.embedding)
@@ -131,6 +132,10 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         self._epoch = 0
         self._evaluation_state: State | None = None
         self._saved_states: list[State | None] | None = None
+
+    def reset_parameters(self) -> None:
+        """Draws the embedding anew, as at construction; the cells draw their own weights."""
+        nn.init.uniform_(self.embedding.weight, -self.embedding_range, self.embedding_range)
 
     def forward(
         self, tokens: Tensor, state: State | None = None

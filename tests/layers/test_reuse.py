@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -11,14 +12,21 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from layers import (
+    DGCNN,
+    GCN,
+    GIN,
     BlogEncoder,
     DIMEncoder,
+    DotScore,
     FullAttention,
+    GraphSAGE,
     LocalAttention,
     MultiheadSelfAttention,
+    ObjectHead,
+    SubjectHead,
     TiedLinear,
 )
-from layers.positions import TokenPositions
+from layers.positions import ImagePositions, TokenPositions
 from layers.reuse import clone, features, nodes, split
 from layers.sparse_transformer import SparseTransformerNetwork
 
@@ -390,6 +398,32 @@ def test_a_models_own_scheme_has_the_last_word():
     assert isinstance(attention, MultiheadSelfAttention)
     assert attention.in_proj_weight.abs().max() <= (6 / 32) ** 0.5
     assert clone(nn.MultiheadAttention(8, 2), weights=False).in_proj_weight.isfinite().all()
+
+
+OWN_SCHEMES = {
+    "transformer": partial(transformer, False),
+    "image_positions": lambda: ImagePositions(6, 40),
+    "encoder": lambda: DGCNN([str(i) for i in range(90)], 5, 30, size=16, dilations=(1,)),
+    "subjects": lambda: SubjectHead(16, 0),
+    "objects": lambda: ObjectHead(16, 12, 0, 2),
+    "scores": lambda: DotScore(20, 40, units=32),
+    "graph_convolutions": lambda: GCN(30, 5),
+    "graph_isomorphism": lambda: GIN(30, 5),
+    "graph_mean": lambda: GraphSAGE(30, 5),
+}
+
+
+@pytest.mark.parametrize("make", OWN_SCHEMES.values(), ids=OWN_SCHEMES)
+def test_a_clone_of_our_layers_starts_as_they_do(make):
+    """Not by the schemes of the layers inside, which are torch's: the spread of each weight tells."""
+    torch.manual_seed(5)
+    model = make()
+    fresh = dict(make().named_parameters())
+    for name, drawn in clone(model, weights=False).named_parameters():
+        assert drawn.any() == fresh[name].any(), name
+        if drawn.numel() >= 100:
+            assert not torch.equal(drawn, fresh[name]) or not drawn.any(), name
+            assert drawn.std().item() == pytest.approx(fresh[name].std().item(), rel=0.25), name
 
 
 def test_what_nothing_draws_is_refused():

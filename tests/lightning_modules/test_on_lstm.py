@@ -13,6 +13,7 @@ from callbacks import LengthScaledLR, NonMonotonicAverage
 from datamodules import DataError, PTBDataModule
 from datamodules.batches import ParseBatch, TokenBatch
 from layers import LSTM, ONLSTM
+from layers.reuse import clone
 from lightning_modules import ONLSTMLanguageModel
 from tests.conftest import ROOT, script
 from tests.test_resume import equal, start_and_kill
@@ -296,6 +297,13 @@ def test_files_to_parse(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         model(text).predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
     assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_clone_with_new_weights_starts_in_the_recipes_range():
+    module = model(data(), embedding_range=0.05)
+    drawn = clone(module, weights=False).embedding.weight
+    assert not torch.equal(drawn, module.embedding.weight)
+    assert drawn.abs().max() <= 0.05
 
 
 def test_models_without_trees_say_so(tmp_path):
