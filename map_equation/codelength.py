@@ -13,10 +13,12 @@ import numba
 import numpy as np
 
 from .flow import RECORDED, Flow, kind_of
+from .graph import to_numpy
 
 
 @numba.njit(cache=True, nogil=True)
 def plogp(x):
+    """``x log2 x`` of a number, 0 of 0."""
     return x * np.log2(x) if x > 0 else 0.0
 
 
@@ -38,6 +40,7 @@ def crossing(indptr, neighbour, out, into, label, count):
 
 @numba.njit(cache=True, nogil=True)
 def sums_by(label, values, count):
+    """Sum of the values of the nodes with each label; nodes labelled -1 belong to none."""
     sums = np.zeros(count)
     for u in range(len(label)):
         if label[u] >= 0:
@@ -56,6 +59,7 @@ def module_rates(flow: Flow, label: np.ndarray, count: int) -> tuple[np.ndarray,
 
 
 def plogps(x: np.ndarray) -> np.ndarray:
+    """``x log2 x`` of each number ``(n,)``, 0 of 0."""
     return x * np.log2(x, out=np.zeros(len(x)), where=x > 0)
 
 
@@ -100,6 +104,7 @@ def share_words(book: np.ndarray, physical: np.ndarray, rates: np.ndarray) -> tu
 
 
 def codelength(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None) -> float:
+    """Bits per step of the walk; the arguments are those of ``book_costs``."""
     return sum(float(costs.sum()) for costs in book_costs(flow, paths, physical))
 
 
@@ -114,7 +119,7 @@ def read_physical(physical: Any, n: int) -> np.ndarray:
     Raises:
         ValueError: not one for each.
     """
-    physical = physical.detach().cpu().numpy() if hasattr(physical, "detach") else np.asarray(physical)
+    physical = to_numpy(physical)
     if physical.shape != (n,):
         raise ValueError(f"physical must name the physical node of each of the {n} states, not {physical.shape}")
     return np.unique(physical, return_inverse=True)[1]
@@ -129,14 +134,17 @@ def read_modules(modules: Any, n: int) -> np.ndarray:
         ValueError: not one label or path per node; a table that is not of integers or has -1 above a module.
     """
     if not isinstance(modules, np.ndarray):
-        modules = modules.detach().cpu().numpy() if hasattr(modules, "detach") else list(modules)
+        modules = to_numpy(modules) if hasattr(modules, "detach") else list(modules)
     if len(modules) != n:
         raise ValueError(f"modules must name one module or path for each of the {n} nodes, not {len(modules)}")
-    if isinstance(modules, np.ndarray) and modules.ndim == 2:
-        return read_table(modules)
+    if isinstance(modules, np.ndarray) and (modules.ndim > 1 or modules.dtype != object):
+        if modules.ndim > 2:
+            raise ValueError(f"an array of modules has shape (n,) or (n, depth), not {modules.shape}")
+        return read_table(modules) if modules.ndim == 2 else number_labels(modules)
     if not any(isinstance(label, Sequence | np.ndarray) and not isinstance(label, str) for label in modules):
-        _, label = np.unique(np.asarray(modules), return_inverse=True)
-        return label.reshape(-1, 1)
+        if len(set(map(type, modules))) == 1 and (labels := np.asarray(modules)).dtype != object:
+            return number_labels(labels)
+        modules = [(label,) for label in modules]  # as an array, 1 and "1" would be the same label
     table = np.full((n, max(1, *map(len, modules))), -1, np.int64)
     seen: dict[Any, int] = {}
     for node, path in enumerate(modules):
@@ -145,8 +153,17 @@ def read_modules(modules: Any, n: int) -> np.ndarray:
     return read_table(table)
 
 
+def number_labels(labels: np.ndarray) -> np.ndarray:
+    """Module numbers ``(n, 1)`` from labels ``(n,)`` of one kind."""
+    return np.unique(labels, return_inverse=True)[1].reshape(-1, 1)
+
+
 def read_table(table: np.ndarray) -> np.ndarray:
-    """Module numbers ``(n, depth)`` that are unique in each level, from numbers that are so among siblings."""
+    """Module numbers ``(n, depth)`` that are unique in each level, from numbers that are so among siblings.
+
+    Raises:
+        ValueError: not integers; -1 above a module.
+    """
     if not np.issubdtype(table.dtype, np.integer):
         raise ValueError(f"a table of modules (n, depth) must be integers, not {table.dtype}")
     inside = table >= 0

@@ -38,6 +38,7 @@ class Flow(NamedTuple):
 
 
 def kind_of(flow: Flow) -> int:
+    """``UNDIRECTED``, ``DIRECTED`` or ``RECORDED``: teleportation that is part of the code."""
     return RECORDED if len(flow.leave) else UNDIRECTED if flow.out is flow.into else DIRECTED
 
 
@@ -53,6 +54,9 @@ def compute_flow(
 
     ``bipartite`` is the id of the first node of the second kind: flow is recorded on nodes of the first kind only.
     ``markov_time`` scales the rates of the links between nodes, not the visit rates.
+
+    Raises:
+        ValueError: a number out of its range; ``bipartite`` with another model or a graph that isn't.
     """
     if not 0 <= teleportation <= 1:
         raise ValueError(f"teleportation is a probability, not {teleportation}")
@@ -75,6 +79,7 @@ def compute_flow(
 
 
 def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: float) -> tuple[Flow, np.ndarray]:
+    """``compute_flow`` for the models that teleport."""
     n, none = len(graph.loops), np.empty(0)
     out_strength = row_sums(graph.indptr, graph.out) + graph.loops
     in_strength = row_sums(graph.indptr, graph.into) + graph.loops
@@ -121,6 +126,7 @@ def project(flow: Flow, loops: np.ndarray, first: int, model: str) -> Flow:
 
 @numba.njit(cache=True, nogil=True)
 def row_sums(indptr, values):
+    """Sum of the entries of each row ``(n,)``."""
     n = len(indptr) - 1
     sums = np.zeros(n)
     for u in range(n):

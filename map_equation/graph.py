@@ -88,6 +88,7 @@ def read_graph(
 
 
 def check_weights(weight: np.ndarray) -> None:
+    """Refuses weights that are negative or not finite, with ValueError."""
     if not np.isfinite(weight).all():
         number = int(np.flatnonzero(~np.isfinite(weight))[0])
         raise ValueError(f"weights must be finite: weight {number} is {weight[number]}")
@@ -114,12 +115,14 @@ def read_links(edges: Any, weights: Any, num_nodes: int | None) -> Links:
 
 
 def only_edges(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
+    """The links of a graph object; ValueError where weights, or another number of nodes, are given beside it."""
     if weights is not None or num_nodes not in (None, links.num_nodes):
         raise ValueError(f"{what} brings its own weights and nodes: weights and num_nodes go with an array of edges")
     return links
 
 
 def from_array(edges: Any, weights: Any, num_nodes: int | None) -> Links:
+    """``(E, 2)`` integers from 0 and weights ``(E,)`` or None, both perhaps lists; ValueError for anything else."""
     edges = np.asarray(edges)
     if edges.size == 0:
         raise ValueError("the graph is empty: it has no link")
@@ -138,14 +141,18 @@ def from_array(edges: Any, weights: Any, num_nodes: int | None) -> Links:
         weights = to_numpy(weights).astype(np.float64)
         if weights.shape != (len(edges),):
             raise ValueError(f"weights must have shape ({len(edges)},), one per edge, not {weights.shape}")
+    if edges.dtype not in (np.int32, np.int64):  # compiled code doesn't take all others, and would be made for each
+        edges = edges.astype(np.int64)
     return Links(edges[:, 0], edges[:, 1], weights, high + 1 if num_nodes is None else num_nodes, None, False)
 
 
 def to_numpy(values: Any) -> np.ndarray:
+    """A torch tensor, wherever it lies, or anything like an array, as an array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def from_sparse(matrix: Any) -> Links:
+    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError where it isn't square."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"an adjacency matrix is square, not {matrix.shape}")
     matrix = matrix.tocsr()
@@ -157,6 +164,7 @@ def from_sparse(matrix: Any) -> Links:
 
 
 def from_networkx(graph: Any) -> Links:
+    """Nodes in the graph's order; a link without the attribute ``weight`` weighs 1."""
     names = list(graph.nodes)
     index = {name: number for number, name in enumerate(names)}
     links = list(graph.edges(data="weight", default=1))
@@ -167,18 +175,29 @@ def from_networkx(graph: Any) -> Links:
 
 
 def from_igraph(graph: Any) -> Links:
+    """Nodes in the graph's order, called by the attribute ``name``, else by their numbers."""
     pairs = np.array(graph.get_edgelist(), np.int64).reshape(-1, 2)
     weight = np.array(graph.es["weight"], np.float64) if "weight" in graph.es.attributes() else None
     names = list(graph.vs["name"]) if "name" in graph.vs.attributes() else list(range(graph.vcount()))
     return Links(pairs[:, 0], pairs[:, 1], weight, graph.vcount(), names, not graph.is_directed())
 
 
-@numba.njit(cache=True, nogil=True)
-def build_csr(n, source, target, weight, undirected):
-    """Two counting sorts (by column, then stably by row), then equal neighbours are summed in order of weight.
+def build_csr(
+    n: int, source: np.ndarray, target: np.ndarray, weight: np.ndarray, undirected: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays of ``Graph``, from links ``(E,)`` and their weights ``(E,)``, or ``(1,)`` for the same weight of all.
 
-    In between, a negative weight marks an entry that comes in.
+    Two counting sorts (by column, then stably by row), then equal neighbours are summed in order of weight. In between,
+    a negative weight marks an entry that comes in.
     """
+    indptr, neighbour, value, loops = sort_by_column(n, source, target, weight, undirected)
+    neighbour, value = sort_by_row(indptr, neighbour, value)
+    return *sum_equal_entries(indptr, neighbour, value, undirected), loops
+
+
+@numba.njit(cache=True, nogil=True)
+def sort_by_column(n, source, target, weight, undirected):
+    """First entries of the columns, rows and values of all entries, and the weights of self-loops."""
     loops = np.zeros(n)
     indptr = np.zeros(n + 1, np.int64)
     one = len(weight) == 1
@@ -211,21 +230,35 @@ def build_csr(n, source, target, weight, undirected):
         chosen = np.flatnonzero(source == target)
         for k in chosen[np.argsort(weight[chosen])]:
             loops[source[k]] += weight[k]
-    column = np.empty(indptr[n], np.int32)
-    sorted_value = np.empty(indptr[n])
-    place[:] = indptr[:-1]
-    for u in range(n):
+    return indptr, row, value, loops
+
+
+@numba.njit(cache=True, nogil=True)
+def sort_by_row(indptr, row, value):
+    """Columns and values of the entries, which were sorted by column; rows have as many entries as columns."""
+    place = indptr[:-1].copy()
+    column = np.empty_like(row)
+    sorted_value = np.empty_like(value)
+    for u in range(len(indptr) - 1):
         for k in range(indptr[u], indptr[u + 1]):
             v = row[k]
             column[place[v]] = u
             sorted_value[place[v]] = value[k]
             place[v] += 1
-    # `row` and `value` are free now: they take the sums out and in.
+    return column, sorted_value
+
+
+@numba.njit(cache=True, nogil=True)
+def sum_equal_entries(indptr, column, value, undirected):
+    """Entries of one row and column become one: first entries of the rows, columns, weights out and in.
+
+    All but the weights in (and those out, where they are the same) lie in the memory of the arguments.
+    """
     out = value
-    into = out if undirected else np.empty(indptr[n])
+    into = out if undirected else np.empty_like(value)
     done = 0
     last = 0
-    for u in range(n):
+    for u in range(len(indptr) - 1):
         k = last
         last = indptr[u + 1]
         while k < last:
@@ -233,14 +266,14 @@ def build_csr(n, source, target, weight, undirected):
             while end < last and column[end] == column[k]:
                 end += 1
             if end - k > 2:
-                sorted_value[k:end].sort()
+                value[k:end].sort()
             forward = 0.0
             backward = 0.0
             for j in range(k, end):
-                if sorted_value[j] > 0:
-                    forward += sorted_value[j]
+                if value[j] > 0:
+                    forward += value[j]
                 else:
-                    backward -= sorted_value[j]
+                    backward -= value[j]
             column[done] = column[k]
             out[done] = forward
             if not undirected:
@@ -252,4 +285,4 @@ def build_csr(n, source, target, weight, undirected):
         column = column[:done].copy()
         out = out[:done].copy()
         into = out if undirected else into[:done].copy()
-    return indptr, column, out, into, loops
+    return indptr, column, out, into

@@ -68,6 +68,7 @@ class Partition:
         )
 
     def name(self, node: int) -> Any:
+        """What the user calls a node: its name in a graph object, else its number."""
         return self.names[node] if self.names else node
 
     def write(self, path: str | Path) -> None:

@@ -24,7 +24,15 @@ SWEEPS, SPLITTING_SWEEPS = 30, 3
 
 
 class Problem(NamedTuple):
-    """Nodes to be put into modules, block by block (see ``moves``)."""
+    """Nodes to be put into modules, block by block (see ``moves``).
+
+    Args:
+        kind: of the flow, see ``flow.kind_of``.
+        graph: n nodes with the links inside blocks.
+        block: ``(n,)`` int32, numbered from 0.
+        outside: ``(blocks,)`` exit rate of each block.
+        least_gain: bits that a round of tuning must gain for another to follow.
+    """
 
     kind: int
     graph: WalkGraph
@@ -84,6 +92,10 @@ def search_once(
     start: np.ndarray | None,
     passes: list[float],
 ) -> np.ndarray:
+    """One search of a trial, from each node alone or from the modules ``start``; the result is that of ``search``.
+
+    ``passes`` takes the bits after each pass, without the nodes' own terms.
+    """
     module = partition(problem, random, start, passes)
     if two_level or module.max() == 0:
         return module.reshape(-1, 1).astype(np.int64)
@@ -114,9 +126,7 @@ def optimise(
         if gain <= 0 or count == len(block):
             return result
         graph = aggregate(kind, graph, module, count)
-        above = np.zeros(count, np.int32)
-        above[module] = block
-        block = above
+        block = blocks_of(module, block, count)
         module = np.arange(count, dtype=np.int32)
 
 
@@ -162,9 +172,17 @@ def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generato
     part = optimise(inside(problem, np.arange(len(module)), module), random, sweeps=SPLITTING_SWEEPS)
     count = int(part.max()) + 1
     parts = aggregate(kind, graph, part, count)
-    of_part, above = np.zeros(count, np.int32), np.zeros(count, np.int32)
-    of_part[part], above[part] = module, block
-    return optimise(problem._replace(graph=parts, block=above), random, of_part)[part]
+    module_of_part = np.zeros(count, np.int32)
+    module_of_part[part] = module
+    parts_problem = problem._replace(graph=parts, block=blocks_of(part, block, count))
+    return optimise(parts_problem, random, module_of_part)[part]
+
+
+def blocks_of(module: np.ndarray, block: np.ndarray, count: int) -> np.ndarray:
+    """``(count,)`` int32, the block of each module, from those of the nodes."""
+    result = np.zeros(count, np.int32)
+    result[module] = block
+    return result
 
 
 def inside(problem: Problem, nodes: np.ndarray, module: np.ndarray) -> Problem:
@@ -178,12 +196,11 @@ def group(problem: Problem, module: np.ndarray) -> Problem:
     """The problem of grouping the modules: their enter rates stand where the nodes' visit rates stood."""
     count = int(module.max()) + 1
     graph = aggregate(problem.kind, problem.graph, module, count)
-    above = np.zeros(count, np.int32)
-    above[module] = problem.block
+    blocks = blocks_of(module, problem.block, count)
     enters = graph.enters
     if problem.kind == RECORDED:
         enters = enters + np.maximum(graph.leave.sum() - graph.leave, 0) * graph.land
-    return problem._replace(graph=graph._replace(flow=enters, parts=np.ones(count)), block=above)
+    return problem._replace(graph=graph._replace(flow=enters, parts=np.ones(count)), block=blocks)
 
 
 def add_levels(flow: Flow, problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -275,10 +292,8 @@ def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -
 
 
 def modules_per_block(problem: Problem, module: np.ndarray) -> np.ndarray:
-    """``module`` numbered from 0 without gaps."""
-    of_module = np.zeros(int(module.max()) + 1, np.int64)
-    of_module[module] = problem.block
-    return np.bincount(of_module, minlength=len(problem.outside))
+    """How many modules each block has; they must be numbered from 0 without gaps."""
+    return np.bincount(blocks_of(module, problem.block, int(module.max()) + 1), minlength=len(problem.outside))
 
 
 def costs_by_top(flow: Flow, table: np.ndarray) -> np.ndarray:

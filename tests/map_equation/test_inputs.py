@@ -24,7 +24,8 @@ def test_all_forms_are_one_graph():
     assert codelength(upper, HALVES) == expected
     assert codelength((upper + upper.T).tocsr(), HALVES) == pytest.approx(expected, abs=1e-14)
     assert codelength(EDGES.tolist(), HALVES, weights=weights.tolist()) == expected
-    assert codelength(EDGES.astype(np.int32), HALVES, weights=weights.astype(np.float32)) == expected
+    for dtype in (np.int32, np.uint8, np.uint64, ">i8"):
+        assert codelength(EDGES.astype(dtype), HALVES, weights=weights.astype(np.float32)) == expected
 
 
 def test_a_symmetric_matrix_counts_its_loops_once():
@@ -82,6 +83,11 @@ def test_one_label_per_node():
 def test_labels_of_any_kind():
     assert codelength(EDGES, list("aaabbb")) == codelength(EDGES, HALVES)
     assert codelength(EDGES, torch.tensor(HALVES)) == codelength(EDGES, HALVES)
+    assert codelength(EDGES, [1, 1, 1, "1", "1", "1"]) == codelength(EDGES, HALVES)
+    assert codelength(EDGES, [None, None, None, 2**80, 2**80, 2**80]) == codelength(EDGES, HALVES)
+    for wrong in (np.zeros((6, 1, 1), int), np.zeros((6, 2))):
+        with pytest.raises(ValueError, match=r"modules .*\(n, depth\)"):
+            codelength(EDGES, wrong)
 
 
 def test_files_and_graph(tmp_path):
