@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from .sparse_transformer import SparseTransformer
 
 EOS, UNKNOWN = "<eos>", "<unk>"
+SHOWN_CHARACTERS = 40  # of a wrong word in a message
 GAP = 2  # white pixels between the images of a picture
+MAX_DIGITS = 18  # of a token's number: Python refuses to read thousands of them
 SHOWN_SIDE = 96  # smaller images are enlarged up to this many pixels
 
 
@@ -34,8 +36,12 @@ class PromptCodec:
         self.separator = "" if vocabulary and level == "character" else " "
         self.index = {token: number for number, token in enumerate(vocabulary)}
 
-    def encode(self, line: str, number: int) -> list[int]:
-        """The tokens of line ``number``: of a text behind ``<eos>``, so that the line is the beginning of one.
+    def encode(self, line: str, where: str) -> list[int]:
+        """The tokens of a line: of a text behind ``<eos>``, so that the line is the beginning of one.
+
+        Args:
+            line: the line.
+            where: what to call it in a message.
 
         Raises:
             ValueError: where tokens are numbers, on anything else, or an empty line.
@@ -44,13 +50,17 @@ class PromptCodec:
             tokens = line if self.separator == "" else line.split()
             return [self.index[EOS], *(self.index.get(token, self.index[UNKNOWN]) for token in tokens)]
         words = line.split()
-        wrong = next((word for word in words if not (word.isdecimal() and int(word) < self.vocab_size)), None)
+        wrong = next((word for word in words if not self._is_token(word)), None)
         if wrong is not None or not words:
-            what = "is empty" if wrong is None else f"has {wrong!r}"
-            raise ValueError(f"line {number} {what}: write tokens as numbers from 0 to {self.vocab_size - 1}")
+            what = "is empty" if wrong is None else f"has {wrong[:SHOWN_CHARACTERS]!r}"
+            raise ValueError(f"{where} {what}: write tokens as numbers from 0 to {self.vocab_size - 1}")
         return [int(word) for word in words]
 
+    def _is_token(self, word: str) -> bool:
+        return word.isdecimal() and len(word) <= MAX_DIGITS and int(word) < self.vocab_size
+
     def decode(self, tokens: list[int]) -> str:
+        """What is written for the tokens, with what parts them from the line before."""
         names = [self.vocabulary[token] if self.vocabulary else str(token) for token in tokens]
         return self.separator + self.separator.join(names)
 
@@ -77,7 +87,7 @@ def continue_text_file(
     arguments = model.hparams
     codec = PromptCodec(list(arguments.vocabulary), arguments.level, arguments.vocab_size)
     lines = ParseBatch.lines_from_file(path)
-    prompts = [codec.encode(line, number) for number, line in enumerate(lines, 1)]
+    prompts = [codec.encode(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     _check_positions(model, prompts, length)
     # Prompts of like length together: none waits long for the others.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

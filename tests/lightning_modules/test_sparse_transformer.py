@@ -391,8 +391,9 @@ def test_sequences_of_numbers_go_on_and_others_are_refused(tmp_path):
     assert [len(line.split()) for line in lines] == [8, 6]
     assert lines[0].startswith("1 2 3 ")
     for wrong, message in (
-        ("1 2\n3 11\n", "line 2 has '11': write tokens as numbers from 0 to 10"),
-        ("\n", "line 1 is empty: write tokens as numbers"),
+        ("1 2\n3 11\n", "prompts.txt, line 2 has '11': write tokens as numbers from 0 to 10"),
+        ("\n", "prompts.txt, line 1 is empty: write tokens as numbers"),
+        ("1\n" + "1" * 5000 + "\n", "prompts.txt, line 2 has '1{40}': write tokens as numbers from 0 to 10"),
     ):
         prompts.write_text(wrong)
         with pytest.raises(ValueError, match=message):
