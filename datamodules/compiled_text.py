@@ -28,14 +28,30 @@ def parse_weight(text: str) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def is_blank(byte, separator):
+    """Whether a byte may stand around a field without being part of it."""
     return byte in (SPACE, RETURN) or (byte == TAB and separator != TAB)
 
 
 @numba.njit(cache=True, nogil=True)
 def skip_blanks(data, place, end, separator):
+    """The first byte from ``place`` on that is no blank, or ``end``."""
     while place < end and is_blank(data[place], separator):
         place += 1
     return place
+
+
+@numba.njit(cache=True, nogil=True)
+def next_line(data, place, end, separator):
+    """Where the next line that is neither empty nor a comment has its first field, or ``end``."""
+    while place < end:
+        place = skip_blanks(data, place, end, separator)
+        if place < end and (data[place] == HASH or data[place] == PERCENT):
+            while place < end and data[place] != NEWLINE:
+                place += 1
+        elif place < end and data[place] != NEWLINE:
+            return place
+        place += 1
+    return end
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import torch
 
+from datamodules.arguments import check_at_least, check_seed
 from datamodules.batches import GraphBatch
 from datamodules.errors import DataError
 from datamodules.graph_data import GraphDataModule
@@ -72,24 +73,16 @@ class EdgeListDataModule(GraphDataModule):
             raise ValueError(f"directed: the sample {graph} is undirected; planted_partition can be directed")
         if source == "sample" and labels_file is not None:
             raise ValueError("labels_file is not read with source sample, which knows its own labels")
-        sizes = {
-            "sample_num_nodes": (sample_num_nodes, 4),
-            "sample_num_communities": (sample_num_communities, 1),
-            "sample_num_features": (sample_num_features, 0),
-        }
-        for name, (size, least) in sizes.items():
-            if size is not None and size < least:
-                raise ValueError(f"{name} ({size}) must be at least {least}")
-        if steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch ({steps_per_epoch}) must be at least 1")
+        check_at_least(1, steps_per_epoch=steps_per_epoch, sample_num_communities=sample_num_communities)
+        check_at_least(4, sample_num_nodes=sample_num_nodes)
+        check_at_least(0, sample_num_features=sample_num_features)
         if not sample_mean_degree > 0:
             raise ValueError(f"sample_mean_degree ({sample_mean_degree}) must be above 0")
         if not 0 <= sample_mixing <= 1:
             raise ValueError(f"sample_mixing ({sample_mixing}) must lie in [0, 1]")
         if not min_weight >= 0:
             raise ValueError(f"min_weight ({min_weight}) must not be negative")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_seed(seed)
         if source == "hub":
             raise DataError("data.source: the hub has no graphs for this; give the file of your graph, or sample")
         self.source = source

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.compiled_text import (
-    HASH,
     NEWLINE,
-    PERCENT,
     SPACE,
     is_blank,
     next_field,
+    next_line,
     parse_weight,
     read_id,
     read_weight,
@@ -22,7 +21,6 @@ from datamodules.compiled_text import (
 )
 
 QUOTE = ord('"')
-# FNV-1a, a hash of bytes.
 HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
@@ -67,9 +65,9 @@ def parse_names(
         finite, or there is no line.
     """
     buffers = _buffers(data, start, len(data))
-    source, target, weight = (*columns, -1)[:3]
+    columns = (*columns, -1)[:3]
     links, doubts, weighted, bounds = _parse_names(
-        np.frombuffer(data, np.uint8), start, ord(separator), fewest, most, source, target, weight, *buffers
+        np.frombuffer(data, np.uint8), start, ord(separator), fewest, most, columns, *buffers
     )
     found = _finish(data, links, doubts, weighted, *buffers)
     if found is None:
@@ -151,17 +149,10 @@ def _replace(edges, low, table):
 @numba.njit(cache=True, nogil=True)
 def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
     """Number of links or -1, of doubtful weights (link, first byte, byte after the last), and whether there are any."""
-    place, links, doubts = start, 0, 0
+    links, doubts = 0, 0
     weighted = False
+    place = next_line(data, start, end, separator)
     while place < end:
-        place = skip_blanks(data, place, end, separator)
-        if place == end or data[place] == NEWLINE:
-            place += 1
-            continue
-        if data[place] == HASH or data[place] == PERCENT:
-            while place < end and data[place] != NEWLINE:
-                place += 1
-            continue
         source, place = read_id(data, place, end)
         place = next_field(data, place, end, separator)
         if place < 0:
@@ -192,53 +183,24 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
         if weighted:
             weights[links] = weight
         links += 1
+        place = next_line(data, place, end, separator)
     return links, doubts, weighted
 
 
 @numba.njit(cache=True, nogil=True)
-def _parse_names(
-    data, start, separator, fewest, most, source_column, target_column, weight_column, edges, weights, doubtful
-):
+def _parse_names(data, start, separator, fewest, most, columns, edges, weights, doubtful):
     """As ``_parse``, and the first byte of each name and the byte after its last."""
     end = len(data)
-    place, links, doubts, names = start, 0, 0, 0
+    links, doubts, names = 0, 0, 0
     weighted = False
     bounds = np.empty((1024, 2), np.int64)
     hashes = np.empty(1024, np.uint64)
     slots = np.full(4096, -1, np.int64)
     nothing = np.empty((0, 2), np.int64)
     ends = np.empty((3, 2), np.int64)
+    place = next_line(data, start, end, separator)
     while place < end:
-        place = skip_blanks(data, place, end, separator)
-        if place == end or data[place] == NEWLINE:
-            place += 1
-            continue
-        if data[place] == HASH or data[place] == PERCENT:
-            while place < end and data[place] != NEWLINE:
-                place += 1
-            continue
-        ends[:] = 0
-        fields = 0
-        while True:
-            first = skip_blanks(data, place, end, separator)
-            place = first
-            while place < end and data[place] != NEWLINE and data[place] != separator:
-                if data[place] == QUOTE:
-                    return -1, 0, False, nothing
-                if separator == SPACE and is_blank(data[place], separator):
-                    break
-                place += 1
-            last = place
-            while last > first and is_blank(data[last - 1], separator):
-                last -= 1
-            for which, column in enumerate((source_column, target_column, weight_column)):
-                if fields == column:
-                    ends[which] = first, last
-            fields += 1
-            place = skip_blanks(data, place, end, separator)
-            if place == end or data[place] == NEWLINE:
-                break
-            place += separator != SPACE
+        fields, place = _read_fields(data, place, separator, columns, ends)
         if fields < fewest or fields > most:
             return -1, 0, False, nothing
         for which in range(2):
@@ -246,14 +208,8 @@ def _parse_names(
             if first == last:
                 return -1, 0, False, nothing
             if names == len(bounds):
-                bounds = np.concatenate((bounds, np.empty_like(bounds)))
-                hashes = np.concatenate((hashes, np.empty_like(hashes)))
-                slots = np.full(4 * len(bounds), -1, np.int64)
-                for name in range(names):
-                    slots[_find(data, slots, bounds, hashes, hashes[name], 0, 0)] = name
-            code = HASH_START
-            for at in range(first, last):
-                code = (code ^ np.uint64(data[at])) * HASH_FACTOR
+                bounds, hashes, slots = _with_more_room(data, bounds, hashes)
+            code = _hash(data, first, last)
             slot = _find(data, slots, bounds, hashes, code, first, last)
             if slots[slot] < 0:
                 slots[slot] = names
@@ -262,7 +218,7 @@ def _parse_names(
                 names += 1
             edges[links, which] = slots[slot]
         weight = 1.0
-        if 0 <= weight_column < fields:
+        if 0 <= columns[2] < fields:
             first, last = ends[2]
             weight, _, sure = read_weight(data, first, last, separator)
             if first == last:
@@ -276,7 +232,61 @@ def _parse_names(
         if weighted:
             weights[links] = weight
         links += 1
+        place = next_line(data, place, end, separator)
     return links, doubts, weighted, bounds[:names]
+
+
+@numba.njit(cache=True, nogil=True)
+def _read_fields(data, place, separator, columns, ends):
+    """How many fields a line has, -1 if there are quotes, and its end.
+
+    ``ends`` takes the first byte of the field in each of the columns and the byte after its last, twice 0 where the
+    line doesn't go so far.
+    """
+    end = len(data)
+    ends[:] = 0
+    fields = 0
+    while True:
+        first = skip_blanks(data, place, end, separator)
+        place = first
+        while place < end and data[place] != NEWLINE and data[place] != separator:
+            if data[place] == QUOTE:
+                return -1, place
+            if separator == SPACE and is_blank(data[place], separator):
+                break
+            place += 1
+        last = place
+        while last > first and is_blank(data[last - 1], separator):
+            last -= 1
+        for which in range(3):
+            if fields == columns[which]:
+                ends[which] = first, last
+        fields += 1
+        place = skip_blanks(data, place, end, separator)
+        if place == end or data[place] == NEWLINE:
+            return fields, place
+        place += separator != SPACE
+
+
+@numba.njit(cache=True, nogil=True)
+def _with_more_room(data, bounds, hashes):
+    """Bounds and hashes of all names with room for as many again, and slots for them."""
+    names = len(bounds)
+    bounds = np.concatenate((bounds, np.empty_like(bounds)))
+    hashes = np.concatenate((hashes, np.empty_like(hashes)))
+    slots = np.full(4 * len(bounds), -1, np.int64)
+    for name in range(names):
+        slots[_find(data, slots, bounds, hashes, hashes[name], 0, 0)] = name
+    return bounds, hashes, slots
+
+
+@numba.njit(cache=True, nogil=True)
+def _hash(data, first, last):
+    """FNV-1a of some bytes."""
+    code = HASH_START
+    for at in range(first, last):
+        code = (code ^ np.uint64(data[at])) * HASH_FACTOR
+    return code
 
 
 @numba.njit(cache=True, nogil=True)

@@ -89,7 +89,7 @@ def find_layout(data: bytes, where: str) -> Layout:
     if columns is None and not _is_header(first, second):
         if len(first) not in (2, 3):
             raise DataError(
-                f"{place}: expected source, target and perhaps a weight, found {_count(first)}"
+                f"{place}: expected source, target and perhaps a weight, found {count_fields(first)}"
                 + ("; name the columns in the first line" if len(first) > 3 else "")
             )
         if separator == " ":
@@ -217,7 +217,7 @@ def _read_lines(
         fields = split_fields(line, layout.separator, place)
         if len(fields) not in ((2, 3) if layout.width is None else (layout.width,)):
             expected = "source, target and perhaps a weight" if layout.width is None else f"{layout.width} fields"
-            raise DataError(f"{place}: expected {expected}, found {_count(fields)}")
+            raise DataError(f"{place}: expected {expected}, found {count_fields(fields)}")
         for field in (fields[source], fields[target]):
             if not field:
                 raise DataError(f"{place}: a node without a name")
@@ -237,5 +237,6 @@ def in_order(edges: NDArray[np.int64], names: list[str], weights: NDArray[np.flo
     return Links(rank[edges], name_array([names[node] for node in order]), weights)
 
 
-def _count(fields: list[str]) -> str:
+def count_fields(fields: list[str]) -> str:
+    """How many fields there are, in words for a message."""
     return f"{len(fields)} field" + ("s" if len(fields) != 1 else "")

@@ -13,3 +13,8 @@ class DataError(ValueError):
     def __init__(self, message: str) -> None:
         line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
         super().__init__(line if len(line) <= LONGEST else f"{line[:BEGINNING]} … {line[-END:]}")
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of a library says, as a part of a message; the name of its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a file holds, gzipped or not."""
+"""Where a user's file is and what it holds, gzipped or not."""
 
 import gzip
 import io
@@ -11,6 +11,18 @@ GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 # A small file may unpack to any size. Texts and arrays don't come near this ratio, unless they hold hardly anything.
 LARGEST_UNPACKED, LARGEST_RATIO = 1 << 30, 200  # bytes that are always allowed; times the packed size
 CHUNK = 1 << 24  # bytes unpacked at once
+
+
+def user_path(path: Path | str) -> Path:
+    """A path as a user writes it, with the home folder in place of ``~`` or ``~name`` at its beginning.
+
+    Raises:
+        DataError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; write the whole path") from error
 
 
 def read_contents(path: Path) -> bytes:
@@ -58,25 +70,38 @@ def check_unpacked_size(size: int, packed: int, where: str) -> None:
         )
 
 
-def check_utf8(data: bytes, path: Path) -> None:
-    """Refuses text that isn't UTF-8.
+def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
+    """The text of a file, or of a part of it.
+
+    Args:
+        data: the bytes.
+        where: what to call the file in a message.
+        first_line: the number of the first line of ``data`` in the file.
 
     Raises:
-        DataError: it isn't; the message names the line.
+        DataError: it isn't UTF-8; the message names the line.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{where}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def check_utf8(data: bytes, path: Path) -> None:
+    """Refuses what is no text in UTF-8.
+
+    Raises:
+        DataError: it isn't, or has a zero byte; the message names the line.
     """
     nul = data.find(b"\0")
     if nul >= 0:
         line = data.count(b"\n", 0, nul) + 1
         raise DataError(f"{path}, line {line}: a zero byte, which no text has; save the file as UTF-8")
-    if data.isascii():
-        return
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+    if not data.isascii():
+        decode_utf8(data, path)
 
 
 def bare_suffix(path: Path) -> str:

@@ -35,14 +35,17 @@ class GraphDataModule(pl.LightningDataModule, ABC):
 
     @property
     def num_nodes(self) -> int:
+        """How many nodes the graph has."""
         return self.graph_batch.num_nodes
 
     @property
     def num_features(self) -> int:
+        """Features of a node; 0 without."""
         return self.graph_batch.features.shape[1]
 
     @property
     def num_classes(self) -> int:
+        """Known classes of nodes; 0 without."""
         return int(self.graph_batch.labels.max()) + 1
 
     def setup(self, stage: str | None = None) -> None:

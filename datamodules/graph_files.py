@@ -5,7 +5,7 @@ from pathlib import Path
 from datamodules.batches import GraphBatch
 from datamodules.edge_text import read_edge_text
 from datamodules.errors import DataError
-from datamodules.file_contents import bare_suffix, check_utf8, read_contents
+from datamodules.file_contents import bare_suffix, check_utf8, read_contents, user_path
 from datamodules.graph_labels import read_labels
 from datamodules.graph_links import Links, drop_light_links
 from datamodules.graph_markup import SUFFIXES, read_markup
@@ -46,14 +46,14 @@ def read_graph_file(
         DataError: it can't be read or has another layout, an empty graph, a weight that is negative or not finite, a
             label of an unknown node; the message names file and line.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     links = _read(path, directed)
     if directed is not None:
         links = links._replace(directed=directed)
     if links.directed and links.bipartite:
         raise DataError(f"{path}: the links of a bipartite graph have no direction here: leave directed out")
     if labels_file is not None:
-        links = links._replace(labels=read_labels(Path(labels_file).expanduser(), links.names))
+        links = links._replace(labels=read_labels(user_path(labels_file), links.names))
     return drop_light_links(links.to_graph(), min_weight, str(path))
 
 

@@ -1,16 +1,18 @@
 """What is known of a graph's nodes, from a file of its own."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.edge_text import INTEGER, data_lines, find_separator, split_fields
+from datamodules.edge_text import INTEGER, count_fields, data_lines, find_separator, split_fields
 from datamodules.errors import DataError
 from datamodules.file_contents import bare_suffix, check_utf8, read_contents
 from datamodules.graph_markup import SUFFIXES, number_classes, read_markup
 
+Labelled = tuple[str, tuple[str, ...], int | str]  # place in the file, what the node may be called, label
 HEADERS = {"node", "nodeid", "id", "name", "vertex"}
 
 
@@ -46,14 +48,14 @@ def read_labels(path: Path, names: NDArray[np.str_]) -> NDArray[np.int64]:
     return number_classes(labels)
 
 
-def _markup(data: bytes, path: Path):
+def _markup(data: bytes, path: Path) -> Iterator[Labelled]:
     markup = read_markup(data, str(path), bare_suffix(path))
     for name, other, label in zip(markup.links.names.tolist(), markup.ids, markup.classes, strict=True):
         if label is not None:
             yield str(path), (name, other), label
 
 
-def _lines(data: bytes, path: Path, index: dict[str, int]):
+def _lines(data: bytes, path: Path, index: dict[str, int]) -> Iterator[Labelled]:
     check_utf8(data, path)
     separator = None
     for number, _, line in data_lines(data):
@@ -63,7 +65,7 @@ def _lines(data: bytes, path: Path, index: dict[str, int]):
             separator = find_separator(line)
         fields = split_fields(line, separator, where)
         if len(fields) != 2 or not all(fields):
-            raise DataError(f"{where}: expected a node and its label, found {len(fields)} fields")
+            raise DataError(f"{where}: expected a node and its label, found {count_fields(fields)}")
         node, label = fields
         if first and node not in index and re.sub("[_ -]", "", node.lower()) in HEADERS:
             continue

@@ -56,7 +56,7 @@ def read_graph_npz(data: bytes, where: str) -> Links:
     directed = arrays.get("directed")
     return Links(
         edges,
-        arrays.get("names", number_names(np.arange(nodes))),
+        arrays["names"] if "names" in arrays else number_names(np.arange(nodes)),
         _weights(arrays["weights"], len(edges), where) if "weights" in arrays else None,
         None if directed is None else bool(directed),
         labels=_labels(arrays["labels"]) if "labels" in arrays else None,

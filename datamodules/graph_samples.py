@@ -33,7 +33,7 @@ def classic_graph(name: str) -> GraphBatch:
     - ``two_triangles``: 6 nodes, joined by one link.
     - ``nine_triangles``: 27 nodes; three links join three triangles, and three of weight 0.8 join these groups.
     - ``ring_of_cliques``: 16 cliques of 4 nodes.
-    - ``caveman``: 10 caves of 5 nodes, a link of each turned to the next cave.
+    - ``caveman``: 10 caves of 5 nodes, a link of each turned to the cave before.
     - ``karate``: 34 members and the weights of their friendships; the classes are the two clubs they split into.
     - ``les_miserables``: 77 characters, weighted by the chapters they share; no classes.
     - ``florentine_families``: 15 families, joined by marriages; no classes.
@@ -47,22 +47,34 @@ def classic_graph(name: str) -> GraphBatch:
 
 
 def two_triangles() -> GraphBatch:
+    """Two triangles, joined by a link; a class each."""
     return from_links([*_cliques(2, 3), (2, 3, 1.0)], np.arange(6) // 3)
 
 
 def nine_triangles() -> GraphBatch:
+    """Nine triangles in three groups of three, joined inside each group, and weakly between the groups; a class each.
+
+    Three levels are in it: nodes, triangles, groups.
+    """
     # In each group of three triangles (nodes 0..8) three links; then three between the groups.
     bridges = [(9 * group + a, 9 * group + b, 1.0) for group in range(3) for a, b in ((1, 3), (2, 6), (5, 7))]
     return from_links([*_cliques(9, 3), *bridges, (4, 9, 0.8), (8, 18, 0.8), (17, 22, 0.8)], np.arange(27) // 3)
 
 
-def ring_of_cliques(num_cliques: int = 16, size: int = 4) -> GraphBatch:
+def ring_of_cliques() -> GraphBatch:
+    """16 cliques of 4 nodes in a ring, each joined to the next by a link; a class each."""
+    num_cliques, size = 16, 4
     nodes = num_cliques * size
     ring = [(size * clique + 1, size * (clique + 1) % nodes, 1.0) for clique in range(num_cliques)]
     return from_links([*_cliques(num_cliques, size), *ring], np.arange(nodes) // size)
 
 
-def caveman(num_caves: int = 10, size: int = 5) -> GraphBatch:
+def caveman() -> GraphBatch:
+    """10 cliques of 5 nodes in a ring, a link of each turned to the one before; a class each.
+
+    Source: the connected caveman graph, Watts 1999.
+    """
+    num_caves, size = 10, 5
     nodes = num_caves * size
     links = [link for link in _cliques(num_caves, size) if link[0] % size or link[1] != link[0] + 1]
     turned = [(size * cave, (size * cave - 1) % nodes, 1.0) for cave in range(num_caves)]
@@ -70,6 +82,10 @@ def caveman(num_caves: int = 10, size: int = 5) -> GraphBatch:
 
 
 def karate() -> GraphBatch:
+    """The friendships of a karate club and the two clubs that it split into, by networkx.
+
+    Source: Zachary 1977.
+    """
     import networkx
 
     graph = networkx.karate_club_graph()
@@ -78,12 +94,20 @@ def karate() -> GraphBatch:
 
 
 def les_miserables() -> GraphBatch:
+    """The characters of a novel, linked by the chapters that they share, by networkx; no classes.
+
+    Source: Knuth 1993, The Stanford GraphBase.
+    """
     import networkx
 
     return from_networkx(networkx.les_miserables_graph())
 
 
 def florentine_families() -> GraphBatch:
+    """The marriages between families of Renaissance Florence, by networkx; no classes.
+
+    Source: Breiger and Pattison 1986.
+    """
     import networkx
 
     return from_networkx(networkx.florentine_families_graph())

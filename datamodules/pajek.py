@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.edge_text import INTEGER, data_lines, read_weight, split_fields
+from datamodules.edge_text import INTEGER, count_fields, data_lines, read_weight, split_fields
 from datamodules.errors import DataError
 from datamodules.graph_links import Links, check_num_nodes, name_array
 
@@ -109,7 +109,7 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"
-        found = re.match(r'\s*(\S+)\s*("[^"]*"|\S*)', line)
+        found = re.match(r'\s*(\S*)\s*("[^"]*"|\S*)', line)
         node = read_integer(found[1], place)
         if node in names:
             raise DataError(f"{place}: the node {node} comes again")
@@ -126,6 +126,26 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
     return names
 
 
+def read_rows(
+    data: bytes, section: Section, where: str, width: int, what: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Integers (E, width) and weights (E,) of a section's lines, 1 where a line has none; more fields are not used.
+
+    Raises:
+        DataError: a line hasn't ``what`` it should have.
+    """
+    rows: list[list[int]] = []
+    weights: list[float] = []
+    for number, _, line in data_lines(data, section.start, section.end):
+        place = f"{where}, line {number}"
+        fields = split_fields(line, " ", place)
+        if len(fields) < width:
+            raise DataError(f"{place}: expected {what}, found {count_fields(fields)}")
+        rows.append([read_integer(field, place) for field in fields[:width]])
+        weights.append(read_weight(fields[width], place) if len(fields) > width else 1.0)
+    return np.array(rows, np.int64).reshape(-1, width), np.array(weights)
+
+
 def _read_section(
     data: bytes, section: Section, where: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
@@ -135,16 +155,8 @@ def _read_section(
     links = parse_links(data, section.start, section.end, " ", 2, 3)
     if links is not None:
         return links
-    ends: list[int] = []
-    weights: list[float] = []
-    for number, _, line in data_lines(data, section.start, section.end):
-        place = f"{where}, line {number}"
-        fields = split_fields(line, " ", place)
-        if len(fields) < 2:
-            raise DataError(f"{place}: expected two ids of nodes and perhaps a weight, found 1 field")
-        ends += [read_integer(field, place) for field in fields[:2]]
-        weights.append(read_weight(fields[2], place) if len(fields) > 2 else 1.0)
-    return (np.array(ends, np.int64).reshape(-1, 2), np.array(weights)) if weights else None
+    edges, weights = read_rows(data, section, where, 2, "two ids of nodes and perhaps a weight")
+    return (edges, weights) if len(edges) else None
 
 
 def _turned(

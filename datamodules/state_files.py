@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.edge_text import data_lines, read_weight, split_fields
+from datamodules.edge_text import data_lines, split_fields
 from datamodules.errors import DataError
-from datamodules.file_contents import check_utf8, read_contents
+from datamodules.file_contents import check_utf8, read_contents, user_path
 from datamodules.graph_links import name_array
 from datamodules.layer_links import Weighted, relaxed_links, switched_links
-from datamodules.pajek import Section, is_pajek, read_integer, read_sections, read_vertices
+from datamodules.pajek import Section, is_pajek, read_integer, read_rows, read_sections, read_vertices
 
 LINKS = ("links", "edges", "arcs")
 READ = "*Vertices, *States with *Links, *Edges or *Arcs, *Multilayer, *Intra, *Inter"
@@ -68,7 +68,7 @@ def read_state_file(path: Path | str, *, directed: bool | None = None, relax_rat
     """
     if not 0 <= relax_rate <= 1:
         raise ValueError(f"relax_rate ({relax_rate}) is a probability, in [0, 1]")
-    path = Path(path).expanduser()
+    path = user_path(path)
     data, where = read_contents(path), str(path)
     check_utf8(data, path)
     sections = _find_sections(data, where)
@@ -114,19 +114,11 @@ def _rows(data: bytes, section: Section, where: str, width: int, what: str) -> W
     Raises:
         DataError: a line is broken, or there is none.
     """
-    rows: list[list[int]] = []
-    weights: list[float] = []
-    for number, _, line in data_lines(data, section.start, section.end):
-        place = f"{where}, line {number}"
-        fields = split_fields(line, " ", place)
-        if len(fields) < width:
-            raise DataError(f"{place}: expected {what}, found {len(fields)} field{'s' * (len(fields) != 1)}")
-        rows.append([read_integer(field, place) for field in fields[:width]])
-        weights.append(read_weight(fields[width], place) if len(fields) > width else 1.0)
-    kept = np.array(weights) > 0
+    rows, weights = read_rows(data, section, where, width, what)
+    kept = weights > 0
     if not kept.any():
         raise DataError(f"{section.where}: *{section.name} is empty: it has no line with a positive weight")
-    return np.array(rows, np.int64)[kept], np.array(weights)[kept]
+    return rows[kept], weights[kept]
 
 
 def _states(

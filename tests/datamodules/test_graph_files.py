@@ -364,6 +364,7 @@ BAD_TEXT = [
     ("a b\n\xe9 b\n".encode("latin-1"), "line 2: the byte 0xe9 is not UTF-8"),
     ("*Vertices 2\n*Edges\n1 x\n", "line 3: 'x' is not an integer"),
     ("*Vertices 2\na b\n", "line 2: 'a' is not an integer"),
+    ("*Vertices 2\n\u3000\n*Edges\n1 2\n", "line 2: '' is not an integer"),
     ("*Vertices 2\n*Edges\n1 3\n", "names the node 3, which is not among the 2"),
     ("*Vertices 2\n*Edges\n1\n", "line 3: expected two ids"),
     ("*Vertices 2\n*Arcs\n1 2 -2\n", "line 3: the weight '-2'"),
@@ -438,7 +439,7 @@ def test_bad_npz(tmp_path, arrays, message):
     [
         ("1 a\n9 b\n", "line 2: the graph has no node 9"),
         ("1 a\n1 b\n", "line 2: the node 1 has the label a already"),
-        ("1 a\n2\n", "line 2: expected a node and its label, found 1 fields"),
+        ("1 a\n2\n", "line 2: expected a node and its label, found 1 field"),
         ("# nothing", "has no labels"),
     ],
 )
