@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .formula_files import WrittenPair
     from .triple_encoding import TripleEncoder
 
+IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
+
 Triple = tuple[str, str, str]  # subject, predicate, object
 
 
@@ -48,12 +50,13 @@ class ImageBatch(NamedTuple):
         from .image_sources import find_images
         from .images import decode_images, scale_pixels
 
-        files = find_images(Path(path))
-        root = Path(path) if Path(path).is_dir() else Path(path).parent
+        path = Path(path)
+        files = find_images(path)
+        root = path if path.is_dir() else path.parent
         for start in range(0, len(files), batch_size):
             chunk = files[start : start + batch_size]
             pixels = decode_images([(str(file), file) for file in chunk], len(chunk), image_size)
-            images = scale_pixels(torch.from_numpy(pixels), tuple(pixel_range))
+            images = scale_pixels(torch.from_numpy(pixels), pixel_range)
             names = [file.relative_to(root).as_posix() for file in chunk]
             yield names, ImageBatch(images, torch.full((len(chunk),), -1))
 
@@ -229,7 +232,11 @@ class GraphBatch(NamedTuple):
 
     @staticmethod
     def from_file(
-        path: Path, *, directed: bool | None = None, labels_file: Path | None = None, min_weight: float = 0.0
+        path: Path | str,
+        *,
+        directed: bool | None = None,
+        labels_file: Path | str | None = None,
+        min_weight: float = 0.0,
     ) -> "GraphBatch":
         """The graph of a user's file: edge list, Pajek, GML, GraphML, ``npz``.
 

@@ -28,12 +28,17 @@ class ArrayCache:
         kind: name of the folder that holds all caches of this kind.
         version: to be raised when the same key would give other content.
         key: plain values that determine the content.
+
+    Attributes:
+        folder: where they are.
+
+    Raises:
+        DataError: the user has no home folder, and ``XDG_CACHE_HOME`` doesn't name another place.
     """
 
     def __init__(self, kind: str, version: int, key: dict[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps([version, key], sort_keys=True).encode()).hexdigest()[:24]
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.folder = root / "scientific-spaces-lightning" / kind / digest
+        self.folder = _cache_home() / "scientific-spaces-lightning" / kind / digest
 
     def load_or_build(self, build: Callable[[], Stored]) -> Stored:
         """What is stored, or ``build()`` after storing it; arrays are memory-mapped, copied where they are written to.
@@ -95,6 +100,14 @@ class ArrayCache:
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
+
+
+def _cache_home() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(given) if given else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise DataError("you have no home folder to keep a cache in: set XDG_CACHE_HOME to a folder") from error
 
 
 def _text(value: Any) -> bytes:

@@ -9,7 +9,9 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.arguments import check_at_least, check_seed, check_val_fraction
 from datamodules.batches import ImageBatch
+from datamodules.errors import DataError
 from datamodules.image_sources import open_source
 from datamodules.images import ImageArrays, ImageCache, scale_pixels
 from datamodules.loader import BatchLoader
@@ -52,7 +54,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     Raises:
         ValueError: an argument is out of its range.
-        DataError: from ``prepare_data`` or ``setup``: the source cannot be reached or read.
+        DataError: from ``prepare_data`` or ``setup``: the source cannot be reached or read, or has too few images.
     """
 
     def __init__(
@@ -70,21 +72,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
         sample_test_size: int = 1000,
     ) -> None:
         super().__init__()
-        sizes = {
-            "batch_size": batch_size,
-            "image_size": image_size,
-            "memory_size": memory_size,
-            "eval_batch_size": eval_batch_size,
-            "sample_train_size": sample_train_size,
-            "sample_test_size": sample_test_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} ({size}) must be at least 1")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction ({val_fraction}) must lie between 0 and 1, without the ends")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_at_least(1, batch_size=batch_size, image_size=image_size, memory_size=memory_size)
+        check_at_least(1, eval_batch_size=eval_batch_size)
+        check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
+        check_val_fraction(val_fraction)
+        check_seed(seed)
         if len(pixel_range) != 2 or not pixel_range[0] < pixel_range[1]:
             raise ValueError(f"pixel_range ({pixel_range}) must be two numbers, the lower one first")
         self.source = source
@@ -102,6 +94,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """The classes; empty without labels."""
         return self._data.class_names
 
     @property
@@ -112,6 +105,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     @property
     def has_labels(self) -> bool:
+        """Whether the images have classes; if not, every label is -1."""
         return bool(self.class_names)
 
     @property
@@ -161,7 +155,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
             test, order = order[:held_out], order[held_out:]
         held_out = _share(self.val_fraction, len(order))
         if len(order) - held_out < 1:
-            raise ValueError(f"data.source {self.source}: {num_images} images are too few to train, validate and test")
+            raise DataError(f"data.source {self.source}: {num_images} images are too few to train, validate and test")
         # The rest of a random order is a random choice too: the memory takes the first of it.
         return order[held_out:], order[:held_out], test
 

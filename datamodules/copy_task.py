@@ -8,11 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.batches import TokenBatch
+from datamodules.arguments import check_at_least, check_seed
+from datamodules.batches import IGNORED, TokenBatch
 from datamodules.errors import DataError
 from datamodules.loader import BatchLoader
 
-IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
 SPLITS = ("train", "val", "test")
 
 
@@ -67,22 +67,12 @@ class CopyTaskDataModule(pl.LightningDataModule):
         sample_test_size: int = 500,
     ) -> None:
         super().__init__()
-        sizes = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "length": length,
-            "sample_train_size": sample_train_size,
-            "sample_test_size": sample_test_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} ({size}) must be at least 1")
-        if num_symbols < 2:
-            raise ValueError(f"num_symbols ({num_symbols}) must be at least 2")
+        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, length=length)
+        check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
+        check_at_least(2, num_symbols=num_symbols)
         if distance < length:
             raise ValueError(f"distance ({distance}) must be at least length ({length})")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_seed(seed)
         if source != "sample":
             raise DataError(f"data.source: the copy task is made at load time; give sample, not {source}")
         self.source = source
@@ -97,10 +87,12 @@ class CopyTaskDataModule(pl.LightningDataModule):
 
     @property
     def vocab_size(self) -> int:
+        """How many tokens there are: the symbols and the filler."""
         return self.num_symbols + 1
 
     @property
     def sequence_length(self) -> int:
+        """Positions of a sequence."""
         return self.distance + self.length - 1
 
     @cached_property

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import DataError
+from datamodules.file_contents import decode_utf8, user_path
 from datamodules.hub import load_from_hub
 
 HUB_ID, HUB_REVISION = "ptb-text-only/ptb_text_only", "refs/convert/parquet"
@@ -98,7 +99,7 @@ def read_corpus(source: str, level: Level, skip: int = 0) -> Corpus:
     """
     if source == "hub":
         return _read_hub(level, skip)
-    files = find_texts(Path(source).expanduser())
+    files = find_texts(user_path(source))
     stamps = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
     return _read_files(stamps, level, skip)
 
@@ -152,10 +153,4 @@ def read_lines(file: Path) -> list[str]:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    try:
-        return data.decode().removeprefix("\ufeff").split("\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{file}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+    return decode_utf8(data, file).removeprefix("\ufeff").split("\n")

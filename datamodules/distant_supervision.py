@@ -1,6 +1,6 @@
 """Distant supervision: what a text might state, because its entities are known to be related."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,9 @@ class KnownTriples:
 
     Args:
         triples: different (subject, predicate, object).
+
+    Attributes:
+        numbers: the number of each triple, in their order from 0.
 
     Source: kg-2019's features, by an Aho-Corasick automaton (Aho and Corasick 1975). Difference: one automaton for
     subjects and objects.
@@ -47,12 +50,12 @@ class KnownTriples:
         # The automaton is made again where it is needed: its pickle depends on how it was compiled.
         return {name: value for name, value in self.__dict__.items() if name != "_automaton"}
 
-    def find(self, text: str, allowed: Collection[int] | None = None) -> list[Candidate]:
+    def find(self, text: str, allowed: Container[int] | None = None) -> list[Candidate]:
         """The known triples whose subject and object occur in a text, each at its first occurrence.
 
         Args:
             text: the text.
-            allowed: decides by ``number in allowed`` which triples count; None for all.
+            allowed: the numbers of the triples that count; None for all.
         """
         if self._automaton is None:
             return []
@@ -89,26 +92,20 @@ class OtherItems:
             for number in numbers:
                 self._counts[number] += 1
 
-    def than(self, *texts: str) -> "_Allowed":
-        """What may be used for a sentence that was made of the items with these texts."""
+    def than(self, *texts: str) -> Container[int]:
+        """The numbers of the triples that may be used for a sentence made of the items with these texts."""
         return _Allowed(self._counts, [self._triples.get(text, frozenset()) for text in dict.fromkeys(texts)])
 
 
-class _Allowed(Collection[int]):
-    """The numbers of the triples that items without some of them state; only asked with ``in``."""
+class _Allowed(Container[int]):
+    """The numbers of the triples that more items state than the given ones."""
 
-    def __init__(self, counts: Sequence[int], own: list[Collection[int]]) -> None:
+    def __init__(self, counts: Sequence[int], own: list[Container[int]]) -> None:
         self._counts = counts
         self._own = own
 
     def __contains__(self, number: object) -> bool:
         return self._counts[number] > sum(number in triples for triples in self._own)  # type: ignore[index]
-
-    def __iter__(self) -> Iterable[int]:
-        return (number for number in range(len(self._counts)) if number in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def distinct_triples(sentences: Iterable[Sentence]) -> list[Triple]:

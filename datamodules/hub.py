@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -31,7 +31,7 @@ def load_from_hub(hub_id: str, revision: str | None = None) -> "DatasetDict":
         except Exception as error:
             raise DataError(
                 f"the Hugging Face hub cannot be reached for {hub_id}: connect to the network, or give "
-                "--data.source=PATH (your copy) or --data.source=sample (made on the spot)"
+                f"--data.source=PATH (your copy) or --data.source=sample (made on the spot). Reason: {one_line(error)}"
             ) from error
 
 

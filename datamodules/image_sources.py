@@ -1,9 +1,7 @@
 """Where images come from: the hub, a folder in the hub's layout, CIFAR-10's own pickles, a folder of image files."""
 
-import codecs
 import contextlib
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from datamodules.errors import DataError
+from datamodules.array_pickles import load_arrays
+from datamodules.errors import DataError, one_line
+from datamodules.file_contents import user_path
 from datamodules.hub import load_from_hub
 from datamodules.images import EncodedImage, ImageArrays, decode_images, resize_images
 
@@ -41,7 +41,7 @@ def open_source(source: str) -> ImageSource:
     """
     if source == "hub":
         return HubImages()
-    root = Path(source).expanduser()
+    root = user_path(source)
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"data.source: {source} {problem}; give a folder of images, or hub, or sample")
@@ -73,7 +73,7 @@ class ParquetImages:
             except DataError:
                 raise
             except Exception as error:  # of what is in the files, `datasets` checks little
-                raise DataError(f"datasets cannot read {self.root}: {_one_line(error)}") from error
+                raise DataError(f"datasets cannot read {self.root}: {one_line(error)}") from error
 
 
 class HubImages:
@@ -130,43 +130,6 @@ def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[Encode
             yield name, value["bytes"] if value["bytes"] is not None else Path(value["path"])
 
 
-class _ArrayUnpickler(pickle._Unpickler):  # Python's own: it doesn't make room for what is only announced
-    """Builds numpy arrays and plain values, and nothing else: a pickle may otherwise run any code when it is read."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        # Old pickles name numpy's core by its old name.
-        known = MADE_BY_PICKLES.get((module.replace("numpy.core.", "numpy._core."), name))
-        if known is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which CIFAR-10 has no need of")
-        return known
-
-
-def _plain_dtype(name: str | bytes, *_: Any) -> np.dtype:
-    """A dtype of numbers: an array of objects could be made of any bytes."""
-    dtype = np.dtype(name.decode() if isinstance(name, bytes) else name)
-    if dtype.kind not in "biuf":
-        raise pickle.UnpicklingError(f"it has an array of {dtype}")
-    return dtype
-
-
-def _empty_array(*_: Any) -> np.ndarray:
-    """What the state of an array, the next in a pickle, is put into."""
-    return np.empty(0, np.uint8)
-
-
-def _array_of_bytes(content: Any, dtype: np.dtype, shape: tuple[int, ...], order: str, *_: Any) -> np.ndarray:
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
-
-
-MADE_BY_PICKLES = {
-    ("_codecs", "encode"): codecs.encode,
-    ("numpy", "dtype"): _plain_dtype,
-    ("numpy", "ndarray"): "ndarray",  # only named, and never called
-    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
-}
-
-
 class PickledImages:
     """The folder ``cifar-10-batches-py`` as its authors publish it."""
 
@@ -186,8 +149,9 @@ class PickledImages:
         if image_size != images.shape[1]:
             images = resize_images(images, image_size)
         labels = np.concatenate([labels for _, labels in parts])
-        if labels.min() < 0 or labels.max() >= len(names):
-            raise DataError(f"{self.folder} has the label {labels.max()}, but batches.meta names {len(names)} classes")
+        wrong = labels[(labels < 0) | (labels >= len(names))]
+        if len(wrong):
+            raise DataError(f"{self.folder} has the label {wrong[0]}, but batches.meta names {len(names)} classes")
         num_train = sum(len(labels) for _, labels in parts[:-1])
         return ImageArrays(images, labels, num_train, names)
 
@@ -196,7 +160,7 @@ class PickledImages:
         try:
             return tuple(name if isinstance(name, str) else name.decode() for name in names)
         except (TypeError, AttributeError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.folder / 'batches.meta'} has no label_names: {_one_line(error)}") from error
+            raise DataError(f"{self.folder / 'batches.meta'} has no label_names: {one_line(error)}") from error
 
     def _read_batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         batch = self._unpickle(name)
@@ -206,18 +170,18 @@ class PickledImages:
             if labels.shape != (len(images),) or not len(images):
                 raise ValueError(f"{len(images)} images and {labels.size} labels")
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise DataError(f"{self.folder / name} is not a batch of CIFAR-10: {_one_line(error)}") from error
+            raise DataError(f"{self.folder / name} is not a batch of CIFAR-10: {one_line(error)}") from error
         return images, labels
 
     def _unpickle(self, name: str) -> dict[bytes, Any]:
         path = self.folder / name
         try:
             with path.open("rb") as file:
-                content = _ArrayUnpickler(file, encoding="bytes").load()
+                content = load_arrays(file)
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing; unpack cifar-10-python.tar.gz again") from error
         except Exception as error:  # a damaged pickle may raise anything
-            raise DataError(f"cannot read {path}: {_one_line(error)}; unpack cifar-10-python.tar.gz again") from error
+            raise DataError(f"cannot read {path}: {one_line(error)}; unpack cifar-10-python.tar.gz again") from error
         if not isinstance(content, dict):
             raise DataError(f"{path} is not a batch of CIFAR-10: it holds a {type(content).__name__}")
         # Written by Python 3 the keys are text.
@@ -322,10 +286,6 @@ def _stamps(root: Path, paths: list[Path]) -> list[tuple[str, int, int]]:
             raise DataError(f"cannot read {path}: {error.strerror}; repair or remove it") from error
         stamps.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
     return stamps
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.cache import ArrayCache
-from datamodules.errors import DataError
+from datamodules.cache import ArrayCache, Stored
+from datamodules.errors import DataError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,9 +31,12 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 class ImageArrays:
     """All images of a source. The first ``num_train`` belong to its training split, the others to its test split.
 
-    Shapes:
+    Args:
         images: (N, S, S, 3) uint8.
         labels: (N,) int64, indices into ``class_names``; -1 where the source has no classes.
+        num_train: how many are of the training split.
+        class_names: the classes; empty without.
+        fingerprint: a digest of all this, or empty.
     """
 
     images: NDArray[np.uint8]
@@ -55,7 +58,7 @@ class ImageArrays:
 EncodedImage = tuple[str, bytes | Path]
 
 
-def decode_images(encoded: Sequence[EncodedImage] | Iterable[EncodedImage], count: int, size: int) -> NDArray[np.uint8]:
+def decode_images(encoded: Iterable[EncodedImage], count: int, size: int) -> NDArray[np.uint8]:
     """Decode ``count`` images to (count, size, size, 3) uint8 on all cores.
 
     Raises:
@@ -103,8 +106,7 @@ def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
             return np.asarray(_to_rgb(image, size), np.uint8)
     except Exception as error:  # Pillow's plugins raise nearly everything on broken files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot read the image {name}: {reason}; repair or remove it") from error
+        raise DataError(f"cannot read the image {name}: {one_line(error)}; repair or remove it") from error
 
 
 def _to_rgb(image: "Image", size: int) -> "Image":
@@ -144,6 +146,9 @@ class ImageCache:
 
     Args:
         key: plain values that determine the content: the source's files and the image size.
+
+    Attributes:
+        folder: where they are.
     """
 
     def __init__(self, key: dict[str, Any]) -> None:
@@ -156,26 +161,16 @@ class ImageCache:
         Raises:
             DataError: the cache folder cannot be written.
         """
-        arrays = self.load()
-        if arrays is None:
+
+        def build_stored() -> Stored:
             built = build().with_fingerprint()
             about = {
                 "num_train": built.num_train,
                 "class_names": list(built.class_names),
                 "fingerprint": built.fingerprint,
             }
-            self._cache.write({"images": built.images, "labels": built.labels}, about)
-            arrays = self.load() or built
-        return arrays
+            return {"images": built.images, "labels": built.labels}, about
 
-    def load(self) -> ImageArrays | None:
-        """The stored arrays, or None where there are none or they are damaged."""
-        stored = self._cache.load()
-        if stored is None:
-            return None
-        arrays, about = stored
-        try:
-            rest = {"num_train": about["num_train"], "fingerprint": about["fingerprint"]}
-            return ImageArrays(class_names=tuple(about["class_names"]), **arrays, **rest)
-        except (KeyError, TypeError):
-            return None
+        arrays, about = self._cache.load_or_build(build_stored)
+        names, fingerprint = tuple(about["class_names"]), about["fingerprint"]
+        return ImageArrays(arrays["images"], arrays["labels"], about["num_train"], names, fingerprint)

@@ -53,8 +53,9 @@ class BatchLoader:
         self._batches_done = 0
         self._resume: tuple[int, int] | None = None
         if len(self) == 0:
+            _, processes = rank_and_world_size()
             raise ValueError(
-                f"{num_items} items are too few for a batch of {batch_size} on each of {_world()[1]} processes: "
+                f"{num_items} items are too few for a batch of {batch_size} on each of {processes} processes: "
                 "lower data.batch_size"
             )
 
@@ -67,10 +68,11 @@ class BatchLoader:
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        rank, world_size = _world()
+        rank, world_size = rank_and_world_size()
         if self.drop_last:
             return self.num_items // (self.batch_size * world_size)
         items = len(range(rank, self.num_items, world_size))
@@ -83,7 +85,7 @@ class BatchLoader:
             order = torch.randperm(self.num_items, generator=generator)
         else:
             order = torch.arange(self.num_items)
-        rank, world_size = _world()
+        rank, world_size = rank_and_world_size()
         return order[rank::world_size].split(self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
@@ -98,11 +100,13 @@ class BatchLoader:
             yield self.fetch(plan[batch])
 
     def state_dict(self) -> dict[str, int]:
+        """The position in the data: ``epoch`` and the ``batches_done`` of it."""
         if self._resume is not None:  # loaded, and no batch read since
             return {"epoch": self._resume[0], "batches_done": self._resume[1]}
         return {"epoch": self.epoch, "batches_done": self._batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from a position, in the next iteration."""
         self._resume = (state_dict["epoch"], state_dict["batches_done"])
 
 
@@ -111,8 +115,8 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
-def _world() -> tuple[int, int]:
-    """Rank and number of processes."""
+def rank_and_world_size() -> tuple[int, int]:
+    """Rank of this process and how many there are; 0 and 1 where training isn't distributed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

@@ -2,7 +2,6 @@
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from datamodules.arguments import check_at_least, check_seed, check_val_fraction
 from datamodules.batches import SentencePairBatch
 from datamodules.errors import DataError
+from datamodules.file_contents import user_path
 from datamodules.formula_files import read_pairs
 from datamodules.formulas import RELATIONS, VOCABULARY, Pair, make_pairs
 from datamodules.loader import BatchLoader
@@ -70,21 +71,11 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         sample_test_size: int = 6000,
     ) -> None:
         super().__init__()
-        sizes = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "train_max_operations": train_max_operations,
-            "max_operations": max_operations,
-            "sample_train_size": sample_train_size,
-            "sample_test_size": sample_test_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} ({size}) must be at least 1")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction ({val_fraction}) must lie between 0 and 1, without the ends")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(1, train_max_operations=train_max_operations, max_operations=max_operations)
+        check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
+        check_val_fraction(val_fraction)
+        check_seed(seed)
         if source == "hub":
             raise DataError(
                 "data.source: the hub has no logical inference data; give sample (exact, made on the spot) or the "
@@ -118,7 +109,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         return train, test
 
     def _read(self) -> tuple[list[Pair], list[Pair]]:
-        folder = Path(self.source).expanduser()
+        folder = user_path(self.source)
         files = {split: sorted(folder.glob(f"{split}*")) for split in ("train", "test")}
         for split, found in files.items():
             if not found:

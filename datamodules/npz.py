@@ -39,7 +39,7 @@ def read_arrays(file: Path | io.BytesIO, where: str, names: Collection[str] | No
                 "".join(array.ravel().tolist()).encode()  # an array may hold what is no character
     except DataError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"cannot read {where}: {error.strerror}") from error
     except Exception as error:  # zipfile, what it unpacks with, and NumPy raise nearly everything on broken files
         raise DataError(f"{where} is not an npz of plain arrays: save numbers and strings, not objects") from error

@@ -3,19 +3,22 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from datamodules.arguments import check_at_least, check_choice, check_seed
 from datamodules.batches import ParseBatch
 from datamodules.corpus import EOS, UNKNOWN, Corpus, Level, build_corpus, read_corpus
 from datamodules.grammar import make_sentences
 from datamodules.loader import BatchLoader
 from datamodules.treebank import ParsedSentence, read_treebank
 from datamodules.windows import ContiguousLoader, RandomWindowLoader
+
+Order = Literal["contiguous", "random"]
 
 
 class PTBDataModule(pl.LightningDataModule):
@@ -65,7 +68,7 @@ class PTBDataModule(pl.LightningDataModule):
         test_batch_size: int = 1,
         bptt: int = 70,
         variable_bptt: bool = True,
-        order: Literal["contiguous", "random"] = "contiguous",
+        order: Order = "contiguous",
         treebank: Path | None = None,
         drop_first_train_lines: int = 0,
         seed: int = 0,
@@ -73,27 +76,12 @@ class PTBDataModule(pl.LightningDataModule):
         sample_test_size: int = 500,
     ) -> None:
         super().__init__()
-        sizes = {
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-            "test_batch_size": test_batch_size,
-            "bptt": bptt,
-            "sample_train_size": sample_train_size,
-            "sample_test_size": sample_test_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} ({size}) must be at least 1")
-        for name, value, choices in (
-            ("level", level, ("word", "character")),
-            ("order", order, ("contiguous", "random")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} ({value}) must be {choices[0]} or {choices[1]}")
-        if drop_first_train_lines < 0:
-            raise ValueError(f"drop_first_train_lines ({drop_first_train_lines}) must be at least 0")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, test_batch_size=test_batch_size)
+        check_at_least(1, bptt=bptt, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
+        check_at_least(0, drop_first_train_lines=drop_first_train_lines)
+        check_choice("level", level, get_args(Level))
+        check_choice("order", order, get_args(Order))
+        check_seed(seed)
         if level == "character" and treebank is not None:
             raise ValueError("treebank: trees have words for leaves; they need level word")
         self.source = source
@@ -103,7 +91,7 @@ class PTBDataModule(pl.LightningDataModule):
         self.test_batch_size = test_batch_size
         self.bptt = bptt
         self.variable_bptt = variable_bptt
-        self.order = order
+        self.order: Order = order
         self.treebank = treebank
         self.drop_first_train_lines = drop_first_train_lines
         self.seed = seed
@@ -114,14 +102,17 @@ class PTBDataModule(pl.LightningDataModule):
 
     @property
     def vocabulary(self) -> list[str]:
+        """The tokens, by their numbers."""
         return self.corpus.vocabulary
 
     @property
     def vocab_size(self) -> int:
+        """How many tokens the vocabulary has."""
         return len(self.vocabulary)
 
     @property
     def sequence_length(self) -> int:
+        """Tokens of a window, ``bptt``."""
         return self.bptt
 
     @cached_property

@@ -4,18 +4,20 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from datamodules.arguments import check_at_least, check_choice, check_seed, check_val_fraction
 from datamodules.loader import BatchLoader
 from datamodules.ske_sources import SkeSources
 from datamodules.ske_splits import EncodedSplit, SplitEncoding, as_bytes
-from datamodules.triple_encoding import Negatives, Occurrences, Segmenter, TripleEncoder
+from datamodules.triple_encoding import Occurrences, Segmenter, TripleEncoder
 from datamodules.triple_loaders import BucketLoader, EvaluationBatches, TrainingBatches
+from datamodules.triple_tables import Negatives
 from datamodules.word_vectors import read_word_vectors
 
 
@@ -99,31 +101,17 @@ class SKEDataModule(pl.LightningDataModule):
         sample_test_size: int = 500,
     ) -> None:
         super().__init__()
-        sizes = {
-            "batch_size": (batch_size, 1),
-            "eval_batch_size": (eval_batch_size, 1),
-            "max_length": (max_length, 2),
-            "min_count": (min_count, 1),
-            "max_words": (max_words, 1),
-            "sample_train_size": (sample_train_size, 1),
-            "sample_test_size": (sample_test_size, 1),
-        }
-        for name, (size, least) in sizes.items():
-            if size < least:
-                raise ValueError(f"{name} ({size}) must be at least {least}")
-        for name, value, choices in (
-            ("occurrences", occurrences, ("first", "all")),
-            ("negatives", negatives, ("random_ends", "gold_spans")),
-            ("segmenter", segmenter, ("none", "jieba")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} ({value}) must be {choices[0]} or {choices[1]}")
+        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(2, max_length=max_length)
+        check_at_least(1, min_count=min_count, max_words=max_words)
+        check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
+        check_choice("occurrences", occurrences, get_args(Occurrences))
+        check_choice("negatives", negatives, get_args(Negatives))
+        check_choice("segmenter", segmenter, get_args(Segmenter))
         if not 0 <= augment <= 1:
             raise ValueError(f"augment ({augment}) must lie in [0, 1]")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction ({val_fraction}) must lie between 0 and 1, without the ends")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_val_fraction(val_fraction)
+        check_seed(seed)
         if segmenter != "none" and vectors_file is None:
             raise ValueError(f"segmenter ({segmenter}) finds words for word vectors: give vectors_file, or none")
         if train_file is not None and source in ("hub", "sample"):
@@ -156,10 +144,12 @@ class SKEDataModule(pl.LightningDataModule):
 
     @property
     def schema(self) -> list[list[str]]:
+        """``[subject_type, predicate, object_type]`` rows."""
         return self.sources.schema
 
     @property
     def predicates(self) -> list[str]:
+        """The different predicates, in the order of the schema."""
         return self.sources.predicates
 
     @cached_property
@@ -175,23 +165,28 @@ class SKEDataModule(pl.LightningDataModule):
 
     @property
     def words(self) -> list[str]:
+        """The words with vectors; none without ``vectors_file``."""
         return self._vectors[0]
 
     @property
     def word_vector_size(self) -> int:
+        """D, the numbers of a word's vector; 0 without vectors."""
         return self._vectors[1].shape[1]
 
     @cached_property
     def word_vectors(self) -> Tensor:
+        """(W + 1, D) float32: row 0, of no word, is zero, then the vectors of ``words``."""
         vectors = torch.from_numpy(self._vectors[1])
         return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
 
     @property
     def characters(self) -> list[str]:
+        """``<pad>``, ``<unk>`` and the characters of the training text, frequent ones first."""
         return self.encoder.characters
 
     @cached_property
     def known_triples(self) -> list[list[str]]:
+        """The different ``[subject, predicate, object]`` of the training sentences; none without ``prior``."""
         return [list(triple) for triple in self.encoder.known.numbers]
 
     @property
@@ -229,6 +224,7 @@ class SKEDataModule(pl.LightningDataModule):
 
     @cached_property
     def training_batches(self) -> TrainingBatches:
+        """Makes the batches of training."""
         train = self.splits["train"]
         return TrainingBatches(train.table, train.sentences, self.encoder, self.negatives, self.augment, self.seed)
 

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 from datamodules.batches import Triple
 from datamodules.errors import DataError
+from datamodules.file_contents import decode_utf8
+
+SCHEMA_KEYS = ("subject_type", "predicate", "object_type")
 
 
 class Sentence(NamedTuple):
@@ -30,7 +33,7 @@ class SkeFile(NamedTuple):
     other_slots: int
 
 
-def read_lines(path: Path, what: str = "text") -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path, what: str = "text") -> Iterator[tuple[int, str]]:
     """Yields number and content of the lines of a UTF-8 file as it is read, blank ones left out.
 
     Raises:
@@ -40,13 +43,7 @@ def read_lines(path: Path, what: str = "text") -> Iterator[tuple[int, str]]:
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                try:
-                    text = line.decode()
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number}: the byte 0x{line[error.start]:02x} is not UTF-8; "
-                        "save the file as UTF-8"
-                    ) from error
+                text = decode_utf8(line, path, number)
                 text = text.removeprefix("\ufeff").strip() if number == 1 else text.strip()
                 if text:
                     empty = False
@@ -72,7 +69,7 @@ def read_sentences(path: Path, predicates: Iterable[str]) -> SkeFile:
     """
     known = frozenset(predicates)
     lines = (
-        (f"{path}, line {number}", parse_json(line, f"{path}, line {number}")) for number, line in read_lines(path)
+        (f"{path}, line {number}", parse_json(line, f"{path}, line {number}")) for number, line in numbered_lines(path)
     )
     return parse_sentences(lines, known)
 
@@ -182,9 +179,9 @@ def has_triples(path: Path) -> bool:
     """Whether a file is labelled: whether its first line has ``spo_list``.
 
     Raises:
-        DataError: as :func:`read_lines`, or the line is broken.
+        DataError: as :func:`numbered_lines`, or the line is broken.
     """
-    number, line = next(iter(read_lines(path)))
+    number, line = next(iter(numbered_lines(path)))
     record = parse_json(line, f"{path}, line {number}")
     return isinstance(record, Mapping) and "spo_list" in record
 
@@ -196,7 +193,7 @@ def read_schema(path: Path) -> list[list[str]]:
         DataError: it can't be read, or a line is something else.
     """
     rows = []
-    for number, line in read_lines(path, "predicate"):
+    for number, line in numbered_lines(path, "predicate"):
         where = f"{path}, line {number}"
         record = parse_json(line, where)
         row = [record.get(name) if isinstance(record, Mapping) else None for name in SCHEMA_KEYS]
@@ -209,9 +206,6 @@ def read_schema(path: Path) -> list[list[str]]:
     return rows
 
 
-SCHEMA_KEYS = ("subject_type", "predicate", "object_type")
-
-
 def read_texts(path: Path) -> Iterator[str]:
     """Yields the texts of a file as it is read, blank lines left out.
 
@@ -222,7 +216,7 @@ def read_texts(path: Path) -> Iterator[str]:
         DataError: it can't be read, isn't UTF-8, is empty, or a line is broken; the message names the line.
     """
     path = Path(path)
-    lines = read_lines(path)
+    lines = numbered_lines(path)
     first = next(lines)
     as_json = path.suffix in (".json", ".jsonl") or _is_json_object(first[1])
     for number, line in itertools.chain([first], lines):

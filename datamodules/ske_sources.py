@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from datamodules.errors import DataError
+from datamodules.file_contents import user_path
 from datamodules.hub import load_from_hub
 from datamodules.ske_files import Sentence, SkeFile, has_triples, parse_sentences, read_schema, read_sentences
 from datamodules.triple_sample import SCHEMA, make_triple_sentences
@@ -69,7 +70,7 @@ class SkeSources:
 
     def find(self, name: str, argument: str) -> Path:
         """A file that an argument names: as seen from the working folder, else from the source's."""
-        path = Path(name).expanduser()
+        path = user_path(name)
         places = [path] if self._folder is None else [path, self._folder / path]
         for place in places:
             if place.is_file():
@@ -98,7 +99,7 @@ class SkeSources:
         """The source's folder; None for the hub, the sample and a single file."""
         if self.source in ("hub", "sample"):
             return None
-        path = Path(self.source).expanduser()
+        path = user_path(self.source)
         return path if path.is_dir() else None
 
     @cached_property
@@ -108,7 +109,7 @@ class SkeSources:
             if not names:
                 raise DataError("data.train_file is an empty list: name a file, or leave it out")
             return [self.find(name, "train_file") for name in names]
-        path = Path(self.source).expanduser()
+        path = user_path(self.source)
         if not path.exists():
             raise DataError(f"data.source: {path} does not exist; give a folder, a file of JSON lines, hub or sample")
         if path.is_dir() and not (path / FILES["train"]).is_file():

@@ -14,15 +14,8 @@ from datamodules.distant_supervision import OtherItems, distinct_triples
 from datamodules.errors import DataError
 from datamodules.ske_files import Sentence
 from datamodules.ske_sources import Split
-from datamodules.triple_encoding import (
-    Occurrences,
-    Segmenter,
-    TripleEncoder,
-    TripleTable,
-    Unlabelled,
-    count_characters,
-    take,
-)
+from datamodules.triple_encoding import Occurrences, Segmenter, TripleEncoder, Unlabelled, count_characters
+from datamodules.triple_tables import TripleTable, take
 
 CACHE_VERSION = 1  # to be raised when the same files would be encoded differently
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.errors import DataError
-from datamodules.file_contents import check_unpacked_size
+from datamodules.errors import DataError, one_line
+from datamodules.file_contents import check_unpacked_size, decode_utf8, user_path
 
 WORD_TAGS = re.compile(
     r"CC|CD|DT|EX|FW|IN|JJ|JJR|JJS|LS|MD|NN|NNS|NNP|NNPS|PDT|POS|PRP|PRP\$|RB|RBR|RBS|RP|SYM|TO|UH|"
@@ -43,12 +43,15 @@ class SpanBuilder:
         self._open: list[tuple[str, int]] = []
 
     def open(self, label: str) -> None:
+        """Begins a constituent."""
         self._open.append((label, len(self.words)))
 
     def word(self, word: str) -> None:
+        """Adds a word to the constituents that are open."""
         self.words.append(word)
 
     def close(self) -> None:
+        """Ends the constituent that was opened last."""
         label, start = self._open.pop()
         end = len(self.words)
         if end - start < 2:
@@ -58,6 +61,7 @@ class SpanBuilder:
         self._spans.append((start, end, label or "TOP"))
 
     def sentence(self) -> ParsedSentence:
+        """What was put together, all constituents being closed."""
         return ParsedSentence(tuple(self.words), tuple(sorted(self._spans, key=lambda span: (span[0], -span[1]))))
 
 
@@ -73,7 +77,7 @@ def read_treebank(path: Path) -> tuple[ParsedSentence, ...]:
     Raises:
         DataError: nothing is there, or brackets don't match (the message names file and line).
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.exists():
         raise DataError(f"data.treebank: {path} does not exist; give a .mrg file, a folder of them or a .zip")
     return _read_treebank(path, path.stat().st_mtime_ns)
@@ -81,7 +85,8 @@ def read_treebank(path: Path) -> tuple[ParsedSentence, ...]:
 
 @lru_cache(maxsize=2)
 def _read_treebank(path: Path, changed: int) -> tuple[ParsedSentence, ...]:
-    sentences = tuple(sentence for name, data in _files(path) for sentence in read_mrg(_decode(name, data), name))
+    texts = ((name, decode_utf8(data, name).removeprefix("\ufeff")) for name, data in _files(path))
+    sentences = tuple(sentence for name, text in texts for sentence in read_mrg(text, name))
     if not sentences:
         raise DataError(f"data.treebank: {path} has no parsed sentence; give a .mrg file, a folder of them or a .zip")
     return sentences
@@ -108,16 +113,7 @@ def _unzip(path: Path) -> Iterator[tuple[str, bytes]]:
     except DataError:
         raise
     except Exception as error:  # zipfile and what it unpacks with raise nearly everything on broken archives
-        reason = str(error) or type(error).__name__
-        raise DataError(f"cannot read {path}: {reason}; get the archive again") from error
-
-
-def _decode(name: str, data: bytes) -> str:
-    try:
-        return data.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
+        raise DataError(f"cannot read {path}: {one_line(error)}; get the archive again") from error
 
 
 def read_mrg(text: str, name: str) -> Iterator[ParsedSentence]:

@@ -15,16 +15,8 @@ from datamodules.batches import Triple, TripleBatch
 from datamodules.distant_supervision import OtherItems
 from datamodules.loader import BatchLoader, epoch_seed
 from datamodules.ske_files import Sentence
-from datamodules.triple_encoding import (
-    Negatives,
-    TripleEncoder,
-    TripleTable,
-    concatenate,
-    draw_spans,
-    gather,
-    make_batch,
-    take,
-)
+from datamodules.triple_encoding import TripleEncoder
+from datamodules.triple_tables import Negatives, TripleTable, concatenate, draw_spans, gather, make_batch, take
 
 CHUNK = 50  # batches that are sorted by length together
 
@@ -53,7 +45,7 @@ class BucketLoader(BatchLoader):
         self.lengths = torch.from_numpy(np.array(source.table.lengths))
 
     def plan(self, epoch: int) -> list[Step]:
-        rank, world_size = loader._world()
+        rank, world_size = loader.rank_and_world_size()
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         size = self.batch_size * world_size
         rows = torch.randperm(self.num_items, generator=generator)[: len(self) * size]
@@ -75,7 +67,7 @@ class TrainingBatches:
         table: the training rows.
         sentences: the training sentences, in which ``table.sentences`` counts.
         encoder: what encoded them.
-        negatives: how the subject is drawn, see :func:`~datamodules.triple_encoding.draw_spans`.
+        negatives: how the subject is drawn, see :func:`~datamodules.triple_tables.draw_spans`.
         augment: the probability that the entities of a triple are replaced, in [0, 1]; rows that are windows of a
             longer text, and texts that would become longer than a row may be, stay as they are.
         seed: of what is drawn.
@@ -208,6 +200,7 @@ class EvaluationBatches:
         return make_batch(table, spans, [self.sentences[number] for number in numbers.tolist()])
 
     def loader(self, batch_size: int) -> BatchLoader:
+        """All sentences, ``batch_size`` of them a batch, for each process."""
         return BatchLoader(self.batch, len(self.sentences), batch_size)
 
 

@@ -6,11 +6,12 @@ objects, two relations of the same pair, and entities that stand in no relation 
 parts, so that most of the test's are new.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
 
 from datamodules.batches import Triple
 from datamodules.ske_files import Sentence
+from datamodules.triple_names import MAKERS, words
 
 # Each line: subject type, predicate, object type (the 50 rows of SKE's schema, in its order); kinds of entities that
 # are made for them; clauses with subject; clauses without, for a subject that was named before.
@@ -85,133 +86,15 @@ _TOGETHER = [
 ]
 # Each says the other of the other one.
 _MARRIED = {"妻子": "丈夫", "丈夫": "妻子"}
-# Of these a subject can have several, or several subjects the same.
-_LISTED = {
-    "导演",
-    "编剧",
-    "主演",
-    "制片人",
-    "歌手",
-    "作词",
-    "作曲",
-    "主持人",
-    "嘉宾",
-    "创始人",
-    "作者",
-    "出品公司",
-    "官方语言",
-}
-_SHARED = _LISTED | {
-    "父亲",
-    "母亲",
-    "出生地",
-    "祖籍",
-    "毕业院校",
-    "国籍",
-    "民族",
-    "朝代",
-    "出版社",
-    "连载网站",
-    "所在城市",
-    "气候",
-}
-_SHARED |= {"所属专辑", "总部地点", "董事长", "目", "上映时间", "出生日期", "修业年限", "改编自"}
-
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_SURNAMES = "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨朱秦许何吕张孔曹严金魏陶姜谢邹苏潘葛范彭鲁马方任袁柳鲍唐薛雷贺罗"
-_GIVEN = "伟芳敏静丽强磊军洋勇艳杰娟涛明超兰霞平刚桂英华玉萍红玲芬燕彬宁晨雨欣浩宇轩梓涵思琪佳怡志远文博海波春梅"
-_SYLLABLES = "安宁和平兴永昌盛东西南北清河源山泉林江阳光华新宝泰康顺丰瑞祥云龙凤金玉石长白沙"
-_WORDS = _words(
-    "春天 夜色 远方 长街 故乡 雪国 星河 海风 旧梦 少年 灯火 城南 往事 归途 月光 孤岛 风暴 青鸟 白马 红楼 江湖 天涯 "
-    "人间 时光 候鸟 雨季 彼岸 烟火 荒原 深海"
-)
-_JOINS = _words("之 的 与 里的 下的")
-_COUNTRIES = _words(
-    "法国 德国 日本 巴西 埃及 印度 加拿大 西班牙 意大利 墨西哥 阿根廷 瑞典 挪威 波兰 希腊 土耳其 秘鲁 智利 泰国 越南"
-)
-_LANGUAGES = _words(
-    "法语 德语 日语 葡萄牙语 阿拉伯语 印地语 英语 西班牙语 意大利语 瑞典语 挪威语 波兰语 希腊语 土耳其语 泰语 越南语"
-)
-_DYNASTIES = _words("唐代 宋代 元代 明代 清代 汉代 隋代 东晋 西晋 北魏 南朝 战国")
-_NATIONS = _words("汉族 回族 满族 苗族 藏族 壮族 彝族 白族 傣族 侗族 瑶族 土家族 维吾尔族 蒙古族 朝鲜族")
-_CLIMATES = _words(
-    "温带季风气候 亚热带季风气候 热带雨林气候 高原山地气候 温带大陆性气候 地中海气候 热带草原气候 寒带气候"
-)
-_SUBJECTS = _words(
-    "数学 物理 化学 法学 土木 会计 护理 园林 新闻 机械 电子 生物 历史 哲学 音乐 金融 医学 软件 汉语 农业"
-)
-
-
-def _parts(random: Random, pool: str | list[str], least: int, most: int) -> str:
-    return "".join(random.choice(pool) for _ in range(random.randint(least, most)))
-
-
-def _title(random: Random) -> str:
-    words = random.sample(_WORDS, 2)
-    return random.choice(
-        [words[0] + random.choice(_JOINS) + words[1], "".join(words), words[0] + random.choice("记传曲歌谣")]
+# Of these a subject can have several.
+_LISTED = set(words("导演 编剧 主演 制片人 歌手 作词 作曲 主持人 嘉宾 创始人 作者 出品公司 官方语言"))
+# Of these several subjects can have the same.
+_SHARED = _LISTED | set(
+    words(
+        "父亲 母亲 出生地 祖籍 毕业院校 国籍 民族 朝代 出版社 连载网站 所在城市 气候 所属专辑 总部地点 董事长 目 "
+        "上映时间 出生日期 修业年限 改编自"
     )
-
-
-def _date(random: Random) -> str:
-    year, month, day = random.randint(1900, 2019), random.randint(1, 12), random.randint(1, 28)
-    return random.choice([f"{year}年", f"{year}年{month}月", f"{year}年{month}月{day}日"])
-
-
-_MAKERS: dict[str, Callable[[Random], str]] = {
-    "person": lambda random: random.choice(_SURNAMES) + _parts(random, _GIVEN, 1, 2),
-    "ancient": lambda random: random.choice(_SURNAMES) + _parts(random, _GIVEN, 1, 2),
-    "courtesy": lambda random: random.choice("子伯仲叔公元") + random.choice(_GIVEN),
-    "pseudonym": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("居士 先生 道人 山人 老人")),
-    "place": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice("县镇村乡州"),
-    "district": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice("县镇区旗州"),
-    "city": lambda random: _parts(random, _SYLLABLES, 2, 2) + "市",
-    "sight": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("寺 塔 公园 古城 博物馆 瀑布")),
-    "mountain": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("山 峰 岭 高原")),
-    "company": lambda random: (
-        _parts(random, _SYLLABLES, 2, 2)
-        + random.choice(_words("影业 科技 药业 传媒 食品 能源"))
-        + random.choice(["公司", "集团", "有限公司"])
-    ),
-    "institute": lambda random: (
-        _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("研究院 医院 协会 中学 图书馆 基金会"))
-    ),
-    "school": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("大学 学院 师范大学 戏剧学院")),
-    "press": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("出版社 文艺出版社 教育出版社")),
-    "site": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice(_words("中文网 文学网 书院 小说网")),
-    "short": lambda random: _parts(random, _SYLLABLES, 2, 2) + random.choice("院会所协馆"),
-    "species": lambda random: _parts(random, _SYLLABLES, 1, 2) + random.choice(_words("雀 蛙 蜥 鼠 蝶 鲤 鹿")),
-    "order": lambda random: random.choice(_words("雀形 无尾 有鳞 啮齿 鳞翅 鲤形 偶蹄 食肉 鞘翅 直翅 鸽形 鹰形")) + "目",
-    "major": lambda random: random.choice(_SUBJECTS) + random.choice(["教育", "工程", "技术", "管理", "学"]),
-    "film": _title,
-    "song": _title,
-    "album": _title,
-    "book": _title,
-    "novel": _title,
-    "show": lambda random: random.choice(_WORDS) + random.choice(_words("大挑战 好声音 会客厅 欢乐行 总动员")),
-    "date": _date,
-    "area": lambda random: f"{random.randint(11, 9999)}{random.choice(['平方公里', '亩', '公顷', '平方米'])}",
-    "capital": lambda random: f"{random.randint(11, 9999)}{random.choice(['万元', '万元人民币', '亿元', '万美元'])}",
-    "height": lambda random: f"{random.randint(320, 8800)}{random.choice(['米', 'm', '公尺'])}",
-    "stature": lambda random: (
-        f"{random.randint(145, 210)}{random.choice(['厘米', 'cm'])}"
-        if random.random() < 0.6
-        else f"1.{random.randint(45, 99)}{random.choice('米m')}"
-    ),
-    "years": lambda random: random.choice("两三四五六七八") + random.choice(["年", "年制", "个学期"]),
-    "code": lambda random: f"{random.randint(100000, 999999)}" + random.choice(["", "", "K", "T"]),
-    "postcode": lambda random: f"{random.randint(100000, 859999)}",
-    "people": lambda random: f"{random.randint(11, 999)}{random.choice(['万人', '万', '人', '.5万人'])}",
-    "country": lambda random: random.choice(_COUNTRIES),
-    "language": lambda random: random.choice(_LANGUAGES),
-    "dynasty": lambda random: random.choice(_DYNASTIES),
-    "nation": lambda random: random.choice(_NATIONS),
-    "climate": lambda random: random.choice(_CLIMATES),
-}
+)
 _TITLED = {"film", "song", "album", "book", "novel", "show"}
 _OPENERS = [
     "据{person}介绍，",
@@ -260,7 +143,7 @@ class _Speaker:
     def __init__(self, seed: int, random: Random) -> None:
         self.random = random
         world = Random(f"world {seed}")
-        self.pools = {kind: [maker(world) for _ in range(_POOL)] for kind, maker in _MAKERS.items()}
+        self.pools = {kind: [maker(world) for _ in range(_POOL)] for kind, maker in MAKERS.items()}
         self.facts = [
             [(world.choice(self.pools[subject]), world.choice(self.pools[obj])) for _ in range(_FACTS)]
             for _, subject, obj, _, _ in _CLAUSES
@@ -286,7 +169,7 @@ class _Speaker:
         return Sentence(text, tuple(dict.fromkeys(triples + married)))
 
     def _entity(self, kind: str) -> str:
-        return self.random.choice(self.pools[kind]) if self.random.random() < 0.6 else _MAKERS[kind](self.random)
+        return self.random.choice(self.pools[kind]) if self.random.random() < 0.6 else MAKERS[kind](self.random)
 
     def _pair(self, number: int) -> tuple[str, str]:
         """Subject and object: a known fact, or new."""

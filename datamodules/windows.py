@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from datamodules import loader
-from datamodules.batches import TokenBatch
+from datamodules.batches import IGNORED, TokenBatch
 from datamodules.errors import DataError
 from datamodules.loader import BatchLoader, epoch_seed
 
-IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
 SHORTEST = 5  # the fewest tokens in a window of variable length
 HALF_CHANCE = 0.05  # how often a window's mean length is half of bptt
 
@@ -69,7 +68,7 @@ class ContiguousLoader(BatchLoader):
 
     def _division(self) -> tuple[int, int, int]:
         """Rows of all processes, and first and one past the last of this one."""
-        rank, world_size = loader._world()
+        rank, world_size = loader.rank_and_world_size()
         if not self.shared:
             return self.rows * world_size, rank * self.rows, (rank + 1) * self.rows
         if self.rows % world_size:
@@ -150,7 +149,7 @@ class RandomWindowLoader(BatchLoader):
         self.text = text
         self.bptt = bptt
         windows = (len(text) - 1) // bptt if training else -(-(len(text) - 1) // bptt)
-        _, world_size = loader._world()
+        _, world_size = loader.rank_and_world_size()
         if windows < (batch_size * world_size if training else 1):
             raise DataError(
                 f"{name} has {len(text)} tokens (with <eos>), too few for a batch of {batch_size * world_size} windows "

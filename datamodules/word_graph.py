@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.arguments import check_at_least, check_seed
 from datamodules.batches import GraphBatch
 from datamodules.cache import ArrayCache
 from datamodules.errors import DataError
+from datamodules.file_contents import user_path
 from datamodules.graph_data import GraphDataModule
 from datamodules.graph_links import Links, name_array
 from datamodules.word_vectors import read_word_vectors
@@ -72,20 +74,11 @@ class WordVectorDataModule(GraphDataModule):
         sample_vector_size: int = 50,
     ) -> None:
         super().__init__()
-        sizes = {
-            "max_words": (max_words, 2),
-            "num_neighbors": (num_neighbors, 1),
-            "sample_num_words": (sample_num_words, 2),
-            "sample_num_clusters": (sample_num_clusters, 1),
-            "sample_vector_size": (sample_vector_size, 2),
-        }
-        for name, (size, least) in sizes.items():
-            if size < least:
-                raise ValueError(f"{name} ({size}) must be at least {least}")
+        check_at_least(2, max_words=max_words, sample_num_words=sample_num_words, sample_vector_size=sample_vector_size)
+        check_at_least(1, num_neighbors=num_neighbors, sample_num_clusters=sample_num_clusters)
         if not 0 <= min_cosine <= 1:
             raise ValueError(f"min_cosine ({min_cosine}) must lie in [0, 1]: it is the least weight of a link")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed ({seed}) must be at least 0 and below 2**32")
+        check_seed(seed)
         try:
             re.compile(words_pattern or "")
         except re.error as error:
@@ -136,9 +129,10 @@ class WordVectorDataModule(GraphDataModule):
         return words, vectors, None
 
     def _cached_neighbors(self, vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        status = Path(self.source).expanduser().resolve().stat()
+        path = user_path(self.source).resolve()
+        status = path.stat()
         key = {
-            "file": [str(Path(self.source).expanduser().resolve()), status.st_mtime_ns, status.st_size],
+            "file": [str(path), status.st_mtime_ns, status.st_size],
             "words": [self.max_words, self.words_pattern],
             "links": [self.num_neighbors, self.min_cosine],
         }

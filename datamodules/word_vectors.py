@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import DataError
-from datamodules.file_contents import BYTE_ORDER_MARK
+from datamodules.file_contents import BYTE_ORDER_MARK, user_path
 from datamodules.npz import read_arrays
 
 MAX_DIGITS = 18  # of a number in the first line
@@ -28,7 +28,7 @@ def read_word_vectors(path: Path, max_words: int | None = None) -> tuple[list[st
     Raises:
         DataError: it can't be read, or has another layout; the message names the line.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     words, vectors = _read_npz(path, max_words) if path.suffix == ".npz" else _read_text(path, max_words)
     if not words:
         raise DataError(f"{path} has no word vectors")

@@ -186,7 +186,7 @@ def test_a_resumed_run_sees_the_same_bits(tmp_path, step):
 def test_two_ranks_share_every_split(monkeypatch):
     data, seen = make(), []
     for rank in range(2):
-        monkeypatch.setattr(loader_module, "_world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(loader_module, "rank_and_world_size", lambda rank=rank: (rank, 2))
         loaders = [data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()]
         seen.append([rows(images_of(loader)) for loader in loaders])
     assert [len(left) for left in seen[0]] == [80, 10, 90, 20, 100]
@@ -242,7 +242,7 @@ def test_errors_of_the_source(tmp_path):
         data.prepare_data()
     with pytest.raises(RuntimeError, match="call setup"):
         _ = data.class_names
-    with pytest.raises(ValueError, match="2 images are too few"):
+    with pytest.raises(DataError, match="2 images are too few"):
         make(source=str(write_images(tmp_path / "two", 2)))
 
 

@@ -135,6 +135,10 @@ def test_pickles_run_no_code(tmp_path):
         (pickle.dumps({b"labels": [1]}), "data_batch_2 is not a batch of CIFAR-10"),
         (pickle.dumps([1]), "data_batch_2 is not a batch of CIFAR-10: it holds a list"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}), "2 images and 1 labels"),
+        (
+            pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, -1]}),
+            "has the label -1, but batches.meta names 2 classes",
+        ),
     ],
 )
 def test_broken_pickles(tmp_path, content, message):
@@ -236,6 +240,18 @@ def test_hub_out_of_reach_is_said_at_once(monkeypatch, tmp_path):
     assert time.monotonic() - before < 5
     assert "\n" not in str(caught.value)
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_hub_failures_of_other_kinds_are_told(monkeypatch):
+    import huggingface_hub
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        open_source("hub").read(32)
 
 
 def test_hub_reads_the_splits(monkeypatch, tmp_path):

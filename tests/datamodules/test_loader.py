@@ -44,7 +44,7 @@ def test_too_few_items_are_an_error():
 def test_ranks_share_the_items(monkeypatch, drop_last):
     seen = []
     for rank in range(2):
-        monkeypatch.setattr(loader_module, "_world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(loader_module, "rank_and_world_size", lambda rank=rank: (rank, 2))
         loader = make_loader(drop_last=drop_last)
         batches = read(loader, epoch=3)
         assert len(batches) == len(loader)

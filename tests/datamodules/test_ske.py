@@ -402,7 +402,7 @@ def test_ranks_share_the_data(monkeypatch):
     data = sample()
     seen, counts, held_out = [], [], []
     for rank in range(3):
-        monkeypatch.setattr(loader, "_world", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(loader, "rank_and_world_size", lambda rank=rank: (rank, 3))
         train = data.train_dataloader()
         batches = list(train)
         counts.append((len(train), len(batches)))

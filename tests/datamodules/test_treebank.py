@@ -75,7 +75,7 @@ def test_what_cannot_be_read_gets_one_line(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*a.zip"):
         read_treebank(tmp_path / "a.zip")
     (tmp_path / "b.mrg").write_bytes(b"((S (NN a)))\n((S (NN \xe9)))")
-    with pytest.raises(DataError, match=r"b.mrg, line 2: not UTF-8"):
+    with pytest.raises(DataError, match=r"b.mrg, line 2: the byte 0xe9 is not UTF-8"):
         read_treebank(tmp_path / "b.mrg")
 
 

@@ -14,7 +14,7 @@ def read(loader, epoch=0):
 
 
 def as_rank(monkeypatch, rank, world_size):
-    monkeypatch.setattr(loader_module, "_world", lambda: (rank, world_size))
+    monkeypatch.setattr(loader_module, "rank_and_world_size", lambda: (rank, world_size))
 
 
 @pytest.mark.parametrize("variable", [False, True])

@@ -98,6 +98,12 @@ def test_words_of_sentences(npz):
     assert batch.words.dtype == torch.int64
 
 
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "vectors.npz").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*vectors.npz: Is a directory"):
+        read_word_vectors(tmp_path / "vectors.npz")
+
+
 def test_jieba_is_asked_for_in_one_line(npz, monkeypatch):
     monkeypatch.setitem(sys.modules, "jieba", None)
     data = SKEDataModule("sample", segmenter="jieba", vectors_file=str(npz))

@@ -73,7 +73,7 @@ def in_one_process(pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     ranks = []
     for rank in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(loader, "_world", lambda rank=rank: (rank, 2))
+            patch.setattr(loader, "rank_and_world_size", lambda rank=rank: (rank, 2))
             ranks.append(list(data.train_dataloader()))
     data.train_dataloader = lambda: InTurn(ranks)
     return measure(pair, folder, data, accumulate_grad_batches=2)
