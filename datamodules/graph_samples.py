@@ -197,10 +197,15 @@ def planted_partition(
         seed: of everything.
 
     Raises:
-        ValueError: so few nodes don't have so many links.
+        ValueError: so few nodes don't have so many communities or links.
 
     Source: the degree-corrected stochastic block model, Karrer and Newman 2011.
     """
+    if num_communities > num_nodes:
+        raise ValueError(
+            f"{num_nodes} nodes are too few for {num_communities} communities: lower sample_num_communities, or raise "
+            "sample_num_nodes"
+        )
     random = np.random.default_rng([seed, 6])
     sizes = random.uniform(0.5, 1.5, num_communities)
     ends = np.floor(np.cumsum(sizes) / sizes.sum() * (num_nodes - num_communities)).astype(np.int64)

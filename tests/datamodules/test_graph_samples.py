@@ -149,6 +149,13 @@ def test_too_many_links_are_refused():
         planted(num_nodes=8, num_communities=2, mean_degree=10)
 
 
+def test_too_many_communities_are_refused():
+    assert np.bincount(planted(num_nodes=8, num_communities=8, mean_degree=2, mixing=1).labels).tolist() == [1] * 8
+    for communities in (9, 100):
+        with pytest.raises(ValueError, match=f"8 nodes are too few for {communities} communities: lower sample_num"):
+            planted(num_nodes=8, num_communities=communities, mean_degree=2, mixing=1)
+
+
 def test_lfr_graph():
     graph = lfr_graph(1000, 14, 0.3, 0)
     assert graph.num_nodes == 1000
