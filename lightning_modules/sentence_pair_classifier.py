@@ -17,7 +17,8 @@ from metrics.grouped_accuracy import GroupedAccuracy
 from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
 
-MAX_OPERATIONS = 12
+LONG = 7  # operations: more than the formulas of the training have
+MAX_OPERATIONS = 12  # more count as these
 
 
 class SentencePairClassifier(pl.LightningModule):
@@ -101,11 +102,11 @@ class SentencePairClassifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: SentencePairBatch, batch_idx: int) -> None:
-        loss = F.cross_entropy(self._count("val", batch).float(), batch.labels)
+        loss = F.cross_entropy(self._count(batch).float(), batch.labels)
         log_epoch_means(self, {"val/loss": loss}, len(batch.labels))
 
     def test_step(self, batch: SentencePairBatch, batch_idx: int) -> None:
-        self._count("test", batch)
+        self._count(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_accuracies("val")
@@ -113,7 +114,8 @@ class SentencePairClassifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_accuracies("test")
 
-    def _count(self, stage: str, batch: SentencePairBatch) -> Tensor:
+    def _count(self, batch: SentencePairBatch) -> Tensor:
+        """Counts the hits of a batch; its logits (B, classes)."""
         logits = self(batch)
         self.accuracy.update(logits.argmax(1) == batch.labels, batch.operations.clamp(max=MAX_OPERATIONS))
         return logits
@@ -126,8 +128,9 @@ class SentencePairClassifier(pl.LightningModule):
             for operations in total.nonzero().flatten().tolist():
                 accuracy = correct[operations] / total[operations]
                 self.log(f"test/accuracy/operations_{operations}", accuracy, sync_dist=True)
-            if total[7:].any():
-                self.log("test/accuracy_7_and_more", correct[7:].sum() / total[7:].sum(), sync_dist=True)
+            if total[LONG:].any():
+                accuracy = correct[LONG:].sum() / total[LONG:].sum()
+                self.log(f"test/accuracy_{LONG}_and_more", accuracy, sync_dist=True)
 
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
@@ -142,6 +145,9 @@ class SentencePairClassifier(pl.LightningModule):
 
         Returns:
             What was done, for the terminal.
+
+        Raises:
+            ValueError: ``batch_size`` is below 1, the file can't be read, or a line is no pair of formulas.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
