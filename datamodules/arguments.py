@@ -11,7 +11,7 @@ def check_at_least(least: int, **sizes: int | None) -> None:
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuses what is none of two choices."""
+    """Refuses what is none of the choices."""
     if value not in choices:
         raise ValueError(f"{name} ({value}) must be {' or '.join(choices)}")
 
