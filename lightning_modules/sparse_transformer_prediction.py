@@ -1,6 +1,5 @@
 """From a user's file to what a Sparse Transformer makes of it: texts that go on, images that are completed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch, ParseBatch
+from layers.positions import COLOURS, bytes_of_images
 
 if TYPE_CHECKING:
     from .sparse_transformer import SparseTransformer
@@ -139,10 +139,12 @@ def complete_image_files(
     if output.suffix.lower() not in (".png", ".npz"):
         raise ValueError(f"output ({output}) must end in .png or .npz")
     names, originals, completed = [], [], []
-    for batch_names, images, drawn in _completed(model, path, batch_size, options):
+    size, pixel_range = model.hparams.image_size, model.hparams.pixel_range
+    for number, (batch_names, batch) in enumerate(ImageBatch.from_files(path, size, pixel_range, batch_size)):
+        drawn = model.complete_images(batch.images.to(model.device), **{**options, "seed": options["seed"] + number})
         names += batch_names
-        originals.append(_pixels(images, model))
-        completed.append(_pixels(drawn, model))
+        originals.append(_pixels(batch.images, pixel_range))
+        completed.append(_pixels(drawn, pixel_range))
     before, after = np.concatenate(originals), np.concatenate(completed)
     if output.suffix.lower() == ".npz":
         with open(output, "wb") as file:
@@ -154,21 +156,10 @@ def complete_image_files(
     return f"{len(names)} images completed from their upper halves -> {output}"
 
 
-def _completed(
-    model: "SparseTransformer", path: Path, batch_size: int, options: dict[str, Any]
-) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-    size, pixel_range = model.hparams.image_size, model.hparams.pixel_range
-    seed = options["seed"]
-    for names, batch in ImageBatch.from_files(path, size, pixel_range, batch_size):
-        yield names, batch.images, model.complete_images(batch.images.to(model.device), **{**options, "seed": seed})
-        seed += 1
-
-
-def _pixels(images: Tensor, model: "SparseTransformer") -> NDArray[np.uint8]:
-    """(B, 3, S, S) float in the model's pixel range to (B, S, S, 3) uint8."""
-    low, high = model.hparams.pixel_range
-    levels = ((images.float() - low) * (255 / (high - low))).round().clamp(0, 255)
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+def _pixels(images: Tensor, pixel_range: tuple[float, float]) -> NDArray[np.uint8]:
+    """(B, 3, S, S) float in the pixel range to (B, S, S, 3) uint8."""
+    size = images.shape[-1]
+    return bytes_of_images(images, pixel_range).to(torch.uint8).unflatten(1, (size, size, COLOURS)).cpu().numpy()
 
 
 def picture_of_completions(images: NDArray[np.uint8], completed: NDArray[np.uint8]) -> NDArray[np.uint8]:
