@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.corpus import read_lines
+from datamodules.edge_text import count_fields
 from datamodules.errors import DataError
 from datamodules.formulas import AND, NOT, OR, RELATIONS, VOCABULARY, Pair
 
@@ -44,8 +45,7 @@ def read_written_pairs(file: Path, vocabulary: Sequence[str]) -> list[WrittenPai
     for where, fields in _fields(file):
         formulas = fields[1:] if len(fields) == 3 else fields
         if len(formulas) != 2:
-            found = f"{len(fields)} field{'s' * (len(fields) != 1)}"
-            raise DataError(f"{where}: expected a formula, a TAB, a formula, found {found}")
+            raise DataError(f"{where}: expected a formula, a TAB, a formula, found {count_fields(fields)}")
         encoded = (encode_formula(formula, numbers, where) for formula in formulas)
         pairs.append(WrittenPair((formulas[0], formulas[1]), *encoded))
     return pairs

@@ -88,7 +88,7 @@ def continue_text_file(
     codec = PromptCodec(list(arguments.vocabulary), arguments.level, arguments.vocab_size)
     lines = ParseBatch.lines_from_file(path)
     prompts = [codec.encode(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    _check_positions(model, prompts, length)
+    _check_positions(model, prompts, length, path)
     # Prompts of like length together: none waits long for the others.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written = [""] * len(lines)
@@ -104,7 +104,7 @@ def continue_text_file(
     return f"{len(lines)} prompts ({unknown} tokens unknown), {length} tokens added to each -> {output}"
 
 
-def _check_positions(model: "SparseTransformer", prompts: list[list[int]], length: int) -> None:
+def _check_positions(model: "SparseTransformer", prompts: list[list[int]], length: int, path: Path) -> None:
     positions = model.network.positions
     longest = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=None)
     if positions is None or longest is None:
@@ -113,7 +113,7 @@ def _check_positions(model: "SparseTransformer", prompts: list[list[int]], lengt
     most = positions.length - len(prompts[longest]) + 1
     if length > most:
         raise ValueError(
-            f"length ({length}): the model has {positions.length} positions and line {longest + 1} takes "
+            f"length ({length}): the model has {positions.length} positions and {path}, line {longest + 1}, takes "
             f"{len(prompts[longest])} of them; give a length of at most {max(most, 0)}, or shorten the line"
         )
 
