@@ -66,7 +66,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 def picture(rows: list[dict[str, Any]]) -> "Figure":
     """Time and memory of a step over N, from the rows of :func:`run`: both axes in logarithms, one curve a pattern."""
-    figure = new_figure(10, 4.2)
+    figure = new_figure(10, 4.6)
     panels = (("time", "ms", "milliseconds a step"), ("memory", "MiB", "MiB added by a step"))
     for axes, (what, unit, label) in zip(figure.subplots(1, 2), panels, strict=True):
         for number, (name, points) in enumerate(_curves(rows, what, unit).items()):
@@ -82,7 +82,9 @@ def picture(rows: list[dict[str, Any]]) -> "Figure":
         axes.set_ylabel(label, color=INK)
         axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize="small")
+    # Of both panels, and outside of them, where it hides no curve.
+    curves = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(handles=curves.values(), loc="outside upper center", ncols=4, frameon=False, fontsize="small")
     return figure
 
 
