@@ -1,20 +1,16 @@
 """ONLSTM against the formula written step by step, on every path that computes it; LSTM against nn.LSTM."""
 
-import concurrent.futures
 import copy
 import io
-import os
 import pickle
-import warnings
-from collections import OrderedDict
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu, on_lstm_graphs
-from layers.on_lstm_steps import Gates, PlainSteps, master_gates, steps_for
+from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu
+from layers.on_lstm_steps import Gates, master_gates, steps_for
 
 GATES = ["paper", "reverse_cumsum"]
 
@@ -180,6 +176,21 @@ def test_saturated_and_huge_inputs_stay_finite_and_nan_stays_nan(path: str):
     x = torch.zeros(2, 3, 4)
     x[0, 1, 2] = float("nan")
     assert layer(x)[0].isnan().any((0, 2)).tolist() == [False, True, False]
+
+
+def test_a_large_layer_equals_the_formula(path: str):
+    """Weights large enough to be packed, a batch large enough for threads."""
+    torch.manual_seed(0)
+    layer = ONLSTM(20, 240)
+    x, state = torch.randn(6, 20, 20, requires_grad=True), random_state(layer, 20)
+    assert layer.weight_hh_l0.numel() > on_lstm_cpu.LARGE_WEIGHT
+    ours, theirs = flat(layer(x, state)), naive(layer, x, state)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    weights = [torch.randn_like(tensor) for tensor in ours]
+    inputs = [x, *state, *layer.parameters()]
+    found, expected = (torch.autograd.grad(results, inputs, weights) for results in (ours, theirs))
+    for gradient, true in zip(found, expected, strict=True):
+        assert (gradient - true).norm() < 1e-5 * true.norm()
 
 
 # ----------------------------------------------------------------------------------------------------- gates and levels
@@ -416,129 +427,3 @@ def test_bad_shapes_get_one_line(cell: type[RecurrentLayer]):
             layer(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"state c .* = \(1, 2, 20\)"):
         layer(torch.zeros(5, 2, 4), (torch.zeros(1, 2, 20), torch.zeros(1, 3, 20)))
-
-
-# --------------------------------------------------------------------------------------------------------- the compiler
-
-
-def test_processes_that_build_at_once_get_one_library(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    if on_lstm_cpu.compiled() is None:
-        pytest.skip("no C++ compiler")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    flags = ["-O0", "-fopenmp"]  # quick to build
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        first, second = pool.map(on_lstm_cpu._built, [flags, flags])
-    assert first == second
-    assert [file.name for file in first.parent.iterdir()] == [first.name]
-    built = os.stat(first).st_mtime_ns
-    assert os.stat(on_lstm_cpu._built(flags)).st_mtime_ns == built
-
-
-@pytest.mark.parametrize("compiler", ["/no/such/compiler", "false", "true"])
-def test_without_a_compiler_plain_torch_gives_the_same(compiler: str, monkeypatch: pytest.MonkeyPatch, tmp_path, capfd):
-    layer, x = ONLSTM(5, 20), torch.randn(4, 3, 5)
-    expected = flat(layer(x))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", compiler)
-    on_lstm_cpu.compiled.cache_clear()
-    try:
-        torch.testing.assert_close(flat(layer(x)), expected)
-        assert on_lstm_cpu.compiled() is None
-        assert on_lstm_cpu.compiled.cache_info().misses == 1  # tried once
-    finally:
-        on_lstm_cpu.compiled.cache_clear()
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_products_with_a_packed_weight(dtype: torch.dtype, tolerance: float, transposed: bool):
-    torch.manual_seed(0)
-    weight = torch.randn(430, 370).to(dtype)
-    assert weight.numel() > on_lstm_cpu.LARGE_WEIGHT
-    weight = weight.T if transposed else weight
-    x, bias = torch.randn(20, weight.shape[1]).to(dtype), torch.randn(len(weight)).to(dtype)
-    exact = x.double() @ weight.double().T
-    for found, expected in (
-        (on_lstm_cpu.product_with(weight, 9, 20)(x), exact),
-        (on_lstm_cpu.linear(x, weight), exact),
-        (on_lstm_cpu.linear(x, weight, bias), exact + bias.double()),
-    ):
-        assert found.dtype == dtype
-        assert (found.double() - expected).norm() < tolerance * expected.norm()
-
-
-def test_a_large_layer_equals_the_formula(path: str):
-    """Weights large enough to be packed, a batch large enough for threads."""
-    torch.manual_seed(0)
-    layer = ONLSTM(20, 240)
-    x, state = torch.randn(6, 20, 20, requires_grad=True), random_state(layer, 20)
-    assert layer.weight_hh_l0.numel() > on_lstm_cpu.LARGE_WEIGHT
-    ours, theirs = flat(layer(x, state)), naive(layer, x, state)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    weights = [torch.randn_like(tensor) for tensor in ours]
-    inputs = [x, *state, *layer.parameters()]
-    found, expected = (torch.autograd.grad(results, inputs, weights) for results in (ours, theirs))
-    for gradient, true in zip(found, expected, strict=True):
-        assert (gradient - true).norm() < 1e-5 * true.norm()
-
-
-def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatch):
-    layer, x = ONLSTM(5, 20), torch.randn(6, 3, 5)
-    expected = flat(layer(x))
-    monkeypatch.setattr(on_lstm_cpu, "_onednn", lambda dtype: None)
-    torch.testing.assert_close(flat(layer(x)), expected)
-
-
-# ------------------------------------------------------------------------------------------------------ blocks of steps
-
-
-@pytest.mark.parametrize("scratch", [False, True])
-@pytest.mark.parametrize("replays", ["right", "wrong", "fails"])
-def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, monkeypatch: pytest.MonkeyPatch):
-    """What CUDA runs, with a graph that calls its function again: buffers, order of blocks, the steps left over."""
-    calls = []
-
-    def capture(function):
-        if replays == "fails":
-            raise RuntimeError("no graphs here")
-        return lambda: (calls.append(1), replays == "right" and function())
-
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(on_lstm_graphs, "capture", capture)
-    monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
-    monkeypatch.setattr(on_lstm_graphs, "_works", True)
-    gates, batch, hidden, rows = Gates(3, 2, False), 2, 6, 30
-    step = PlainSteps(gates)
-
-    def both(length: int, blocks: bool) -> list[Tensor]:
-        torch.manual_seed(length)
-        weight = torch.randn(rows, hidden)
-        zx, h, c = torch.randn(length, batch, rows), torch.randn(batch, hidden), torch.randn(batch, hidden)
-        a = torch.empty(1, batch, rows) if scratch else zx
-        output, cells, distances = *torch.empty(2, length, batch, hidden), torch.empty(2, length, batch)
-        forward = (zx, h, c), (a, output, cells, distances)
-        if blocks:
-            on_lstm._forward_blocks(weight, step, *forward, gates)
-        else:
-            on_lstm._forward_steps(lambda x: x @ weight.T, step, *forward)
-        if scratch:
-            return [output, cells, distances]
-        gradients = torch.randn(length, batch, hidden), torch.randn(2, length, batch), c, *torch.randn(2, batch, hidden)
-        dz, (dh, dc) = torch.empty_like(a), torch.empty(2, batch, hidden)
-        backward = (a, cells, *gradients), (dz, dh, dc)
-        if blocks:
-            on_lstm._backward_blocks(weight, step, *backward, gates)
-        else:
-            on_lstm._backward_steps(lambda x: x @ weight, step, *backward)
-        return [output, cells, distances, a, dz, dh, dc]
-
-    # 41 steps are four blocks and a step, 7 none; the first whole block of a kind runs as it is, the second is tried.
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for length in (41, 7, 20):
-            torch.testing.assert_close(both(length, blocks=True), both(length, blocks=False))
-    assert on_lstm_graphs._works == (replays == "right")
-    assert len(caught) == (replays != "right")
-    # Of the first window's four blocks one is a trial and two are replayed, of the last window's both.
-    assert len(calls) == {"right": 5 if scratch else 10, "wrong": 1, "fails": 0}[replays]

@@ -1,80 +1,23 @@
-"""Models cut in two, features from inside, copies."""
+"""Models cut in two, and features from inside."""
 
 import copy
-import gc
 import io
-import weakref
-from functools import partial
 
 import pytest
 import torch
+from reuse_tools import IMAGES, Residual, ResidualNetwork, Shared, count, pointers, residual_network, transformer
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from layers import (
-    DGCNN,
-    GCN,
-    GIN,
-    BlogEncoder,
-    DIMEncoder,
-    DotScore,
-    FullAttention,
-    GraphSAGE,
-    LocalAttention,
-    MultiheadSelfAttention,
-    ObjectHead,
-    SubjectHead,
-    TiedLinear,
-)
-from layers.positions import ImagePositions, TokenPositions
+from layers import BlogEncoder, DIMEncoder, TiedLinear
 from layers.reuse import clone, features, nodes, split
-from layers.sparse_transformer import SparseTransformerNetwork
-
-
-class Residual(nn.Module):
-    """conv - bn - relu - conv, and the input added; ``relu`` is called twice."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(x + self.second(self.relu(self.norm(self.first(x)))))
-
-
-class ResidualNetwork(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3)
-        self.blocks = nn.Sequential(Residual(6), Residual(6), Residual(6))
-        self.unused = nn.Linear(100, 100)
-        self.classify = nn.Linear(6, 5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        h = self.blocks(self.stem(images))
-        return self.classify(h.mean((2, 3)))
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def pointers(module: nn.Module) -> set[int]:
-    return {tensor.data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
 
 
 @pytest.fixture
 def network() -> ResidualNetwork:
-    torch.manual_seed(0)
-    network = ResidualNetwork()
-    network(torch.rand(4, 3, 9, 9))  # running statistics that are not those of the start
-    return network.eval()
+    return residual_network()
 
 
-IMAGES = torch.rand(3, 3, 9, 9, generator=torch.Generator().manual_seed(1))
 BLOCK = 2 * (6 * 6 * 9 + 6) + 12
 STEM, CLASSIFIER = 6 * 3 * 9 + 6, 6 * 5 + 5
 
@@ -173,19 +116,6 @@ def test_the_mode_goes_with_the_layers(network):
     assert not torch.equal(network.blocks[0].norm.running_mean, before)
     head.eval()
     assert not network.blocks[0].norm.training
-
-
-class Shared(nn.Module):
-    """One BatchNorm and one linear layer, each used twice, one of them under two names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 4)
-        self.norm = nn.BatchNorm1d(4)
-        self.alias = self.linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.alias(self.norm(self.linear(self.norm(x))))
 
 
 def test_a_layer_that_is_called_twice_has_two_nodes_and_counts_once():
@@ -316,20 +246,6 @@ def test_every_place_of_our_encoders_gives_what_the_encoder_does(encoder):
         assert torch.equal(value, getattr(expected, field))
 
 
-def transformer(tie_embedding: bool = True) -> SparseTransformerNetwork:
-    return SparseTransformerNetwork(
-        11,
-        8,
-        [FullAttention, LocalAttention],
-        num_heads=2,
-        feedforward_size=12,
-        dropout=0.1,
-        positions=TokenPositions(9, 8),
-        start=True,
-        tie_embedding=tie_embedding,
-    )
-
-
 def test_transformer_blocks_and_the_tied_weight_of_a_tail():
     model = transformer().eval()
     tokens = torch.randint(11, (2, 6))
@@ -350,94 +266,6 @@ def test_transformer_blocks_and_the_tied_weight_of_a_tail():
 def test_a_normalised_layer_stays_one_node():
     model = nn.Sequential(nn.Linear(3, 4), parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU())
     assert nodes(model) == ["input_1", "0", "1", "2"]
-
-
-# ---------------------------------------------------------------------------------------------------------------- clone
-
-
-def test_a_clone_with_weights_computes_the_same_and_shares_nothing(network):
-    cloned = clone(network)
-    assert torch.equal(cloned(IMAGES), network(IMAGES))
-    assert not pointers(cloned) & pointers(network)
-    assert not cloned.training
-
-
-def test_a_clone_without_weights_is_drawn_anew_as_at_construction(network):
-    torch.manual_seed(3)
-    cloned = clone(network, weights=False)
-    assert not cloned.training
-    for (name, new), old in zip(cloned.named_parameters(), network.parameters(), strict=True):
-        assert new.isfinite().all()
-        assert new.shape == old.shape
-        if "norm" not in name:
-            assert not torch.equal(new, old)
-    norm = cloned.blocks[0].norm
-    assert int(norm.num_batches_tracked) == 0
-    assert not norm.running_mean.any()
-    # A uniform distribution of torch's width.
-    assert 0.9 * 100**-0.5 < cloned.unused.weight.abs().max() <= 100**-0.5
-
-
-@pytest.mark.parametrize("weights", [True, False])
-def test_sharing_inside_survives(weights: bool):
-    shared = clone(Shared(), weights)
-    assert shared.alias is shared.linear
-    model = transformer()
-    cloned = clone(model, weights)
-    assert cloned.output.embedding is cloned.embedding
-    assert cloned.embedding is not model.embedding
-    assert count(cloned) == count(model)
-
-
-def test_a_models_own_scheme_has_the_last_word():
-    cloned = clone(transformer(tie_embedding=False), weights=False)
-    assert not cloned.output.weight.any()
-    assert not cloned.blocks[0].attention.out_proj.bias.any()
-    assert cloned.blocks[0].attention.in_proj_weight.std() < 0.1
-    attention = clone(FullAttention(8, 2), weights=False)
-    assert isinstance(attention, MultiheadSelfAttention)
-    assert attention.in_proj_weight.abs().max() <= (6 / 32) ** 0.5
-    assert clone(nn.MultiheadAttention(8, 2), weights=False).in_proj_weight.isfinite().all()
-
-
-OWN_SCHEMES = {
-    "transformer": partial(transformer, False),
-    "image_positions": lambda: ImagePositions(6, 40),
-    "encoder": lambda: DGCNN([str(i) for i in range(90)], 5, 30, size=16, dilations=(1,)),
-    "subjects": lambda: SubjectHead(16, 0),
-    "objects": lambda: ObjectHead(16, 12, 0, 2),
-    "scores": lambda: DotScore(20, 40, units=32),
-    "graph_convolutions": lambda: GCN(30, 5),
-    "graph_isomorphism": lambda: GIN(30, 5),
-    "graph_mean": lambda: GraphSAGE(30, 5),
-}
-
-
-@pytest.mark.parametrize("make", OWN_SCHEMES.values(), ids=OWN_SCHEMES)
-def test_a_clone_of_our_layers_starts_as_they_do(make):
-    """Not by the schemes of the layers inside, which are torch's: the spread of each weight tells."""
-    torch.manual_seed(5)
-    model = make()
-    fresh = dict(make().named_parameters())
-    for name, drawn in clone(model, weights=False).named_parameters():
-        assert drawn.any() == fresh[name].any(), name
-        if drawn.numel() >= 100:
-            assert not torch.equal(drawn, fresh[name]) or not drawn.any(), name
-            assert drawn.std().item() == pytest.approx(fresh[name].std().item(), rel=0.25), name
-
-
-def test_what_nothing_draws_is_refused():
-    class Scale(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(3))
-
-    with pytest.raises(ValueError, match=r"nothing draws 1\.scale anew: give Scale .* reset_parameters"):
-        clone(nn.Sequential(nn.Linear(3, 3), Scale()), weights=False)
-    assert clone(Scale()).scale.tolist() == [1, 1, 1]
-    normalised = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)))
-    with pytest.raises(ValueError, match=r"nothing draws 0\.parametrizations\.\S+ anew: remove the weight's param"):
-        clone(normalised, weights=False)
 
 
 def test_parts_can_be_saved_whole(network):
@@ -528,12 +356,3 @@ def test_buffers_that_no_checkpoint_has_stay_so():
     head, _ = split(Scaled(), "layer")
     assert set(head.state_dict()) == {"layer.weight", "layer.bias", "shift"}
     assert set(dict(head.named_buffers())) == {"scale", "shift"}
-
-
-def test_a_copy_does_not_keep_its_model():
-    model = nn.ModuleList([embedding := nn.Embedding(5, 3), TiedLinear(embedding)])
-    copied, watched = clone(model), weakref.ref(embedding)
-    del model, embedding
-    gc.collect()
-    assert watched() is None
-    assert copied[1].embedding is copied[0]
