@@ -1,7 +1,7 @@
-"""What the tests of the derived optimizers share: modules with given gradients, a quiet Trainer, trajectories."""
+"""What the tests of the derived optimizers share: modules with given gradients, trajectories."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datamodules.loader import BatchLoader
+from tests.tools import quiet_trainer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures" / "optimizers.json").read_text())
 Weights = dict[str, Tensor]
@@ -105,23 +106,10 @@ def index_loader(batches: int) -> BatchLoader:
     return BatchLoader(lambda indices: indices, batches, 1)
 
 
-def quiet_trainer(callbacks: Iterable[pl.Callback] = (), **kwargs: Any) -> pl.Trainer:
-    options: dict[str, Any] = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "max_epochs": 1,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(callbacks=list(callbacks), **(options | kwargs))
-
-
 def run(module: pl.LightningModule, *callbacks: pl.Callback, batches: int | None = None, **kwargs: Any) -> Recorder:
     """Fit once over the given gradients; returns what was recorded."""
     recorder = Recorder()
-    trainer = quiet_trainer([*callbacks, recorder], **kwargs)
+    trainer = quiet_trainer(*callbacks, recorder, **kwargs)
     trainer.fit(module, index_loader(batches or len(module.given)))
     return recorder
 

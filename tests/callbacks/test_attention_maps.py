@@ -6,28 +6,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
-from pytorch_lightning.loggers.logger import DummyLogger
 
 from callbacks import AttentionMaps, CompletedImages
 from callbacks import attention_maps as attention_maps_module
 from callbacks.attention_maps import reduced, spaced
 from layers.attention import AtrousAttention, LocalAttention, MultiheadSelfAttention
+from tests.tools import Album, quiet_trainer
 
 # A process's first optimizer sets environment variables; in a test they'd pass for leaks.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-
-
-class Album(DummyLogger):
-    """Keeps the pictures it is handed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, list[np.ndarray]] = {}
-
-    def log_image(self, key: str, images: list[Any]) -> None:
-        assert all(isinstance(image, Image.Image) for image in images)
-        self.pictures.setdefault(key, []).extend(np.asarray(image) for image in images)
 
 
 class Reader(pl.LightningModule):
@@ -52,10 +39,8 @@ class Reader(pl.LightningModule):
 def run_test(callback: pl.Callback, logger: Any) -> Reader:
     torch.manual_seed(0)
     model = Reader()
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    run = pl.Trainer(accelerator="cpu", callbacks=[callback], logger=logger, **quiet)
     loader = torch.utils.data.DataLoader(torch.randn(12, 9, 8), batch_size=4)
-    run.test(model, loader, verbose=False)
+    quiet_trainer(callback, logger=logger).test(model, loader, verbose=False)
     return model
 
 

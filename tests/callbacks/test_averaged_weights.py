@@ -3,11 +3,12 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, assert_same, index_loader, quiet_trainer, random_gradients, run, weights_of
+from chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import AveragedWeights, Lookahead
+from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 
@@ -78,7 +79,7 @@ def test_resumed_it_equals_unbroken(tmp_path, saved, ramp, restart):
     again = AveragedWeights(0.9, ramp)
     later = [RestartAfter(again, restart - saved)] if restart and restart > saved else []
     module = GivenGradients(gradients, ADAM)
-    quiet_trainer([again, *later]).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
+    quiet_trainer(again, *later).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
     assert_same(again.copies["optimizer0"], rule.copies["optimizer0"])
     assert again.kept_steps == rule.kept_steps
 
@@ -99,7 +100,7 @@ def test_a_checkpoint_from_before_the_count_goes_on(tmp_path, rule):
     torch.save(checkpoint, path)
     again = rule()
     module = GivenGradients(gradients, ADAM)
-    quiet_trainer([again]).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
+    quiet_trainer(again).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
     assert_same(again.copies["optimizer0"], whole.copies["optimizer0"])
 
 
@@ -160,7 +161,7 @@ def test_a_test_after_the_fit_sees_the_average():
             self.log("test/weight", self.linear.weight[0, 0])
 
     module, rule = Tests(random_gradients(6), ADAM), AveragedWeights(0.9)
-    trainer = quiet_trainer([rule])
+    trainer = quiet_trainer(rule)
     trainer.fit(module, index_loader(6))
     expected = rule.copies["optimizer0"]["linear.weight"][0, 0].item()
     (metrics,) = trainer.test(module, index_loader(1), verbose=False)

@@ -1,13 +1,11 @@
 """Two processes: equal ranks, the same as one process with the whole batch, and an exact resume inside a window."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import assert_same, quiet_trainer, weights_of
+from chain_tools import assert_same, weights_of
 from torch import nn
 
 from callbacks import (
@@ -20,6 +18,7 @@ from callbacks import (
     WeightDecay,
 )
 from datamodules.loader import BatchLoader
+from tests.tools import in_two_processes, quiet_trainer
 
 ITEMS, EPOCHS = 44, 2  # 11 batches of 4, or of 2 on each of two processes: windows of 3 leave a tail of 2
 
@@ -71,37 +70,23 @@ def fit(batch_size, *others, ckpt_path=None, **kwargs):
     items = torch.arange(ITEMS) * 7 % 30
     loader = BatchLoader(lambda indices: items[indices], ITEMS, batch_size, shuffle=True, drop_last=True)
     module = Words()
-    trainer = quiet_trainer([*tricks(), *others], max_epochs=EPOCHS, use_distributed_sampler=False, **kwargs)
+    trainer = quiet_trainer(*tricks(), *others, max_epochs=EPOCHS, use_distributed_sampler=False, **kwargs)
     trainer.fit(module, loader, loader, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer, weights_of(module)
 
 
-def process(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(rank),
-    }
+def process(rank: int, folder: Path) -> None:
     ddp = {"devices": 2, "strategy": pl.strategies.DDPStrategy(process_group_backend="gloo")}
-    torch.save(fit(2, **ddp)[1], f"{folder}/whole{rank}.pt")
+    torch.save(fit(2, **ddp)[1], folder / f"whole{rank}.pt")
     ddp["strategy"] = pl.strategies.DDPStrategy(process_group_backend="gloo")
     with pytest.raises(Killed):
-        fit(2, Kill(f"{folder}/killed.ckpt"), **ddp)
+        fit(2, Kill(folder / "killed.ckpt"), **ddp)
     ddp["strategy"] = pl.strategies.DDPStrategy(process_group_backend="gloo")
-    torch.save(fit(2, ckpt_path=f"{folder}/killed.ckpt", **ddp)[1], f"{folder}/resumed{rank}.pt")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    torch.save(fit(2, ckpt_path=folder / "killed.ckpt", **ddp)[1], folder / f"resumed{rank}.pt")
 
 
 def test_two_processes(tmp_path: Path):
-    torch.multiprocessing.spawn(process, (free_port(), str(tmp_path)), nprocs=2)
+    in_two_processes(process, tmp_path)
     whole, other, resumed, resumed_other = (
         torch.load(tmp_path / name) for name in ("whole0.pt", "whole1.pt", "resumed0.pt", "resumed1.pt")
     )

@@ -7,7 +7,7 @@ from bisect import bisect_right
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import index_loader, quiet_trainer
+from chain_tools import index_loader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -23,6 +23,7 @@ from callbacks import (
     WeightConstraint,
     WeightDecay,
 )
+from tests.tools import quiet_trainer
 
 LR = 0.05
 
@@ -201,7 +202,7 @@ def test_random_chains_against_plain_python(case):
         def on_train_batch_end(self, trainer, pl_module, *_):
             seen["theta"] = [parameter.tolist() for parameter in pl_module.p]
 
-    quiet_trainer([*listed, Last()], max_epochs=1).fit(module, index_loader(len(gradients)))
+    quiet_trainer(*listed, Last(), max_epochs=1).fit(module, index_loader(len(gradients)))
     references = [Reference([list(row) for row in rows], i, chain, optimizer) for i, rows in enumerate(init)]
     steps = windows(chain.get("accumulation", {}), len(gradients))
     for t, window in enumerate(steps):

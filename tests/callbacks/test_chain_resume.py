@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, assert_same, index_loader, quiet_trainer, random_gradients, weights_of
+from chain_tools import GivenGradients, assert_same, index_loader, random_gradients, weights_of
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -24,6 +24,7 @@ from callbacks import (
 )
 from datamodules.loader import BatchLoader
 from layers import normalize_weights
+from tests.tools import quiet_trainer
 
 TRICKS = {
     "decay": lambda: WeightDecay(0.1),
@@ -101,13 +102,13 @@ def state_of(trainer, module):
 def check_resume(tmp_path, make_tricks, after, make_module=Words, **kwargs):
     options = {"max_epochs": EPOCHS} | kwargs
     path = tmp_path / "killed.ckpt"
-    whole, module = quiet_trainer(make_tricks(), **options), make_module()
+    whole, module = quiet_trainer(*make_tricks(), **options), make_module()
     whole.fit(module, loader(), loader())
     expected = state_of(whole, module)
-    killed = quiet_trainer([*make_tricks(), SaveAndKill(path, after)], **options)
+    killed = quiet_trainer(*make_tricks(), SaveAndKill(path, after), **options)
     with pytest.raises(Killed):
         killed.fit(make_module(), loader(), loader())
-    resumed, module = quiet_trainer(make_tricks(), **options), make_module()
+    resumed, module = quiet_trainer(*make_tricks(), **options), make_module()
     with torch.no_grad():
         for parameter in module.parameters():  # nothing may come from the fresh module
             parameter.add_(1.0)
@@ -200,7 +201,7 @@ def test_a_scaler_and_its_skipped_step(tmp_path):
 
     def fit(callbacks, **kwargs):
         plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))
-        trainer, module = quiet_trainer(callbacks, max_epochs=EPOCHS, plugins=[plugin]), Overflows()
+        trainer, module = quiet_trainer(*callbacks, max_epochs=EPOCHS, plugins=[plugin]), Overflows()
         trainer.fit(module, loader(), **kwargs)
         return state_of(trainer, module)
 
@@ -213,19 +214,19 @@ def test_a_scaler_and_its_skipped_step(tmp_path):
 def test_a_checkpoint_from_the_end_goes_on(tmp_path):
     tricks = lambda: [make() for make in TRICKS.values()]  # noqa: E731
     path = tmp_path / "end.ckpt"
-    first = quiet_trainer(tricks(), max_epochs=1)
+    first = quiet_trainer(*tricks(), max_epochs=1)
     first.fit(Words(), loader(), loader())
     first.save_checkpoint(path)
-    longer, module = quiet_trainer(tricks(), max_epochs=2), Words()
+    longer, module = quiet_trainer(*tricks(), max_epochs=2), Words()
     longer.fit(module, loader(), loader(), ckpt_path=path, weights_only=True)
-    whole, expected = quiet_trainer(tricks(), max_epochs=2), Words()
+    whole, expected = quiet_trainer(*tricks(), max_epochs=2), Words()
     whole.fit(expected, loader(), loader())
     assert_same(state_of(longer, module), state_of(whole, expected))
 
 
 def test_the_file_holds_plain_state_by_parameter_name(tmp_path):
     path = tmp_path / "now.ckpt"
-    trainer = quiet_trainer([*(make() for make in TRICKS.values()), SaveAndKill(path, 5, kill=False)])
+    trainer = quiet_trainer(*(make() for make in TRICKS.values()), SaveAndKill(path, 5, kill=False))
     trainer.fit(Words(), loader())
     checkpoint = torch.load(path, weights_only=True)  # tensors, numbers and strings only
     names = {"embedding.weight", "output.weight", "output.bias"}
@@ -243,18 +244,18 @@ def test_a_test_run_takes_the_evaluated_weights(tmp_path):
             self.log("test/weight", self.output.weight[0, 0])
 
     path = tmp_path / "now.ckpt"
-    trainer = quiet_trainer([Lookahead(100), SaveAndKill(path, 5, kill=False)])
+    trainer = quiet_trainer(Lookahead(100), SaveAndKill(path, 5, kill=False))
     module = Tests()
     start = module.output.weight[0, 0].item()
     trainer.fit(module, loader())
-    tester = quiet_trainer([Lookahead(100)])
+    tester = quiet_trainer(Lookahead(100))
     (metrics,) = tester.test(Tests(), loader(), ckpt_path=path, weights_only=True, verbose=False)
     assert metrics["test/weight"] == pytest.approx(start)  # the slow weights have not moved yet
 
 
 def make_checkpoint(path, *callbacks):
     gradients = random_gradients(4)
-    trainer = quiet_trainer([*callbacks, SaveAndKill(path, 2, kill=False)])
+    trainer = quiet_trainer(*callbacks, SaveAndKill(path, 2, kill=False))
     trainer.fit(GivenGradients(gradients, partial(torch.optim.SGD, lr=0.1)), index_loader(4))
 
 
@@ -280,7 +281,7 @@ def test_another_chain_is_refused(saved, now, difference, tmp_path):
     make_checkpoint(path, *saved)
     module = GivenGradients(random_gradients(4), partial(torch.optim.SGD, lr=0.1))
     with pytest.raises(MisconfigurationException, match=difference):
-        quiet_trainer(now).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
+        quiet_trainer(*now).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
 
 
 def test_the_same_chain_in_another_order_and_with_another_evaluation_goes_on(tmp_path):
@@ -288,8 +289,8 @@ def test_the_same_chain_in_another_order_and_with_another_evaluation_goes_on(tmp
     make_checkpoint(path, WeightDecay(0.1), Lookahead(5, evaluate="slow"), LayerAdaptation())
     module = GivenGradients(random_gradients(4), partial(torch.optim.SGD, lr=0.1))
     rules = [LayerAdaptation(log=True), Lookahead(5, evaluate="fast"), WeightDecay(0.1)]
-    quiet_trainer(rules).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
+    quiet_trainer(*rules).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
     whole = GivenGradients(random_gradients(4), partial(torch.optim.SGD, lr=0.1))
     rules = [WeightDecay(0.1), Lookahead(5, evaluate="fast"), LayerAdaptation()]
-    quiet_trainer(rules).fit(whole, index_loader(4))
+    quiet_trainer(*rules).fit(whole, index_loader(4))
     assert_same(weights_of(module), weights_of(whole))

@@ -3,13 +3,14 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, assert_same, index_loader, quiet_trainer, random_gradients, run, weights_of
+from chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks import GradientAccumulation, PiecewiseLinearLR, WeightDecay
 from callbacks.gradient_accumulation import _Window
+from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -39,7 +40,7 @@ def batches(size, total=40):
 
 def fit(loader, *callbacks, make=ADAM, **kwargs):
     module = Regression(make)
-    trainer = quiet_trainer(callbacks, **kwargs)
+    trainer = quiet_trainer(*callbacks, **kwargs)
     trainer.fit(module, loader)
     return module, trainer
 
@@ -81,7 +82,7 @@ def test_a_schedule_in_optimizer_steps():
     module = GivenGradients(gradients, SGD)
     start = module.linear.weight.detach().clone()
     rule = GradientAccumulation({2: 3, 5: 2})
-    trainer = quiet_trainer([rule], max_epochs=2)
+    trainer = quiet_trainer(rule, max_epochs=2)
     trainer.fit(module, index_loader(8))
     windows = [[0], [1], [2, 3, 4], [5, 6, 7], [0, 1, 2], [3, 4], [5, 6], [7]]
     theta = start

@@ -1,7 +1,5 @@
 """LayerMetrics: values computed by hand, hooks that go away, nothing kept alive."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from callbacks import LayerMetrics
 from datamodules.loader import BatchLoader
 from layers import AddsLosses, collect_losses
 from lightning_modules.collected_losses import log_losses
+from tests.tools import in_two_processes, quiet_trainer
 
 DATA = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -66,17 +65,8 @@ class Net(pl.LightningModule):
 def fit(module: Net, callback: pl.Callback, batch_size: int = 4, **options) -> tuple[pl.Trainer, list[dict]]:
     """Trains an epoch; gives the rows of the logger that have a training metric."""
     logger = MemoryLogger()
-    defaults = {"max_epochs": 1, "accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 1}
-    trainer = pl.Trainer(
-        **{**defaults, **options},
-        callbacks=[callback],
-        logger=logger,
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    defaults = {"log_every_n_steps": 1, "num_sanity_val_steps": 1, "use_distributed_sampler": False}
+    trainer = quiet_trainer(callback, logger=logger, **{**defaults, **options})
     loader = BatchLoader(lambda rows: DATA[rows], len(DATA), batch_size)
     trainer.fit(module, loader, loader)
     return trainer, [row for row in logger.rows if "train/loss" in row]
@@ -227,23 +217,17 @@ def test_malformed_entries_are_refused(metrics: dict, message: str):
 BOTH = {**X_H_NORM, "gradient": {"of": "gradient", "reduce": "norm"}}
 
 
-def process(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-    os.environ |= {**address, "LOCAL_RANK": str(rank)}
+def process(rank: int, folder: Path) -> None:
     module = Net()
     strategy = pl.strategies.DDPStrategy(process_group_backend="gloo")
     module.in_processes = True
     otherwise = {"uneven": {"module": "uneven"}, "rare": {"module": "rare"}}
     _, rows = fit(module, LayerMetrics({**otherwise, **BOTH}), batch_size=4, devices=2, strategy=strategy)
-    torch.save((module.state_dict(), rows), f"{folder}/{rank}.pt")
+    torch.save((module.state_dict(), rows), folder / f"{rank}.pt")
 
 
 def test_two_processes_train_by_added_losses_and_log_what_one_does(tmp_path: Path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    torch.multiprocessing.spawn(process, (port, str(tmp_path)), nprocs=2)
+    in_two_processes(process, tmp_path)
     (first, rows), (second, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     module = Net()
     _, alone = fit(module, LayerMetrics(BOTH), batch_size=8)

@@ -2,11 +2,12 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GivenGradients, MemoryLogger, Recorder, quiet_trainer, random_gradients
+from chain_tools import GivenGradients, MemoryLogger, Recorder, random_gradients
 
 from callbacks import LengthScaledLR, PiecewiseLinearLR, WeightDecay
 from datamodules.batches import TokenBatch
 from datamodules.loader import BatchLoader
+from tests.tools import quiet_trainer
 
 LENGTHS = [70, 35, 7, 105]
 SGD = partial(torch.optim.SGD, lr=2.0)
@@ -27,7 +28,7 @@ def windows() -> BatchLoader:
 
 def fit(module, *callbacks, **arguments) -> Recorder:
     recorder = Recorder()
-    quiet_trainer([*callbacks, recorder], **arguments).fit(module, windows())
+    quiet_trainer(*callbacks, recorder, **arguments).fit(module, windows())
     return recorder
 
 
@@ -79,5 +80,5 @@ def test_a_length_below_one_is_refused():
 def test_batches_without_a_length_are_refused_in_one_line():
     module = GivenGradients(random_gradients(2), SGD)
     with pytest.raises(ValueError, match=r"needs batches that have inputs \(B, T\), and got Tensor") as caught:
-        quiet_trainer([LengthScaledLR()]).fit(module, BatchLoader(lambda indices: indices, 2, 1))
+        quiet_trainer(LengthScaledLR()).fit(module, BatchLoader(lambda indices: indices, 2, 1))
     assert "\n" not in str(caught.value)

@@ -10,7 +10,6 @@ from chain_tools import (
     assert_same,
     golden_trajectory,
     index_loader,
-    quiet_trainer,
     random_gradients,
     run,
     weights_of,
@@ -18,6 +17,7 @@ from chain_tools import (
 from torch import nn
 
 from callbacks import LayerAdaptation, Lookahead, PiecewiseLinearLR
+from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 
@@ -67,7 +67,7 @@ def test_validation_the_end_and_the_checkpoint_have_the_evaluated_weights(evalua
     gradients = [{"linear.bias": -torch.ones(4)}] * 7
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.bias": torch.zeros(4)})
     sees = SeesWeights()
-    trainer = quiet_trainer([Lookahead(3, 0.25, evaluate), sees], val_check_interval=1)
+    trainer = quiet_trainer(Lookahead(3, 0.25, evaluate), sees, val_check_interval=1)
     trainer.fit(module, index_loader(7), index_loader(1))
     fast = [1, 2, 0.75, 1.75, 2.75, 1.5, 2.5]
     slow = [0, 0, 0.75, 0.75, 0.75, 1.5, 1.5]
@@ -93,7 +93,7 @@ def test_shared_weights_have_one_slow_copy_and_both_names_in_the_checkpoint(tmp_
     module = Tied([{"embedding.weight": -torch.ones(6, 2)}] * 4, partial(torch.optim.SGD, lr=1.0))
     start = module.embedding.weight.detach().clone()
     rule = Lookahead(steps=3)
-    trainer = quiet_trainer([rule])
+    trainer = quiet_trainer(rule)
     trainer.fit(module, index_loader(4))
     assert [name for name in rule.copies["optimizer0"] if "weight" in name] == [
         "linear.weight",

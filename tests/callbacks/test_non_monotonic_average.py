@@ -2,11 +2,12 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GivenGradients, Recorder, assert_same, index_loader, quiet_trainer, random_gradients, weights_of
+from chain_tools import GivenGradients, Recorder, assert_same, index_loader, random_gradients, weights_of
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import NonMonotonicAverage
+from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 STEPS = 3  # an epoch
@@ -26,7 +27,7 @@ class Validated(GivenGradients):
 
 def fit(values: list[float], rule: NonMonotonicAverage, **arguments) -> tuple[Validated, Recorder]:
     module, recorder = Validated(values), Recorder()
-    trainer = quiet_trainer([rule, recorder], max_epochs=len(values), **arguments)
+    trainer = quiet_trainer(rule, recorder, max_epochs=len(values), **arguments)
     trainer.fit(module, index_loader(STEPS), index_loader(1))
     return module, recorder
 
@@ -61,7 +62,7 @@ def test_averages_from_the_first_step_after_the_validation_that_does_not_improve
             mean = torch.stack([step[name] for step in steps[(start + 1) * STEPS :]]).mean(0)
             torch.testing.assert_close(weight, mean, rtol=1e-12, atol=1e-12)
     plain = Recorder()
-    quiet_trainer([plain], max_epochs=len(values)).fit(Validated(values), index_loader(STEPS), index_loader(1))
+    quiet_trainer(plain, max_epochs=len(values)).fit(Validated(values), index_loader(STEPS), index_loader(1))
     for ours, theirs in zip(recorder.trajectory, plain.trajectory, strict=True):
         assert_same(ours, theirs)
 
@@ -81,10 +82,10 @@ def test_resumed_equals_unbroken(tmp_path, epochs):
     rule = partial(NonMonotonicAverage, patience=0, restart_epoch=5)
     whole, recorder = fit(values, rule())
     checkpoint = ModelCheckpoint(tmp_path, save_last=True)
-    first = quiet_trainer([rule(), checkpoint], max_epochs=epochs, enable_checkpointing=True)
+    first = quiet_trainer(rule(), checkpoint, max_epochs=epochs)
     first.fit(Validated(values), index_loader(STEPS), index_loader(1))
     again, second = Validated(values), Recorder()
-    trainer = quiet_trainer([rule(), second], max_epochs=len(values))
+    trainer = quiet_trainer(rule(), second, max_epochs=len(values))
     path = tmp_path / "last.ckpt"
     trainer.fit(again, index_loader(STEPS), index_loader(1), ckpt_path=str(path), weights_only=True)
     for ours, theirs in zip(second.trajectory, recorder.trajectory[epochs * STEPS :], strict=True):

@@ -7,27 +7,14 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
-from pytorch_lightning.loggers.logger import DummyLogger
 
 from callbacks import DistanceHistogram, ParseTrees
 from callbacks import parse_trees as parse_trees_module
 from datamodules.batches import ParseBatch
+from tests.tools import Album, Batches, quiet_trainer
 
 # A process's first optimizer sets environment variables; in a test they'd pass for leaks.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-
-
-class Album(DummyLogger):
-    """Keeps the pictures it is handed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, list[np.ndarray]] = {}
-
-    def log_image(self, key: str, images: list[Any]) -> None:
-        assert all(isinstance(image, Image.Image) for image in images)
-        self.pictures.setdefault(key, []).extend(np.asarray(image) for image in images)
 
 
 def right_branching(n: int) -> Any:
@@ -56,17 +43,6 @@ class Parser(pl.LightningModule):
         return {"trees": trees, "distances": distances}
 
 
-class Batches:
-    def __init__(self, batches: list[Any]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Any:
-        return iter(self.batches)
-
-
 def parse_batch(lengths: list[int], mark: str = "w") -> ParseBatch:
     words = tuple(tuple(f"{mark}{place}" for place in range(length)) for length in lengths)
     spans = tuple(((0, length, "S"), (0, 2, "NP"), (length - 2, length, "VP")) for length in lengths)
@@ -76,8 +52,7 @@ def parse_batch(lengths: list[int], mark: str = "w") -> ParseBatch:
 
 def run_test(callbacks: list[pl.Callback], module: Parser, batches: list[ParseBatch]) -> Album:
     album = Album()
-    options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(accelerator="cpu", logger=album, callbacks=callbacks, **options)
+    trainer = quiet_trainer(*callbacks, logger=album)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers|.*treespec")
         trainer.test(module, [Batches([torch.zeros(1)]), Batches(batches)], verbose=False)

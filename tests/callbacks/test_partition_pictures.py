@@ -6,7 +6,6 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.loggers.logger import DummyLogger
@@ -17,6 +16,7 @@ from callbacks.graph_layout import module_layout, push_apart
 from callbacks.module_hierarchy import runs
 from datamodules import EdgeListDataModule
 from lightning_modules import InfomapClustering
+from tests.tools import quiet_trainer
 
 
 class Album(DummyLogger):
@@ -40,17 +40,7 @@ class Album(DummyLogger):
 def run(folder, graph: str = "ring_of_cliques", **options) -> tuple[Album, Any]:
     album = Album(folder)
     callbacks = [CodelengthPasses(), CommunityMap(**options), ModuleHierarchy(), LargestModules(), PartitionFiles()]
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=2,
-        logger=album,
-        callbacks=callbacks,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=1,
-    )
+    trainer = quiet_trainer(*callbacks, max_epochs=2, num_sanity_val_steps=2, logger=album, log_every_n_steps=1)
     module, data = InfomapClustering(), EdgeListDataModule(source="sample", graph=graph)
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)

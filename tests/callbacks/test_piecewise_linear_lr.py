@@ -3,12 +3,13 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, quiet_trainer, random_gradients, run
+from chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, random_gradients, run
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
 
 from callbacks import PiecewiseLinearLR, WeightDecay
+from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 EXAMPLE = {1000: 1, 2000: 0.1}
@@ -76,7 +77,7 @@ def test_a_plateau_scheduler_keeps_its_own_value():
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
             seen.append(optimizer.param_groups[0]["lr"])
 
-    trainer = quiet_trainer([PiecewiseLinearLR({0: 0.0, 8: 1.0}), Sees()], max_epochs=4)
+    trainer = quiet_trainer(PiecewiseLinearLR({0: 0.0, 8: 1.0}), Sees(), max_epochs=4)
     trainer.fit(module, index_loader(2), index_loader(1))
     base = [0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
     assert seen == pytest.approx([b * t / 8 for t, b in enumerate(base)])
@@ -126,7 +127,7 @@ def test_the_user_may_set_the_rate_in_between_and_a_tensor_rate_works():
 
 
 def test_a_checkpoint_holds_the_modules_rate(tmp_path):
-    trainer = quiet_trainer([PiecewiseLinearLR({10: 1.0})])
+    trainer = quiet_trainer(PiecewiseLinearLR({10: 1.0}))
 
     class Saves(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):

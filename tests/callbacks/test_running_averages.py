@@ -10,6 +10,7 @@ from torch import Tensor
 from callbacks import RunningAverages
 from datamodules.loader import BatchLoader
 from experiment.console import ValidationLines, _Bar
+from tests.tools import quiet_trainer
 
 BATCHES = 5
 
@@ -49,18 +50,9 @@ class Bar(ProgressBar):
 
 def fit(*callbacks: pl.Callback, epochs: int = 2, ckpt_path=None, **options) -> tuple[pl.Trainer, MemoryLogger]:
     logger = MemoryLogger()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        logger=logger,
-        log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
+    bars = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    options |= {"max_epochs": epochs, "logger": logger, "log_every_n_steps": 1, "enable_progress_bar": bars}
+    trainer = quiet_trainer(*callbacks, **options)
     loader = BatchLoader(lambda rows: rows, BATCHES, 1)
     trainer.fit(Losses(), loader, loader, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return trainer, logger

@@ -8,29 +8,16 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
-from pytorch_lightning.loggers.logger import DummyLogger
 
 from callbacks import PrecisionRecallCurve, PredicateF1, TripleSentences, triple_layout, triple_sentences
 from callbacks.pictures import RIGHT, WRONG
 from callbacks.triple_drawing import MISSED, draw_sentences
 from callbacks.triple_layout import wrap
 from metrics import ExtractedTriple
+from tests.tools import Album, Batches, quiet_trainer
 
 # A process's first optimizer sets environment variables; in a test they'd pass for leaks.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
-
-
-class Album(DummyLogger):
-    """Keeps the pictures it is handed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, list[np.ndarray]] = {}
-
-    def log_image(self, key: str, images: list[Any]) -> None:
-        assert all(isinstance(image, Image.Image) for image in images)
-        self.pictures.setdefault(key, []).extend(np.asarray(image) for image in images)
 
 
 class Extractor(pl.LightningModule):
@@ -47,21 +34,9 @@ class Extractor(pl.LightningModule):
         self.log_dict(self.metrics)
 
 
-class Batches:
-    def __init__(self, batches: list[Any]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Any:
-        return iter(self.batches)
-
-
 def run_test(callbacks: list[pl.Callback], batches: list[Any], metrics: dict[str, float] | None = None) -> Album:
     album = Album()
-    options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(accelerator="cpu", logger=album, callbacks=callbacks, **options)
+    trainer = quiet_trainer(*callbacks, logger=album)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers|.*treespec|.*East Asian")
         warnings.filterwarnings("error", message="Glyph|There are no gridspecs|constrained_layout")
@@ -272,7 +247,7 @@ def test_counts_of_all_processes_are_summed(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     album, module = Album(), Extractor()
-    trainer = pl.Trainer(accelerator="cpu", logger=album, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer(logger=album)
     callback.on_test_start(trainer, module)
     callback.on_test_batch_end(trainer, module, curve((1, 1, 4), (2, 6, 4), (0, 0, 4)), None, 0)
     callback.on_test_end(trainer, module)

@@ -1,6 +1,5 @@
 """The second stage: when it begins, what it begins with, and that a resumed run ends with the same bits."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 from chain_tools import assert_same
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from test_chain_ddp import free_port
 from torch import Tensor, nn
 
 from callbacks import (
@@ -23,6 +21,7 @@ from callbacks import (
     TwoStageTraining,
 )
 from datamodules.loader import BatchLoader
+from tests.tools import in_two_processes, quiet_trainer
 
 BATCHES = 3
 
@@ -90,21 +89,6 @@ class StopAfter(pl.Callback):
             raise Stop
 
 
-def trainer(folder: Path, callbacks: list[pl.Callback], epochs: int, **options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        **options,
-    )
-
-
 def tricks(**stages: Any) -> list[pl.Callback]:
     return [TwoStageTraining(**stages), AveragedWeights(0.9, ramp=True), PiecewiseLinearLR({4: 1.0, 100: 0.5})]
 
@@ -124,19 +108,19 @@ SCORES = [0.6, 0.8, 0.7, 0.65, 0.6, 0.9, 0.9, 0.9]
         ({"max_first_epochs": 8}, SCORES, None),  # the last epoch: nothing follows
     ],
 )
-def test_the_first_stage_ends_by_the_rule(tmp_path: Path, stages: dict, scores: list[float], last_epoch: int | None):
+def test_the_first_stage_ends_by_the_rule(stages: dict, scores: list[float], last_epoch: int | None):
     module = Regression(scores)
     callback = TwoStageTraining(second_lr=0.01, **stages)
-    trainer(tmp_path, [callback], len(scores)).fit(module)
+    quiet_trainer(callback, max_epochs=len(scores)).fit(module)
     small = [epoch for epoch in range(1, len(scores) + 1) if module.rates[BATCHES * epoch - 1] == 0.01]
     assert small == ([] if last_epoch is None else list(range(last_epoch + 1, len(scores) + 1)))
     assert callback.switched == (last_epoch is not None)
 
 
 @pytest.mark.parametrize("extra", [[], [Lookahead(2)]], ids=["average", "lookahead"])
-def test_the_second_stage_is_a_new_training_from_the_best_weights(tmp_path: Path, extra: list[pl.Callback]):
+def test_the_second_stage_is_a_new_training_from_the_best_weights(extra: list[pl.Callback]):
     module = Regression(SCORES)
-    trainer(tmp_path, [*tricks(second_lr=0.01, max_first_epochs=4), *extra], 6).fit(module)
+    quiet_trainer(*tricks(second_lr=0.01, max_first_epochs=4), *extra, max_epochs=6).fit(module)
     best = module.validated[1]  # the second epoch's, as validated: the averaged weights
     # The same by hand: Adam from nothing, an average from nothing, the schedule's factor going on.
     other = Regression(SCORES)
@@ -168,9 +152,9 @@ def test_the_second_stage_is_a_new_training_from_the_best_weights(tmp_path: Path
         torch.testing.assert_close(module.validated[5][f"linear.{name}"], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_buffers_that_the_best_validation_set_come_back(tmp_path: Path):
+def test_buffers_that_the_best_validation_set_come_back():
     module = Regression(SCORES)
-    trainer(tmp_path, [TwoStageTraining(max_first_epochs=4)], 5).fit(module)
+    quiet_trainer(TwoStageTraining(max_first_epochs=4), max_epochs=5).fit(module)
     # Two validations until the best one, and one in the second stage.
     assert module.threshold == 3
     assert module.validated[4]["threshold"] == 2
@@ -181,42 +165,42 @@ def test_buffers_that_the_best_validation_set_come_back(tmp_path: Path):
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path, stop: int):
     stages = {"second_lr": 0.01, "patience": 2, "min_epochs": 2}  # the switch is after the fourth epoch, step 12
     whole = Regression(SCORES)
-    trainer(tmp_path, tricks(**stages), 6).fit(whole)
+    quiet_trainer(*tricks(**stages), max_epochs=6).fit(whole)
     file = tmp_path / "killed.ckpt"
     with pytest.raises(Stop):
-        trainer(tmp_path, [*tricks(**stages), StopAfter(stop, file, at_epoch_end=stop % BATCHES == 0)], 6).fit(
+        quiet_trainer(*tricks(**stages), StopAfter(stop, file, at_epoch_end=stop % BATCHES == 0), max_epochs=6).fit(
             Regression(SCORES)
         )
     resumed = Regression(SCORES)
-    trainer(tmp_path, tricks(**stages), 6).fit(resumed, ckpt_path=file, weights_only=True)
+    quiet_trainer(*tricks(**stages), max_epochs=6).fit(resumed, ckpt_path=file, weights_only=True)
     assert_same(resumed.state_dict(), whole.state_dict())
     assert resumed.rates == whole.rates[-len(resumed.rates) :]
 
 
-def test_the_best_weights_leave_the_checkpoint_with_the_first_stage(tmp_path: Path):
+def test_the_best_weights_leave_the_checkpoint_with_the_first_stage():
     callback = TwoStageTraining(max_first_epochs=2)
-    fitting = trainer(tmp_path, [callback], 1)
+    fitting = quiet_trainer(callback)
     fitting.fit(Regression(SCORES))
     assert set(callback.state_dict()["best"]) == {"linear.weight", "linear.bias", "threshold"}
     later = TwoStageTraining(max_first_epochs=2)
-    trainer(tmp_path, [later], 3).fit(Regression(SCORES))
+    quiet_trainer(later, max_epochs=3).fit(Regression(SCORES))
     assert later.state_dict()["best"] == {}
 
 
-def test_what_cannot_be_is_refused(tmp_path: Path):
+def test_what_cannot_be_is_refused():
     with pytest.raises(MisconfigurationException, match=r"no metric 'val/F1' was logged; set monitor to .*val/f1"):
-        trainer(tmp_path, [TwoStageTraining(monitor="val/F1")], 1).fit(Regression(SCORES))
+        quiet_trainer(TwoStageTraining(monitor="val/F1")).fit(Regression(SCORES))
     with pytest.raises(MisconfigurationException, match="remove the scheduler"):
-        trainer(tmp_path, [TwoStageTraining()], 1).fit(Regression(SCORES, scheduler=True))
+        quiet_trainer(TwoStageTraining()).fit(Regression(SCORES, scheduler=True))
     for arguments in ({"second_lr": 0}, {"mode": "best"}, {"patience": 0}, {"min_epochs": -1}, {"max_first_epochs": 0}):
         (name,) = arguments
         with pytest.raises(ValueError, match=rf"TwoStageTraining: {name} \(.*\) must be"):
             TwoStageTraining(**arguments)
 
 
-def test_trains_on_without_a_chain(tmp_path: Path):
+def test_trains_on_without_a_chain():
     module = Regression(SCORES)
-    fitting = trainer(tmp_path, [TwoStageTraining(second_lr=0.01, max_first_epochs=2)], 3)
+    fitting = quiet_trainer(TwoStageTraining(second_lr=0.01, max_first_epochs=2), max_epochs=3)
     fitting.fit(module)
     state = fitting.optimizers[0].state[module.linear.weight]
     assert state["step"] == BATCHES, "Adam counts from the switch on"
@@ -262,17 +246,17 @@ RULES = {
 }
 
 
-def second_stage(folder: Path, module: Embeddings, rules: list[pl.Callback]) -> list[dict[str, Tensor]]:
+def second_stage(module: Embeddings, rules: list[pl.Callback]) -> list[dict[str, Tensor]]:
     """Weights that the validations of the second stage saw."""
-    trainer(folder, [TwoStageTraining(**SECOND), *rules], 8).fit(module)
+    quiet_trainer(TwoStageTraining(**SECOND), *rules, max_epochs=8).fit(module)
     return module.validated[4:]
 
 
 @pytest.mark.parametrize("makers", [(ADAM,), (torch.optim.Adagrad,), (ADAM, torch.optim.Adagrad)], ids=str)
 @pytest.mark.parametrize("rules", RULES)
-def test_the_second_stage_is_a_training_of_its_own(tmp_path: Path, rules: str, makers: tuple):
+def test_the_second_stage_is_a_training_of_its_own(rules: str, makers: tuple):
     module = Embeddings(SCORES, *makers)
-    actual = second_stage(tmp_path, module, RULES[rules]())
+    actual = second_stage(module, RULES[rules]())
     # A run that begins with the best weights and sees the same batches.
     other = Embeddings(SCORES, *(partial(getattr(make, "func", make), lr=0.01) for make in makers))
     other.load_state_dict(module.validated[1])
@@ -286,27 +270,27 @@ def test_the_second_stage_is_a_training_of_its_own(tmp_path: Path, rules: str, m
                 if isinstance(callback, NonMonotonicAverage):
                     callback.averaging = True  # as it was when the second stage began
 
-    trainer(tmp_path, [FromTheFifthEpoch(), *RULES[rules]()], 8).fit(other)
+    quiet_trainer(FromTheFifthEpoch(), *RULES[rules](), max_epochs=8).fit(other)
     for ours, theirs in zip(actual, other.validated, strict=True):
         assert_same(ours, theirs)
 
 
-def test_the_new_rate_is_the_base_even_where_the_schedule_had_just_given_the_same(tmp_path: Path):
+def test_the_new_rate_is_the_base_even_where_the_schedule_had_just_given_the_same():
     module = Regression(SCORES)
     schedule = PiecewiseLinearLR({0: 1.0, 4: 0.1})
-    trainer(tmp_path, [TwoStageTraining(second_lr=0.1 * 0.1, max_first_epochs=3), schedule], 5).fit(module)
+    quiet_trainer(TwoStageTraining(second_lr=0.1 * 0.1, max_first_epochs=3), schedule, max_epochs=5).fit(module)
     assert module.rates[BATCHES * 3 - 1 :] == pytest.approx([0.01] + [0.001] * BATCHES * 2)
 
 
 def test_a_training_that_goes_on_later_switches_then(tmp_path: Path):
     whole = Regression(SCORES)
-    trainer(tmp_path, tricks(**SECOND), 6).fit(whole)
-    first, file = trainer(tmp_path, tricks(**SECOND), 4), tmp_path / "end.ckpt"
+    quiet_trainer(*tricks(**SECOND), max_epochs=6).fit(whole)
+    first, file = quiet_trainer(*tricks(**SECOND), max_epochs=4), tmp_path / "end.ckpt"
     first.fit(Regression(SCORES))
     assert not first.callbacks[0].switched
     first.save_checkpoint(file)
     longer = Regression(SCORES)
-    trainer(tmp_path, tricks(**SECOND), 6).fit(longer, ckpt_path=file, weights_only=True)
+    quiet_trainer(*tricks(**SECOND), max_epochs=6).fit(longer, ckpt_path=file, weights_only=True)
     assert_same(longer.state_dict(), whole.state_dict())
 
 
@@ -331,7 +315,7 @@ def test_killed_after_any_of_several_validations_an_epoch(tmp_path: Path, valida
             callbacks = [*reversed(callbacks), *extra]
         else:
             callbacks[1:1] = extra
-        run = trainer(tmp_path, callbacks, 6, val_check_interval=1)
+        run = quiet_trainer(*callbacks, max_epochs=6, val_check_interval=1)
         run.fit(module, **arguments)
         return module, own
 
@@ -343,48 +327,40 @@ def test_killed_after_any_of_several_validations_an_epoch(tmp_path: Path, valida
     assert_same(resumed.state_dict(), whole.state_dict())
 
 
-def test_a_score_that_is_no_number_is_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_score_that_is_no_number_is_a_bad_one(capsys: pytest.CaptureFixture):
     module = Regression([0.6, 0.8, 0.7, float("nan"), 0.9])
-    trainer(tmp_path, [TwoStageTraining(min_epochs=3)], 5).fit(module)
+    quiet_trainer(TwoStageTraining(min_epochs=3), max_epochs=5).fit(module)
     line = "TwoStageTraining: epoch 4: best weights of epoch 2 (val/f1 0.8) reloaded, lr 0.0001\n"
     assert capsys.readouterr().out.count(line) == 1
 
 
-def test_parameters_that_were_frozen_at_the_best_validation_stay(tmp_path: Path):
+def test_parameters_that_were_frozen_at_the_best_validation_stay():
     class Thaws(Regression):
         def on_train_epoch_start(self) -> None:
             self.frozen.requires_grad_(self.current_epoch > 1)
 
     module = Thaws(SCORES)
-    trainer(tmp_path, [TwoStageTraining(max_first_epochs=4)], 5).fit(module)
+    quiet_trainer(TwoStageTraining(max_first_epochs=4), max_epochs=5).fit(module)
     assert_same({"threshold": module.validated[4]["threshold"]}, {"threshold": torch.tensor(2.0)})
 
 
-def test_a_second_fit_begins_with_the_first_stage(tmp_path: Path):
+def test_a_second_fit_begins_with_the_first_stage():
     callback = TwoStageTraining(max_first_epochs=2)
     for _ in range(2):
-        trainer(tmp_path, [callback], 2).fit(Regression(SCORES))
+        quiet_trainer(callback, max_epochs=2).fit(Regression(SCORES))
         assert not callback.switched
-        trainer(tmp_path, [callback], 3).fit(Regression(SCORES))
+        quiet_trainer(callback, max_epochs=3).fit(Regression(SCORES))
         assert callback.switched
 
 
-def test_it_needs_validations_and_an_average_that_can_begin_anew(tmp_path: Path):
+def test_it_needs_validations_and_an_average_that_can_begin_anew():
     with pytest.raises(MisconfigurationException, match="without a validation 'val/f1' is never known"):
-        trainer(tmp_path, [TwoStageTraining()], 1, limit_val_batches=0).fit(Regression(SCORES))
+        quiet_trainer(TwoStageTraining(), limit_val_batches=0).fit(Regression(SCORES))
     with pytest.raises(MisconfigurationException, match="average of EMAWeightAveraging anew; use AveragedWeights"):
-        trainer(tmp_path, [TwoStageTraining(), EMAWeightAveraging()], 1).fit(Regression(SCORES))
+        quiet_trainer(TwoStageTraining(), EMAWeightAveraging()).fit(Regression(SCORES))
 
 
-def process(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(rank),
-    }
+def process(rank: int, folder: Path) -> None:
     # A score that was not reduced: the second process alone would see its best in the last epoch, and never switch.
     scores = SCORES if rank == 0 else sorted(SCORES)
     stages = {"second_lr": 0.01, "patience": 2, "min_epochs": 2}
@@ -393,22 +369,22 @@ def process(rank: int, port: int, folder: str) -> None:
         module, callbacks = Regression(scores), tricks(**stages)
         strategy = pl.strategies.DDPStrategy(process_group_backend="gloo")
         options = {"devices": 2, "strategy": strategy, "use_distributed_sampler": False}
-        trainer(Path(folder), [*callbacks, *extra], 6, **options).fit(module, **arguments)
+        quiet_trainer(*callbacks, *extra, max_epochs=6, **options).fit(module, **arguments)
         state = module.state_dict() | {"rate": torch.tensor(module.rates[-1])}
-        torch.save(state, f"{folder}/{'resumed' if arguments else 'whole'}{rank}.pt")
+        torch.save(state, folder / f"{'resumed' if arguments else 'whole'}{rank}.pt")
 
     class Save(pl.Callback):
         def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
             if trainer.current_epoch == 3:  # the first stage's last
                 trainer.save_checkpoint(file)
 
-    file = Path(folder) / "before.ckpt"
+    file = folder / "before.ckpt"
     fitting([Save()])
     fitting([], ckpt_path=file, weights_only=True)
 
 
 def test_two_processes_decide_alike(tmp_path: Path):
-    torch.multiprocessing.spawn(process, (free_port(), str(tmp_path)), nprocs=2)
+    in_two_processes(process, tmp_path)
     whole, *others = (torch.load(tmp_path / f"{name}.pt") for name in ("whole0", "whole1", "resumed0", "resumed1"))
     assert whole["rate"] < 0.01, "the second stage has begun"
     for other in others:

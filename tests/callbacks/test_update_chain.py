@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, quiet_trainer, random_gradients, run
+from chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, random_gradients, run
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.strategies import FSDPStrategy
@@ -24,6 +24,7 @@ from callbacks import (
 )
 from callbacks.update_chain import Phase, UpdateChain
 from callbacks.update_rule import UpdateRule
+from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -269,7 +270,7 @@ def test_works_without_a_trainer():
 
 @pytest.mark.parametrize("rule", [WeightDecay(), Lookahead(), PiecewiseLinearLR({1: 1}), AveragedWeights()])
 def test_sharded_strategies_are_refused(rule):
-    trainer = quiet_trainer([rule])
+    trainer = quiet_trainer(rule)
     trainer.strategy.__class__ = type("FSDPStrategy", (FSDPStrategy,), {})
     with pytest.raises(MisconfigurationException, match=f"{type(rule).__name__} needs whole parameters .*FSDPStrategy"):
         rule.setup(trainer, GivenGradients([], SGD), "fit")
@@ -306,7 +307,7 @@ def test_after_an_exception_the_callbacks_can_be_used_again():
 
     gradients = random_gradients(8)
     rules = all_tricks()
-    trainer = quiet_trainer([*rules, Crashes()])
+    trainer = quiet_trainer(*rules, Crashes())
     with pytest.raises(RuntimeError, match="crash"):
         trainer.fit(GivenGradients(gradients, ADAM), index_loader(8))
     again = run(GivenGradients(gradients, ADAM), *rules).trajectory[-1]

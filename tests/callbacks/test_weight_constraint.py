@@ -5,13 +5,14 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, assert_same, index_loader, quiet_trainer, random_gradients, run, weights_of
+from chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from test_chain_resume import TRICKS, check_resume
 from torch import nn
 
 from callbacks import AveragedWeights, GradientAccumulation, Lookahead, WeightConstraint, WeightDecay
 from layers import normalize_weights
 from layers.graph_networks import Projection
+from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.3, momentum=0.8)
 EVERYTHING = {"include": None, "exclude": []}
@@ -182,7 +183,7 @@ class Layers(pl.LightningModule):
 def test_units_by_layer_and_what_is_left_alone():
     module = Layers()
     frozen = module.frozen.weight.clone()
-    trainer = quiet_trainer([WeightConstraint("unit_norm")])
+    trainer = quiet_trainer(WeightConstraint("unit_norm"))
     trainer.fit(module, index_loader(2))
     assert [unit.norm().item() for unit in module.transposed.weight.unbind(1)] == pytest.approx([1.0] * 4)
     assert module.projection.weight.norm(dim=0).tolist() == pytest.approx([1.0] * 5)
@@ -205,7 +206,7 @@ def test_two_constraints_on_different_weights_and_half_precision():
             return torch.optim.SGD(self.parameters(), lr=1.0)
 
     module = Half()
-    quiet_trainer([WeightConstraint("clip", 0.5, ["a.weight"]), WeightConstraint("max_norm", 2.0, ["b.weight"])]).fit(
+    quiet_trainer(WeightConstraint("clip", 0.5, ["a.weight"]), WeightConstraint("max_norm", 2.0, ["b.weight"])).fit(
         module, index_loader(2)
     )
     assert module.a.weight.abs().max() == 0.5

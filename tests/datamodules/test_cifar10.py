@@ -11,6 +11,7 @@ from datamodules import CIFAR10DataModule, DataError
 from datamodules import cifar10 as module
 from datamodules import loader as loader_module
 from datamodules.batches import ImageBatch
+from tests.tools import quiet_trainer
 
 REAL_DATA = Path(__file__).parents[2] / "../shared/data/cifar10"
 
@@ -141,18 +142,13 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trainer(*callbacks):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(max_epochs=2, accelerator="cpu", num_sanity_val_steps=0, callbacks=list(callbacks), **quiet)
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_only_training_images_are_augmented(tmp_path):
     recorders = {}
     for augment in (False, True):
         recorders[augment] = Recorder()
-        trainer(ModelCheckpoint(tmp_path)).fit(recorders[augment], datamodule=make(augment=augment))
-        trainer().test(recorders[augment], datamodule=make(augment=augment), verbose=False)
+        quiet_trainer(ModelCheckpoint(tmp_path), max_epochs=2).fit(recorders[augment], datamodule=make(augment=augment))
+        quiet_trainer().test(recorders[augment], datamodule=make(augment=augment), verbose=False)
     plain, augmented = recorders[False], recorders[True]
     assert len(plain.train_batches) == 22
     pairs = zip(plain.train_batches, augmented.train_batches, strict=True)
@@ -169,7 +165,7 @@ def test_a_resumed_run_sees_the_same_bits(tmp_path, step):
         recorder = Recorder(crash_at)
         save = ModelCheckpoint(tmp_path / folder, save_top_k=-1, every_n_train_steps=1, filename="{step}")
         try:
-            trainer(save).fit(recorder, datamodule=make(), weights_only=True, **options)
+            quiet_trainer(save, max_epochs=2).fit(recorder, datamodule=make(), weights_only=True, **options)
         except (KeyboardInterrupt, SystemExit):
             assert crash_at is not None
         return recorder.train_batches

@@ -1,8 +1,7 @@
 """One graph for every stage, epoch and rank; arguments and what is said about the data."""
 
 import json
-import os
-import socket
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -10,6 +9,7 @@ import torch
 
 from datamodules import DataError, EdgeListDataModule
 from datamodules.batches import GraphBatch
+from tests.tools import in_two_processes, quiet_trainer
 
 
 def test_sample_is_the_default():
@@ -120,18 +120,7 @@ class Recorder(pl.LightningModule):
 
 def run(folder=None, ckpt_path=None, max_epochs=2, **options):
     module, data = Recorder(), EdgeListDataModule(graph="karate")
-    trainer = pl.Trainer(
-        **{
-            "max_epochs": max_epochs,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            **options,
-        }
-    )
+    trainer = quiet_trainer(max_epochs=max_epochs, **options)
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     trainer.test(module, data, verbose=False)
     if folder is not None:
@@ -156,25 +145,14 @@ def test_every_stage_has_the_graph_once_an_epoch_and_resumes(tmp_path):
     assert resumed[:-1] == expected(2, 3)[0]
 
 
-def process(rank: int, port: int, folder: str) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "NODE_RANK": "0",
-        "LOCAL_RANK": str(rank),
-    }
-    torch.set_num_threads(1)
+def process(rank: int, folder: Path) -> None:
     seen = run(devices=2, strategy=pl.strategies.DDPStrategy(process_group_backend="gloo"))
-    torch.save(seen, f"{folder}/{rank}.pt")
+    torch.save(seen, folder / f"{rank}.pt")
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_every_rank_has_the_graph(tmp_path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    torch.multiprocessing.spawn(process, (port, str(tmp_path)), nprocs=2)
+    in_two_processes(process, tmp_path)
     for rank in range(2):
         seen = torch.load(tmp_path / f"{rank}.pt")
         fitted, tested = expected(0, 1)

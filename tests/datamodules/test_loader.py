@@ -5,6 +5,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from datamodules import loader as loader_module
 from datamodules.loader import BatchLoader
+from tests.tools import quiet_trainer
 
 
 def make_loader(num_items=23, batch_size=4, **options):
@@ -98,18 +99,7 @@ class Recorder(pl.LightningModule):
 def fit(folder, crash_at=None, ckpt_path=None, save=None, **options):
     module = Recorder(crash_at)
     checkpoint = ModelCheckpoint(folder, save_top_k=-1, filename="{step}", **(save or {"every_n_train_steps": 1}))
-    trainer = pl.Trainer(
-        **{
-            "max_epochs": 3,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "callbacks": [checkpoint],
-            **options,
-        }
-    )
+    trainer = quiet_trainer(checkpoint, max_epochs=3, **options)
     validation = make_loader(shuffle=False, drop_last=False)
     try:
         trainer.fit(module, make_loader(), validation, ckpt_path=ckpt_path, weights_only=True)

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from layers import ActivationRegularization, AddsLosses, collect_losses
 from lightning_modules.collected_losses import log_losses
+from tests.tools import quiet_trainer
 
 
 class Sparse(AddsLosses, nn.Linear):
@@ -260,17 +260,8 @@ class Regression(pl.LightningModule):
 DATA = torch.randn(22, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def fit(module: pl.LightningModule, folder: Path, batch_size: int = 4, **options) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        **options,
-    )
+def fit(module: pl.LightningModule, batch_size: int = 4, **options) -> pl.Trainer:
+    trainer = quiet_trainer(max_epochs=2, num_sanity_val_steps=2, **options)
     loader = DataLoader(DATA, batch_size)
     trainer.fit(module, loader, loader)
     return trainer
@@ -279,10 +270,10 @@ def fit(module: pl.LightningModule, folder: Path, batch_size: int = 4, **options
 @pytest.mark.parametrize(
     "options", [{}, {"accumulate_grad_batches": 4}, {"val_check_interval": 2, "accumulate_grad_batches": 3}], ids=str
 )
-def test_training_equals_that_with_the_loss_written_out(tmp_path: Path, options: dict):
+def test_training_equals_that_with_the_loss_written_out(options: dict):
     ours, plain = Regression(True), Regression(False)
-    trainer = fit(ours, tmp_path, **options)
-    fit(plain, tmp_path, **options)
+    trainer = fit(ours, **options)
+    fit(plain, **options)
     for name, value in plain.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
     logged = trainer.callback_metrics
@@ -295,10 +286,10 @@ def test_training_equals_that_with_the_loss_written_out(tmp_path: Path, options:
     assert float(logged["val/loss"]) == pytest.approx(0.1 * float(sizes), rel=1e-6)
 
 
-def test_a_failed_step_leaves_nothing_for_the_next(tmp_path: Path):
+def test_a_failed_step_leaves_nothing_for_the_next():
     module = Regression(True, fails_at=1)
     with pytest.raises(RuntimeError, match="on purpose"):
-        fit(module, tmp_path)
+        fit(module)
     module.fails_at = None
     with collect_losses(module) as losses:
         module.net(DATA)
