@@ -8,13 +8,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
 
 from callbacks import NearestNeighbors, Reconstructions
 from datamodules import CIFAR10DataModule
 from layers import BlogEncoder, ConvolutionalDecoder, DenseDecoder, DenseEncoder, VariationalCode, collect_losses
 from lightning_modules import AutoEncoder
+from tests.tools import Album, quiet_trainer
 
 SMALL = {
     "encoder": partial(BlogEncoder, channels=16, code_size=8),
@@ -33,29 +33,8 @@ def data() -> CIFAR10DataModule:
     return CIFAR10DataModule(source="sample", image_size=16, **sizes)
 
 
-class Album(DummyLogger):
-    """Keeps the pictures it is handed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, np.ndarray] = {}
-
-    def log_image(self, key: str, images: list) -> None:
-        self.pictures[key] = np.asarray(images[0])
-
-
-def fitted(module: AutoEncoder, folder: Path, *callbacks: pl.Callback, logger=False) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-    )
+def fitted(module: AutoEncoder, *callbacks: pl.Callback, logger=False) -> pl.Trainer:
+    trainer = quiet_trainer(*callbacks, logger=logger)
     trainer.fit(module, data())
     return trainer
 
@@ -113,12 +92,12 @@ def test_decoders_give_images_of_the_size_in_the_range(size: int):
 
 
 @pytest.mark.parametrize("arguments", [PLAIN, SMALL], ids=["plain", "variational"])
-def test_it_trains_tests_and_draws(tmp_path: Path, arguments: dict):
+def test_it_trains_tests_and_draws(arguments: dict):
     torch.manual_seed(0)
     module, album = AutoEncoder(**arguments, lr=3e-3), Album()
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
     callbacks = [Reconstructions(num_images=5, num_sample_rows=2), NearestNeighbors(3, 3)]
-    trainer = fitted(module, tmp_path, *callbacks, logger=album)
+    trainer = fitted(module, *callbacks, logger=album)
     assert all(not torch.equal(before[name], parameter) for name, parameter in module.named_parameters())
     expected = {"loss", "reconstruction"} | ({"kl"} if module.variational else set())
     for stage in ("train", "val"):
@@ -132,12 +111,12 @@ def test_it_trains_tests_and_draws(tmp_path: Path, arguments: dict):
     assert set(album.pictures) == {"reconstructions", "nearest_neighbors"}
 
 
-def test_the_picture_has_images_over_their_reconstructions_and_drawn_ones(tmp_path: Path):
+def test_the_picture_has_images_over_their_reconstructions_and_drawn_ones():
     torch.manual_seed(0)
     module, album = AutoEncoder(**SMALL), Album()
-    trainer = fitted(module, tmp_path, Reconstructions(num_images=4, num_sample_rows=1), logger=album)
+    trainer = fitted(module, Reconstructions(num_images=4, num_sample_rows=1), logger=album)
     trainer.test(module, data(), verbose=False)
-    picture = album.pictures["reconstructions"]
+    picture = album.pictures["reconstructions"][0]
     test_images = torch.cat(data_batches())
     # 16 pixels, four (72 / 16) times enlarged.
     tile, step = 64, 70
@@ -175,7 +154,7 @@ def test_drawn_images_come_from_the_seed_and_of_the_variational_form_only():
 def test_a_checkpoint_loads_alone_and_predicts(tmp_path: Path):
     torch.manual_seed(0)
     module = AutoEncoder(**SMALL)
-    trainer = fitted(module, tmp_path)
+    trainer = fitted(module)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     loaded = AutoEncoder.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert loaded.hparams.beta == 0.02

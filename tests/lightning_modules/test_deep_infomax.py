@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -28,6 +27,7 @@ from layers import (
 )
 from lightning_modules import DeepInfoMax
 from tests.conftest import TINY, script
+from tests.tools import quiet_trainer
 
 SMALL = {"encoder": partial(BlogEncoder, channels=16, code_size=8), "score": partial(ConcatScore, hidden_size=16)}
 PAPER = {
@@ -48,20 +48,6 @@ def images(count: int = 8) -> torch.Tensor:
 def data(**changes) -> CIFAR10DataModule:
     sizes = {"sample_train_size": 150, "sample_test_size": 40, "batch_size": 16, "eval_batch_size": 64}
     return CIFAR10DataModule(source="sample", **{**sizes, **changes})
-
-
-def trainer(folder: Path, **arguments) -> pl.Trainer:
-    defaults = {
-        "accelerator": "cpu",
-        "max_epochs": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "default_root_dir": folder,
-    }
-    return pl.Trainer(**{**defaults, **arguments})
 
 
 def merged(results: list[dict]) -> dict:
@@ -181,11 +167,11 @@ def test_both_objectives_overfit_one_batch(form):
 # ---------------------------------------------------------------------------------------------------- with a Trainer
 
 
-def test_adversarial_prior_trains_encoder_and_discriminator(tmp_path: Path):
+def test_adversarial_prior_trains_encoder_and_discriminator():
     module = DeepInfoMax(**{**PAPER, "estimator": InfoNCE})
     assert not module.automatic_optimization
     before = {name: value.clone() for name, value in module.named_parameters()}
-    fit = trainer(tmp_path)
+    fit = quiet_trainer()
     fit.fit(module, data())
     for name, value in module.named_parameters():
         assert not torch.equal(value, before[name]), f"{name} did not move"
@@ -196,11 +182,11 @@ def test_adversarial_prior_trains_encoder_and_discriminator(tmp_path: Path):
     assert groups[0] | groups[1] == {id(parameter) for parameter in module.parameters()}
 
 
-def test_evaluation_logs_all_rows_and_leaves_the_encoder_alone(tmp_path: Path):
+def test_evaluation_logs_all_rows_and_leaves_the_encoder_alone():
     module = DeepInfoMax(**SMALL)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     state = torch.get_rng_state()
-    metrics = merged(trainer(tmp_path).test(module, data(), verbose=False))
+    metrics = merged(quiet_trainer().test(module, data(), verbose=False))
     rows = ["", "fc/", "local/", "untrained/", "untrained/fc/", "untrained/local/", "raw_pixels/"]
     probes = ["knn_accuracy", "linear_probe_accuracy", "mlp_probe_accuracy"]
     assert set(metrics) == {f"test/{row}{probe}" for row in rows for probe in probes}
@@ -211,13 +197,13 @@ def test_evaluation_logs_all_rows_and_leaves_the_encoder_alone(tmp_path: Path):
     assert module.state_dict().keys() == before.keys()
 
 
-def test_validation_neither_depends_on_nor_moves_the_random_state(tmp_path: Path):
+def test_validation_neither_depends_on_nor_moves_the_random_state():
     module = DeepInfoMax(**SMALL)
     results = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         state = torch.get_rng_state()
-        results.append(merged(trainer(tmp_path).validate(module, data(), verbose=False)))
+        results.append(merged(quiet_trainer().validate(module, data(), verbose=False)))
         assert torch.equal(torch.get_rng_state(), state)
     assert results[0] == results[1]
     assert {"val/loss", "val/global_mi", "val/local_mi", "val/knn_accuracy"} <= results[0].keys()
@@ -230,7 +216,7 @@ def test_images_without_classes_skip_the_probes(tmp_path: Path):
     for number in range(60):
         pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    fit = trainer(tmp_path)
+    fit = quiet_trainer()
     module = DeepInfoMax(**SMALL)
     fit.fit(module, CIFAR10DataModule(source=str(folder), batch_size=16))
     assert "val/loss" in fit.callback_metrics
@@ -240,7 +226,7 @@ def test_images_without_classes_skip_the_probes(tmp_path: Path):
 
 def test_hyperparameters_given_from_python_load_from_a_checkpoint(tmp_path: Path):
     module = DeepInfoMax(**{**PAPER, "estimator": InfoNCE, "lr": 3e-4}).eval()
-    fit = trainer(tmp_path, max_epochs=0)
+    fit = quiet_trainer(max_epochs=0)
     fit.fit(module, data())
     fit.save_checkpoint(tmp_path / "x.ckpt")
     loaded = DeepInfoMax.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True).eval()
@@ -317,7 +303,7 @@ NORMALISED = {**PAPER, "weight_normalization": {"local_score": "spectral", "prio
 def test_a_checkpoint_with_normalised_discriminators_loads_alone(tmp_path):
     model = DeepInfoMax(**NORMALISED, probes=["knn"], baselines=False)
     assert sum("original" in name for name, _ in model.prior.named_parameters()) == 2
-    fit = trainer(tmp_path, limit_train_batches=3, limit_val_batches=1)
+    fit = quiet_trainer(limit_train_batches=3, limit_val_batches=1)
     fit.fit(model, datamodule=data())
     fit.save_checkpoint(tmp_path / "x.ckpt")
     loaded = DeepInfoMax.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True).eval()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import nn
@@ -24,6 +23,7 @@ from layers import BlogEncoder, DIMEncoder, LinearClassifier, MLPClassifier
 from layers.reuse import features
 from lightning_modules import AutoEncoder, FeatureProbe, SparseTransformer
 from tests.conftest import make_tiny_source, save_model
+from tests.tools import quiet_trainer
 
 CLASSES = ["disc", "ring", "square", "triangle", "cross", "star", "crescent", "bars", "arrow", "heart"]
 
@@ -31,11 +31,6 @@ CLASSES = ["disc", "ring", "square", "triangle", "cross", "star", "crescent", "b
 def data(**changes) -> CIFAR10DataModule:
     sizes = {"sample_train_size": 120, "sample_test_size": 40, "batch_size": 16, "memory_size": 1}
     return CIFAR10DataModule(source="sample", **{**sizes, **changes})
-
-
-def trainer(folder: Path, **arguments) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    return pl.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=folder, **{**quiet, **arguments})
 
 
 def images(count: int = 5) -> torch.Tensor:
@@ -81,7 +76,7 @@ def test_a_frozen_head_keeps_its_bytes_and_its_running_statistics(source, tmp_pa
     probe.train()
     assert not any(module.training for module in probe.head.modules())
     assert probe.top.training
-    trainer(tmp_path, enable_checkpointing=False).fit(probe, data())
+    quiet_trainer().fit(probe, data())
     assert same(head, probe.head.state_dict())
     assert not torch.equal(top["linear.weight"], probe.top.linear.weight)
     (group,) = probe.configure_optimizers().param_groups
@@ -92,7 +87,7 @@ def test_a_head_with_a_learning_rate_is_tuned_and_the_source_is_left_alone(sourc
     before = (tmp_path / "source.ckpt").read_bytes()
     probe = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", head_lr=1e-2, lr=1e-3, classes=CLASSES)
     head = weights(probe.head)
-    trainer(tmp_path, enable_checkpointing=False).fit(probe, data())
+    quiet_trainer().fit(probe, data())
     top_group, head_group = probe.configure_optimizers().param_groups
     assert (top_group["lr"], head_group["lr"]) == (1e-3, 1e-2)
     assert {id(p) for p in head_group["params"]} == {id(p) for p in probe.head.parameters()}
@@ -110,7 +105,7 @@ def test_images_arrive_as_the_network_expects_them(source, tmp_path: Path):
 
 def test_what_is_logged_is_loss_and_accuracy_of_all_test_images(source, tmp_path: Path):
     probe, images_of = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", classes=CLASSES), data(eval_batch_size=16)
-    (logged,) = trainer(tmp_path).test(probe, images_of, verbose=False)[:1]
+    (logged,) = quiet_trainer().test(probe, images_of, verbose=False)[:1]
     every = [images_of.on_after_batch_transfer(batch, 0) for batch in images_of.test_dataloader()[0]]
     batch, labels = torch.cat([b.images for b in every]), torch.cat([b.labels for b in every])
     assert len(labels) == 40
@@ -121,7 +116,7 @@ def test_what_is_logged_is_loss_and_accuracy_of_all_test_images(source, tmp_path
 
 def test_its_checkpoint_loads_alone_and_can_be_probed_again(source, tmp_path: Path):
     probe = FeatureProbe(str(tmp_path / "source.ckpt"), "encoder.local_layers", top=MLPClassifier, classes=CLASSES)
-    fit = trainer(tmp_path, enable_checkpointing=False)
+    fit = quiet_trainer()
     fit.fit(probe, data())
     fit.save_checkpoint(tmp_path / "probe.ckpt")
     (tmp_path / "source.ckpt").unlink()

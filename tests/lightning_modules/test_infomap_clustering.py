@@ -1,5 +1,7 @@
 """The search as a training: trials, the best of them, resuming, several processes, prediction from a configuration."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -10,19 +12,16 @@ from experiment.errors import run_main
 from experiment.predict import predict
 from lightning_modules import InfomapClustering
 from tests.conftest import ROOT
+from tests.tools import quiet_trainer
 
 TRIALS = 4
+trainer = partial(quiet_trainer, enable_checkpointing=True, num_sanity_val_steps=2)
 
 
 def data(**changes) -> EdgeListDataModule:
     # Links mixed so much that trials end in different partitions.
     sizes = {"sample_num_nodes": 200, "sample_mixing": 0.45, "sample_mean_degree": 8.0}
     return EdgeListDataModule(source="sample", **{**sizes, **changes})
-
-
-def trainer(folder, **arguments) -> pl.Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "log_every_n_steps": 1}
-    return pl.Trainer(accelerator="cpu", devices=1, default_root_dir=folder, **{**quiet, **arguments})
 
 
 def test_it_keeps_the_best_of_the_trials(tmp_path):
@@ -38,7 +37,7 @@ def test_it_keeps_the_best_of_the_trials(tmp_path):
         def on_validation_end(self, trainer, pl_module):
             seen.append(float(trainer.callback_metrics["val/codelength"]))
 
-    run = trainer(tmp_path, max_epochs=TRIALS, num_sanity_val_steps=0, callbacks=[Follow()])
+    run = quiet_trainer(Follow(), max_epochs=TRIALS, default_root_dir=tmp_path, enable_checkpointing=True)
     run.fit(module, data())
     assert seen == pytest.approx(lengths, abs=1e-9)
     assert float(module.trials.detach()) == TRIALS
@@ -52,7 +51,7 @@ def test_it_keeps_the_best_of_the_trials(tmp_path):
 
 def test_the_checkpoint_holds_the_partition(tmp_path):
     module = InfomapClustering()
-    run = trainer(tmp_path, max_epochs=2)
+    run = trainer(default_root_dir=tmp_path, max_epochs=2)
     run.fit(module, data())
     run.save_checkpoint(tmp_path / "run.ckpt")
     loaded = InfomapClustering.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
@@ -67,7 +66,7 @@ def test_the_checkpoint_holds_the_partition(tmp_path):
 
 def test_modules_are_not_taken_for_those_of_other_nodes(tmp_path):
     module = InfomapClustering()
-    trainer(tmp_path, max_epochs=1).fit(module, data())
+    trainer(default_root_dir=tmp_path).fit(module, data())
     graph = data().graph_batch
     with pytest.raises(ValueError, match="are others: to cluster another graph"):
         module.partition(graph._replace(names=graph.names[::-1].copy()))
@@ -75,15 +74,15 @@ def test_modules_are_not_taken_for_those_of_other_nodes(tmp_path):
 
 def test_a_search_that_was_done_goes_on_with_the_trials_that_are_new(tmp_path):
     done = InfomapClustering()
-    run = trainer(tmp_path, max_epochs=2)
+    run = trainer(default_root_dir=tmp_path, max_epochs=2)
     run.fit(done, data())
     run.save_checkpoint(tmp_path / "done.ckpt")
-    more = trainer(tmp_path, max_epochs=TRIALS)
+    more = trainer(default_root_dir=tmp_path, max_epochs=TRIALS)
     more.fit(done, data(), ckpt_path=tmp_path / "done.ckpt", weights_only=True)
     assert int(done.trials_done) == TRIALS
     late = InfomapClustering()  # as another number of processes may leave it: no epoch is over, no trial is left
     late.trials_done.fill_(TRIALS)
-    trainer(tmp_path, max_epochs=TRIALS).fit(late, data())
+    trainer(default_root_dir=tmp_path, max_epochs=TRIALS).fit(late, data())
     assert len(late.table) == 0
 
 
@@ -94,7 +93,7 @@ def test_arguments_out_of_range_are_named_at_once(wrong):
 
 
 @pytest.mark.parametrize("directed", [False, True])
-def test_the_walk_is_that_of_the_graph(tmp_path, directed):
+def test_the_walk_is_that_of_the_graph(directed):
     module = InfomapClustering(two_level=True)
     graph = data(directed=directed).graph_batch
     assert module.partition(graph).flow_model == ("directed" if directed else "undirected")

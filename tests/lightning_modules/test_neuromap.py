@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 
 import lightning_modules.graph_walk
@@ -16,7 +15,9 @@ from experiment.predict import predict
 from layers import GCN, GraphSAGE
 from lightning_modules import InfomapClustering, Neuromap
 from map_equation import Network
+from tests.tools import quiet_trainer
 
+trainer = partial(quiet_trainer, enable_checkpointing=True, num_sanity_val_steps=2)
 GRAPH = "a b\na c\nb c\nc d\nd e\nd f\ne f\n"
 
 
@@ -25,18 +26,13 @@ def build(data: EdgeListDataModule, **arguments) -> Neuromap:
     return Neuromap(**{"num_nodes": data.num_nodes, "num_features": data.num_features, **arguments})
 
 
-def trainer(folder: Path, **arguments) -> pl.Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    return pl.Trainer(accelerator="cpu", devices=1, default_root_dir=folder, **{**quiet, **arguments})
-
-
 @pytest.fixture(scope="module")
 def karate(tmp_path_factory) -> tuple[Path, Neuromap, EdgeListDataModule]:
     """A checkpoint of the network that has learned the karate club, the network, and its data."""
     data = EdgeListDataModule(graph="karate", steps_per_epoch=50)
     module = build(data, network=partial(GCN, hidden_size=64), num_clusters=8)
     folder = tmp_path_factory.mktemp("karate")
-    run = trainer(folder, max_epochs=6)
+    run = trainer(default_root_dir=folder, max_epochs=6)
     run.fit(module, data)
     run.save_checkpoint(folder / "karate.ckpt")
     return folder / "karate.ckpt", module.eval(), data
@@ -44,7 +40,7 @@ def karate(tmp_path_factory) -> tuple[Path, Neuromap, EdgeListDataModule]:
 
 def test_the_karate_club(karate):
     _, module, data = karate
-    (tested,) = trainer(Path()).test(module, data, verbose=False)
+    (tested,) = quiet_trainer().test(module, data, verbose=False)
     assert tested["test/codelength"] == pytest.approx(4.087423159, abs=1e-6)
     assert (tested["test/num_modules"], tested["test/num_levels"]) == (3, 2)
     assert tested["test/ami"] > 0.6
@@ -72,7 +68,7 @@ def test_the_walk_is_computed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(lightning_modules.graph_walk, "Network", make)
     data = EdgeListDataModule(graph="two_triangles", steps_per_epoch=3)
     module = build(data)
-    run = trainer(tmp_path, max_epochs=2)
+    run = trainer(default_root_dir=tmp_path, max_epochs=2)
     run.fit(module, data)
     run.test(module, data, verbose=False)
     assert len(made) == 1
@@ -83,7 +79,7 @@ def test_directed_graphs(tmp_path, flow):
     data = EdgeListDataModule(directed=True, sample_num_nodes=60, steps_per_epoch=2)
     module = build(data, flow=flow)
     graph = data.graph_batch
-    trainer(tmp_path, max_epochs=1).fit(module, data)
+    trainer(default_root_dir=tmp_path).fit(module, data)
     prepared = module.eval().prepare(graph)
     labels = module(graph).argmax(1)
     walk = Network(graph.edges.numpy(), graph.weights.numpy(), num_nodes=60, flow=flow or "directed")
@@ -94,7 +90,7 @@ def test_directed_graphs(tmp_path, flow):
 def test_half_precision(tmp_path):
     data = EdgeListDataModule(graph="two_triangles", steps_per_epoch=60)
     module = build(data)
-    run = trainer(tmp_path, max_epochs=1, precision="bf16-mixed")
+    run = trainer(default_root_dir=tmp_path, precision="bf16-mixed")
     run.fit(module, data)
     with torch.autocast("cpu", torch.bfloat16):
         shares = module.eval()(data.graph_batch)
@@ -202,10 +198,10 @@ def test_features_are_what_another_graph_needs(tmp_path):
         module.predict_file(tmp_path / "without.npz", tmp_path / "out.csv")
 
 
-def test_other_data_in_training_and_test(karate, tmp_path):
+def test_other_data_in_training_and_test(karate):
     _, module, _ = karate
     with pytest.raises(ValueError, match="only the 34 nodes"):
-        trainer(tmp_path).test(module, EdgeListDataModule(graph="two_triangles"), verbose=False)
+        quiet_trainer().test(module, EdgeListDataModule(graph="two_triangles"), verbose=False)
     with pytest.raises(ValueError, match=r"num_clusters \(0\)"):
         Neuromap(num_clusters=0)
 

@@ -17,6 +17,7 @@ from layers.reuse import clone
 from lightning_modules import ONLSTMLanguageModel
 from tests.conftest import ROOT, script
 from tests.test_resume import equal, start_and_kill
+from tests.tools import quiet_trainer
 
 PTB = ROOT.parent / "shared" / "data" / "ptb"
 NO_DROPOUT = {"input_dropout": 0.0, "word_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
@@ -48,20 +49,6 @@ def model(data: PTBDataModule, **changes) -> ONLSTMLanguageModel:
     torch.manual_seed(0)
     arguments = {**SMALL, "vocabulary": data.vocabulary, "level": data.level, **changes}
     return ONLSTMLanguageModel(**arguments)
-
-
-def trainer(folder: Path, *callbacks: pl.Callback, **arguments) -> pl.Trainer:
-    defaults = {
-        "accelerator": "cpu",
-        "max_epochs": 2,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        "num_sanity_val_steps": 0,
-        "default_root_dir": folder,
-    }
-    return pl.Trainer(callbacks=list(callbacks), **{**defaults, **arguments})
 
 
 def test_the_papers_size():
@@ -108,10 +95,10 @@ def test_the_state_is_carried_detached_and_starts_anew_with_each_epoch(monkeypat
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_perplexity_is_that_of_the_whole_text(tmp_path, rows):
+def test_perplexity_is_that_of_the_whole_text(rows):
     text = data(eval_batch_size=rows, test_batch_size=rows)
     module = model(text).eval()
-    run = trainer(tmp_path)
+    run = quiet_trainer()
     (validated,) = run.validate(module, text, verbose=False)
     tokens = text.corpus.texts["valid"].long()
     length = len(tokens) // rows
@@ -124,19 +111,19 @@ def test_perplexity_is_that_of_the_whole_text(tmp_path, rows):
     assert "val/bits_per_character" not in validated
 
 
-def test_characters_are_measured_in_bits(tmp_path):
+def test_characters_are_measured_in_bits():
     text = data(level="character", sample_train_size=20, sample_test_size=5)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*ParseF1")  # there is nothing to parse
-        (tested,) = trainer(tmp_path).test(model(text), text, verbose=False)
+        (tested,) = quiet_trainer().test(model(text), text, verbose=False)
     assert tested["test/bits_per_character"] == pytest.approx(tested["test/loss"] / math.log(2))
     assert 4 < tested["test/bits_per_character"] < 6, "about log2 of the number of characters"
     assert not any("f1" in name for name in tested)
 
 
-def test_the_test_scores_the_trees_of_each_layer_beside_the_baselines(tmp_path):
+def test_the_test_scores_the_trees_of_each_layer_beside_the_baselines():
     text = data()
-    results = trainer(tmp_path).test(model(text), text, verbose=False)
+    results = quiet_trainer().test(model(text), text, verbose=False)
     tested = {name.split("/dataloader_idx")[0]: value for result in results for name, value in result.items()}
     for place in ("right_branching", "left_branching", "balanced", "random"):
         assert {f"test/{place}/sentence_f1_no_root", f"test/{place}/corpus_f1_evalb_wsj10"} <= tested.keys()
@@ -146,7 +133,7 @@ def test_the_test_scores_the_trees_of_each_layer_beside_the_baselines(tmp_path):
     assert {"test/perplexity", "test/loss"} <= tested.keys()
     assert "test/sentence_f1_no_root/layer3" not in tested
 
-    lstm = trainer(tmp_path).test(model(text, cell=LSTM), text, verbose=False)
+    lstm = quiet_trainer().test(model(text, cell=LSTM), text, verbose=False)
     names = {name for result in lstm for name in result}
     assert any("right_branching" in name for name in names)
     assert not any("layer1" in name for name in names)
@@ -182,7 +169,7 @@ def test_resumed_inside_an_epoch_equals_unbroken(tmp_path, stop):
         text = data()
         callbacks = [LengthScaledLR(20), NonMonotonicAverage("val/loss", 0)]
         saver = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
-        return model(text, lr=1.0), text, trainer(folder, *callbacks, saver, max_epochs=3, **arguments)
+        return model(text, lr=1.0), text, quiet_trainer(*callbacks, saver, max_epochs=3, **arguments)
 
     torch.manual_seed(1)
     whole, text, run = parts(tmp_path / "whole")
@@ -248,10 +235,10 @@ class RandomStates(pl.Callback):
         self.states[run.global_step] = torch.get_rng_state()
 
 
-def test_a_few_sentences_are_learnt_by_heart(tmp_path):
+def test_a_few_sentences_are_learnt_by_heart():
     text = data(sample_train_size=4, batch_size=1, variable_bptt=False, bptt=60)
     module = model(text, **NO_DROPOUT, hidden_size=60, embedding_size=40, lr=0.01, optimizer=torch.optim.Adam)
-    run = trainer(tmp_path, max_epochs=80, gradient_clip_val=1.0, limit_val_batches=0)
+    run = quiet_trainer(max_epochs=80, gradient_clip_val=1.0, limit_val_batches=0)
     run.fit(module, text)
     assert float(run.callback_metrics["train/cross_entropy"]) < 0.5, "from about 4"
 

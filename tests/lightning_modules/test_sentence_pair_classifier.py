@@ -1,11 +1,11 @@
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from datamodules import LogicalInferenceDataModule
 from datamodules.batches import SentencePairBatch
 from layers import LSTM, ONLSTM
 from lightning_modules import SentencePairClassifier
+from tests.tools import quiet_trainer
 
 
 def data(**changes) -> LogicalInferenceDataModule:
@@ -17,11 +17,6 @@ def model(data: LogicalInferenceDataModule, **changes) -> SentencePairClassifier
     torch.manual_seed(0)
     sizes = {"embedding_size": 12, "hidden_size": 20, "units": 16}
     return SentencePairClassifier(vocabulary=data.vocabulary, classes=data.classes, **{**sizes, **changes})
-
-
-def trainer(folder, **arguments) -> pl.Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return pl.Trainer(accelerator="cpu", logger=False, default_root_dir=folder, **quiet, **arguments)
 
 
 @pytest.mark.parametrize("cell", [ONLSTM, LSTM])
@@ -41,10 +36,10 @@ def test_the_logits_are_those_of_each_pair_alone(cell):
         torch.testing.assert_close(logits[row], module.head(features), rtol=1e-4, atol=1e-5)
 
 
-def test_accuracies_by_operations_are_those_of_a_loop(tmp_path):
+def test_accuracies_by_operations_are_those_of_a_loop():
     pairs = data()
     module = model(pairs)
-    (tested,) = trainer(tmp_path).test(module, pairs, verbose=False)
+    (tested,) = quiet_trainer().test(module, pairs, verbose=False)
     module.eval()
     right, all_pairs = {}, {}
     for batch in pairs.test_dataloader():

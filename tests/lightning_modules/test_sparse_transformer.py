@@ -18,6 +18,7 @@ from layers.attention import AtrousAttention, FixedAttention, FullAttention, Loc
 from layers.positions import bytes_of_images
 from lightning_modules import SparseTransformer
 from tests.conftest import ROOT
+from tests.tools import quiet_trainer
 
 PATTERNS = {
     "full": FullAttention,
@@ -48,11 +49,6 @@ def with_life(model: SparseTransformer) -> SparseTransformer:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return model
-
-
-def trainer(folder: Path, **arguments) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    return pl.Trainer(**{"accelerator": "cpu", "max_epochs": 1, **quiet, "default_root_dir": folder, **arguments})
 
 
 def mute(model: SparseTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,10 +260,10 @@ def text_model(data: PTBDataModule, **changes) -> SparseTransformer:
     return token_model(sequence_length=data.sequence_length, **linked, **changes)
 
 
-def test_text_is_measured_over_every_character(tmp_path):
+def test_text_is_measured_over_every_character():
     data = text()
     model = text_model(data).eval()
-    (tested,) = trainer(tmp_path).test(model, data, verbose=False)
+    (tested,) = quiet_trainer().test(model, data, verbose=False)
     tokens = data.corpus.texts["test"].long()
     total = 0.0
     with torch.no_grad():
@@ -279,19 +275,19 @@ def test_text_is_measured_over_every_character(tmp_path):
     assert set(tested) == {"test/loss", "test/bits_per_character"}
 
 
-def test_words_have_a_perplexity_and_trees_are_left_alone(tmp_path):
+def test_words_have_a_perplexity_and_trees_are_left_alone():
     data = text(level="word")
-    results = trainer(tmp_path).test(text_model(data), data, verbose=False)
+    results = quiet_trainer().test(text_model(data), data, verbose=False)
     tested = {name.split("/dataloader_idx")[0]: value for result in results for name, value in result.items()}
     assert tested["test/perplexity"] == pytest.approx(math.exp(tested["test/loss"]), rel=1e-4)
 
 
-def test_copies_are_counted(tmp_path):
+def test_copies_are_counted():
     data = CopyTaskDataModule(
         length=4, distance=9, num_symbols=10, sample_train_size=8, sample_test_size=30, eval_batch_size=7
     )
     model = token_model(sequence_length=data.sequence_length).eval()
-    (tested,) = trainer(tmp_path).test(model, data, verbose=False)
+    (tested,) = quiet_trainer().test(model, data, verbose=False)
     hits = []
     with torch.no_grad():
         for batch in data.test_dataloader():
@@ -307,10 +303,10 @@ def images(**changes) -> CIFAR10DataModule:
     return CIFAR10DataModule(source="sample", **{"image_size": 4, **sizes, **changes})
 
 
-def test_images_are_measured_in_bits_and_the_memory_is_left_alone(tmp_path):
+def test_images_are_measured_in_bits_and_the_memory_is_left_alone():
     data = images()
     model = image_model().eval()
-    results = trainer(tmp_path).test(model, data, verbose=False)
+    results = quiet_trainer().test(model, data, verbose=False)
     tested = {name.split("/dataloader_idx")[0]: value for result in results for name, value in result.items()}
     values = torch.from_numpy(data._arrays.images[12:].copy()).flatten(1).long()
     with torch.no_grad():
@@ -325,7 +321,7 @@ def test_images_are_measured_in_bits_and_the_memory_is_left_alone(tmp_path):
     [(partial(SparseAttention, rate=8), True), (partial(LocalAttention, window=16), False)],
     ids=["sparse", "local"],
 )
-def test_sparse_attention_copies_from_where_windows_do_not_reach(tmp_path, attention, solves):
+def test_sparse_attention_copies_from_where_windows_do_not_reach(attention, solves):
     data = CopyTaskDataModule(
         length=4, distance=41, num_symbols=8, batch_size=16, sample_train_size=2400, sample_test_size=100
     )
@@ -333,7 +329,7 @@ def test_sparse_attention_copies_from_where_windows_do_not_reach(tmp_path, atten
     linked = {"vocab_size": data.vocab_size, "sequence_length": data.sequence_length}
     sizes = {"embed_dim": 32, "num_heads": 2, "num_layers": 2, "feedforward_size": 64}
     model = SparseTransformer(attention, **sizes, lr=1e-2, **linked)
-    run = trainer(tmp_path, enable_checkpointing=False, gradient_clip_val=1.0, limit_val_batches=0)
+    run = quiet_trainer(gradient_clip_val=1.0, limit_val_batches=0)
     run.fit(model, data)
     (tested,) = run.test(model, data, verbose=False)
     assert tested["test/accuracy"] > 0.95 if solves else tested["test/accuracy"] < 0.25

@@ -23,6 +23,7 @@ from lightning_modules.triple_decoding import Encoded, Thresholds
 from lightning_modules.triple_prediction import extract
 from tests.conftest import ROOT, script
 from tests.test_resume import equal, start_and_kill
+from tests.tools import quiet_trainer
 
 SKE = ROOT.parent / "shared" / "data" / "ske"
 needs_ske = pytest.mark.skipif(not SKE.is_dir(), reason="no ../shared/data/ske")
@@ -262,20 +263,6 @@ def test_prior_features_are_those_of_the_selected_subject(sample: SKEDataModule)
     assert prior.nonzero().tolist() == [[0, 5, 3, 0], [0, 6, 3, 1], [1, 0, 5, 0], [1, 0, 5, 1]]
 
 
-def trainer(folder: Path, epochs: int, callbacks: list, **options) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        **options,
-    )
-
-
 @needs_ske
 def test_64_real_sentences_are_overfitted(tmp_path: Path):
     lines = (SKE / "train_data.json").read_text().splitlines()
@@ -296,16 +283,16 @@ def test_64_real_sentences_are_overfitted(tmp_path: Path):
     small = partial(DGCNN, size=64, dilations=(1, 2, 5, 1), dropout=0.0, gate_dropout=0.0)
     model = build(data, encoder=small, lr=3e-3, rules=False)
     callbacks = [AveragedWeights(decay=0.95, ramp=True), PiecewiseLinearLR({20: 1.0, 300: 1.0, 640: 0.02})]
-    options = {"check_val_every_n_epoch": 80, "num_sanity_val_steps": 0, "gradient_clip_val": 1.0}
-    trainer(tmp_path, 80, callbacks, **options).fit(model, data)
-    metrics = trainer(tmp_path, 1, []).test(model, data, verbose=False)[0]
+    options = {"check_val_every_n_epoch": 80, "gradient_clip_val": 1.0}
+    quiet_trainer(*callbacks, max_epochs=80, **options).fit(model, data)
+    metrics = quiet_trainer().test(model, data, verbose=False)[0]
     assert metrics["test/f1"] > 0.99
 
 
 def test_checkpoint_loads_alone_and_predicts_spans(sample: SKEDataModule, tmp_path: Path):
     model = build(sample)
     batch = next(iter(sample.val_dataloader()))
-    fitting = trainer(tmp_path, 1, [], limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0)
+    fitting = quiet_trainer(limit_train_batches=1, limit_val_batches=1)
     fitting.fit(model, sample)
     fitting.save_checkpoint(tmp_path / "model.ckpt")
     loaded = TripleExtractor.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True).eval()
@@ -335,7 +322,7 @@ def test_many_known_triples_and_words_load(tmp_path: Path):
     known = [[f"人{number}", "妻子", f"人{number + 1}"] for number in range(30000)]
     words = [f"词{number}" for number in range(30000)]
     model = TripleExtractor(known_triples=known, prior_features=True, words=words, word_vector_size=2, characters=words)
-    saving = trainer(tmp_path, 1, [])
+    saving = quiet_trainer()
     saving.strategy.connect(model)
     saving.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     loaded = TripleExtractor.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
@@ -430,9 +417,9 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path, tiny: list[str]):
     assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
 
 
-def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule, tmp_path: Path):
+def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule):
     model = build(sample, tune_thresholds=True)
-    fitting = trainer(tmp_path, 1, [], limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0)
+    fitting = quiet_trainer(limit_train_batches=2, limit_val_batches=1)
     fitting.fit(model, sample)
     assert "thresholds" in model.state_dict()
     assert "thresholds" not in build(sample).state_dict()

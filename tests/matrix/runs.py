@@ -143,26 +143,6 @@ def make_data(pair: Pair, **changes: Any) -> pl.LightningDataModule:
     return getattr(datamodules, pair.data[0])(source="sample", **{**pair.data[1], **changes})
 
 
-class Again:
-    """A loader that yields one batch so many times."""
-
-    def __init__(self, batch: Any, count: int) -> None:
-        self.batch, self.count = batch, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self.batch] * self.count)
-
-
-def quiet_trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Trainer:
-    """A Trainer that leaves no files."""
-    options = {**QUIET, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    options |= {"enable_model_summary": False, "default_root_dir": folder, "callbacks": list(callbacks)}
-    return pl.Trainer(**{**options, **arguments})
-
-
 def write_input(data: pl.LightningDataModule, folder: Path) -> Path:
     """A file as a user would have it, for ``predict.py``: from the data's own kind, not its own items."""
     if hasattr(data, "pixel_range"):

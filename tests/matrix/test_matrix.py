@@ -16,19 +16,18 @@ from experiment.evaluate import evaluate
 from experiment.predict import predict
 from tests.matrix.pairs import PAIRS, Pair
 from tests.matrix.runs import (
-    Again,
     Killed,
     assert_same_run,
     killed_after,
     make_data,
     make_model,
-    quiet_trainer,
     rows_of,
     train,
     unseeded,
     write_config,
     write_input,
 )
+from tests.tools import Batches, quiet_trainer
 
 
 @dataclass
@@ -128,7 +127,7 @@ def test_every_parameter_has_a_gradient_in_both_precisions(trainable: Pair, tmp_
     losses = {}
     for precision in ("32-true", "bf16-mixed"):
         gradients = Gradients()
-        trainer = quiet_trainer(tmp_path, gradients, precision=precision, max_steps=2, limit_val_batches=0)
+        trainer = quiet_trainer(gradients, precision=precision, max_epochs=-1, max_steps=2, limit_val_batches=0)
         data = make_data(trainable)
         trainer.fit(make_model(trainable, data, tmp_path), data)
         # In the second: an output layer that begins with zeros lets nothing through in the first.
@@ -145,8 +144,8 @@ def test_one_batch_is_learnt_by_heart(trainable: Pair, tmp_path: Path):
     model.make_optimizer = lambda parameters, _: torch.optim.Adam(parameters, lr)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    data.train_dataloader = lambda: Again(batch, steps)
-    quiet_trainer(tmp_path, gradients, max_epochs=1, limit_val_batches=0).fit(model, data)
+    data.train_dataloader = lambda: Batches([batch] * steps)
+    quiet_trainer(gradients, limit_val_batches=0).fit(model, data)
     assert gradients.losses[-1] < factor * gradients.losses[0]
 
 

@@ -1,9 +1,6 @@
 """Two processes give what one gives with the same global batch: metrics, gradients, and so weights."""
 
-import os
 import re
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +10,12 @@ import torch
 
 from datamodules import loader
 from tests.matrix.pairs import PAIRS, Pair
-from tests.matrix.runs import make_data, make_model, quiet_trainer
+from tests.matrix.runs import make_data, make_model
+from tests.tools import Batches, in_two_processes, quiet_trainer
 
 Results = dict[str, Any]
 STEPS = 2
 LR = 0.1  # of plain SGD: weights then differ by what gradients differ
-
-
-class InTurn:
-    """The batches of two ranks, one of the first, one of the second, and so on."""
-
-    def __init__(self, ranks: list[list[Any]]) -> None:
-        self.batches = [batch for both in zip(*ranks, strict=True) for batch in both]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
 
 
 def measure(pair: Pair, folder: Path, data: pl.LightningDataModule, **arguments: Any) -> Results:
@@ -38,20 +23,17 @@ def measure(pair: Pair, folder: Path, data: pl.LightningDataModule, **arguments:
     model = make_model(pair, data, folder, **pair.still)
     if pair.trainable:
         model.make_optimizer = lambda parameters, _: torch.optim.SGD(parameters, LR)
-    trainer = quiet_trainer(folder, **arguments)
+    trainer = quiet_trainer(**arguments)
     evaluated = trainer.validate(model, data, verbose=False) + trainer.test(model, data, verbose=False)
     metrics = {name: value for metrics in evaluated for name, value in metrics.items()}
-    limits = {"max_steps": STEPS} if pair.trainable else {"max_epochs": STEPS}
-    quiet_trainer(folder, limit_val_batches=0, **limits, **arguments).fit(model, data)
+    limits = {"max_epochs": -1, "max_steps": STEPS} if pair.trainable else {"max_epochs": STEPS}
+    quiet_trainer(limit_val_batches=0, **limits, **arguments).fit(model, data)
     # Running statistics are those of each process; of a search the partition counts, its parameter are epochs.
     state = dict(model.named_parameters() if pair.trainable else model.named_buffers())
     return {"metrics": metrics, "state": {name: value.detach().clone() for name, value in state.items()}}
 
 
-def in_two_processes(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "NODE_RANK": 0, "LOCAL_RANK": rank}
-    os.environ |= {name: str(value) for name, value in place.items()}
+def measure_all(rank: int, folder: Path) -> None:
     own = folder / f"rank{rank}"
     own.mkdir()
     results = {}
@@ -75,7 +57,9 @@ def in_one_process(pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(loader, "rank_and_world_size", lambda rank=rank: (rank, 2))
             ranks.append(list(data.train_dataloader()))
-    data.train_dataloader = lambda: InTurn(ranks)
+    # One of the first rank, one of the second, and so on.
+    in_turn = [batch for both in zip(*ranks, strict=True) for batch in both]
+    data.train_dataloader = lambda: Batches(in_turn)
     return measure(pair, folder, data, accumulate_grad_batches=2)
 
 
@@ -83,18 +67,11 @@ def without_augmentation(pair: Pair) -> dict[str, Any]:
     return {"augment": False} if "augment" in pair.data[1] else {}
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
     """What each of two processes has, of all pairs: starting them takes longer than all that they do."""
     folder = tmp_path_factory.mktemp("ranks")
-    # Not forked: threads of this process (xdist's, autograd's) may hold locks, and a fork would wait for them for ever.
-    torch.multiprocessing.spawn(in_two_processes, (free_port(), folder), nprocs=2)
+    in_two_processes(measure_all, folder)
     return tuple(torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))
 
 

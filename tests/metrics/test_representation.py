@@ -1,7 +1,5 @@
 """The probes against scikit-learn, brute force and literal loops; the metric in one process and in two."""
 
-import socket
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +15,7 @@ from metrics.probes import (
     mlp_probe_accuracy,
     nearest_neighbors,
 )
+from tests.tools import in_two_processes
 
 # A process's first optimizer sets an environment variable of torch's; inside a test that would pass for a leak.
 torch.optim.SGD([nn.Parameter(torch.zeros(1))])
@@ -334,9 +333,8 @@ def test_metric_refuses_what_it_cannot_do(clouds) -> None:
         metric.compute()
 
 
-def _one_rank(rank: int, port: int, cases: list[list[tuple[Tensor, ...]]], results) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _one_rank(rank: int, cases: list[list[tuple[Tensor, ...]]], results) -> None:
+    torch.distributed.init_process_group("gloo", rank=rank)
     for shards in cases:
         metric = RepresentationQuality(mlp_epochs=2)
         memory, memory_labels, queries, query_labels = shards[rank]
@@ -363,11 +361,8 @@ def test_two_processes_give_the_result_of_one(clouds) -> None:
         ]
         for cut in (200, len(queries))
     ]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     results = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    torch.multiprocessing.spawn(_one_rank, args=(port, cases, results), nprocs=2)
+    in_two_processes(_one_rank, cases, results)
     for _ in range(2 * len(cases)):
         values, own_samples_only = results.get()
         assert values == expected
