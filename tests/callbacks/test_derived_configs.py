@@ -48,18 +48,24 @@ def test_an_add_on_builds_its_callbacks_and_comments_every_argument(name):
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "kept"),
     [
-        {"class_path": "GradientAccumulation", "init_args": {"steps": {0: 1, 1000: 4}}},
-        {"class_path": "PiecewiseLinearLR", "init_args": {"schedule": {"10": 1, "20": 0.5}}},  # keys from a shell
-        {"class_path": "ParameterwiseLR", "init_args": {"multipliers": {"type:Embedding": 2.0}}},
-        {"class_path": "WeightDecay", "init_args": {"include": [], "exclude": []}},
-        {"class_path": "AveragedWeights"},
+        (
+            {"class_path": "GradientAccumulation", "init_args": {"steps": {0: 1, 1000: 4}}},
+            {"steps": {0: 1, 1000: 4}},
+        ),
+        (  # keys from a shell
+            {"class_path": "PiecewiseLinearLR", "init_args": {"schedule": {"10": 1, "20": 0.5}}},
+            {"schedule": {0: 0.0, 10: 1, 20: 0.5}},
+        ),
+        (
+            {"class_path": "ParameterwiseLR", "init_args": {"multipliers": {"type:Embedding": 2.0}}},
+            {"multipliers": {"type:Embedding": 2.0}},
+        ),
+        ({"class_path": "WeightDecay", "init_args": {"include": [], "exclude": []}}, {"include": [], "exclude": []}),
+        ({"class_path": "AveragedWeights"}, {"decay": 0.999, "ramp": False}),
     ],
 )
-def test_other_values_parse(entry):
+def test_other_values_parse(entry, kept):
     (built,) = parse([entry])
-    if entry["class_path"] == "PiecewiseLinearLR":
-        assert built.schedule == {0: 0.0, 10: 1, 20: 0.5}
-    if entry["class_path"] == "GradientAccumulation":
-        assert built.steps == {0: 1, 1000: 4}
+    assert {name: getattr(built, name) for name in kept} == kept

@@ -146,6 +146,6 @@ def test_neighbors_of_a_real_word():
     graph = data.graph_batch
     names = graph.names.tolist()
     near = [names[target] for source, target in graph.edges.tolist() if names[source] == "father"]
-    assert near[:2] == ["son", "brother"] or {"son", "brother", "mother"} >= set(near[:2])
+    assert near[:3] == ["son", "brother", "friend"]
     assert graph.weights.min() >= 0.6
     assert torch.bincount(graph.edges[:, 0]).max() == 50
