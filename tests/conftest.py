@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"  # real data, which may be missing
 sys.path.insert(0, str(ROOT))
 
 # Before torch is imported: test processes run side by side (`pytest -n auto`), so each keeps to one thread.

@@ -1,15 +1,15 @@
 """What the tests of SKE's files and of its batches share: a few sentences as a file, rows as plain values."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from datamodules import SKEDataModule
 from datamodules.batches import TripleBatch
+from tests.conftest import SHARED
 
-SKE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "ske"
+SKE = SHARED / "ske"
 needs_ske = pytest.mark.skipif(not SKE.is_dir(), reason="no copy of SKE at hand")
 
 SENTENCES = [

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -11,9 +9,10 @@ from datamodules import CIFAR10DataModule, DataError
 from datamodules import cifar10 as module
 from datamodules import loader as loader_module
 from datamodules.batches import ImageBatch
+from tests.conftest import SHARED
 from tests.tools import quiet_trainer
 
-REAL_DATA = Path(__file__).parents[2] / "../shared/data/cifar10"
+REAL_DATA = SHARED / "cifar10"
 
 
 def make(**options):

@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 from fractions import Fraction
-from pathlib import Path
 
 import networkx
 import numpy as np
@@ -19,8 +18,9 @@ from datamodules.compiled_text import divide
 from datamodules.edge_parser import number_ids, parse_links, parse_names
 from datamodules.errors import DataError
 from datamodules.graph_files import read_graph_file
+from tests.conftest import SHARED
 
-GRAPHS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "graphs"
+GRAPHS = SHARED / "graphs"
 needs_graphs = pytest.mark.skipif(not GRAPHS.exists(), reason="needs ../shared/data/graphs")
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

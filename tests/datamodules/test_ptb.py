@@ -8,8 +8,8 @@ import torch
 from datamodules import DataError, PTBDataModule
 from datamodules import corpus as corpus_module
 from datamodules.grammar import make_sentences, plural, third_person
+from tests.conftest import SHARED
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 needs_ptb = pytest.mark.skipif(not (SHARED / "ptb").is_dir(), reason="no copy of PTB at hand")
 
 LINES = {

@@ -9,8 +9,9 @@ import pytest
 import map_equation
 from datamodules.errors import DataError
 from datamodules.state_files import StateLinks, read_state_file
+from tests.conftest import SHARED
 
-EXAMPLES = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "graphs" / "infomap_examples"
+EXAMPLES = SHARED / "graphs" / "infomap_examples"
 needs_examples = pytest.mark.skipif(not EXAMPLES.exists(), reason="needs ../shared/data/graphs")
 
 INTRA = "*Intra\n1 1 2 1\n1 2 3 2\n1 3 1 4\n1 3 3 2\n2 1 4 3\n2 4 1\n2 4 2 0.5\n2 9 4 0\n3 5 1 1\n3 5 1 1\n"

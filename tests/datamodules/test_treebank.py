@@ -1,12 +1,12 @@
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from datamodules import DataError
 from datamodules.treebank import read_mrg, read_treebank
+from tests.conftest import SHARED
 
-TREEBANK = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "treebank" / "treebank.zip"
+TREEBANK = SHARED / "treebank" / "treebank.zip"
 
 TEXT = """
 ( (S

@@ -1,15 +1,15 @@
 """Nearest neighbours against a loop over all pairs; words from files and made up."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from datamodules import DataError, WordVectorDataModule, word_graph
+from tests.conftest import SHARED
 
-VECTORS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "word_vectors"
+VECTORS = SHARED / "word_vectors"
 
 
 def links_by_loop(vectors, num_neighbors, min_cosine):

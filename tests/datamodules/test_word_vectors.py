@@ -1,5 +1,4 @@
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +6,9 @@ import torch
 
 from datamodules import DataError, SKEDataModule
 from datamodules.word_vectors import read_word_vectors
+from tests.conftest import SHARED
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "word_vectors"
+REAL = SHARED / "word_vectors"
 WORDS = ["北京", "上海", "京", "a"]
 VECTORS = np.arange(8, dtype=np.float32).reshape(4, 2) + 0.5
 
@@ -111,8 +111,8 @@ def test_jieba_is_asked_for_in_one_line(npz, monkeypatch):
         data.setup()
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no word vectors at hand")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no word vectors at hand")
 def test_real_vectors():
-    words, vectors = read_word_vectors(next(SHARED.glob("*zh*.npz")), 1000)
+    words, vectors = read_word_vectors(next(REAL.glob("*zh*.npz")), 1000)
     assert len(words) == len(vectors) > 990
     assert vectors.shape[1] == 100

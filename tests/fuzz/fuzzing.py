@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,16 @@ NASTY_BYTES = [
 ]
 
 T = TypeVar("T")
+
+
+class Boom:
+    """Unpickling it fails the test."""
+
+    def __init__(self, how: Any = pytest.fail, *arguments: Any) -> None:
+        self.how, self.arguments = how, arguments or ("code of a pickle was run",)
+
+    def __reduce__(self):
+        return self.how, self.arguments
 
 
 def fuzz(examples: int) -> settings:

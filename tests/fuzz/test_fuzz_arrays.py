@@ -16,7 +16,7 @@ from datamodules.cache import ArrayCache
 from datamodules.errors import DataError
 from datamodules.graph_files import read_graph_file
 from datamodules.word_vectors import read_word_vectors
-from tests.fuzz.fuzzing import broken, fuzz, outcome
+from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
 from tests.fuzz.test_fuzz_texts import make_no_file
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -84,13 +84,6 @@ def announce(descr: str, shape: str, content: bytes = b"") -> bytes:
     """An array of which only the header is whole."""
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
-
-
-class Boom:
-    """Unpickling it fails the test."""
-
-    def __reduce__(self):
-        return pytest.fail, ("code of a pickle was run",)
 
 
 STRANGE = st.sampled_from(

@@ -18,17 +18,7 @@ from experiment.predict import predict
 from experiment.restoring import load_checkpoint
 from experiment.train import train
 from lightning_modules import ONLSTMLanguageModel
-from tests.fuzz.fuzzing import broken, fuzz, outcome
-
-
-class Boom:
-    """Unpickling it fails the test."""
-
-    def __init__(self, how: Any = pytest.fail, *arguments: Any) -> None:
-        self.how, self.arguments = how, arguments or ("code of a pickle was run",)
-
-    def __reduce__(self):
-        return self.how, self.arguments
+from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
 
 
 def whole() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from datamodules.batches import ImageBatch
 from datamodules.errors import DataError
 from datamodules.image_sources import open_source
 from datamodules.images import decode_image
-from tests.fuzz.fuzzing import broken, fuzz, outcome
+from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
 from tests.fuzz.test_fuzz_texts import make_no_file
 
 PIXELS = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
@@ -97,13 +97,6 @@ def test_what_is_no_image_file(tmp_path: Path, make: str):
 
 
 # --------------------------------------------------------------------------------------------------- CIFAR-10's pickles
-
-
-class Boom:
-    """Unpickling it fails the test."""
-
-    def __reduce__(self):
-        return pytest.fail, ("code of a pickle was run",)
 
 
 def batch(data: Any, labels: Any, protocol: int = 2) -> bytes:

@@ -15,11 +15,11 @@ from datamodules.batches import ParseBatch, TokenBatch
 from layers import LSTM, ONLSTM
 from layers.reuse import clone
 from lightning_modules import ONLSTMLanguageModel
-from tests.conftest import ROOT, script
+from tests.conftest import ROOT, SHARED, script
 from tests.test_resume import equal, start_and_kill
 from tests.tools import quiet_trainer
 
-PTB = ROOT.parent / "shared" / "data" / "ptb"
+PTB = SHARED / "ptb"
 NO_DROPOUT = {"input_dropout": 0.0, "word_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
 SMALL = {"embedding_size": 20, "hidden_size": 30, "num_layers": 2}
 # The command line's options for a model and data that cost nothing.

@@ -21,11 +21,11 @@ from layers import DGCNN, BiLSTM
 from lightning_modules import TripleExtractor
 from lightning_modules.triple_decoding import Encoded, Thresholds
 from lightning_modules.triple_prediction import extract
-from tests.conftest import ROOT, script
+from tests.conftest import ROOT, SHARED, script
 from tests.test_resume import equal, start_and_kill
 from tests.tools import quiet_trainer
 
-SKE = ROOT.parent / "shared" / "data" / "ske"
+SKE = SHARED / "ske"
 needs_ske = pytest.mark.skipif(not SKE.is_dir(), reason="no ../shared/data/ske")
 
 

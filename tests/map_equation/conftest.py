@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-GRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "graphs"
+from tests.conftest import SHARED
+
+GRAPHS = SHARED / "graphs"
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,8 +6,9 @@ from hypothesis import strategies as st
 from datamodules.treebank import read_treebank
 from metrics import ParseF1
 from metrics.trees import balanced, left_branching, random_tree, right_branching, tree_from_distances, tree_spans
+from tests.conftest import SHARED
 
-TREEBANK = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "treebank" / "treebank.zip"
+TREEBANK = SHARED / "treebank" / "treebank.zip"
 
 
 def score(trees, gold, lengths):
