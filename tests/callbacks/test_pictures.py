@@ -3,14 +3,12 @@
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,24 +17,13 @@ from callbacks import CodeMap, MetricCurves, NearestNeighbors
 from callbacks.nearest_neighbors import FRAME, RIGHT_PIXEL, WRONG_PIXEL
 from callbacks.pictures import RandomSample, log_figure, new_figure, thumbnails, to_uint8
 from datamodules.batches import ImageBatch
+from tests.tools import Album, Batches, quiet_trainer
 
 # A process's first optimizer and scikit-learn's import set environment variables; in a test they'd pass for leaks.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
 pytest.importorskip("sklearn.manifold")
 
 SIZE = 12
-
-
-class Album(DummyLogger):
-    """Keeps the pictures it is handed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pictures: dict[str, list[np.ndarray]] = {}
-
-    def log_image(self, key: str, images: list[Any]) -> None:
-        assert all(isinstance(image, Image.Image) for image in images)
-        self.pictures.setdefault(key, []).extend(np.asarray(image) for image in images)
 
 
 class Pixels(pl.LightningModule):
@@ -67,19 +54,6 @@ class Pixels(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Loader:
-    """Batches in order. (A ``DataLoader`` would draw a seed from the global random state.)"""
-
-    def __init__(self, batches: list[ImageBatch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[ImageBatch]:
-        return iter(self.batches)
-
-
 class Photos(pl.LightningDataModule):
     """Test images, and a memory that holds each of them with a little noise besides others."""
 
@@ -95,19 +69,19 @@ class Photos(pl.LightningDataModule):
         self.near = (self.pixels.int() + noise).clamp(0, 255).to(torch.uint8)
         self.others = torch.randint(256, (45, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
 
-    def loader(self, pixels: Tensor, labels: Tensor, batch_size: int) -> Loader:
+    def loader(self, pixels: Tensor, labels: Tensor, batch_size: int) -> Batches:
         low, high = self.pixel_range
         images = pixels.permute(0, 3, 1, 2) / 255 * (high - low) + low
         parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
-        return Loader([ImageBatch(*part) for part in parts])
+        return Batches([ImageBatch(*part) for part in parts])
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Batches:
         return self.loader(self.pixels, self.labels, 5)
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> Batches:
         return self.loader(self.pixels, self.labels, 30)
 
-    def test_dataloader(self) -> list[Loader]:
+    def test_dataloader(self) -> list[Batches]:
         labels = torch.cat([self.labels, (self.labels[:1] + 1).expand(45)])
         if self.labels[0] < 0:
             labels = torch.full_like(labels, -1)
@@ -117,15 +91,8 @@ class Photos(pl.LightningDataModule):
 
 
 def trainer(callbacks: list[pl.Callback], logger: Any = None, **options: Any) -> pl.Trainer:
-    options = {"enable_checkpointing": False, "max_epochs": 2, "log_every_n_steps": 1} | options
-    return pl.Trainer(
-        accelerator="cpu",
-        callbacks=callbacks,
-        logger=logger if logger is not None else Album(),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    options = {"max_epochs": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 2} | options
+    return quiet_trainer(*callbacks, logger=Album() if logger is None else logger, **options)
 
 
 def states() -> tuple[Any, ...]:

@@ -106,14 +106,9 @@ def test_evaluate_takes_other_data(trained_run: Path, call, tmp_path: Path):
     status, _, err = call("evaluate", trained_run / "checkpoints/last.ckpt", "--data.seed=5", "--json=m.json")
     assert status == 0, err
     other = json.loads((tmp_path / "m.json").read_text())["metrics"]
-    assert other.keys() == json.loads((trained_run / "summary.json").read_text())["metrics"].keys()
-    assert (
-        other["test/raw_pixels/knn_accuracy"]
-        != pytest.approx(
-            json.loads((trained_run / "summary.json").read_text())["metrics"]["test/raw_pixels/knn_accuracy"], abs=1e-9
-        )
-        or other != json.loads((trained_run / "summary.json").read_text())["metrics"]
-    )
+    before = json.loads((trained_run / "summary.json").read_text())["metrics"]
+    assert other.keys() == before.keys()
+    assert other != before
 
 
 def test_predict_writes_features_of_a_folder(trained_run: Path, call, tmp_path: Path):
