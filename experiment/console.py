@@ -50,7 +50,8 @@ def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: An
 @rank_zero_only
 def say(line: str) -> None:
     """A line for the user, from the first process only."""
-    print(line, flush=True)
+    # Names of files that are no UTF-8 with escapes: the terminal can't show them, and the work is done.
+    print(line.encode(errors="backslashreplace").decode(), flush=True)
 
 
 def progress_callbacks() -> list[pl.Callback]:
