@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from callbacks.pictures import FAINT, INK, PALETTE, new_figure
-from layers import atrous_attention, fixed_attention, local_attention, sparse_attention
-
-from ._processes import in_a_process, knows_its_memory, own_bytes
-from ._timing import interleaved, medians, place
+from benchmarks._processes import in_a_process, knows_its_memory, own_bytes
+from benchmarks._timing import interleaved, medians, place
+from callbacks.pictures.base import FAINT, INK, PALETTE, new_figure
+from layers.attention import atrous_attention, fixed_attention, local_attention, sparse_attention
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

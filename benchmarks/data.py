@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules import CIFAR10DataModule
-from datamodules.cifar10 import augment_images, scale_pixels
+from datamodules import ImageDataModule
+from datamodules.images import augment_images, scale_pixels
 
 REAL_DATA = Path(__file__).parents[1] / "../shared/data/cifar10"
 BATCH_SIZE = 64
@@ -58,7 +58,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     Args:
         quick: fewer rounds and images, for a look or a test.
     """
-    data = CIFAR10DataModule(
+    data = ImageDataModule(
         source=str(REAL_DATA) if REAL_DATA.is_dir() and not quick else "sample",
         batch_size=BATCH_SIZE,
         pixel_range=PIXEL_RANGE,
@@ -91,11 +91,11 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def _name(data: CIFAR10DataModule) -> str:
+def _name(data: ImageDataModule) -> str:
     return "sample (PNG)" if data.source == "sample" else "CIFAR-10 (JPEG copy)"
 
 
-def _encoded(data: CIFAR10DataModule, count: int) -> list[bytes]:
+def _encoded(data: ImageDataModule, count: int) -> list[bytes]:
     """About ``count`` training images as they would lie in files."""
     kind, options = ("PNG", {}) if data.source == "sample" else ("JPEG", {"quality": 85})
     encoded = []
@@ -109,7 +109,7 @@ def _encoded(data: CIFAR10DataModule, count: int) -> list[bytes]:
     return encoded
 
 
-def _our_batches(data: CIFAR10DataModule, augment: bool) -> Iterator[Tensor]:
+def _our_batches(data: ImageDataModule, augment: bool) -> Iterator[Tensor]:
     for images, _ in data.train_dataloader():
         yield scale_pixels(augment_images(images) if augment else images, PIXEL_RANGE)
 

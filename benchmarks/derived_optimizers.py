@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks._processes import knows_its_memory, own_bytes
 from callbacks import (
     AveragedWeights,
     GradientAccumulation,
@@ -28,10 +29,8 @@ from callbacks import (
     PiecewiseLinearLR,
     WeightDecay,
 )
-from callbacks.update_chain import UpdateChain
-from callbacks.update_rule import UpdateRule
-
-from ._processes import knows_its_memory, own_bytes
+from callbacks.update_chain.chain import UpdateChain
+from callbacks.update_chain.rule import UpdateRule
 
 NAME = "derived_optimizers"
 STEPS = 5  # Lookahead's k

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 import map_equation
-
-from ._processes import in_a_process, knows_its_memory
-from .infomap_quality import GRAPHS, official_codelength, read_edges
+from benchmarks._processes import in_a_process, knows_its_memory
+from benchmarks.infomap_quality import GRAPHS, official_codelength, read_edges
 
 REAL = ("CA-CondMat", "email-Enron")
 

@@ -11,12 +11,11 @@ import torch
 import yaml
 from pytorch_lightning.cli import instantiate_module
 
-from datamodules import CIFAR10DataModule
+from benchmarks._timing import interleaved, medians
+from datamodules import ImageDataModule
 from experiment.cli import has_native_bfloat16
-from layers import AllPairs, ConcatScore, DotScore, Score
+from layers.infomax import AllPairs, ConcatScore, DotScore, Score
 from lightning_modules import DeepInfoMax
-
-from ._timing import interleaved, medians
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ("infomax_cifar10", "infomax_sample", "dim_local_infonce_cifar10")
@@ -102,7 +101,7 @@ class _Clock(pl.Callback):
 def lightning_loop(config: str, rounds: int, batches: int) -> dict[str, Any]:
     """Lightning's loop and one by hand: same model, precision, layout, data and loader."""
     bfloat16 = has_native_bfloat16()
-    data = CIFAR10DataModule(source="sample", sample_train_size=64 * (batches + 10), sample_test_size=64)
+    data = ImageDataModule(source="sample", sample_train_size=64 * (batches + 10), sample_test_size=64)
     data.setup()
     model, by_hand = build(config), build(config)
     optimizer = by_hand.configure_optimizers()

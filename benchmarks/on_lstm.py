@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks._timing import interleaved, medians, place
 from experiment.cli import has_native_bfloat16
-from layers import LSTM, ONLSTM
-
-from ._timing import interleaved, medians, place
+from layers.on_lstm import LSTM, ONLSTM
 
 # The word language model of the paper: three layers, chunks of 10, batches of 20 in windows of 70.
 SIZES, BATCH, LENGTH = ((400, 1150), (1150, 1150), (1150, 400)), 20, 70

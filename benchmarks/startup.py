@@ -6,8 +6,8 @@ import sys
 from functools import partial
 from typing import Any
 
-from ._processes import ROOT
-from ._timing import interleaved, medians
+from benchmarks._processes import ROOT
+from benchmarks._timing import interleaved, medians
 
 COMMANDS = {
     "import pytorch_lightning": [sys.executable, "-c", "import pytorch_lightning"],

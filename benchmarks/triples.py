@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules import SKEDataModule
+from benchmarks._timing import interleaved, medians, place
+from datamodules import TripleDataModule
 from datamodules.batches import TripleBatch
-from layers import DGCNN, BiLSTM, SequenceConvolution, SequenceEncoder
+from layers.triples import DGCNN, BiLSTM, SequenceConvolution, SequenceEncoder
 from lightning_modules import TripleExtractor
-
-from ._timing import interleaved, medians, place
 
 BATCH = 64
 
@@ -21,7 +20,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     """Medians of interleaved rounds over the sample's sentences, on the CPU or the first GPU, in float32."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = 1 if quick else 4
-    data = SKEDataModule(source="sample", batch_size=BATCH, eval_batch_size=BATCH, sample_train_size=BATCH * 10)
+    data = TripleDataModule(source="sample", batch_size=BATCH, eval_batch_size=BATCH, sample_train_size=BATCH * 10)
     data.setup("fit")
     train = [move(batch, device) for _, batch in zip(range(batches), data.train_dataloader(), strict=False)]
     test = [move(batch, device) for _, batch in zip(range(batches), data.val_dataloader(), strict=False)]
@@ -56,7 +55,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def build(data: SKEDataModule, encoder: type[SequenceEncoder]) -> TripleExtractor:
+def build(data: TripleDataModule, encoder: type[SequenceEncoder]) -> TripleExtractor:
     """The final model's sizes, with distant supervision's features."""
     torch.manual_seed(0)
     links = {name: getattr(data, name) for name in TripleExtractor.data_links}

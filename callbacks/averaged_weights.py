@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.kept_weights import KeepsWeights
-from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import check_number
+from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
+from .update_chain.kept_weights import KeepsWeights
 
 
 class AveragedWeights(KeepsWeights):
@@ -42,7 +41,7 @@ class AveragedWeights(KeepsWeights):
 
     def __init__(self, decay: float = 0.999, ramp: bool = False) -> None:
         super().__init__()
-        check_number("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
+        check_argument("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
         self.decay, self.ramp = decay, ramp
 
     def settings(self) -> dict[str, Any]:

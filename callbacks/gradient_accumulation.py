@@ -9,8 +9,8 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import LBFGS
 
-from callbacks.update_chain import Phase, UpdateChain
-from callbacks.update_rule import UpdateRule, check_number
+from .update_chain.chain import Phase, UpdateChain, check_argument
+from .update_chain.rule import UpdateRule
 
 
 class _Window(int):
@@ -52,12 +52,12 @@ class GradientAccumulation(UpdateRule):
     def __init__(self, steps: int | dict[int, int] = 2) -> None:
         super().__init__()
         schedule = steps if isinstance(steps, dict) else {0: steps}
-        check_number("GradientAccumulation", "steps", steps, "an integer or {optimizer step: n}", bool(schedule))
+        check_argument("GradientAccumulation", "steps", steps, "an integer or {optimizer step: n}", bool(schedule))
         for key, n in schedule.items():
             ok = isinstance(key, int) and key >= 0
-            check_number("GradientAccumulation", "a key of steps", key, "an integer of at least 0", ok)
+            check_argument("GradientAccumulation", "a key of steps", key, "an integer of at least 0", ok)
             ok = isinstance(n, int) and not isinstance(n, bool) and n >= 1
-            check_number("GradientAccumulation", "steps", n, "an integer of at least 1", ok)
+            check_argument("GradientAccumulation", "steps", n, "an integer of at least 1", ok)
         self.steps = {0: 1} | {key: schedule[key] for key in sorted(schedule)}
         self._keys = list(self.steps)
         self._chain: UpdateChain | None = None

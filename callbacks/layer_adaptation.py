@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import UpdateRule
-from layers.parameter_selection import DEFAULT_EXCLUDE
+from layers.weights.selection import DEFAULT_EXCLUDE
+
+from .update_chain.chain import Action, Block, Phase, UpdateChain
+from .update_chain.rule import UpdateRule
 
 # Below this learning rate the update's direction drowns in rounding; the author's bound.
 SMALLEST_LR = 1e-7
@@ -22,7 +23,7 @@ class LayerAdaptation(UpdateRule):
     Norms are taken in float32 at least; in bfloat16 weights dx itself has only the bits that bfloat16 has.
 
     Args:
-        include: tensors to adapt; None: all (see :func:`layers.parameter_selection.select`).
+        include: tensors to adapt; None: all (see :func:`layers.weights.selection.select`).
         exclude: tensors to leave out.
         log: log ``train/trust_ratio_mean``, ``_min`` and ``_max`` over the adapted tensors.
 

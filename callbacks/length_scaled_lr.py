@@ -6,8 +6,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.update_chain import Phase, UpdateChain
-from callbacks.update_rule import UpdateRule, check_number
+from .update_chain.chain import Phase, UpdateChain, check_argument
+from .update_chain.rule import UpdateRule
 
 
 class LengthScaledLR(UpdateRule):
@@ -33,7 +33,7 @@ class LengthScaledLR(UpdateRule):
 
     def __init__(self, base_length: int = 70, log: bool = True) -> None:
         super().__init__(log=log)
-        check_number("LengthScaledLR", "base_length", base_length, "at least 1", base_length >= 1)
+        check_argument("LengthScaledLR", "base_length", base_length, "at least 1", base_length >= 1)
         self.base_length = base_length
         self._length = base_length
         self._own: dict[int, list[Any]] = {}

@@ -5,9 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from callbacks.kept_weights import KeepsWeights
-from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import check_number
+from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
+from .update_chain.kept_weights import KeepsWeights
 
 
 class Lookahead(KeepsWeights):
@@ -41,9 +40,9 @@ class Lookahead(KeepsWeights):
         log: bool = False,
     ) -> None:
         super().__init__(log=log)
-        check_number("Lookahead", "steps", steps, "an integer of at least 1", isinstance(steps, int) and steps >= 1)
-        check_number("Lookahead", "step_size", step_size, "in [0, 1]", 0 <= step_size <= 1)
-        check_number("Lookahead", "evaluate", evaluate, "'slow' or 'fast'", evaluate in ("slow", "fast"))
+        check_argument("Lookahead", "steps", steps, "an integer of at least 1", isinstance(steps, int) and steps >= 1)
+        check_argument("Lookahead", "step_size", step_size, "in [0, 1]", 0 <= step_size <= 1)
+        check_argument("Lookahead", "evaluate", evaluate, "'slow' or 'fast'", evaluate in ("slow", "fast"))
         self.steps = steps
         self.step_size = step_size
         self.evaluate = evaluate

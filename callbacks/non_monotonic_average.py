@@ -7,9 +7,8 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.kept_weights import KeepsWeights
-from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import check_number
+from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
+from .update_chain.kept_weights import KeepsWeights
 
 
 class NonMonotonicAverage(KeepsWeights):
@@ -37,9 +36,9 @@ class NonMonotonicAverage(KeepsWeights):
     exchanges_weights = True
 
     def __init__(self, monitor: str = "val/loss", patience: int = 5, restart_epoch: int | None = None) -> None:
-        check_number("NonMonotonicAverage", "patience", patience, "at least 0", patience >= 0)
+        check_argument("NonMonotonicAverage", "patience", patience, "at least 0", patience >= 0)
         ok = restart_epoch is None or restart_epoch >= 0
-        check_number("NonMonotonicAverage", "restart_epoch", restart_epoch, "at least 0, or null", ok)
+        check_argument("NonMonotonicAverage", "restart_epoch", restart_epoch, "at least 0, or null", ok)
         super().__init__()
         self.monitor, self.patience, self.restart_epoch = monitor, patience, restart_epoch
 

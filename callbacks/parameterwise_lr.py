@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from callbacks.update_chain import Action, Block, Phase
-from callbacks.update_rule import UpdateRule, check_number
-from layers.parameter_selection import check_entries, matching, select
+from layers.weights.selection import check_entries, matching, select
+
+from .update_chain.chain import Action, Block, Phase, check_argument
+from .update_chain.rule import UpdateRule
 
 
 class ParameterwiseLR(UpdateRule):
@@ -19,7 +20,7 @@ class ParameterwiseLR(UpdateRule):
 
     Args:
         multipliers: factor in [0, inf) for each key; a key is a regular expression searched in the full parameter
-            name, or ``type:NAME`` (see :func:`layers.parameter_selection.select`). 0 freezes, 1 changes nothing.
+            name, or ``type:NAME`` (see :func:`layers.weights.selection.select`). 0 freezes, 1 changes nothing.
 
     Raises:
         ValueError: if a factor is negative or not finite, or a key is no expression or, at the start, matches nothing.
@@ -35,7 +36,7 @@ class ParameterwiseLR(UpdateRule):
         super().__init__()
         check_entries("multipliers", list(multipliers))
         for key, factor in multipliers.items():
-            check_number("ParameterwiseLR", f"multipliers[{key!r}]", factor, "at least 0", 0 <= factor < float("inf"))
+            check_argument("ParameterwiseLR", f"multipliers[{key!r}]", factor, "at least 0", 0 <= factor < float("inf"))
         self.multipliers = dict(multipliers)
         self._factors: dict[nn.Parameter, float] = {}
 

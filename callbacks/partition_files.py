@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from callbacks.pictures import has_entries
+from .pictures.base import has_entries
 
 
 class PartitionFiles(pl.Callback):

@@ -9,8 +9,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from callbacks.update_chain import Phase, UpdateChain
-from callbacks.update_rule import UpdateRule, check_number
+from .update_chain.chain import Phase, UpdateChain, check_argument, write_lr
+from .update_chain.rule import UpdateRule
 
 
 class PiecewiseLinearLR(UpdateRule):
@@ -38,11 +38,11 @@ class PiecewiseLinearLR(UpdateRule):
 
     def __init__(self, schedule: dict[int, float], log: bool = False) -> None:
         super().__init__(log=log)
-        check_number("PiecewiseLinearLR", "schedule", schedule, "a dictionary {step: factor}", bool(schedule))
+        check_argument("PiecewiseLinearLR", "schedule", schedule, "a dictionary {step: factor}", bool(schedule))
         for step, factor in schedule.items():
             ok = isinstance(step, int) and not isinstance(step, bool) and step >= 0
-            check_number("PiecewiseLinearLR", "a step of schedule", step, "an integer of at least 0", ok)
-            check_number("PiecewiseLinearLR", f"schedule[{step}]", factor, "at least 0", 0 <= factor < float("inf"))
+            check_argument("PiecewiseLinearLR", "a step of schedule", step, "an integer of at least 0", ok)
+            check_argument("PiecewiseLinearLR", f"schedule[{step}]", factor, "at least 0", 0 <= factor < float("inf"))
         self.schedule = {0: 0.0} | {step: schedule[step] for step in sorted(schedule)}
         self._steps = list(self.schedule)
         # By chain and group: what the module gives, what stands in the group, what the last step used.
@@ -137,12 +137,3 @@ class PiecewiseLinearLR(UpdateRule):
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
         used = {i: value for (index, i), value in self._used.items() if index == chain.index}
         return {"learning_rate" + (f"/group{i}" if i else ""): value for i, value in used.items()}
-
-
-def write_lr(group: dict[str, Any], value: float) -> float:
-    """Set a group's learning rate; returns it as the group holds it (a tensor may round)."""
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(value)
-    else:
-        group["lr"] = value
-    return float(group["lr"])

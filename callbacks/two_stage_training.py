@@ -9,9 +9,9 @@ from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveragi
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks.chain_checks import SHARDING_STRATEGIES
-from callbacks.piecewise_linear_lr import write_lr
-from callbacks.update_rule import UpdateRule, check_number
+from .update_chain.chain import check_argument, write_lr
+from .update_chain.checks import SHARDING_STRATEGIES
+from .update_chain.rule import UpdateRule
 
 
 class TwoStageTraining(pl.Callback):
@@ -57,11 +57,11 @@ class TwoStageTraining(pl.Callback):
         max_first_epochs: int = 50,
     ) -> None:
         owner = "TwoStageTraining"
-        check_number(owner, "second_lr", second_lr, "positive", second_lr > 0)
-        check_number(owner, "mode", mode, "'max' or 'min'", mode in ("max", "min"))
-        check_number(owner, "patience", patience, "at least 1", patience >= 1)
-        check_number(owner, "min_epochs", min_epochs, "at least 0", min_epochs >= 0)
-        check_number(owner, "max_first_epochs", max_first_epochs, "at least 1", max_first_epochs >= 1)
+        check_argument(owner, "second_lr", second_lr, "positive", second_lr > 0)
+        check_argument(owner, "mode", mode, "'max' or 'min'", mode in ("max", "min"))
+        check_argument(owner, "patience", patience, "at least 1", patience >= 1)
+        check_argument(owner, "min_epochs", min_epochs, "at least 0", min_epochs >= 0)
+        check_argument(owner, "max_first_epochs", max_first_epochs, "at least 1", max_first_epochs >= 1)
         self.second_lr, self.monitor, self.mode = second_lr, monitor, mode
         self.patience, self.min_epochs, self.min_score = patience, min_epochs, min_score
         self.max_first_epochs = max_first_epochs

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from callbacks.lookahead import Lookahead
-from callbacks.update_chain import Action, Block, Phase
-from callbacks.update_rule import UpdateRule, check_number
-from layers.parameter_selection import DEFAULT_EXCLUDE, uses
-from layers.weight_functions import callable_of, unit_dim, unit_norms
+from layers.weights.functions import callable_of, unit_dim, unit_norms
+from layers.weights.selection import DEFAULT_EXCLUDE, uses
+
+from .update_chain.chain import Action, Block, Phase, check_argument
+from .update_chain.kept_weights import KeepsWeights
+from .update_chain.rule import UpdateRule
 
 Projection = Callable[[list[Tensor], list[int]], None]
 """Changes weights in place; the second argument has the dimension of output units of each."""
@@ -36,7 +37,7 @@ class WeightConstraint(UpdateRule):
     Args:
         constraint: one of these.
         limit: the largest norm of ``max_norm``, the largest absolute value of ``clip``; above 0.
-        include: parameters to constrain; None: all (see :func:`layers.parameter_selection.select`).
+        include: parameters to constrain; None: all (see :func:`layers.weights.selection.select`).
         exclude: parameters to leave out, also of those included; by default normalisation layers and biases.
 
     Raises:
@@ -58,7 +59,7 @@ class WeightConstraint(UpdateRule):
         exclude: Sequence[str] = DEFAULT_EXCLUDE,
     ) -> None:
         super().__init__(include, exclude)
-        check_number("WeightConstraint", "limit", limit, "above 0 and finite", 0 < limit < float("inf"))
+        check_argument("WeightConstraint", "limit", limit, "above 0 and finite", 0 < limit < float("inf"))
         self.constraint, self.limit = constraint, limit
         named: dict[Any, Projection] = {
             "max_norm": partial(_max_norm, limit=limit),
@@ -95,7 +96,7 @@ class WeightConstraint(UpdateRule):
             return None
         chain, params, names = block.chain, block.params(positions), block.names(positions)
         dims = [self._dims.get(parameter, 0) for parameter in params]
-        lookaheads = [rule for rule in chain.rules if isinstance(rule, Lookahead)]
+        lookaheads = [rule for rule in chain.rules if isinstance(rule, KeepsWeights) and rule.phase == Phase.LOOKAHEAD]
 
         def constrain(lr: float) -> None:
             self._project(params, dims)

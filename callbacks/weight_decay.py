@@ -7,9 +7,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
-from callbacks.update_chain import Action, Block, Phase, UpdateChain
-from callbacks.update_rule import UpdateRule, check_number
-from layers.parameter_selection import DEFAULT_EXCLUDE
+from layers.weights.selection import DEFAULT_EXCLUDE
+
+from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
+from .update_chain.rule import UpdateRule
 
 
 class WeightDecay(UpdateRule):
@@ -21,7 +22,7 @@ class WeightDecay(UpdateRule):
 
     Args:
         rate: decay per unit of learning rate, in [0, inf); 0 leaves the training bit-identical.
-        include: parameters to decay; None: all (see :func:`layers.parameter_selection.select`).
+        include: parameters to decay; None: all (see :func:`layers.weights.selection.select`).
         exclude: parameters to leave out.
 
     Raises:
@@ -42,7 +43,7 @@ class WeightDecay(UpdateRule):
         exclude: Sequence[str] = DEFAULT_EXCLUDE,
     ) -> None:
         super().__init__(include, exclude)
-        check_number("WeightDecay", "rate", rate, "at least 0 and finite", 0 <= rate < float("inf"))
+        check_argument("WeightDecay", "rate", rate, "at least 0 and finite", 0 <= rate < float("inf"))
         self.rate = rate
 
     def settings(self) -> dict[str, Any]:

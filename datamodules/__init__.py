@@ -1,8 +1,11 @@
-from datamodules.cifar10 import CIFAR10DataModule as CIFAR10DataModule
-from datamodules.copy_task import CopyTaskDataModule as CopyTaskDataModule
-from datamodules.edge_list import EdgeListDataModule as EdgeListDataModule
-from datamodules.errors import DataError as DataError
-from datamodules.logic import LogicalInferenceDataModule as LogicalInferenceDataModule
-from datamodules.ptb import PTBDataModule as PTBDataModule
-from datamodules.ske import SKEDataModule as SKEDataModule
-from datamodules.word_graph import WordVectorDataModule as WordVectorDataModule
+"""The data: one LightningDataModule per kind of data, and the batches that it yields."""
+
+from readers.errors import DataError as DataError
+
+from .copy_task import CopyTaskDataModule as CopyTaskDataModule
+from .edge_list import EdgeListDataModule as EdgeListDataModule
+from .images import ImageDataModule as ImageDataModule
+from .logic import LogicalInferenceDataModule as LogicalInferenceDataModule
+from .text import TextDataModule as TextDataModule
+from .triples import TripleDataModule as TripleDataModule
+from .word_graph import WordVectorDataModule as WordVectorDataModule

@@ -1,16 +1,12 @@
 """The batch types: the contract between the datamodules and the LightningModules."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .formula_files import WrittenPair
-    from .triple_encoding import TripleEncoder
 
 IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
 
@@ -28,37 +24,21 @@ class ImageBatch(NamedTuple):
     images: Tensor
     labels: Tensor
 
-    @staticmethod
-    def from_files(
-        path: Path, image_size: int, pixel_range: tuple[float, float], batch_size: int
-    ) -> "Iterator[tuple[list[str], ImageBatch]]":
-        """Yields the images below a folder (or one image file) in batches, as the datamodule would prepare them.
+    @classmethod
+    def from_pixels(
+        cls, pixels: Tensor | NDArray[np.uint8], pixel_range: tuple[float, float], labels: Tensor | None = None
+    ) -> "ImageBatch":
+        """Decoded images as a batch: in memory they already lie ``channels_last``.
 
         Args:
-            path: folder or file.
-            image_size: side in pixels that images are resized to.
-            pixel_range: values of black and white.
-            batch_size: images a batch.
-
-        Yields:
-            the names, relative to the folder, and the batch; labels are -1.
-
-        Raises:
-            DataError: if there is no image, or one can't be decoded.
+            pixels: (B, H, W, 3) uint8.
+            pixel_range: the values of black and white.
+            labels: (B,) int64; None: -1 for each image.
         """
-        # Imported here: what decodes images is of no use to those who only need the type.
-        from .image_sources import find_images
-        from .images import decode_images, scale_pixels
-
-        path = Path(path)
-        files = find_images(path)
-        root = path if path.is_dir() else path.parent
-        for start in range(0, len(files), batch_size):
-            chunk = files[start : start + batch_size]
-            pixels = decode_images([(str(file), file) for file in chunk], len(chunk), image_size)
-            images = scale_pixels(torch.from_numpy(pixels), pixel_range)
-            names = [file.relative_to(root).as_posix() for file in chunk]
-            yield names, ImageBatch(images, torch.full((len(chunk),), -1))
+        low, high = pixel_range
+        pixels = torch.as_tensor(pixels)
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255 / (high - low)).add_(low)
+        return cls(images, torch.full((len(images),), -1, device=images.device) if labels is None else labels)
 
 
 class TokenBatch(NamedTuple):
@@ -90,18 +70,6 @@ class ParseBatch(NamedTuple):
     words: tuple[tuple[str, ...], ...]
     spans: tuple[tuple[tuple[int, int, str], ...], ...]
 
-    @staticmethod
-    def lines_from_file(path: Path) -> list[str]:
-        """The lines of a UTF-8 text file, for parsing what a user wrote.
-
-        Raises:
-            DataError: if it can't be read, or isn't UTF-8; the message names the line.
-        """
-        from .corpus import read_lines
-
-        lines = [line.removesuffix("\r") for line in read_lines(path)]
-        return lines[:-1] if lines[-1] == "" else lines
-
 
 class SentencePairBatch(NamedTuple):
     """A batch of pairs of sentences with the relation between them.
@@ -121,17 +89,6 @@ class SentencePairBatch(NamedTuple):
     hypothesis_lengths: Tensor
     labels: Tensor
     operations: Tensor
-
-    @staticmethod
-    def pairs_from_file(path: Path, vocabulary: Sequence[str]) -> "list[WrittenPair]":
-        """The pairs of a user's file: a formula, a TAB, a formula; a relation and a TAB may stand before them.
-
-        Raises:
-            DataError: if it can't be read, isn't UTF-8, or a line is something else; the message names the line.
-        """
-        from .formula_files import read_written_pairs
-
-        return read_written_pairs(path, vocabulary)
 
 
 class TripleBatch(NamedTuple):
@@ -168,41 +125,13 @@ class TripleBatch(NamedTuple):
     texts: tuple[str, ...]
     triples: tuple[tuple[Triple, ...], ...]
 
-    @staticmethod
-    def encoder(
-        characters: Sequence[str],
-        predicates: Sequence[str],
-        *,
-        words: Sequence[str] = (),
-        segmenter: str = "none",
-        known_triples: Sequence[Triple] = (),
-        max_length: int = 512,
-    ) -> "TripleEncoder":
-        """What turns texts into batches, from what a checkpoint keeps of the data; for texts that a user gives.
-
-        Args: those of :class:`datamodules.triple_encoding.TripleEncoder`.
-        """
-        from .triple_encoding import TripleEncoder
-
-        return TripleEncoder(
-            characters,
-            predicates,
-            words=words,
-            segmenter=segmenter,
-            known_triples=known_triples,
-            max_length=max_length,
-        )
-
-    @staticmethod
-    def texts_from_file(path: Path) -> Iterator[str]:
-        """Yields the texts of a user's file as it is read: JSON lines with ``text``, or plain text, one a line.
-
-        Raises:
-            DataError: if it can't be read, isn't UTF-8, or a line is broken; the message names the line.
-        """
-        from .ske_files import read_texts
-
-        return read_texts(path)
+    @classmethod
+    def from_arrays(
+        cls, arrays: Sequence[NDArray[Any]], texts: Sequence[str], triples: Sequence[tuple[Triple, ...]]
+    ) -> "TripleBatch":
+        """A batch of NumPy arrays: ``characters`` to ``offsets`` in their order, of any integer type."""
+        tensors = (torch.from_numpy(array.astype(np.int64, copy=False)) for array in arrays)
+        return cls(*tensors, tuple(texts), tuple(triples))
 
 
 class GraphBatch(NamedTuple):
@@ -230,21 +159,32 @@ class GraphBatch(NamedTuple):
     features: Tensor
     names: np.ndarray
 
-    @staticmethod
-    def from_file(
-        path: Path | str,
-        *,
+    @classmethod
+    def from_arrays(
+        cls,
+        edges: NDArray[np.int64],
+        names: np.ndarray,
+        weights: NDArray[np.float64] | None = None,
         directed: bool | None = None,
-        labels_file: Path | str | None = None,
-        min_weight: float = 0.0,
+        bipartite: int = 0,
+        labels: NDArray[np.int64] | None = None,
+        features: NDArray[np.float32] | None = None,
     ) -> "GraphBatch":
-        """The graph of a user's file: edge list, Pajek, GML, GraphML, ``npz``.
+        """A batch of NumPy arrays, those of a :class:`readers.graphs.Graph` in their order.
 
-        Args: those of :func:`datamodules.graph_files.read_graph_file`.
-
-        Raises:
-            DataError: a file can't be read; the message names the line.
+        Left out, weights are 1, links undirected, labels unknown, and nodes without features.
         """
-        from .graph_files import read_graph_file
-
-        return read_graph_file(path, directed=directed, labels_file=labels_file, min_weight=min_weight)
+        nodes = len(names)
+        weights = np.ones(len(edges)) if weights is None else weights
+        labels = np.full(nodes, -1) if labels is None else labels
+        features = np.zeros((nodes, 0)) if features is None else features
+        return cls(
+            edges=torch.from_numpy(np.ascontiguousarray(edges, np.int64)),
+            weights=torch.from_numpy(np.ascontiguousarray(weights, np.float64)),
+            num_nodes=nodes,
+            directed=bool(directed),
+            bipartite=bipartite,
+            labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
+            features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),
+            names=names,
+        )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.errors import DataError
+from readers.errors import DataError
 
 Stored = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # arrays by name, and plain values about them
 

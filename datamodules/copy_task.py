@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.arguments import check_at_least, check_seed
-from datamodules.batches import IGNORED, TokenBatch
-from datamodules.errors import DataError
-from datamodules.loader import BatchLoader
+from readers.errors import DataError
+
+from .arguments import check_at_least, check_seed
+from .batches import IGNORED, TokenBatch
+from .loader import BatchLoader
 
 SPLITS = ("train", "val", "test")
 

@@ -5,19 +5,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.errors import DataError
-from datamodules.file_contents import decode_utf8, user_path
-from datamodules.hub import load_from_hub
+from readers.errors import DataError
+from readers.files import read_lines, stamps, user_path
+from readers.hub import load_from_hub, parquet_folder
+from readers.text.data_sets import read_lines_of
+from readers.text.files import SPLITS, find_texts
 
-HUB_ID, HUB_REVISION = "ptb-text-only/ptb_text_only", "refs/convert/parquet"
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
 EOS, UNKNOWN = "<eos>", "<unk>"
-SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 Level = Literal["word", "character"]
 
 
@@ -91,66 +94,49 @@ def _encode_characters(splits: dict[str, list[str]]) -> tuple[list[str], dict[st
     return [EOS if character == "\n" else character for character in characters] + [UNKNOWN], texts
 
 
-def read_corpus(source: str, level: Level, skip: int = 0) -> Corpus:
+class DataSet(NamedTuple):
+    """A data set of Hugging Face: its name on the hub, its configuration and its column of text, None to find them."""
+
+    hub_id: str
+    config: str | None = None
+    text_column: str | None = None
+
+
+def read_corpus(source: str, level: Level, data_set: DataSet, skip: int = 0) -> Corpus:
     """The corpus of ``hub`` or of a folder; read once in a process.
 
     Raises:
         DataError: it cannot be had or read.
     """
     if source == "hub":
-        return _read_hub(level, skip)
-    files = find_texts(user_path(source))
-    stamps = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
-    return _read_files(stamps, level, skip)
+        return _read_hub(data_set, level, skip)
+    root = user_path(source)
+    parquet = sorted(root.rglob("*.parquet")) if root.is_dir() else []
+    if parquet:
+        return _read_parquet(root, tuple(stamps(root, parquet)), data_set, level, skip)
+    files = find_texts(root)
+    seen = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
+    return _read_files(seen, level, skip)
 
 
 @lru_cache(maxsize=4)
-def _read_hub(level: Level, skip: int) -> Corpus:
-    splits = load_from_hub(HUB_ID, HUB_REVISION)
-    lines = {
-        split: splits[name]["sentence"] for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True)
-    }
-    return build_corpus(lines, level, {split: f"the {split} split of {HUB_ID}" for split in SPLITS}, skip)
+def _read_hub(data_set: DataSet, level: Level, skip: int) -> Corpus:
+    splits = load_from_hub(data_set.hub_id, data_set.config)
+    return _corpus_of(splits, data_set, data_set.hub_id, level, skip)
 
 
 @lru_cache(maxsize=4)
-def _read_files(stamps: tuple[tuple[str, Path, int, int], ...], level: Level, skip: int) -> Corpus:
-    lines = {split: read_lines(file) for split, file, *_ in stamps}
-    return build_corpus(lines, level, {split: str(file) for split, file, *_ in stamps}, skip)
+def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, level: Level, skip: int) -> Corpus:
+    with parquet_folder(root, data_set.config) as splits:
+        return _corpus_of(splits, data_set, str(root), level, skip)
 
 
-def find_texts(folder: Path) -> dict[str, Path]:
-    """The files ``ptb.{train,valid,test}.txt`` of a folder, or the ``.txt`` files named after the three splits.
-
-    Raises:
-        DataError: there is no such folder, or no single file for a split.
-    """
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"data.source: {folder} {problem}; give a folder with a train, a valid and a test .txt, or hub, or sample"
-        )
-    texts = sorted(path for path in folder.glob("*.txt") if path.is_file())
-    found = {}
-    for split, parts in SPLITS.items():
-        exact = folder / f"ptb.{split}.txt"
-        fit = [exact] if exact in texts else [path for path in texts if any(part in path.stem for part in parts)]
-        if not fit:
-            raise DataError(f"{folder} has no file *{split}*.txt; it needs a train, a valid and a test file")
-        if len(fit) > 1:
-            raise DataError(f"{folder} has {fit[0].name} and {fit[1].name} for {split}; leave only one of them there")
-        found[split] = fit[0]
-    return found
+def _corpus_of(splits: "DatasetDict", data_set: DataSet, where: str, level: Level, skip: int) -> Corpus:
+    lines = read_lines_of(splits, data_set.text_column, where)
+    return build_corpus(lines, level, {split: f"the {split} split of {where}" for split in SPLITS}, skip)
 
 
-def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8; the message names the line.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    return decode_utf8(data, file).removeprefix("\ufeff").split("\n")
+@lru_cache(maxsize=4)
+def _read_files(seen: tuple[tuple[str, Path, int, int], ...], level: Level, skip: int) -> Corpus:
+    lines = {split: read_lines(file) for split, file, *_ in seen}
+    return build_corpus(lines, level, {split: str(file) for split, file, *_ in seen}, skip)

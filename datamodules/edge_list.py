@@ -3,14 +3,14 @@
 from functools import cached_property
 from typing import Any, get_args
 
-import torch
+from readers.errors import DataError
+from readers.graphs import Graph, read_graph
+from readers.graphs.graph import drop_light_links
 
-from datamodules.arguments import check_at_least, check_seed
-from datamodules.batches import GraphBatch
-from datamodules.errors import DataError
-from datamodules.graph_data import GraphDataModule
-from datamodules.graph_links import drop_light_links
-from datamodules.graph_samples import SampleGraph, classic_graph, lfr_graph, planted_partition
+from .arguments import check_at_least, check_seed
+from .batches import GraphBatch
+from .graph_data import GraphDataModule
+from .samples.graphs import SampleGraph, classic_graph, lfr_graph, planted_partition
 
 
 class EdgeListDataModule(GraphDataModule):
@@ -20,9 +20,9 @@ class EdgeListDataModule(GraphDataModule):
 
     Args:
         source: ``sample``, or a file: an edge list as text, Pajek's ``.net``, ``.gml``, ``.graphml``, ``.npz``, each
-            gzipped or not; :func:`~datamodules.graph_files.read_graph_file` says what is understood.
+            gzipped or not; :func:`~readers.graphs.files.read_graph` says what is understood.
         graph: which one ``sample`` is: ``planted_partition`` (with features), ``lfr``, or a classic of
-            :func:`~datamodules.graph_samples.classic_graph`.
+            :func:`~datamodules.samples.graphs.classic_graph`.
         directed: whether links have a direction; left out: as the file says, else they have none. Of the samples only
             ``planted_partition`` can be directed.
         labels_file: what is known of the nodes: ``node label`` lines, or a GML or GraphML file whose nodes have it as
@@ -104,12 +104,12 @@ class EdgeListDataModule(GraphDataModule):
         if self.source == "sample":
             graph = drop_light_links(self._make(), self.min_weight, f"the sample {self.graph}")
         else:
-            graph = GraphBatch.from_file(
+            graph = read_graph(
                 self.source, directed=self.directed, labels_file=self.labels_file, min_weight=self.min_weight
             )
-        return graph if self.weighted else graph._replace(weights=torch.ones_like(graph.weights))
+        return GraphBatch.from_arrays(*(graph if self.weighted else graph._replace(weights=None)))
 
-    def _make(self) -> GraphBatch:
+    def _make(self) -> Graph:
         if self.graph == "planted_partition":
             return planted_partition(
                 self.sample_num_nodes or 400,

@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.batches import GraphBatch
-from datamodules.loader import BatchLoader
+from .batches import GraphBatch
+from .loader import BatchLoader
 
 
 class GraphDataModule(pl.LightningDataModule, ABC):

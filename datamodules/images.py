@@ -1,176 +1,241 @@
-"""Images as one array: decoded once, kept as uint8 in a memory-mapped file in the user's cache folder."""
+"""Images of a data set or of the user's own, or a procedural sample: decoded once, batched in memory."""
 
-import hashlib
-import io
-import json
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
+from torch.nn import functional as F
 
-from datamodules.cache import ArrayCache, Stored
-from datamodules.errors import DataError, one_line
+from readers.errors import DataError
+from readers.images import DataSetLayout, ImageArrays, open_source
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-CACHE_VERSION = 1  # to be raised when the same source would be decoded differently
-DECODE_CHUNK = 256  # images for one task of the thread pool
-# Of all that Pillow opens, these: for some others it starts a program.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-
-@dataclass(frozen=True)
-class ImageArrays:
-    """All images of a source. The first ``num_train`` belong to its training split, the others to its test split.
-
-    Args:
-        images: (N, S, S, 3) uint8.
-        labels: (N,) int64, indices into ``class_names``; -1 where the source has no classes.
-        num_train: how many are of the training split.
-        class_names: the classes; empty without.
-        fingerprint: a digest of all this, or empty.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    num_train: int
-    class_names: tuple[str, ...]
-    fingerprint: str = ""
-
-    def with_fingerprint(self) -> "ImageArrays":
-        """The same with a digest of what the images and labels are, wherever they came from."""
-        digest = hashlib.sha256(json.dumps([self.num_train, self.class_names]).encode())
-        for array in (self.images, self.labels):
-            digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array))
-        return ImageArrays(self.images, self.labels, self.num_train, self.class_names, digest.hexdigest()[:16])
+from .arguments import check_at_least, check_seed, check_val_fraction
+from .batches import ImageBatch
+from .image_cache import ImageCache
+from .loader import BatchLoader
+from .samples.shapes import CLASS_NAMES, render_shapes
 
 
-# One image to decode: what to call it in a message, and its encoded bytes or the file that holds them.
-EncodedImage = tuple[str, bytes | Path]
+class ImageDataModule(pl.LightningDataModule):
+    """Images with or without labels, for learning features and for judging them.
 
+    Every image is decoded once, resized and kept as uint8 in a memory-mapped cache file below ``$XDG_CACHE_HOME`` (or
+    ``~/.cache``). A batch is one indexing operation; scaling to ``pixel_range`` and augmentation run on the device,
+    for the whole batch at once. The position in the data is part of a checkpoint, so a run resumes mid-epoch.
 
-def decode_images(encoded: Iterable[EncodedImage], count: int, size: int) -> NDArray[np.uint8]:
-    """Decode ``count`` images to (count, size, size, 3) uint8 on all cores.
+    Splits: ``val_fraction`` of the training images, drawn by ``seed``, are held out for validation. Where the source
+    has no test split of its own, the same share of all images is set aside for it first.
 
-    Raises:
-        DataError: an image cannot be read; the message names it.
-    """
-    images = np.empty((count, size, size, 3), np.uint8)
-
-    def decode_chunk(start: int, chunk: list[EncodedImage]) -> None:
-        for index, (name, data) in enumerate(chunk, start):
-            images[index] = decode_image(name, data, size)
-
-    with ThreadPoolExecutor(max_workers=_cores()) as pool:
-        tasks, chunk, start = [], [], 0
-        for item in encoded:
-            chunk.append(item)
-            if len(chunk) == DECODE_CHUNK:
-                tasks.append(pool.submit(decode_chunk, start, chunk))
-                start, chunk = start + len(chunk), []
-        tasks.append(pool.submit(decode_chunk, start, chunk))
-        try:
-            for task in tasks:
-                task.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return images
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
-    """One image as (size, size, 3) uint8: upright, RGB on white, the middle square where it is not square.
-
-    Raises:
-        DataError: the image cannot be read.
-    """
-    from PIL import Image
-
-    try:
-        if isinstance(data, Path) and data.exists() and not data.is_file():
-            raise OSError("it is no file")
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
-            return np.asarray(_to_rgb(image, size), np.uint8)
-    except Exception as error:  # Pillow's plugins raise nearly everything on broken files
-        raise DataError(f"cannot read the image {name}: {one_line(error)}; repair or remove it") from error
-
-
-def _to_rgb(image: "Image", size: int) -> "Image":
-    from PIL import Image, ImageOps
-
-    # JPEG can be decoded at a half, a quarter or an eighth of its size: much faster, and still at least twice `size`.
-    image.draft(None, (2 * size, 2 * size))
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return image
-
-
-def resize_images(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Decoded images (N, H, W, 3) uint8 as (N, size, size, 3), by the same rule as :func:`decode_image`."""
-    from PIL import Image, ImageOps
-
-    return np.stack(
-        [np.asarray(ImageOps.fit(Image.fromarray(image), (size, size), Image.Resampling.BICUBIC)) for image in images]
-    )
-
-
-def scale_pixels(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in ``pixel_range``; ``channels_last``, as the bytes already lie so."""
-    low, high = pixel_range
-    return images.permute(0, 3, 1, 2).to(torch.float32).div_(255 / (high - low)).add_(low)
-
-
-class ImageCache:
-    """Decoded images in an :class:`~datamodules.cache.ArrayCache`.
+    Loaders: training yields shuffled full batches. Validation yields two loaders, the held-out images and a *memory*
+    of training images in which nearest neighbours are looked up and probes are trained; so does testing, whose memory
+    is every image that is no test image. Batches arrive in the module as :class:`ImageBatch`.
 
     Args:
-        key: plain values that determine the content: the source's files and the image size.
+        source: ``hub`` (``hub_id`` by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a
+            folder: a data set in the hub's layout (parquet), CIFAR-10's original ``cifar-10-batches-py``, or your
+            image files, whose sub-folders, if any, are the classes; ``train/`` and ``test/`` in it are the splits.
+        batch_size: images in a training batch, for each process.
+        image_size: height and width in pixels that images are resized to (the middle square of each).
+        pixel_range: the values that black and white are mapped to.
+        val_fraction: share of the training images held out for validation, in (0, 1).
+        memory_size: the most images in the memory of validation.
+        eval_batch_size: images in a batch of the memories and of the test, for each process.
+        augment: mirror and shift training images at random (by up to an eighth of their size).
+        seed: seed of the splits, of the order of training images, and of the sample.
+        sample_train_size: training images (validation included) of ``sample``.
+        sample_test_size: test images of ``sample``.
+        hub_id: the data set on the hub, ``owner/name``.
+        hub_config: its configuration, if it has several; this and the following are for parquet files, too.
+        image_column: its column of images; None: ``img`` or ``image``, else the first column of images.
+        label_column: its column of classes; None: ``label`` or ``labels``, else the first column of classes, if any.
+        train_split: its split of training images.
+        test_split: its split of test images; None: the first of test, validation, valid and val that is there, if any.
 
     Attributes:
-        folder: where they are.
+        class_names: the classes, after ``setup``; empty without labels.
+        classes: the same as a list, also before ``setup``: the images are then loaded.
+        has_labels: whether the images have classes, after ``setup``; if not, every label is -1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: from ``prepare_data`` or ``setup``: the source cannot be reached or read, or has too few images.
     """
 
-    def __init__(self, key: dict[str, Any]) -> None:
-        self._cache = ArrayCache("images", CACHE_VERSION, key)
-        self.folder = self._cache.folder
+    def __init__(
+        self,
+        source: str = "hub",
+        batch_size: int = 64,
+        image_size: int = 32,
+        pixel_range: tuple[float, float] = (-0.5, 0.5),
+        val_fraction: float = 0.1,
+        memory_size: int = 10000,
+        eval_batch_size: int = 512,
+        augment: bool = False,
+        seed: int = 0,
+        sample_train_size: int = 5000,
+        sample_test_size: int = 1000,
+        hub_id: str = "uoft-cs/cifar10",
+        hub_config: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        train_split: str = "train",
+        test_split: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_at_least(1, batch_size=batch_size, image_size=image_size, memory_size=memory_size)
+        check_at_least(1, eval_batch_size=eval_batch_size)
+        check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
+        check_val_fraction(val_fraction)
+        check_seed(seed)
+        if len(pixel_range) != 2 or not pixel_range[0] < pixel_range[1]:
+            raise ValueError(f"pixel_range ({pixel_range}) must be two numbers, the lower one first")
+        self.source = source
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.pixel_range = (float(pixel_range[0]), float(pixel_range[1]))
+        self.val_fraction = val_fraction
+        self.memory_size = memory_size
+        self.eval_batch_size = eval_batch_size
+        self.augment = augment
+        self.seed = seed
+        self.sample_train_size = sample_train_size
+        self.sample_test_size = sample_test_size
+        self.hub_id = hub_id
+        self.layout = DataSetLayout(hub_config, image_column, label_column, train_split, test_split)
+        self._arrays: ImageArrays | None = None
 
-    def load_or_build(self, build: Callable[[], ImageArrays]) -> ImageArrays:
-        """The stored arrays, or those of ``build()`` after storing them; the images are memory-mapped.
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes; empty without labels."""
+        return self._data.class_names
 
-        Raises:
-            DataError: the cache folder cannot be written.
-        """
+    @property
+    def classes(self) -> list[str]:
+        """``class_names``, also before ``setup``: the images are then loaded."""
+        self.setup()
+        return list(self.class_names)
 
-        def build_stored() -> Stored:
-            built = build().with_fingerprint()
-            about = {
-                "num_train": built.num_train,
-                "class_names": list(built.class_names),
-                "fingerprint": built.fingerprint,
-            }
-            return {"images": built.images, "labels": built.labels}, about
+    @property
+    def has_labels(self) -> bool:
+        """Whether the images have classes; if not, every label is -1."""
+        return bool(self.class_names)
 
-        arrays, about = self._cache.load_or_build(build_stored)
-        names, fingerprint = tuple(about["class_names"]), about["fingerprint"]
-        return ImageArrays(arrays["images"], arrays["labels"], about["num_train"], names, fingerprint)
+    @property
+    def _data(self) -> ImageArrays:
+        if self._arrays is None:
+            raise RuntimeError("the images are not loaded yet: call setup() first")
+        return self._arrays
+
+    def prepare_data(self) -> None:
+        """Fill the cache, in one process."""
+        if self.source != "sample":
+            self._load()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images and split them; the same in every process and at every stage."""
+        if self._arrays is not None:
+            return
+        self._arrays = self._load()
+        self._images = torch.from_numpy(self._arrays.images)
+        self._labels = torch.from_numpy(np.array(self._arrays.labels))
+        self._train, self._val, self._test = self._split(len(self._labels), self._arrays.num_train)
+
+    def _load(self) -> ImageArrays:
+        if self.source == "sample":
+            return self._make_sample()
+        source = open_source(self.source, self.hub_id, self.layout)
+        cache = ImageCache({"source": source.key(), "image_size": self.image_size})
+
+        def build() -> ImageArrays:
+            rank_zero_info(f"Decoding the images of {self.source}, once; they are kept in {cache.folder}")
+            return source.read(self.image_size)
+
+        return cache.load_or_build(build)
+
+    def _make_sample(self) -> ImageArrays:
+        train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))
+        test = render_shapes(self.sample_test_size, self.image_size, (self.seed, 1))
+        images, labels = (np.concatenate(pair) for pair in zip(train, test, strict=True))
+        return ImageArrays(images, labels, self.sample_train_size, CLASS_NAMES).with_fingerprint()
+
+    def _split(self, num_images: int, num_train: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices (int64) of the training, validation and test images."""
+        order = torch.randperm(num_train, generator=torch.Generator().manual_seed(self.seed))
+        test = torch.arange(num_train, num_images)
+        if not len(test):
+            held_out = _share(self.val_fraction, len(order))
+            test, order = order[:held_out], order[held_out:]
+        held_out = _share(self.val_fraction, len(order))
+        if len(order) - held_out < 1:
+            raise DataError(f"data.source {self.source}: {num_images} images are too few to train, validate and test")
+        # The rest of a random order is a random choice too: the memory takes the first of it.
+        return order[held_out:], order[:held_out], test
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader(self._train, self.batch_size, training=True)
+
+    def val_dataloader(self) -> list[BatchLoader]:
+        # The held-out images in batches of the training's size: losses that compare the images of a batch with each
+        # other depend on it.
+        memory = self._train[: self.memory_size]
+        return [self._loader(self._val, self.batch_size), self._loader(memory, self.eval_batch_size)]
+
+    def test_dataloader(self) -> list[BatchLoader]:
+        memory = torch.cat([self._train, self._val])
+        return [self._loader(rows, self.eval_batch_size) for rows in (self._test, memory)]
+
+    def _loader(self, rows: Tensor, batch_size: int, training: bool = False) -> BatchLoader:
+        def fetch(positions: Tensor) -> tuple[Tensor, Tensor]:
+            index = rows[positions]
+            return self._images.index_select(0, index), self._labels.index_select(0, index)
+
+        return BatchLoader(fetch, len(rows), batch_size, shuffle=training, drop_last=training, seed=self.seed)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> ImageBatch:
+        """(B, S, S, 3) uint8 images and (B,) labels, on the device, to an :class:`ImageBatch`."""
+        images, labels = batch
+        if self.augment and self.trainer is not None and self.trainer.training:
+            images = augment_images(images)
+        return ImageBatch.from_pixels(images, self.pixel_range, labels)
+
+    def describe(self) -> dict[str, Any]:
+        """What the run was trained on, as plain values."""
+        return {
+            "source": self.source,
+            "train_images": len(self._train),
+            "val_images": len(self._val),
+            "test_images": len(self._test),
+            "class_names": list(self.class_names),
+            "fingerprint": self._data.fingerprint,
+        }
+
+
+def augment_images(images: Tensor) -> Tensor:
+    """Mirror each image with probability 1/2 and shift it by up to an eighth of its size, black coming in.
+
+    The draws come from torch's generator of the images' device, whose state a checkpoint restores.
+
+    Shapes:
+        images: (B, H, W, 3) uint8, and so the result.
+    """
+    count, height, width, channels = images.shape
+    device = images.device
+    padding = max(1, height // 8)
+    both = F.pad(torch.cat([images, images.flip(2)]), (0, 0, padding, padding, padding, padding))
+    image = torch.arange(count, device=device) + count * torch.randint(0, 2, (count,), device=device)
+    top, left = torch.randint(0, 2 * padding + 1, (2, count), device=device)
+    # Every row of a crop is a run of bytes. Seen as all runs of that length, the memory is a matrix whose rows overlap,
+    # and the crops are a selection of its rows: one copy, many times faster than indexing pixel by pixel.
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
+    row = (image * padded_height + top)[:, None] + torch.arange(height, device=device)
+    start = row * padded_width + left[:, None]
+    runs = both.as_strided((both.numel() // channels - width + 1, width * channels), (channels, 1))
+    return runs.index_select(0, start.flatten()).view(images.shape)
+
+
+def _share(fraction: float, count: int) -> int:
+    """A share of ``count``, at least one."""
+    return max(1, round(fraction * count))

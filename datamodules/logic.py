@@ -9,13 +9,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from datamodules.arguments import check_at_least, check_seed, check_val_fraction
-from datamodules.batches import SentencePairBatch
-from datamodules.errors import DataError
-from datamodules.file_contents import user_path
-from datamodules.formula_files import read_pairs
-from datamodules.formulas import RELATIONS, VOCABULARY, Pair, make_pairs
-from datamodules.loader import BatchLoader
+from readers.errors import DataError
+from readers.files import user_path
+from readers.logic import RELATIONS, VOCABULARY, Pair, read_pairs
+
+from .arguments import check_at_least, check_seed, check_val_fraction
+from .batches import SentencePairBatch
+from .loader import BatchLoader
+from .samples.formulas import make_pairs
 
 
 class LogicalInferenceDataModule(pl.LightningDataModule):
@@ -27,7 +28,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
     :class:`~datamodules.batches.SentencePairBatch`; a pair counts the operations of its longer formula.
 
     The made pairs have equally many of each relation, as far as short formulas allow (see
-    :func:`~datamodules.formulas.make_pairs`): guessing is right one time in seven. No pair is in training and test.
+    :mod:`datamodules.samples.formulas`): guessing is right one time in seven. No pair is in training and test.
 
     Args:
         source: ``sample`` (made at load time; the task is defined by this), or a folder with the files of Bowman et

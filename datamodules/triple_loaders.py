@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules import loader
-from datamodules.batches import Triple, TripleBatch
-from datamodules.distant_supervision import OtherItems
-from datamodules.loader import BatchLoader, epoch_seed
-from datamodules.ske_files import Sentence
-from datamodules.triple_encoding import TripleEncoder
-from datamodules.triple_tables import Negatives, TripleTable, concatenate, draw_spans, gather, make_batch, take
+from readers.triples.distant_supervision import OtherItems
+from readers.triples.encoding import TripleEncoder
+from readers.triples.json_lines import Sentence
+from readers.triples.tables import Negatives, TripleTable, batch_arrays, concatenate, draw_spans, gather, take
+
+from . import loader
+from .batches import Triple, TripleBatch
+from .loader import BatchLoader, epoch_seed
 
 CHUNK = 50  # batches that are sorted by length together
 
@@ -67,7 +68,7 @@ class TrainingBatches:
         table: the training rows.
         sentences: the training sentences, in which ``table.sentences`` counts.
         encoder: what encoded them.
-        negatives: how the subject is drawn, see :func:`~datamodules.triple_tables.draw_spans`.
+        negatives: how the subject is drawn, see :func:`~readers.triples.tables.draw_spans`.
         augment: the probability that the entities of a triple are replaced, in [0, 1]; rows that are windows of a
             longer text, and texts that would become longer than a row may be, stay as they are.
         seed: of what is drawn.
@@ -100,7 +101,7 @@ class TrainingBatches:
             draws = draws[:, order]
         spans = draw_spans(table, draws[:2], self.negatives)
         table = dataclasses.replace(table, sentences=np.arange(len(table), dtype=np.int32))
-        return make_batch(table, spans, sentences)
+        return TripleBatch.from_arrays(*batch_arrays(table, spans, sentences))
 
     def _augment(
         self, table: TripleTable, sentences: list[Sentence], draws: NDArray[np.float64]
@@ -197,7 +198,8 @@ class EvaluationBatches:
         owners = np.repeat(np.arange(len(numbers), dtype=np.int32), counts)
         table = dataclasses.replace(take(self.table, rows), sentences=owners)
         spans = draw_spans(table, uniform_draws(self.seed, 0, rows, 2), self.negatives)
-        return make_batch(table, spans, [self.sentences[number] for number in numbers.tolist()])
+        sentences = [self.sentences[number] for number in numbers.tolist()]
+        return TripleBatch.from_arrays(*batch_arrays(table, spans, sentences))
 
     def loader(self, batch_size: int) -> BatchLoader:
         """All sentences, ``batch_size`` of them a batch, for each process."""

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from datamodules import loader
-from datamodules.batches import IGNORED, TokenBatch
-from datamodules.errors import DataError
-from datamodules.loader import BatchLoader, epoch_seed
+from readers.errors import DataError
+
+from . import loader
+from .batches import IGNORED, TokenBatch
+from .loader import BatchLoader, epoch_seed
 
 SHORTEST = 5  # the fewest tokens in a window of variable length
 HALF_CHANCE = 0.05  # how often a window's mean length is half of bptt

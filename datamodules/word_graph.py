@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.arguments import check_at_least, check_seed
-from datamodules.batches import GraphBatch
-from datamodules.cache import ArrayCache
-from datamodules.errors import DataError
-from datamodules.file_contents import user_path
-from datamodules.graph_data import GraphDataModule
-from datamodules.graph_links import Links, name_array
-from datamodules.word_vectors import read_word_vectors
+from readers.errors import DataError
+from readers.files import user_path
+from readers.graphs.graph import name_array
+from readers.word_vectors import read_word_vectors
+
+from .arguments import check_at_least, check_seed
+from .batches import GraphBatch
+from .cache import ArrayCache
+from .graph_data import GraphDataModule
 
 CACHE_VERSION = 1  # to be raised when the same vectors would give other links
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
@@ -113,7 +114,7 @@ class WordVectorDataModule(GraphDataModule):
                 f"{self.source}: no two of {len(words)} words have a cosine of {self.min_cosine} or more: lower "
                 "data.min_cosine"
             )
-        return Links(edges, name_array(words), weights, directed=True, labels=labels, features=vectors).to_graph()
+        return GraphBatch.from_arrays(edges, name_array(words), weights, True, labels=labels, features=vectors)
 
     def _words(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64] | None]:
         """Words, vectors and clusters."""

@@ -14,8 +14,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import WandbLogger
 
-from callbacks.chain_checks import refuse_other_chain
-from callbacks.update_rule import UpdateRule
+from callbacks.update_chain.checks import refuse_other_chain
+from callbacks.update_chain.rule import UpdateRule
 
 from .errors import UserError
 from .loggers import FolderLogger

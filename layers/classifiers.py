@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+__all__ = ["Classifier", "LinearClassifier", "MLPClassifier"]
+
 
 class Classifier(nn.Module, ABC):
     """Base class of the slot ``Callable[[int, int], Classifier]``: number of features, number of classes."""

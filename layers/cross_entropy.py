@@ -6,6 +6,9 @@ from torch.nn import functional as F
 from .reuse import TiedLinear
 
 # Logits that stay in a CPU's cache together with their gradient; larger chunks are read from memory again and again.
+
+__all__ = ["linear_cross_entropy"]
+
 CHUNK_ENTRIES = 2**21
 
 

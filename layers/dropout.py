@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+__all__ = ["LockedDropout", "WordDropout"]
+
 
 class LockedDropout(nn.Module):
     """Dropout with one mask for all steps of a sequence: ``x * m / (1 - p)``, m (1, B, D) of zeros and ones.

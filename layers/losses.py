@@ -8,6 +8,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+__all__ = ["AddsLosses", "Losses", "collect_losses"]
+
+
 Calls = Literal["first", "all"]
 
 

@@ -10,17 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.batches import ImageBatch
-from layers import (
-    AddsLosses,
-    BlogEncoder,
-    ConvolutionalDecoder,
-    Decoder,
-    Encoder,
-    EncoderOutput,
-    VariationalCode,
-    collect_losses,
-)
+from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, EncoderOutput, VariationalCode
+from layers.losses import AddsLosses, collect_losses
 from metrics.representation import RepresentationQuality
+from readers.images import read_image_files
 
 from .collected_losses import log_losses
 from .hyperparameters import save_plain_hyperparameters
@@ -183,8 +176,8 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
         names, codes = [], []
-        batches = ImageBatch.from_files(input, self.hparams.image_size, self.hparams.pixel_range, batch_size)
-        for batch_names, batch in batches:
+        for batch_names, pixels in read_image_files(input, self.hparams.image_size, batch_size):
+            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
             names += batch_names
             codes.append(self.encode(batch.images.to(self.device)).mean.float().cpu())
         features = torch.cat(codes).numpy()

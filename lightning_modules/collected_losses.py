@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 from torch import Tensor
 
-from layers import Losses
+from layers.losses import Losses
 
 from .epoch_means import log_epoch_means
 

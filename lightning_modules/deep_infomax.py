@@ -11,23 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.batches import ImageBatch
-from layers import (
-    JSD,
-    BlogEncoder,
-    ConcatScore,
-    Encoder,
-    EncoderOutput,
-    Estimator,
-    GaussianPrior,
-    Negatives,
-    Prior,
-    Score,
-    Shuffle,
-    normalize_weights,
-    untrained_copy,
-)
+from layers.images import BlogEncoder, Encoder, EncoderOutput, GaussianPrior, Prior, untrained_copy
+from layers.infomax import JSD, ConcatScore, Estimator, Negatives, Score, Shuffle
+from layers.weights import normalize_weights
 from metrics.probes import nearest_neighbors
 from metrics.representation import RepresentationQuality
+from readers.images import read_image_files
 
 from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
@@ -318,8 +307,8 @@ class DeepInfoMax(pl.LightningModule):
     def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:
         self.eval()
         names, features = [], []
-        batches = ImageBatch.from_files(path, self.hparams.image_size, self.hparams.pixel_range, batch_size)
-        for batch_names, batch in batches:
+        for batch_names, pixels in read_image_files(path, self.hparams.image_size, batch_size):
+            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
             encoded = self.encoder(batch.images.to(self.device))
             prefix = "" if layer == "code" else f"{layer}/"
             features.append(_representations(encoded)[prefix].float().cpu())

@@ -14,8 +14,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batches import ImageBatch
-from layers import Classifier, LinearClassifier
+from layers.classifiers import Classifier, LinearClassifier
 from layers.reuse import features
+from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
 from .trained_models import build_model, find_checkpoint, read_model
@@ -177,7 +178,8 @@ class FeatureProbe(pl.LightningModule):
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
         rows = []
-        for names, batch in ImageBatch.from_files(input, self.hparams.image_size, self.hparams.pixel_range, batch_size):
+        for names, pixels in read_image_files(input, self.hparams.image_size, batch_size):
+            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
             probabilities, indices = self(batch.images.to(self.device)).float().softmax(1).max(1)
             for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
                 rows.append([name, self.hparams.classes[index], f"{probability:.4f}"])

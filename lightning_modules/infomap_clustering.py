@@ -16,6 +16,7 @@ from map_equation import FlowModel, Network, Partition
 from map_equation.partition import check_ending
 from map_equation.trials import best_of_trials
 from metrics.partition import partition_scores
+from readers.graphs import read_graph
 
 from .graph_walk import walk_on
 from .hyperparameters import save_plain_hyperparameters
@@ -189,7 +190,7 @@ class InfomapClustering(pl.LightningModule):
             ValueError: an argument is out of its range, the output has another ending, or the file is no such graph.
         """
         check_ending(output)
-        batch = GraphBatch.from_file(input, directed=directed, min_weight=min_weight)
+        batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
         partition = best_of_trials(
             self._make_network(batch),
             num_trials,

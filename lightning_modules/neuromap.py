@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datamodules.batches import GraphBatch
-from layers import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
+from layers.graphs import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
 from map_equation import FlowModel, Network
 from metrics.partition import partition_scores
+from readers.graphs import read_graph
 
 from .graph_walk import walk_on
 from .hyperparameters import save_plain_hyperparameters
@@ -234,7 +235,7 @@ class Neuromap(pl.LightningModule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold ({threshold}) must lie in [0, 1]")
         self.eval()
-        batch = GraphBatch.from_file(input, directed=directed, min_weight=min_weight)
+        batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
         if not self.hparams.num_features and self.node_names is not None:
             batch = in_order_of(batch, self.node_names)
         assignment = self(batch)

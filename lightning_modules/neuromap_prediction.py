@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import GraphBatch
-from layers import SparseMatrix
+from layers.graphs import SparseMatrix
 from map_equation import Partition
 
 

@@ -16,17 +16,11 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from datamodules.batches import ParseBatch, TokenBatch
-from layers import (
-    ONLSTM,
-    ActivationRegularization,
-    AddsLosses,
-    LockedDropout,
-    RecurrentLayer,
-    TiedLinear,
-    WordDropout,
-    collect_losses,
-    linear_cross_entropy,
-)
+from layers.cross_entropy import linear_cross_entropy
+from layers.dropout import LockedDropout, WordDropout
+from layers.losses import AddsLosses, collect_losses
+from layers.on_lstm import ONLSTM, ActivationRegularization, RecurrentLayer
+from layers.reuse import TiedLinear
 from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 

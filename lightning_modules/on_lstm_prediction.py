@@ -1,19 +1,32 @@
 """From a user's text to its parse trees, by an ON-LSTM language model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from datamodules.batches import ParseBatch
-from metrics.trees import bracketed
-
-if TYPE_CHECKING:
-    from .on_lstm import ONLSTMLanguageModel
+from metrics.trees import Tree, bracketed
+from readers.files import read_text_lines
 
 
-def parse_text_file(model: "ONLSTMLanguageModel", path: Path, output: Path, layer: int, batch_size: int) -> str:
+class ParsingModel(Protocol):
+    """What is needed of a model: its vocabulary, where it is, and how it parses."""
+
+    index: dict[str, int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    def lookup(self, word: str) -> int:
+        """Index of a word as a user writes it."""
+
+    def parse(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Tree]]]:
+        """Distances, and for each layer the trees of the sentences."""
+
+
+def parse_text_file(model: ParsingModel, path: Path, output: Path, layer: int, batch_size: int) -> str:
     """Writes the bracketed tree of every line of a file, one a line.
 
     Args:
@@ -29,7 +42,7 @@ def parse_text_file(model: "ONLSTMLanguageModel", path: Path, output: Path, laye
     Raises:
         ValueError: the file can't be read.
     """
-    sentences = [line.split() for line in ParseBatch.lines_from_file(path)]
+    sentences = [line.split() for line in read_text_lines(path)]
     # Sentences of like length together: little padding.
     order = sorted((i for i, words in enumerate(sentences) if words), key=lambda i: len(sentences[i]))
     lines = [""] * len(sentences)

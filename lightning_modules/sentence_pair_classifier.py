@@ -11,8 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 
 from datamodules.batches import SentencePairBatch
-from layers import ONLSTM, RecurrentLayer
+from layers.on_lstm import ONLSTM, RecurrentLayer
 from metrics.grouped_accuracy import GroupedAccuracy
+from readers.logic import read_written_pairs
 
 from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
@@ -152,7 +153,7 @@ class SentencePairClassifier(pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        pairs = SentencePairBatch.pairs_from_file(Path(input), self.hparams.vocabulary)
+        pairs = read_written_pairs(Path(input), self.hparams.vocabulary)
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].premise) + len(pairs[i].hypothesis))
         lines = [""] * len(pairs)
         for start in range(0, len(order), batch_size):

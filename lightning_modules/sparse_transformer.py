@@ -15,9 +15,16 @@ from torchmetrics import MeanMetric
 
 from datamodules.batches import ImageBatch, TokenBatch
 from layers.attention import MultiheadSelfAttention, SparseAttention
-from layers.generation import generate
-from layers.positions import COLOURS, ImagePositions, TokenPositions, bytes_of_images, images_of_bytes
-from layers.sparse_transformer import SparseTransformerNetwork
+from layers.transformers.generation import generate
+from layers.transformers.positions import (
+    COLOURS,
+    ImagePositions,
+    Positions,
+    TokenPositions,
+    bytes_of_images,
+    images_of_bytes,
+)
+from layers.transformers.sparse_transformer import SparseTransformerNetwork
 
 from .hyperparameters import save_plain_hyperparameters
 from .sparse_transformer_prediction import complete_image_files, continue_text_file
@@ -30,9 +37,9 @@ class SparseTransformer(pl.LightningModule):
 
         loss = mean over tokens of -log p(token | tokens before it)
 
-    The network is :class:`layers.sparse_transformer.SparseTransformerNetwork`. The data says what the tokens are:
+    The network is :class:`layers.transformers.SparseTransformerNetwork`. The data says what the tokens are:
 
-    - :class:`datamodules.batches.TokenBatch`: text (``PTBDataModule``, best with ``level=character`` and
+    - :class:`datamodules.batches.TokenBatch`: text (``TextDataModule``, best with ``level=character`` and
       ``order=random``) or made sequences (``CopyTaskDataModule``); a learned position is one vector.
     - :class:`datamodules.batches.ImageBatch`: the bytes of the images, row by row, pixel by pixel, red, green, blue; a
       learned vector stands before the first, and a learned position is the sum of row, column and colour. In
@@ -132,6 +139,11 @@ class SparseTransformer(pl.LightningModule):
         return TokenPositions(arguments.sequence_length, arguments.embed_dim)
 
     @property
+    def positions(self) -> Positions | None:
+        """The learned positions of the network, if it has such."""
+        return self.network.positions
+
+    @property
     def metric(self) -> Literal["bits_per_dim", "bits_per_character", "perplexity", "accuracy"]:
         """What is logged beside the loss."""
         if self.reads_images:
@@ -220,7 +232,7 @@ class SparseTransformer(pl.LightningModule):
         top_k: int | None = None,
         seed: int = 0,
     ) -> Tensor:
-        """Goes on with tokens; arguments and result are those of :func:`layers.generation.generate`, ``seed`` draws."""
+        """Goes on with tokens; arguments and result are those of :func:`layers.transformers.generate`."""
         options = {"temperature": temperature, "top_k": top_k}
         generator = torch.Generator(self.device).manual_seed(seed)
         return generate(self.network, prompts, count, lengths=lengths, generator=generator, **options)

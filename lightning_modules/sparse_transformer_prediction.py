@@ -1,24 +1,44 @@
 """From a user's file to what a Sparse Transformer makes of it: texts that go on, images that are completed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datamodules.batches import ImageBatch, ParseBatch
-from layers.positions import COLOURS, bytes_of_images
-
-if TYPE_CHECKING:
-    from .sparse_transformer import SparseTransformer
+from datamodules.batches import ImageBatch
+from layers.transformers import Positions
+from layers.transformers.positions import COLOURS, bytes_of_images
+from readers.files import read_text_lines
+from readers.images import read_image_files
 
 EOS, UNKNOWN = "<eos>", "<unk>"
 SHOWN_CHARACTERS = 40  # of a wrong word in a message
 GAP = 2  # white pixels between the images of a picture
 MAX_DIGITS = 18  # of a token's number: Python refuses to read thousands of them
 SHOWN_SIDE = 96  # smaller images are enlarged up to this many pixels
+
+
+class WritingModel(Protocol):
+    """What is needed of a model: its hyperparameters, where it is, and how it goes on with what it is given."""
+
+    hparams: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    @property
+    def positions(self) -> Positions | None:
+        """Its learned positions, if it has such."""
+
+    def generate(self, prompts: Tensor, count: int, *, lengths: Tensor | None = None, **options: Any) -> Tensor:
+        """The prompts with ``count`` more tokens each."""
+
+    def complete_images(self, images: Tensor, **options: Any) -> Tensor:
+        """Images whose lower half is drawn anew."""
 
 
 class PromptCodec:
@@ -66,7 +86,7 @@ class PromptCodec:
 
 
 def continue_text_file(
-    model: "SparseTransformer", path: Path, output: Path, length: int, batch_size: int, options: dict[str, Any]
+    model: WritingModel, path: Path, output: Path, length: int, batch_size: int, options: dict[str, Any]
 ) -> str:
     """Writes every line of a file with ``length`` more tokens.
 
@@ -86,7 +106,7 @@ def continue_text_file(
     """
     arguments = model.hparams
     codec = PromptCodec(list(arguments.vocabulary), arguments.level, arguments.vocab_size)
-    lines = ParseBatch.lines_from_file(path)
+    lines = read_text_lines(path)
     prompts = [codec.encode(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
     _check_positions(model, prompts, length, path)
     # Prompts of like length together: none waits long for the others.
@@ -104,8 +124,8 @@ def continue_text_file(
     return f"{len(lines)} prompts ({unknown} tokens unknown), {length} tokens added to each -> {output}"
 
 
-def _check_positions(model: "SparseTransformer", prompts: list[list[int]], length: int, path: Path) -> None:
-    positions = model.network.positions
+def _check_positions(model: WritingModel, prompts: list[list[int]], length: int, path: Path) -> None:
+    positions = model.positions
     longest = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=None)
     if positions is None or longest is None:
         return
@@ -119,7 +139,7 @@ def _check_positions(model: "SparseTransformer", prompts: list[list[int]], lengt
 
 
 def complete_image_files(
-    model: "SparseTransformer", path: Path, output: Path, batch_size: int, options: dict[str, Any]
+    model: WritingModel, path: Path, output: Path, batch_size: int, options: dict[str, Any]
 ) -> str:
     """Completes the images of a folder from their upper halves.
 
@@ -140,7 +160,8 @@ def complete_image_files(
         raise ValueError(f"output ({output}) must end in .png or .npz")
     names, originals, completed = [], [], []
     size, pixel_range = model.hparams.image_size, model.hparams.pixel_range
-    for number, (batch_names, batch) in enumerate(ImageBatch.from_files(path, size, pixel_range, batch_size)):
+    for number, (batch_names, pixels) in enumerate(read_image_files(path, size, batch_size)):
+        batch = ImageBatch.from_pixels(pixels, pixel_range)
         drawn = model.complete_images(batch.images.to(model.device), **{**options, "seed": options["seed"] + number})
         names += batch_names
         originals.append(_pixels(batch.images, pixel_range))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import TripleBatch
-from layers import pair_spans
+from layers.triples import pair_spans
 from metrics.triples import ExtractedTriple
 
 

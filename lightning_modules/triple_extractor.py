@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from datamodules.batches import TripleBatch
-from layers import (
+from layers.triples import (
     DGCNN,
     GlobalDetectors,
     ObjectHead,
@@ -25,6 +25,7 @@ from layers import (
 from metrics.threshold_counts import ThresholdCounts, count_items
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
+from readers.triples import TripleEncoder
 
 from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
@@ -312,7 +313,7 @@ class TripleExtractor(pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        encoder = TripleBatch.encoder(
+        encoder = TripleEncoder(
             self.hparams.characters,
             self.predicates,
             words=self.hparams.words,
@@ -322,7 +323,8 @@ class TripleExtractor(pl.LightningModule):
         )
 
         def find(texts: list[str]) -> list[list[ExtractedTriple]]:
-            return self(self.transfer_batch_to_device(encoder.batch(texts), self.device, 0))
+            batch = TripleBatch.from_arrays(*encoder.batch_arrays(texts))
+            return self(self.transfer_batch_to_device(batch, self.device, 0))
 
         with progress_bar(Path(input)) as advance:
             extracted = extract(Path(input), find, batch_size, advance)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.batches import TripleBatch
 from metrics.triples import ExtractedTriple
+from readers.triples import read_texts
 
 
 def extract(
@@ -29,7 +29,7 @@ def extract(
         ValueError: the file can't be read, or a line is broken.
     """
     # Sentences of like length together, and a bounded number in memory.
-    for block in _blocks(TripleBatch.texts_from_file(path), 16 * batch_size):
+    for block in _blocks(read_texts(path), 16 * batch_size):
         triples: list[list[ExtractedTriple]] = [[] for _ in block]
         order = sorted(range(len(block)), key=lambda i: len(block[i]))
         for first in range(0, len(order), batch_size):

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metrics.triples import ExtractedTriple
+from .triples import ExtractedTriple
 
 
 class TripleRule(ABC):

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,17 @@ sys.path.insert(0, str(ROOT))
 
 # Before torch is imported: test processes run side by side (`pytest -n auto`), so each keeps to one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# One cache for the whole run, the workers' and the scripts' too, and none of it in the user's.
+_CACHE = None
+if "TESTS_CACHE" not in os.environ:
+    _CACHE = os.environ["TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tests-cache-")
+
+
+def pytest_unconfigure() -> None:
+    if _CACHE is not None:
+        shutil.rmtree(_CACHE, ignore_errors=True)
+
 
 # The default job, small enough for a test.
 TINY = [
@@ -156,6 +169,14 @@ def _leaves_the_process_as_it_was() -> Iterator[None]:
         name for name in before.keys() ^ os.environ.keys() if not name.startswith(("KMP_", "TORCHINDUCTOR_"))
     } - expected_changes
     assert not changed, f"environment variables that the test left: {changed}"
+
+
+@pytest.fixture
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    folder = tmp_path / "cache_home"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

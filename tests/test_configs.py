@@ -83,7 +83,7 @@ SMALL = {
     ],
 }
 # What makes it cheap only with certain data.
-SMALL_PAIRS = {("SparseTransformer", "CIFAR10DataModule"): ["--data.image_size=8"]}
+SMALL_PAIRS = {("SparseTransformer", "ImageDataModule"): ["--data.image_size=8"]}
 
 
 def small_arguments(config: dict) -> list[str]:

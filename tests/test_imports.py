@@ -78,7 +78,7 @@ def test_imports_go_one_way(path: Path):
         ("layers", "import metrics"),
         ("callbacks", "from lightning_modules import DeepInfoMax"),
         ("callbacks", "def f():\n    from datamodules.batches import ImageBatch"),
-        ("lightning_modules", "from datamodules.cifar10 import CIFAR10DataModule"),
+        ("lightning_modules", "from datamodules.images import ImageDataModule"),
         ("lightning_modules", "import experiment.run_folder"),
         ("datamodules", "import layers"),
         ("scripts", "import layers"),

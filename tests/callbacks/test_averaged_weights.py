@@ -3,11 +3,11 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import AveragedWeights, Lookahead
+from tests.callbacks.chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)

@@ -3,13 +3,13 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks import GradientAccumulation, PiecewiseLinearLR, WeightDecay
 from callbacks.gradient_accumulation import _Window
+from tests.callbacks.chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
 from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)

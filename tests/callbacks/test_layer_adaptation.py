@@ -3,9 +3,17 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GOLDEN, GivenGradients, MemoryLogger, assert_same, golden_trajectory, random_gradients, run
 
 from callbacks import LayerAdaptation, WeightDecay
+from tests.callbacks.chain_tools import (
+    GOLDEN,
+    GivenGradients,
+    MemoryLogger,
+    assert_same,
+    golden_trajectory,
+    random_gradients,
+    run,
+)
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import MemoryLogger
 from torch import Tensor, nn
 
 from callbacks import LayerMetrics
 from datamodules.loader import BatchLoader
 from layers import AddsLosses, collect_losses
 from lightning_modules.collected_losses import log_losses
+from tests.callbacks.chain_tools import MemoryLogger
 from tests.tools import in_two_processes, quiet_trainer
 
 DATA = torch.randn(24, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

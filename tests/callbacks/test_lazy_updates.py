@@ -2,12 +2,20 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GOLDEN, GivenGradients, MemoryLogger, assert_same, golden_trajectory, random_gradients, run
 from torch import nn
 
 from callbacks import LazyUpdates, WeightDecay
 from callbacks.lazy_updates import rows_with_gradient
-from callbacks.update_chain import UpdateChain
+from callbacks.update_chain.chain import UpdateChain
+from tests.callbacks.chain_tools import (
+    GOLDEN,
+    GivenGradients,
+    MemoryLogger,
+    assert_same,
+    golden_trajectory,
+    random_gradients,
+    run,
+)
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 

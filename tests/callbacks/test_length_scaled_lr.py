@@ -2,11 +2,11 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GivenGradients, MemoryLogger, Recorder, random_gradients
 
 from callbacks import LengthScaledLR, PiecewiseLinearLR, WeightDecay
 from datamodules.batches import TokenBatch
 from datamodules.loader import BatchLoader
+from tests.callbacks.chain_tools import GivenGradients, MemoryLogger, Recorder, random_gradients
 from tests.tools import quiet_trainer
 
 LENGTHS = [70, 35, 7, 105]

@@ -3,7 +3,10 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import (
+from torch import nn
+
+from callbacks import LayerAdaptation, Lookahead, PiecewiseLinearLR
+from tests.callbacks.chain_tools import (
     GOLDEN,
     GivenGradients,
     MemoryLogger,
@@ -14,9 +17,6 @@ from chain_tools import (
     run,
     weights_of,
 )
-from torch import nn
-
-from callbacks import LayerAdaptation, Lookahead, PiecewiseLinearLR
 from tests.tools import quiet_trainer
 
 ADAM = partial(torch.optim.Adam, lr=0.02)

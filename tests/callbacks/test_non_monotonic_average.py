@@ -2,11 +2,18 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GivenGradients, Recorder, assert_same, index_loader, random_gradients, weights_of
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import NonMonotonicAverage
+from tests.callbacks.chain_tools import (
+    GivenGradients,
+    Recorder,
+    assert_same,
+    index_loader,
+    random_gradients,
+    weights_of,
+)
 from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -2,9 +2,9 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GivenGradients, assert_same, random_gradients, run
 
 from callbacks import LayerAdaptation, ParameterwiseLR, WeightDecay
+from tests.callbacks.chain_tools import GivenGradients, assert_same, random_gradients, run
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 

@@ -3,12 +3,12 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, random_gradients, run
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
 
 from callbacks import PiecewiseLinearLR, WeightDecay
+from tests.callbacks.chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, random_gradients, run
 from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -3,13 +3,13 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import MemoryLogger
 from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor
 
 from callbacks import RunningAverages
 from datamodules.loader import BatchLoader
 from experiment.console import ValidationLines, _Bar
+from tests.callbacks.chain_tools import MemoryLogger
 from tests.tools import quiet_trainer
 
 BATCHES = 5

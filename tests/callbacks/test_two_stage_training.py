@@ -7,20 +7,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from chain_tools import assert_same
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks import (
-    AveragedWeights,
-    LazyUpdates,
-    Lookahead,
-    NonMonotonicAverage,
-    PiecewiseLinearLR,
-    TwoStageTraining,
-)
+from callbacks import AveragedWeights, LazyUpdates, Lookahead, NonMonotonicAverage, PiecewiseLinearLR, TwoStageTraining
 from datamodules.loader import BatchLoader
+from tests.callbacks.chain_tools import assert_same
 from tests.tools import in_two_processes, quiet_trainer
 
 BATCHES = 3

@@ -2,9 +2,9 @@ from functools import partial
 
 import pytest
 import torch
-from chain_tools import GOLDEN, GivenGradients, assert_same, golden_trajectory, random_gradients, run
 
 from callbacks import WeightDecay
+from tests.callbacks.chain_tools import GOLDEN, GivenGradients, assert_same, golden_trajectory, random_gradients, run
 
 ADAM = partial(torch.optim.Adam, lr=0.02)
 

@@ -1,9 +1,8 @@
+from pathlib import Path
+
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def cache_home(tmp_path, monkeypatch):
+def _own_cache(cache_home: Path) -> None:
     """Every test decodes into a cache of its own."""
-    folder = tmp_path / "cache_home"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import map_equation
-from datamodules.errors import DataError
 from datamodules.graph_data import mixing
-from datamodules.graph_samples import CLASSICS, classic_graph, lfr_graph, planted_partition
+from datamodules.samples.graphs import CLASSICS, classic_graph, lfr_graph, planted_partition
+from readers.errors import DataError
 
 
 def to_networkx(graph):

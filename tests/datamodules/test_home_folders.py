@@ -5,16 +5,16 @@ import pwd
 import pytest
 
 from datamodules import (
-    CIFAR10DataModule,
     DataError,
     EdgeListDataModule,
+    ImageDataModule,
     LogicalInferenceDataModule,
-    PTBDataModule,
-    SKEDataModule,
+    TextDataModule,
+    TripleDataModule,
     WordVectorDataModule,
 )
 from datamodules.cache import ArrayCache
-from datamodules.state_files import read_state_file
+from readers.graphs.state_networks import read_state_network
 
 NOWHERE = "~no-such-user/data"
 
@@ -22,15 +22,15 @@ NOWHERE = "~no-such-user/data"
 @pytest.mark.parametrize(
     "read",
     [
-        lambda: CIFAR10DataModule(NOWHERE).setup(),
+        lambda: ImageDataModule(NOWHERE).setup(),
         lambda: EdgeListDataModule(NOWHERE).setup(),
         lambda: LogicalInferenceDataModule(NOWHERE).setup(),
-        lambda: PTBDataModule(NOWHERE).setup(),
-        lambda: PTBDataModule("sample", treebank=NOWHERE, sample_train_size=40, sample_test_size=40).setup(),
-        lambda: SKEDataModule(NOWHERE).setup(),
-        lambda: SKEDataModule("sample", schema_file=NOWHERE).setup(),
+        lambda: TextDataModule(NOWHERE).setup(),
+        lambda: TextDataModule("sample", treebank=NOWHERE, sample_train_size=40, sample_test_size=40).setup(),
+        lambda: TripleDataModule(NOWHERE).setup(),
+        lambda: TripleDataModule("sample", schema_file=NOWHERE).setup(),
         lambda: WordVectorDataModule(NOWHERE).setup(),
-        lambda: read_state_file(NOWHERE),
+        lambda: read_state_network(NOWHERE),
     ],
 )
 def test_an_unknown_user_gets_one_line(read):

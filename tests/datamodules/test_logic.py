@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datamodules import DataError, LogicalInferenceDataModule
-from datamodules.formulas import RELATIONS, VOCABULARY, make_pairs
+from datamodules.samples.formulas import RELATIONS, VOCABULARY, make_pairs
 
 VARIABLES = "abcdef"
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from datamodules.shapes import CLASS_NAMES, SHAPES, render_shapes
+from datamodules.samples.shapes import CLASS_NAMES, SHAPES, render_shapes
 
 
 def test_images_depend_on_the_seed_alone():

@@ -3,10 +3,10 @@ import collections
 import pytest
 import torch
 
-from datamodules import SKEDataModule
-from datamodules.ske_files import Sentence
+from datamodules import TripleDataModule
+from datamodules.samples.triples import make_triple_sentences
 from datamodules.triple_loaders import replace_entities
-from datamodules.triple_sample import make_triple_sentences
+from readers.triples.json_lines import Sentence
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_deterministic_by_seed_and_new_in_the_test(train):
 
 
 def test_the_schema_is_that_of_ske():
-    data = SKEDataModule("sample", sample_train_size=100, sample_test_size=10)
+    data = TripleDataModule("sample", sample_train_size=100, sample_test_size=10)
     assert len(data.schema) == len(set(map(tuple, data.schema))) == 50
     assert len(data.predicates) == 49
     assert data.predicates.index("成立日期") == 35
@@ -60,7 +60,7 @@ def test_replaced_entities():
 
 
 def test_augmentation_replaces_and_leaves_both_out():
-    data = SKEDataModule("sample", sample_train_size=600, sample_test_size=10, batch_size=20, augment=1.0)
+    data = TripleDataModule("sample", sample_train_size=600, sample_test_size=10, batch_size=20, augment=1.0)
     texts = {sentence.text for sentence in data.splits["train"].sentences}
     items = collections.defaultdict(set)
     for text, triples in data.splits["train"].sentences:
@@ -84,7 +84,7 @@ def test_augmentation_replaces_and_leaves_both_out():
 
 
 def test_without_augmentation_the_texts_are_the_data():
-    data = SKEDataModule("sample", sample_train_size=300, sample_test_size=10, batch_size=20)
+    data = TripleDataModule("sample", sample_train_size=300, sample_test_size=10, batch_size=20)
     texts = {sentence.text for sentence in data.splits["train"].sentences}
     assert all(text in texts for batch in data.train_dataloader() for text in batch.texts)
     assert all(batch.characters.dtype == torch.int64 for batch in data.train_dataloader())

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from datamodules import loader as loader_module
-from datamodules.errors import DataError
 from datamodules.windows import ContiguousLoader, RandomWindowLoader
+from readers.errors import DataError
 
 TEXT = torch.arange(1003, dtype=torch.int32)
 

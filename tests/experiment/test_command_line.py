@@ -165,7 +165,7 @@ def code_in_checkpoint(folder: Path) -> str:
         (["--model.encoder=BlogEncodr"], ["model.encoder: no class 'BlogEncodr'", "did you mean 'BlogEncoder'?"]),
         (["--model.estimator=InfoNC"], ["model.estimator: no class 'InfoNC'", "did you mean 'InfoNCE'?"]),
         (["--model.optimizer=Adamm"], ["model.optimizer: no class 'Adamm'", "did you mean 'Adam'?"]),
-        (["--data=CIFAR10"], ["data: no class 'CIFAR10'", "did you mean 'CIFAR10DataModule'?"]),
+        (["--data=CIFAR10"], ["data: no class 'CIFAR10'", "did you mean 'ImageDataModule'?"]),
         (["--trainer.callbacks+=CodeMop"], ["trainer.callbacks: no class 'CodeMop'", "did you mean 'CodeMap'?"]),
         (["-c", "nowhere.yaml"], ["nowhere.yaml"]),
         (["--data.source=nowhere"], ["nowhere", "data.source"]),
@@ -296,7 +296,7 @@ def test_help_is_short_and_says_where_the_rest_is():
         assert text in result.stdout
     assert "--trainer.detect_anomaly" not in result.stdout
     offered = {line.split()[0] for line in lines if line.startswith("  ")}
-    assert {"DeepInfoMax", "CIFAR10DataModule", "WeightDecay", "Lookahead", "CodeMap"} <= offered
+    assert {"DeepInfoMax", "ImageDataModule", "WeightDecay", "Lookahead", "CodeMap"} <= offered
     assert not {"UpdateRule", "KeepsWeights", "PictureOfTest", "PictureOfSample"} & offered, "bases can't be built"
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from datamodules.errors import DataError
+from readers.errors import DataError
 
 LONGER = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 MORE_MEMORY = 2 << 30  # bytes that a reader of a small file may ask for

@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datamodules.cache import ArrayCache
-from datamodules.errors import DataError
-from datamodules.graph_files import read_graph_file
-from datamodules.word_vectors import read_word_vectors
+from readers.errors import DataError
+from readers.graphs.files import read_graph
+from readers.word_vectors import read_word_vectors
 from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
 from tests.fuzz.test_fuzz_texts import make_no_file
 
@@ -204,7 +204,7 @@ GRAPH_ARRAYS = npz(
 def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("graph") / "graph.npz"
     path.write_bytes(data)
-    graph = outcome(lambda: read_graph_file(path), path)
+    graph = outcome(lambda: read_graph(path), path)
     if graph is None:
         return
     with np.load(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf"))) as arrays:  # a byte order mark does no harm
@@ -224,16 +224,16 @@ def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
 
 
 def test_npz_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("datamodules.file_contents.LARGEST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("readers.files.LARGEST_UNPACKED", 1 << 20)
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, words=np.array(["a"] * 10), vectors=np.zeros((10, 1 << 16)))
     assert outcome(lambda: read_word_vectors(path), path) is None
     np.savez_compressed(path, edges=np.zeros((1 << 20, 2), np.int64))
-    assert outcome(lambda: read_graph_file(path), path) is None
+    assert outcome(lambda: read_graph(path), path) is None
 
 
 @pytest.mark.parametrize("make", ["folder", "loop", "nothing", "dangling"])
-@pytest.mark.parametrize("reader", [read_word_vectors, read_graph_file])
+@pytest.mark.parametrize("reader", [read_word_vectors, read_graph])
 @pytest.mark.parametrize("name", ["it.npz", "it.txt"])
 def test_what_is_no_file_of_arrays(tmp_path: Path, make: str, reader: Any, name: str):
     path = tmp_path / name

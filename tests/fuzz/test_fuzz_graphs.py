@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datamodules.graph_files import read_graph_file
-from datamodules.graph_labels import read_labels
-from datamodules.state_files import read_state_file
+from readers.graphs.files import read_graph
+from readers.graphs.labels import read_labels
+from readers.graphs.state_networks import read_state_network
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 
 TEXTS = {
@@ -65,14 +65,14 @@ def test_broken_gzip(tmp_path_factory: pytest.TempPathFactory, packed: bytes):
 )
 def test_refused(tmp_path: Path, name: str, data: bytes):
     (tmp_path / name).write_bytes(data)
-    assert outcome(lambda: read_graph_file(tmp_path / name), tmp_path / name) is None
+    assert outcome(lambda: read_graph(tmp_path / name), tmp_path / name) is None
 
 
 def test_gzip_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("datamodules.file_contents.LARGEST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("readers.files.LARGEST_UNPACKED", 1 << 20)
     path = tmp_path / "it.txt"
     path.write_bytes(gzip.compress(b"1 2\n" * (1 << 20)))
-    assert outcome(lambda: read_graph_file(path), path) is None
+    assert outcome(lambda: read_graph(path), path) is None
 
 
 @fuzz(60)
@@ -80,7 +80,7 @@ def test_gzip_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.Monke
 def test_states_and_layers(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("states") / "it.net"
     path.write_bytes(data)
-    links = outcome(lambda: read_state_file(path), path)
+    links = outcome(lambda: read_state_network(path), path)
     if links is not None:
         assert 0 <= links.edges.min() <= links.edges.max() < len(links.physical) == len(links.states)
         assert 0 <= links.physical.min() <= links.physical.max() < len(links.names)
@@ -103,7 +103,7 @@ def test_labels(tmp_path_factory: pytest.TempPathFactory, suffix: str, broke: st
 
 def check_graph(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    graph = outcome(lambda: read_graph_file(path), path)
+    graph = outcome(lambda: read_graph(path), path)
     if graph is not None:
         assert 0 <= int(graph.edges.min()) <= int(graph.edges.max()) < graph.num_nodes == len(graph.names)
         assert float(graph.weights.min()) >= 0

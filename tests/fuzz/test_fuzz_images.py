@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.batches import ImageBatch
-from datamodules.errors import DataError
-from datamodules.image_sources import open_source
-from datamodules.images import decode_image
+from readers.errors import DataError
+from readers.images.decoding import decode_image
+from readers.images.sources import open_source
 from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
 from tests.fuzz.test_fuzz_texts import make_no_file
 

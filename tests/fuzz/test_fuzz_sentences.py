@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datamodules.errors import DataError
-from datamodules.ske import SKEDataModule
-from datamodules.ske_files import has_triples, read_schema, read_sentences, read_texts
+from datamodules.triples import TripleDataModule
+from readers.errors import DataError
+from readers.triples.json_lines import has_triples, read_schema, read_sentences, read_texts
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 from tests.fuzz.test_fuzz_texts import decoded, make_no_file
 
@@ -126,7 +126,7 @@ def test_sentences_train(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     def read():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-            module = SKEDataModule(str(folder), batch_size=1, max_length=4, min_count=1)
+            module = TripleDataModule(str(folder), batch_size=1, max_length=4, min_count=1)
             module.setup()
             return list(module.train_dataloader()), list(module.val_dataloader())
 

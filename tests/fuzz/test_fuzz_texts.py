@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from datamodules.batches import ParseBatch
 from datamodules.corpus import read_corpus
-from datamodules.errors import DataError
-from datamodules.formula_files import read_pairs, read_written_pairs
-from datamodules.formulas import RELATIONS, VOCABULARY
-from datamodules.treebank import WORD_TAGS, read_treebank
+from datamodules.samples.formulas import RELATIONS, VOCABULARY
+from readers.errors import DataError
+from readers.logic import read_pairs, read_written_pairs
+from readers.text.treebank import WORD_TAGS, read_treebank
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 
 WORDS = st.sampled_from(["the", "cat", "sat", "<unk>", "N", "it's", "中文", "naïve", "-"])
@@ -149,7 +149,7 @@ def test_treebank_in_a_zip(tmp_path_factory: pytest.TempPathFactory, broke: st.D
 
 
 def test_treebank_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("datamodules.file_contents.LARGEST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("readers.files.LARGEST_UNPACKED", 1 << 20)
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.mrg", b" " * (1 << 22))

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from layers import FullAttention, LocalAttention
-from layers.positions import TokenPositions
-from layers.sparse_transformer import SparseTransformerNetwork
+from layers.transformers.positions import TokenPositions
+from layers.transformers.sparse_transformer import SparseTransformerNetwork
 
 IMAGES = torch.rand(3, 3, 9, 9, generator=torch.Generator().manual_seed(1))
 

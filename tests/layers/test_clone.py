@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-from reuse_tools import IMAGES, Shared, count, pointers, residual_network, transformer
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -22,8 +21,9 @@ from layers import (
     SubjectHead,
     TiedLinear,
 )
-from layers.positions import ImagePositions
 from layers.reuse import clone
+from layers.transformers.positions import ImagePositions
+from tests.layers.reuse_tools import IMAGES, Shared, count, pointers, residual_network, transformer
 
 
 def test_a_clone_with_weights_computes_the_same_and_shares_nothing():

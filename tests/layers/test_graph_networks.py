@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from layers import GCN, GIN, GraphLinear, GraphMLP, GraphNetwork, GraphSAGE, SparseMatrix
-from layers.graph_networks import GCNLayer, GINLayer, MLPLayer, SAGELayer
+from layers.graphs.networks import GCNLayer, GINLayer, MLPLayer, SAGELayer
 
 NETWORKS = [GraphLinear, GraphMLP, GCN, GraphSAGE, GIN]
 # Node 3 hears nobody; node 0 also hears itself.

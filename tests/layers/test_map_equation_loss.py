@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from layers import MapEquationLoss, SparseMatrix, map_equation_loss
+from layers import MapEquationLoss, SparseMatrix
+from layers.graphs import map_equation_loss
 from map_equation import Network
 from map_equation.graph import FLOWS
 

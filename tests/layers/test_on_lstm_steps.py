@@ -10,8 +10,11 @@ import torch
 from test_recurrent import flat
 from torch import Tensor
 
-from layers import ONLSTM, on_lstm, on_lstm_cpu, on_lstm_graphs
-from layers.on_lstm_steps import Gates, PlainSteps
+from layers import ONLSTM
+from layers.on_lstm import cpu as on_lstm_cpu
+from layers.on_lstm import graphs as on_lstm_graphs
+from layers.on_lstm import recurrence as on_lstm
+from layers.on_lstm.steps import Gates, PlainSteps
 
 # --------------------------------------------------------------------------------------------------------- the compiler
 

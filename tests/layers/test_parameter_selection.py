@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from layers.parameter_selection import DEFAULT_EXCLUDE, check_entries, parameter_names, select
+from layers.weights.selection import DEFAULT_EXCLUDE, check_entries, parameter_names, select
 
 
 class ScaleNorm(nn.Module):

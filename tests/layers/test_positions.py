@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from layers.positions import ImagePositions, TokenPositions, bytes_of_images, images_of_bytes
+from layers.transformers.positions import ImagePositions, TokenPositions, bytes_of_images, images_of_bytes
 
 
 def test_an_images_position_is_row_and_column_and_colour():

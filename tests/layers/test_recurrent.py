@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from layers import LSTM, ONLSTM, RecurrentLayer, on_lstm, on_lstm_cpu
-from layers.on_lstm_steps import Gates, master_gates, steps_for
+from layers import LSTM, ONLSTM, RecurrentLayer
+from layers.on_lstm import cpu as on_lstm_cpu
+from layers.on_lstm import recurrence as on_lstm
+from layers.on_lstm.steps import Gates, master_gates, steps_for
 
 GATES = ["paper", "reverse_cumsum"]
 

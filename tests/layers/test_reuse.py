@@ -5,12 +5,21 @@ import io
 
 import pytest
 import torch
-from reuse_tools import IMAGES, Residual, ResidualNetwork, Shared, count, pointers, residual_network, transformer
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from layers import BlogEncoder, DIMEncoder, TiedLinear
 from layers.reuse import clone, features, nodes, split
+from tests.layers.reuse_tools import (
+    IMAGES,
+    Residual,
+    ResidualNetwork,
+    Shared,
+    count,
+    pointers,
+    residual_network,
+    transformer,
+)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from layers import (
     DGCNN,
     BiLSTM,
+    CharacterAttention,
     GatedConvolution,
     GlobalDetectors,
     ObjectHead,
-    SelfAttention,
     SequenceConvolution,
     SpanVector,
     SubjectHead,
@@ -110,7 +110,7 @@ def test_masked_positions_stay_zero_after_every_block():
 
 
 def test_self_attention_is_the_formula_and_ignores_padding():
-    layer = SelfAttention(6, heads=2, head_size=3)
+    layer = CharacterAttention(6, heads=2, head_size=3)
     x, mask = padded([5, 3], 6)
     query, key, value = (x @ part.T for part in layer.projection.weight.chunk(3))
     for row, length in enumerate([5, 3]):

@@ -9,12 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from layers import normalize_weights, remove_weight_normalization
-from layers.weight_functions import (
-    L2Normalization,
-    SpectralNormalization,
-    Standardization,
-)
-from layers.weight_normalization import KINDS, reset_parameters
+from layers.weights.functions import L2Normalization, SpectralNormalization, Standardization
+from layers.weights.normalization import KINDS, reset_parameters
 
 
 def article(weight, dim=0, iterations=5):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks import NearestNeighbors, Reconstructions
-from datamodules import CIFAR10DataModule
+from datamodules import ImageDataModule
 from layers import BlogEncoder, ConvolutionalDecoder, DenseDecoder, DenseEncoder, VariationalCode, collect_losses
 from lightning_modules import AutoEncoder
 from tests.tools import Album, quiet_trainer
@@ -28,9 +28,9 @@ def images(count: int = 6, size: int = 16) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) - 0.5
 
 
-def data() -> CIFAR10DataModule:
+def data() -> ImageDataModule:
     sizes = {"sample_train_size": 150, "sample_test_size": 40, "batch_size": 16, "eval_batch_size": 64}
-    return CIFAR10DataModule(source="sample", image_size=16, **sizes)
+    return ImageDataModule(source="sample", image_size=16, **sizes)
 
 
 def fitted(module: AutoEncoder, *callbacks: pl.Callback, logger=False) -> pl.Trainer:

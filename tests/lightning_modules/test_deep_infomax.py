@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import CIFAR10DataModule, DataError
+from datamodules import DataError, ImageDataModule
 from datamodules.batches import ImageBatch
 from layers import (
     JSD,
@@ -45,9 +45,9 @@ def images(count: int = 8) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
 
 
-def data(**changes) -> CIFAR10DataModule:
+def data(**changes) -> ImageDataModule:
     sizes = {"sample_train_size": 150, "sample_test_size": 40, "batch_size": 16, "eval_batch_size": 64}
-    return CIFAR10DataModule(source="sample", **{**sizes, **changes})
+    return ImageDataModule(source="sample", **{**sizes, **changes})
 
 
 def merged(results: list[dict]) -> dict:
@@ -218,10 +218,10 @@ def test_images_without_classes_skip_the_probes(tmp_path: Path):
         Image.fromarray(pixels).save(folder / f"{number}.png")
     fit = quiet_trainer()
     module = DeepInfoMax(**SMALL)
-    fit.fit(module, CIFAR10DataModule(source=str(folder), batch_size=16))
+    fit.fit(module, ImageDataModule(source=str(folder), batch_size=16))
     assert "val/loss" in fit.callback_metrics
     assert "val/knn_accuracy" not in fit.callback_metrics
-    assert merged(fit.test(module, CIFAR10DataModule(source=str(folder), batch_size=16), verbose=False)) == {}
+    assert merged(fit.test(module, ImageDataModule(source=str(folder), batch_size=16), verbose=False)) == {}
 
 
 def test_hyperparameters_given_from_python_load_from_a_checkpoint(tmp_path: Path):

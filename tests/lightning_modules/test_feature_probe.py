@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from datamodules import CIFAR10DataModule
+from datamodules import ImageDataModule
 from experiment.errors import run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
@@ -28,9 +28,9 @@ from tests.tools import quiet_trainer
 CLASSES = ["disc", "ring", "square", "triangle", "cross", "star", "crescent", "bars", "arrow", "heart"]
 
 
-def data(**changes) -> CIFAR10DataModule:
+def data(**changes) -> ImageDataModule:
     sizes = {"sample_train_size": 120, "sample_test_size": 40, "batch_size": 16, "memory_size": 1}
-    return CIFAR10DataModule(source="sample", **{**sizes, **changes})
+    return ImageDataModule(source="sample", **{**sizes, **changes})
 
 
 def images(count: int = 5) -> torch.Tensor:
@@ -189,7 +189,7 @@ def test_from_the_command_line_to_predictions_without_the_source(
     run = tmp_path / "source"
     (run / "checkpoints").mkdir(parents=True)
     make_tiny_source(run / "checkpoints" / "best.ckpt")
-    settings = {"model": {"class_path": "FeatureProbe"}, "data": {"class_path": "CIFAR10DataModule"}}
+    settings = {"model": {"class_path": "FeatureProbe"}, "data": {"class_path": "ImageDataModule"}}
     Path("probe.yaml").write_text(json.dumps(settings))
     small = ["sample_train_size=120", "sample_test_size=40", "batch_size=16", "memory_size=1", "source=sample"]
     options = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", *(f"--data.{option}" for option in small)]

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from callbacks import LengthScaledLR, NonMonotonicAverage
-from datamodules import DataError, PTBDataModule
+from datamodules import DataError, TextDataModule
 from datamodules.batches import ParseBatch, TokenBatch
 from layers import LSTM, ONLSTM
 from layers.reuse import clone
@@ -40,12 +40,12 @@ TINY = [
 ]
 
 
-def data(**changes) -> PTBDataModule:
+def data(**changes) -> TextDataModule:
     sizes = {"sample_train_size": 60, "sample_test_size": 20, "batch_size": 5, "eval_batch_size": 4, "bptt": 20}
-    return PTBDataModule(source="sample", **{**sizes, **changes})
+    return TextDataModule(source="sample", **{**sizes, **changes})
 
 
-def model(data: PTBDataModule, **changes) -> ONLSTMLanguageModel:
+def model(data: TextDataModule, **changes) -> ONLSTMLanguageModel:
     torch.manual_seed(0)
     arguments = {**SMALL, "vocabulary": data.vocabulary, "level": data.level, **changes}
     return ONLSTMLanguageModel(**arguments)
@@ -300,15 +300,15 @@ def test_models_without_trees_say_so(tmp_path):
 
 
 def test_data_that_gives_nothing_is_refused(tmp_path):
-    result = script("train", *TINY[:2], "--data=CIFAR10DataModule", "--data.source=sample", cwd=tmp_path, check=False)
+    result = script("train", *TINY[:2], "--data=ImageDataModule", "--data.source=sample", cwd=tmp_path, check=False)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
-    assert "ONLSTMLanguageModel takes vocabulary and level from its data, which CIFAR10DataModule does not have" in line
+    assert "ONLSTMLanguageModel takes vocabulary and level from its data, which ImageDataModule does not have" in line
 
 
 @pytest.mark.skipif(not PTB.is_dir(), reason="needs ../shared/data/ptb")
 def test_the_papers_model_reads_the_real_text():
-    text = PTBDataModule(source=str(PTB), batch_size=4, bptt=10)
+    text = TextDataModule(source=str(PTB), batch_size=4, bptt=10)
     module = ONLSTMLanguageModel(cell=partial(ONLSTM, dropconnect=0.45), vocabulary=text.vocabulary)
     assert len(text.vocabulary) == 10_000
     batch = next(iter(text.train_dataloader()))

@@ -10,12 +10,12 @@ import yaml
 from PIL import Image
 from torch.nn import functional as F
 
-from datamodules import CIFAR10DataModule, CopyTaskDataModule, PTBDataModule
+from datamodules import CopyTaskDataModule, ImageDataModule, TextDataModule
 from datamodules.batches import ImageBatch, TokenBatch
 from experiment.errors import run_main
 from experiment.train import train
 from layers.attention import AtrousAttention, FixedAttention, FullAttention, LocalAttention, SparseAttention
-from layers.positions import bytes_of_images
+from layers.transformers.positions import bytes_of_images
 from lightning_modules import SparseTransformer
 from tests.conftest import ROOT
 from tests.tools import quiet_trainer
@@ -250,12 +250,12 @@ def test_half_precision_is_near(monkeypatch):
 # ------------------------------------------------------------------------------------------- with data and trainer
 
 
-def text(**changes) -> PTBDataModule:
+def text(**changes) -> TextDataModule:
     sizes = {"sample_train_size": 40, "sample_test_size": 10, "batch_size": 2, "bptt": 30, "order": "random"}
-    return PTBDataModule(source="sample", **{"level": "character", **sizes, **changes})
+    return TextDataModule(source="sample", **{"level": "character", **sizes, **changes})
 
 
-def text_model(data: PTBDataModule, **changes) -> SparseTransformer:
+def text_model(data: TextDataModule, **changes) -> SparseTransformer:
     linked = {"vocabulary": data.vocabulary, "level": data.level, "vocab_size": data.vocab_size}
     return token_model(sequence_length=data.sequence_length, **linked, **changes)
 
@@ -298,9 +298,9 @@ def test_copies_are_counted():
     assert set(tested) == {"test/loss", "test/accuracy"}
 
 
-def images(**changes) -> CIFAR10DataModule:
+def images(**changes) -> ImageDataModule:
     sizes = {"sample_train_size": 12, "sample_test_size": 6, "batch_size": 4, "eval_batch_size": 4, "memory_size": 1}
-    return CIFAR10DataModule(source="sample", **{"image_size": 4, **sizes, **changes})
+    return ImageDataModule(source="sample", **{"image_size": 4, **sizes, **changes})
 
 
 def test_images_are_measured_in_bits_and_the_memory_is_left_alone():

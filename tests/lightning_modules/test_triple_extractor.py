@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.triples import Reference
 from callbacks import AveragedWeights, PiecewiseLinearLR
-from datamodules import SKEDataModule
+from datamodules import TripleDataModule
 from datamodules.batches import TripleBatch
 from layers import DGCNN, BiLSTM
 from lightning_modules import TripleExtractor
@@ -30,13 +30,15 @@ needs_ske = pytest.mark.skipif(not SKE.is_dir(), reason="no ../shared/data/ske")
 
 
 @pytest.fixture(scope="module")
-def sample() -> SKEDataModule:
-    data = SKEDataModule(source="sample", batch_size=16, eval_batch_size=16, sample_train_size=200, sample_test_size=40)
+def sample() -> TripleDataModule:
+    data = TripleDataModule(
+        source="sample", batch_size=16, eval_batch_size=16, sample_train_size=200, sample_test_size=40
+    )
     data.setup("fit")
     return data
 
 
-def build(data: SKEDataModule, **arguments) -> TripleExtractor:
+def build(data: TripleDataModule, **arguments) -> TripleExtractor:
     torch.manual_seed(0)
     links = {name: getattr(data, name) for name in TripleExtractor.data_links}
     return TripleExtractor(**{**links, **arguments}).eval()
@@ -122,7 +124,7 @@ def ambiguous(text: str, triples: set[tuple[str, str, str]]) -> bool:
 @needs_ske
 def test_gold_heads_decode_to_the_gold_set_over_all_real_sentences(monkeypatch: pytest.MonkeyPatch):
     files = [str(SKE / name) for name in ("train_data.json", "train_extra_duie2.json")]
-    data = SKEDataModule(source=str(SKE), train_file=files[0], test_file=files[1], eval_batch_size=256, prior=False)
+    data = TripleDataModule(source=str(SKE), train_file=files[0], test_file=files[1], eval_batch_size=256, prior=False)
     data.setup("test")
     model = build(data, rules=False)
     sentences = exact = unclear = 0
@@ -146,7 +148,7 @@ def test_gold_heads_decode_to_the_gold_set_over_all_real_sentences(monkeypatch: 
     assert exact > 0.98 * sentences
 
 
-def test_gold_heads_decode_to_the_gold_set_on_the_sample(sample: SKEDataModule, monkeypatch: pytest.MonkeyPatch):
+def test_gold_heads_decode_to_the_gold_set_on_the_sample(sample: TripleDataModule, monkeypatch: pytest.MonkeyPatch):
     model = build(sample, rules=False)
     for batch in sample.val_dataloader():
         found = gold_decoding(model, batch, monkeypatch)
@@ -154,7 +156,7 @@ def test_gold_heads_decode_to_the_gold_set_on_the_sample(sample: SKEDataModule, 
             assert ambiguous(text, set(gold)) or triples == set(gold)
 
 
-def test_loss_is_the_formula_and_padding_does_not_change_it(sample: SKEDataModule):
+def test_loss_is_the_formula_and_padding_does_not_change_it(sample: TripleDataModule):
     model = build(sample)
     batch = next(iter(sample.train_dataloader()))
     losses = model.losses(model.encode(batch), batch)
@@ -182,7 +184,7 @@ def test_loss_is_the_formula_and_padding_does_not_change_it(sample: SKEDataModul
     assert losses["loss"].item() == pytest.approx((subject_sum + object_sum) / characters, rel=1e-4)
 
 
-def test_a_negative_span_has_no_objects_but_a_loss(sample: SKEDataModule):
+def test_a_negative_span_has_no_objects_but_a_loss(sample: TripleDataModule):
     model = build(sample)
     count = 0
     for batch in sample.train_dataloader():
@@ -197,7 +199,7 @@ def test_a_negative_span_has_no_objects_but_a_loss(sample: SKEDataModule):
 
 
 @pytest.mark.parametrize("encoder", [None, BiLSTM])
-def test_a_batch_of_different_lengths_equals_one_by_one(sample: SKEDataModule, encoder: type | None):
+def test_a_batch_of_different_lengths_equals_one_by_one(sample: TripleDataModule, encoder: type | None):
     model = build(sample, **({} if encoder is None else {"encoder": encoder}))
     batch = next(iter(sample.val_dataloader()))
     assert len({int((row > 0).sum()) for row in batch.characters}) > 3
@@ -226,7 +228,7 @@ def test_a_batch_of_different_lengths_equals_one_by_one(sample: SKEDataModule, e
         torch.testing.assert_close(objects[row, :length], own[0], atol=1e-5, rtol=1e-5)
 
 
-def test_several_settings_at_once_equal_one_after_the_other(sample: SKEDataModule):
+def test_several_settings_at_once_equal_one_after_the_other(sample: TripleDataModule):
     model = build(sample)
     batch = next(iter(sample.val_dataloader()))
     encoded = model.encode(batch)
@@ -241,7 +243,7 @@ def test_several_settings_at_once_equal_one_after_the_other(sample: SKEDataModul
         assert found == model.decode(batch, encoded, [setting])[0]
 
 
-def test_powers_are_powers_of_the_probabilities(sample: SKEDataModule):
+def test_powers_are_powers_of_the_probabilities(sample: TripleDataModule):
     plain, powered = build(sample), build(sample, subject_power=2.0, object_power=4.0)
     batch = next(iter(sample.val_dataloader()))
     rows = torch.arange(len(batch.characters))
@@ -254,7 +256,7 @@ def test_powers_are_powers_of_the_probabilities(sample: SKEDataModule):
     torch.testing.assert_close(results[1][1], results[0][1] ** 4, atol=1e-7, rtol=1e-3)
 
 
-def test_prior_features_are_those_of_the_selected_subject(sample: SKEDataModule):
+def test_prior_features_are_those_of_the_selected_subject(sample: TripleDataModule):
     model = build(sample)
     candidates = torch.tensor([[0, 1, 2, 5, 6, 3], [0, 1, 3, 7, 7, 4], [1, 1, 2, 0, 0, 5]])
     prior = model._object_prior(candidates, torch.tensor([0, 1, 0]), torch.tensor([[1, 2], [1, 2], [4, 4]]), 9)
@@ -277,7 +279,7 @@ def test_64_real_sentences_are_overfitted(tmp_path: Path):
     file = tmp_path / "train_data.json"
     file.write_text("\n".join(chosen))
     (tmp_path / "all_50_schemas").write_text((SKE / "all_50_schemas").read_text())
-    data = SKEDataModule(source=str(tmp_path), val_file=str(file), batch_size=8, prior=False, min_count=1)
+    data = TripleDataModule(source=str(tmp_path), val_file=str(file), batch_size=8, prior=False, min_count=1)
     data.setup("fit")
     pl.seed_everything(1)
     small = partial(DGCNN, size=64, dilations=(1, 2, 5, 1), dropout=0.0, gate_dropout=0.0)
@@ -289,7 +291,7 @@ def test_64_real_sentences_are_overfitted(tmp_path: Path):
     assert metrics["test/f1"] > 0.99
 
 
-def test_checkpoint_loads_alone_and_predicts_spans(sample: SKEDataModule, tmp_path: Path):
+def test_checkpoint_loads_alone_and_predicts_spans(sample: TripleDataModule, tmp_path: Path):
     model = build(sample)
     batch = next(iter(sample.val_dataloader()))
     fitting = quiet_trainer(limit_train_batches=1, limit_val_batches=1)
@@ -330,7 +332,7 @@ def test_many_known_triples_and_words_load(tmp_path: Path):
     assert loaded.hparams.words == words
 
 
-def test_what_came_before_a_broken_line_is_kept(sample: SKEDataModule, tmp_path: Path):
+def test_what_came_before_a_broken_line_is_kept(sample: TripleDataModule, tmp_path: Path):
     model = build(sample)
     texts = [sentence.text for sentence in sample.splits["val"].sentences[:9]]
     lines = [json.dumps({"text": text}) for text in texts]
@@ -350,7 +352,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_bar_on_the_terminal_counts_texts_batch_by_batch(
-    sample: SKEDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: TripleDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     texts = [sentence.text for sentence in sample.splits["val"].sentences[:7]]
     (tmp_path / "in.txt").write_text("\n \u3000\n\n".join(texts))
@@ -417,7 +419,7 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path, tiny: list[str]):
     assert (whole / "metrics.csv").read_text() == (broken / "metrics.csv").read_text()
 
 
-def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule):
+def test_thresholds_are_tuned_and_kept_when_asked(sample: TripleDataModule):
     model = build(sample, tune_thresholds=True)
     fitting = quiet_trainer(limit_train_batches=2, limit_val_batches=1)
     fitting.fit(model, sample)
@@ -429,7 +431,7 @@ def test_thresholds_are_tuned_and_kept_when_asked(sample: SKEDataModule):
     assert {"val/f1", "val/precision", "val/recall", "val/loss"} <= metrics.keys()
 
 
-def test_test_step_gives_what_the_pictures_need(sample: SKEDataModule):
+def test_test_step_gives_what_the_pictures_need(sample: TripleDataModule):
     model = build(sample)
     model.scores.reset()
     batch = next(iter(sample.test_dataloader()))
@@ -455,7 +457,7 @@ def test_bad_arguments_are_refused(arguments: dict, message: str):
         TripleExtractor(**arguments)
 
 
-def test_the_benchmarks_reference_computes_the_same(sample: SKEDataModule):
+def test_the_benchmarks_reference_computes_the_same(sample: TripleDataModule):
     # Sentence by sentence with torch's convolutions, products of probabilities and loops: another way to the same.
     model = build(sample, rules=False)
     with torch.no_grad():  # an untrained model says nearly the same everywhere: rounding would decide

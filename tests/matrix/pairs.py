@@ -84,7 +84,7 @@ PAIRS = [
             "DeepInfoMax",
             {"encoder": BLOG_ENCODER, "score": {"class_path": "ConcatScore", "init_args": {"hidden_size": 6}}},
         ),
-        ("CIFAR10DataModule", {**IMAGES, "augment": True}),
+        ("ImageDataModule", {**IMAGES, "augment": True}),
         still={
             "encoder": DETERMINISTIC_ENCODER,
             "prior": {"class_path": "AdversarialPrior"},
@@ -98,7 +98,7 @@ PAIRS = [
     Pair(
         "on_lstm-words",
         ("ONLSTMLanguageModel", {"cell": ON_LSTM, **LANGUAGE_MODEL}),
-        ("PTBDataModule", WORDS),
+        ("TextDataModule", WORDS),
         embeddings="embedding",
         still={"cell": {**ON_LSTM, "init_args": {"chunk_size": 4}}, **NO_DROPOUT},
         overfits=(3e-2, 60, 0.5),
@@ -108,7 +108,7 @@ PAIRS = [
     Pair(
         "on_lstm-characters",
         ("ONLSTMLanguageModel", {"cell": ON_LSTM, **LANGUAGE_MODEL}),
-        ("PTBDataModule", CHARACTERS),
+        ("TextDataModule", CHARACTERS),
         embeddings="embedding",
         still={"cell": {**ON_LSTM, "init_args": {"chunk_size": 4}}, **NO_DROPOUT},
         overfits=(3e-2, 60, 0.5),
@@ -117,7 +117,7 @@ PAIRS = [
     Pair(
         "lstm-words",
         ("ONLSTMLanguageModel", {"cell": {"class_path": "LSTM"}, **LANGUAGE_MODEL}),
-        ("PTBDataModule", WORDS),
+        ("TextDataModule", WORDS),
         embeddings="embedding",
         still=NO_DROPOUT,
         overfits=(3e-2, 60, 0.5),
@@ -134,7 +134,7 @@ PAIRS = [
     Pair(
         "triples-sentences",
         ("TripleExtractor", {"encoder": DGCNN}),
-        ("SKEDataModule", SENTENCES),
+        ("TripleDataModule", SENTENCES),
         embeddings="embedding",
         still={"encoder": {**DGCNN, "init_args": {**DGCNN["init_args"], "dropout": 0.0, "gate_dropout": 0.0}}},
         coupled=True,
@@ -192,7 +192,7 @@ PAIRS = [
     Pair(
         "transformer-characters",
         ("SparseTransformer", {"attention": "LocalAttention", "positions": "rotary", **TRANSFORMER}),
-        ("PTBDataModule", {**CHARACTERS, "order": "random"}),
+        ("TextDataModule", {**CHARACTERS, "order": "random"}),
         embeddings="embedding",
         still={"dropout": 0.0},
         predicts=".txt",
@@ -201,7 +201,7 @@ PAIRS = [
     Pair(
         "transformer-images",
         ("SparseTransformer", {"attention": "FixedAttention", **TRANSFORMER}),
-        ("CIFAR10DataModule", {**IMAGES, "image_size": 4, "batch_size": 4}),
+        ("ImageDataModule", {**IMAGES, "image_size": 4, "batch_size": 4}),
         embeddings="embedding",
         still={"dropout": 0.0},
     ),
@@ -211,14 +211,14 @@ PAIRS = [
             "AutoEncoder",
             {"encoder": BLOG_ENCODER, "decoder": {"class_path": "ConvolutionalDecoder", "init_args": {"channels": 8}}},
         ),
-        ("CIFAR10DataModule", IMAGES),
+        ("ImageDataModule", IMAGES),
         still={"encoder": DETERMINISTIC_ENCODER},
         coupled=True,
     ),
     Pair(
         "probe-images",
         ("FeatureProbe", {"cut": "encoder.mean", "head_lr": 1e-3}),
-        ("CIFAR10DataModule", IMAGES),
+        ("ImageDataModule", IMAGES),
         coupled=True,
         predicts=".csv",
         needs="infomax-images",

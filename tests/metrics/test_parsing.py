@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.treebank import read_treebank
 from metrics import ParseF1
 from metrics.trees import balanced, left_branching, random_tree, right_branching, tree_from_distances, tree_spans
+from readers.text.treebank import read_treebank
 from tests.conftest import SHARED
 
 TREEBANK = SHARED / "treebank" / "treebank.zip"

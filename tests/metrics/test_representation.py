@@ -9,12 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from metrics import RepresentationQuality, probes
-from metrics.probes import (
-    knn_accuracy,
-    linear_probe_accuracy,
-    mlp_probe_accuracy,
-    nearest_neighbors,
-)
+from metrics.probes import knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy, nearest_neighbors
 from tests.tools import in_two_processes
 
 # A process's first optimizer sets an environment variable of torch's; inside a test that would pass for a leak.

@@ -1,0 +1,114 @@
+"""A picture of what self-attention may see and what it has learnt to look at."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from layers.attention import MultiheadSelfAttention
+
+from .base import FAINT, INK, log_figure, new_figure, wants_pictures
+
+SIDE = 256  # pixels of a map; longer sequences are reduced to it
+
+
+class AttentionMaps(pl.Callback):
+    """Draws, for layers of a model, the pattern of its attention as an (N, N) mask and the weights of each head.
+
+    Works with every module that has :class:`layers.attention.MultiheadSelfAttention` in it. During the first test batch
+    it keeps the input of its first row in each layer; the weights are computed from it afterwards, layer by layer. Rows
+    are queries, columns keys; weights are drawn relative to the largest of their row, by the square root, so that weak
+    ones show too. Of N above 256 each pixel shows the largest value in it. The picture is ``attention_maps``.
+
+    Args:
+        max_layers: the most layers to draw; of more, evenly spaced ones.
+        max_heads: the most heads to draw of each, the first ones.
+
+    Raises:
+        ValueError: for numbers below 1.
+    """
+
+    def __init__(self, max_layers: int = 4, max_heads: int = 4) -> None:
+        if max_layers < 1 or max_heads < 1:
+            raise ValueError(f"max_layers ({max_layers}) and max_heads ({max_heads}) must be at least 1")
+        self.max_layers, self.max_heads = max_layers, max_heads
+        self._forget()
+
+    def _forget(self) -> None:
+        self._calls: dict[str, tuple[MultiheadSelfAttention, Tensor, dict[str, Any]]] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or dataloader_idx or not wants_pictures(trainer):
+            return
+        self._forget()
+        layers = {name: layer for name, layer in pl_module.named_modules() if isinstance(layer, MultiheadSelfAttention)}
+        for name in spaced(list(layers), self.max_layers):
+            self._hooks.append(layers[name].register_forward_hook(self._hook(name), with_kwargs=True))
+
+    def _hook(self, name: str) -> Any:
+        def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            query = args[0] if args else kwargs["query"]
+            row = query[:1] if layer.batch_first else query[:, :1]
+            padding = kwargs.get("key_padding_mask")
+            options = {
+                "is_causal": kwargs.get("is_causal", False),
+                "key_padding_mask": None if padding is None else padding[:1].clone(),
+            }
+            self._calls.setdefault(name, (layer, row.detach().clone(), options))
+
+        return keep
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        if self._calls:
+            self._draw(trainer)
+        self._forget()
+
+    @torch.no_grad()
+    def _draw(self, trainer: pl.Trainer) -> None:
+        columns = 1 + max(min(layer.num_heads, self.max_heads) for layer, *_ in self._calls.values())
+        figure = new_figure(2.1 * columns, 2.1 * len(self._calls) + 0.3)
+        axes = figure.subplots(len(self._calls), columns, squeeze=False)
+        for row, (name, (layer, query, options)) in enumerate(self._calls.items()):
+            _, weights = layer(query, need_weights=True, **options)
+            n = weights.shape[-1]
+            maps = [("pattern", reduced(layer.mask(n, options["is_causal"])))]
+            for head, part in enumerate(weights[0, : self.max_heads]):
+                part = part.float()
+                largest = part.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+                maps.append((f"head {head + 1}", reduced((part / largest).sqrt())))
+            for column, axis in enumerate(axes[row]):
+                axis.set_xticks([])
+                axis.set_yticks([])
+                if column >= len(maps):
+                    axis.axis("off")
+                    continue
+                title, values = maps[column]
+                axis.imshow(values.cpu().numpy(), cmap="Greys" if column == 0 else "viridis", vmin=0, vmax=1)
+                axis.set_title(title, fontsize=8, color=INK)
+            axes[row, 0].set_ylabel(f"{type(layer).__name__}\n{name}", fontsize=6, color=INK)
+            axes[row, 0].set_xlabel(f"N = {n}", fontsize=6, color=FAINT)
+        log_figure(trainer, "attention_maps", figure)
+
+
+def spaced(names: list[str], count: int) -> list[str]:
+    """At most ``count`` of the names, evenly spaced, the first and the last among them."""
+    if len(names) <= count:
+        return names
+    return [names[round(i * (len(names) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def reduced(values: Tensor, side: int = SIDE) -> Tensor:
+    """(N, N) as (M, M) float32, M at most ``side``: each entry the largest of the block that it stands for."""
+    values = values.float()
+    if len(values) <= side:
+        return values
+    return F.adaptive_max_pool2d(values[None, None], side)[0, 0]

@@ -1,0 +1,157 @@
+"""A picture of a graph and its modules."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+
+from .base import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
+from .fonts import font_families, quiet_fonts
+from .graph_layout import module_layout, push_apart, spring
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_NAMES = 60  # nodes of a graph whose names can all be read
+NAMED_MODULES = 15
+MOST_DISCS = 400  # modules whose layout still takes a second
+LEAST_NAMED = 0.025  # radius of a module's disc with room for a name, as a share of the picture
+
+
+class CommunityMap(pl.Callback):
+    """Draws the graph with each module in a place and colour of its own; of a large graph the map of its modules.
+
+    ``test_step`` returns ``{"partition", "graph"}``, a ``map_equation.Partition`` and the
+    :class:`~datamodules.batches.GraphBatch` it belongs to; other modules get no picture. Colours are those of the top
+    modules, ten that come again from the largest on. The picture is ``communities``.
+
+    Args:
+        max_nodes: nodes that are drawn one by one; of a larger graph, or one of more than 400 modules, each bottom
+            module is a disc, its area the share of the walk's time, its name that of the node visited most.
+        max_modules: modules on such a map, the most visited ones.
+        seed: of the layout.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+
+    def __init__(self, max_nodes: int = 2000, max_modules: int = 150, seed: int = 0) -> None:
+        if min(max_nodes, max_modules) < 1:
+            raise ValueError(f"max_nodes and max_modules must be at least 1, got {max_nodes}, {max_modules}")
+        self.max_nodes, self.max_modules, self.seed = max_nodes, max_modules, seed
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        if not wants_pictures(trainer) or not has_entries(outputs, "partition", "graph"):
+            return
+        partition, edges = outputs["partition"], outputs["graph"].edges.cpu().numpy()
+        figure = new_figure(8, 8.3)
+        axes = figure.add_subplot()
+        if len(partition.modules) <= self.max_nodes and partition.num_modules <= MOST_DISCS:
+            self._draw_nodes(axes, partition, edges)
+        else:
+            self._draw_modules(axes, partition, edges)
+        axes.set_aspect("equal")
+        axes.axis("off")
+        axes.margins(0.03)
+        title = (
+            f"{len(partition.modules)} nodes, {partition.num_modules} modules, {partition.num_levels} levels: "
+            f"{partition.codelength:.4f} bits ({partition.one_level_codelength:.4f} without modules)"
+        )
+        axes.set_title(title, fontsize=10, color=INK)
+        with quiet_fonts():
+            log_figure(trainer, "communities", figure)
+
+    def _draw_nodes(self, axes: "Axes", partition: Any, edges: NDArray[np.int64]) -> None:
+        edges = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
+        positions, radius = module_layout(edges, partition.table, self.seed)
+        colours = node_colours(partition)
+        same = partition.modules[edges[:, 0]] == partition.modules[edges[:, 1]]
+        crowded = min(1.0, 3 * len(positions) / max(len(edges), 1))
+        draw_links(axes, positions, edges[~same], [FAINT] * int((~same).sum()), 0.15 + 0.25 * crowded)
+        draw_links(axes, positions, edges[same], [colours[node] for node in edges[same, 0]], 0.25 + 0.4 * crowded)
+        # A node's area is its share of the walk's time, within bounds.
+        share = partition.flow / partition.flow.max()
+        unit = (8 * 72 / (2.3 * radius)) ** 2  # points² of a square of one spacing
+        axes.scatter(
+            *positions.T, s=unit * (0.04 + 0.3 * share), c=colours, linewidths=0.3, edgecolors="white", zorder=3
+        )
+        if len(positions) <= MOST_NAMES:
+            label(axes, positions, partition, range(len(positions)), 7)
+        else:
+            label(axes, positions, partition, busiest_nodes(partition)[:NAMED_MODULES], 8)
+
+    def _draw_modules(self, axes: "Axes", partition: Any, edges: NDArray[np.int64]) -> None:
+        flow = np.bincount(partition.modules, partition.flow)
+        chosen = np.argsort(-flow, kind="stable")[: self.max_modules]
+        number = np.full(len(flow), -1)
+        number[chosen] = np.arange(len(chosen))
+        between = number[partition.modules[edges]]
+        between = between[(between >= 0).all(1) & (between[:, 0] != between[:, 1])]
+        radii = np.sqrt(flow[chosen])
+        centres = spring(len(chosen), between, self.seed) * np.sqrt((radii**2).sum())
+        centres = push_apart(centres, 1.15 * radii)
+        pairs, counts = np.unique(np.sort(between, axis=1), axis=0, return_counts=True)
+        widths = 0.3 + 3 * np.sqrt(counts / counts.max(initial=1))
+        draw_links(axes, centres, pairs, [FAINT] * len(pairs), 0.3, widths)
+        busiest = busiest_nodes(partition)
+        colours = node_colours(partition)
+        from matplotlib.patches import Circle
+
+        for centre, radius, module in zip(centres, radii, chosen, strict=True):
+            axes.add_patch(Circle(centre, radius, facecolor=colours[busiest[module]], edgecolor="white", zorder=3))
+        corners = np.concatenate([centres - radii[:, None], centres + radii[:, None]])
+        axes.update_datalim(corners)
+        axes.autoscale_view()
+        positions = np.zeros((len(partition.modules), 2))
+        positions[busiest[chosen]] = centres
+        named = chosen[radii > LEAST_NAMED * np.ptp(corners, 0).max()]
+        label(axes, positions, partition, busiest[named], 8)
+
+
+def node_colours(partition: Any) -> list[str]:
+    """A colour for each node: that of its top module, by falling flow."""
+    return [PALETTE[module % len(PALETTE)] for module in partition.top_modules.tolist()]
+
+
+def busiest_nodes(partition: Any) -> NDArray[np.int64]:
+    """The most visited node of each bottom module."""
+    order = np.lexsort((-partition.flow, partition.modules))
+    return order[np.unique(partition.modules[order], return_index=True)[1]]
+
+
+def draw_links(
+    axes: "Axes",
+    positions: NDArray[np.float64],
+    pairs: NDArray[np.int64],
+    colours: list[str],
+    alpha: float,
+    widths: Any = 0.5,
+) -> None:
+    """Draws the links ``pairs`` (E, 2) between positions (n, 2), each in its colour; widths in points, one or (E,)."""
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection(positions[pairs], colors=colours, linewidths=widths, alpha=alpha, zorder=1))
+
+
+def label(axes: "Axes", positions: NDArray[np.float64], partition: Any, nodes: Any, size: float) -> None:
+    """Writes the names of some nodes beside them."""
+    from matplotlib.patheffects import withStroke
+
+    names = {int(node): str(partition.name(node))[:18] for node in nodes}
+    families = font_families("".join(names.values()))
+    for node, name in names.items():
+        axes.annotate(
+            name,
+            positions[node],
+            fontsize=size,
+            family=families,
+            ha="center",
+            va="center",
+            color=INK,
+            zorder=4,
+            parse_math=False,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+        )

@@ -1,0 +1,115 @@
+"""What goes together with an update chain: strategies, other callbacks, optimizers, and the checkpoint gone on with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch.optim import Optimizer
+
+from .chain import Rule
+
+CHECKPOINT_KEY = "update_chain"
+SHARDING_STRATEGIES = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+
+
+def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Sequence[Rule]) -> None:
+    """Refuse what can't be right, before the optimizers exist.
+
+    Raises:
+        MisconfigurationException: names what clashes and the way out.
+    """
+    if isinstance(trainer.strategy, SHARDING_STRATEGIES):
+        raise MisconfigurationException(
+            f"{type(rules[0]).__name__} needs whole parameters on each process, but "
+            f"{type(trainer.strategy).__name__} shards them or owns the step; use --trainer.strategy=ddp"
+        )
+    for rule in rules:
+        twins = [other for other in rules if type(other) is type(rule)]
+        if len(twins) > 1 and not rule.repeatable:
+            raise MisconfigurationException(
+                f"trainer.callbacks holds {len(twins)} {type(rule).__name__}; keep one of them"
+            )
+        rule.check(trainer, pl_module)
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+            for rule in rules:
+                if rule.exchanges_weights:
+                    raise MisconfigurationException(
+                        f"{type(rule).__name__} and {type(callback).__name__} both exchange the evaluated "
+                        "weights; remove one of them from trainer.callbacks"
+                    )
+
+
+def check_optimizer(optimizer: Optimizer, trainer: pl.Trainer, rules: Sequence[Rule]) -> None:
+    """Refuse an optimizer whose steps the rules can't reshape.
+
+    Raises:
+        MisconfigurationException: names the optimizer and the way out.
+    """
+    name, owner = type(optimizer).__name__, type(rules[0]).__name__
+    if not hasattr(optimizer, "register_step_post_hook") or not hasattr(optimizer, "_optimizer_step_post_hooks"):
+        raise MisconfigurationException(
+            f"{owner} needs torch's step hooks, which {name} lacks; "
+            "use an optimizer that initialises torch.optim.Optimizer"
+        )
+    if name == "ZeroRedundancyOptimizer":
+        raise MisconfigurationException(
+            f"{owner} can't work with {name}, where each process holds and steps a part of "
+            "the parameters; use the optimizer that it wraps"
+        )
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise MisconfigurationException(
+            f"{owner} can't work with fused {name} under 16-mixed, which hides scaled "
+            "gradients and skipped steps; set fused=False or --trainer.precision=bf16-mixed"
+        )
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if hasattr(parameter, "device_mesh"):
+                raise MisconfigurationException(
+                    f"{owner} needs whole parameters, but {name} holds sharded ones "
+                    "(DTensor); use --trainer.strategy=ddp"
+                )
+
+
+def warn_of_raw_weights(trainer: pl.Trainer, rules: Sequence[Rule]) -> None:
+    """Warn where a checkpoint would hold other weights than those that were validated."""
+    swaps = [rule for rule in rules if rule.exchanges_weights]
+    for callback in trainer.callbacks:
+        if swaps and isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
+            rank_zero_warn(
+                f"ModelCheckpoint(save_weights_only=True) writes the raw weights, not those of "
+                f"{type(swaps[-1]).__name__}: Lightning asks no callback then; set save_weights_only=False"
+            )
+
+
+def refuse_other_chain(checkpoint: dict[str, Any], rules: list[str]) -> None:
+    """Refuse to go on with a checkpoint that another chain wrote.
+
+    Args:
+        checkpoint: as loaded from the file.
+        rules: ``str`` of this run's rules in phase order; empty where it has none.
+
+    Raises:
+        MisconfigurationException: the line names the rules that differ, and the way out.
+    """
+    saved = list(checkpoint.get(CHECKPOINT_KEY, {}).get("rules", []))
+    if saved == rules:
+        return
+    only_saved = [rule for rule in saved if rule not in rules]
+    only_here = [rule for rule in rules if rule not in saved]
+    parts = []
+    if only_saved:
+        parts.append(f"the checkpoint has {', '.join(only_saved)}")
+    if only_here:
+        parts.append(f"this run has {', '.join(only_here)}")
+    if not parts:
+        parts.append(f"the checkpoint's order is {' -> '.join(saved)}, this run's {' -> '.join(rules)}")
+    raise MisconfigurationException(
+        f"the checkpoint was written with another update chain: {'; '.join(parts)}; "
+        "resume with the callbacks of the checkpoint, or start a new run"
+    )

@@ -1,0 +1,107 @@
+"""The base of all derived optimizers: a Lightning callback that is one rule of the shared update chain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.optim import Optimizer
+
+from .chain import Rule
+from .session import ChainSession
+
+
+class UpdateRule(pl.Callback, Rule):
+    """A rule as a callback; all rules of a Trainer share one chain for each optimizer.
+
+    The first rule in the Trainer's list runs the chain for all of them (see
+    :class:`callbacks.update_chain.session.ChainSession`), so the order in the list never matters.
+
+    Args:
+        include, exclude, log: those of :class:`callbacks.update_chain.Rule`.
+    """
+
+    def __init__(self, include: Sequence[str] | None = None, exclude: Sequence[str] = (), *, log: bool = False) -> None:
+        super().__init__(include, exclude, log=log)
+        self.session: ChainSession | None = None
+
+    # Lightning's hooks. Each is forwarded by every rule; the session listens to the first one alone.
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        rules = [callback for callback in trainer.callbacks if isinstance(callback, UpdateRule)]
+        if rules[0] is not self:
+            return
+        if self.session is not None:
+            self.session.close()
+        session = ChainSession(trainer, pl_module, rules) if stage == "fit" else None
+        for rule in rules:
+            rule.session = session
+            rule.forget()
+        if session is not None:
+            session.check()
+
+    @property
+    def _leads(self) -> ChainSession | None:
+        return self.session if self.session is not None and self.session.rules_in_list[0] is self else None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if session := self._leads:
+            session.build()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if session := self._leads:
+            session.start()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if session := self._leads:
+            session.before_batch()
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if session := self._leads:
+            session.after_backward()
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if session := self._leads:
+            session.before_step(optimizer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if session := self._leads:
+            session.log_measurements()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (session := self._leads) and not trainer.sanity_checking:
+            session.swap_in()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The last rule gives the raw weights back, so that pictures drawn between two rules see the evaluated ones.
+        if self.session is not None and self.session.rules_in_list[-1] is self:
+            self.session.swap_out()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if session := self._leads:
+            session.finish()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if session := self._leads:
+            session.close()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if session := self._leads:
+            session.close()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if session := self._leads:
+            session.dump(checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if session := self._leads:
+            session.load(checkpoint)

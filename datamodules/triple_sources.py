@@ -1,0 +1,202 @@
+"""Where the sentences of triple extraction are: on the hub, in the user's files, or a sample of our own."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from readers.errors import DataError
+from readers.files import user_path
+from readers.hub import load_from_hub
+from readers.triples.json_lines import Sentence, SentenceFile, has_triples, parse_sentences, read_schema, read_sentences
+
+from .samples.triples import SCHEMA, make_triple_sentences
+
+HUB_SPLITS = {"train": ("train",), "val": ("validation", "dev", "valid"), "test": ("test",)}
+FILES = {"train": "train_data.json", "val": "dev_data.json", "test": "test_data.json"}
+SCHEMA_FILE = "all_50_schemas"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the sentences of a split come from.
+
+    Args:
+        key: plain values that decide what they are; None if they are not worth a cache.
+        read: gets them.
+    """
+
+    key: Any
+    read: Callable[[], SentenceFile]
+
+
+@dataclass
+class TripleSources:
+    """Finds the sentences of each split and their schema; reads when it is asked.
+
+    Args: those of :class:`~datamodules.triples.TripleDataModule`.
+
+    Raises:
+        DataError: something is not where it should be; the message names the argument.
+    """
+
+    source: str
+    train_file: str | list[str] | None
+    val_file: str | None
+    test_file: str | None
+    schema_file: str | None
+    val_fraction: float
+    seed: int
+    sample_train_size: int
+    sample_test_size: int
+    hub_id: str
+    hub_config: str | None
+
+    @cached_property
+    def schema(self) -> list[list[str]]:
+        """``[subject_type, predicate, object_type]`` rows."""
+        folder = self._folder
+        if self.schema_file is not None:
+            return read_schema(self.find(self.schema_file, "schema_file"))
+        if folder is not None and (folder / SCHEMA_FILE).is_file():
+            return read_schema(folder / SCHEMA_FILE)
+        return [list(row) for row in SCHEMA]
+
+    @cached_property
+    def predicates(self) -> list[str]:
+        """The different predicates, in the order of the schema."""
+        return list(dict.fromkeys(predicate for _, predicate, _ in self.schema))
+
+    def find(self, name: str, argument: str) -> Path:
+        """A file that an argument names: as seen from the working folder, else from the source's."""
+        path = user_path(name)
+        places = [path] if self._folder is None else [path, self._folder / path]
+        for place in places:
+            if place.is_file():
+                return place
+        also = f", nor in {self._folder}" if len(places) > 1 else ""
+        raise DataError(f"data.{argument}: there is no file {path}{also}")
+
+    def split(self, name: str) -> Split | None:
+        """Where ``train``, ``val`` or ``test`` is; None where the validation sentences serve for the test."""
+        file = self._file(name)
+        if file is not None:
+            return self._from_files([file])
+        if self.source == "sample":
+            return Split(None, lambda: SentenceFile(self._sample[name], 0))
+        if self.source == "hub":
+            return self._from_hub(name)
+        if name == "test":
+            return None
+        whole = self._from_files(self._train_files)
+        return whole if name == "train" and self._file("val") is not None else self._part(whole, name)
+
+    # Files.
+
+    @property
+    def _folder(self) -> Path | None:
+        """The source's folder; None for the hub, the sample and a single file."""
+        if self.source in ("hub", "sample"):
+            return None
+        path = user_path(self.source)
+        return path if path.is_dir() else None
+
+    @cached_property
+    def _train_files(self) -> list[Path]:
+        if self.train_file is not None:
+            names = [self.train_file] if isinstance(self.train_file, str) else self.train_file
+            if not names:
+                raise DataError("data.train_file is an empty list: name a file, or leave it out")
+            return [self.find(name, "train_file") for name in names]
+        path = user_path(self.source)
+        if not path.exists():
+            raise DataError(f"data.source: {path} does not exist; give a folder, a file of JSON lines, hub or sample")
+        if path.is_dir() and not (path / FILES["train"]).is_file():
+            raise DataError(f"data.source: {path} has no {FILES['train']}; put it there, or give data.train_file")
+        return [path / FILES["train"] if path.is_dir() else path]
+
+    def _file(self, name: str) -> Path | None:
+        """The file of validation or test, where there is one."""
+        given = {"train": None, "val": self.val_file, "test": self.test_file}[name]
+        if given is not None:
+            return self.find(given, f"{name}_file")
+        file = None if name == "train" or self._folder is None else self._folder / FILES[name]
+        if file is None or not file.is_file():
+            return None
+        return file if name == "val" or has_triples(file) else None
+
+    def _from_files(self, files: list[Path]) -> Split:
+        def read() -> SentenceFile:
+            parts = [read_sentences(file, self.predicates) for file in files]
+            return SentenceFile(
+                [sentence for part in parts for sentence in part.sentences], sum(part.other_slots for part in parts)
+            )
+
+        stamps = []
+        for file in files:
+            status = file.stat()
+            stamps.append([str(file.resolve()), status.st_mtime_ns, status.st_size])
+        return Split(stamps, read)
+
+    # The hub.
+
+    def _from_hub(self, name: str) -> Split | None:
+        splits = {split: next((key for key in keys if key in self._hub), None) for split, keys in HUB_SPLITS.items()}
+        if splits["train"] is None:
+            raise DataError(f"{self.hub_id} has no split train; give --data.source=PATH (your copy)")
+        key = splits[name]
+        if name == "test" and (key is None or not any(self._hub[key]["spo_list"] if self._is_labelled(key) else [])):
+            return None
+
+        def split_of(key: str) -> Split:
+            fingerprint = getattr(self._hub[key], "_fingerprint", None)
+            return Split(
+                fingerprint and [self.hub_id, self.hub_config, key, fingerprint],
+                lambda: parse_sentences(self._rows(key), frozenset(self.predicates)),
+            )
+
+        if name == "test" or splits["val"] is not None:
+            return split_of(key)
+        return self._part(split_of(splits["train"]), name)
+
+    def _is_labelled(self, key: str) -> bool:
+        return "spo_list" in self._hub[key].column_names
+
+    def _rows(self, key: str) -> Iterator[tuple[str, Any]]:
+        rows = self._hub[key]
+        rows = rows.select_columns([name for name in ("text", "spo_list") if name in rows.column_names])
+        return ((f"{self.hub_id}, {key}, row {number}", row) for number, row in enumerate(rows))
+
+    @cached_property
+    def _hub(self) -> Any:
+        return load_from_hub(self.hub_id, self.hub_config)
+
+    # The sample, and what is held out.
+
+    @cached_property
+    def _sample(self) -> dict[str, list[Sentence]]:
+        train = make_triple_sentences(self.sample_train_size, self.seed, "train")
+        others = {
+            name: make_triple_sentences(self.sample_test_size, self.seed, name, train) for name in ("val", "test")
+        }
+        return {"train": train, **others}
+
+    def _part(self, whole: Split, name: str) -> Split:
+        """Training or validation sentences of what has both."""
+
+        def read() -> SentenceFile:
+            sentences, other_slots = whole.read()
+            held_out = max(1, round(self.val_fraction * len(sentences)))
+            if held_out >= len(sentences):
+                raise DataError(
+                    f"data.source {self.source}: {len(sentences)} sentences are too few to hold out "
+                    f"{held_out} for validation: give data.val_file"
+                )
+            order = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(self.seed)).tolist()
+            chosen = order[:held_out] if name == "val" else order[held_out:]
+            return SentenceFile([sentences[number] for number in sorted(chosen)], other_slots)
+
+        return Split(whole.key and [whole.key, name, self.val_fraction, self.seed], read)

@@ -1,0 +1,22 @@
+"""Image encoders and decoders, and what keeps the distribution of their codes simple."""
+
+from .decoders import ConvolutionalDecoder, Decoder, DenseDecoder
+from .encoders import BlogEncoder, DenseEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
+from .priors import AdversarialPrior, GaussianPrior, Prior
+from .variational import VariationalCode
+
+__all__ = [
+    "AdversarialPrior",
+    "BlogEncoder",
+    "ConvolutionalDecoder",
+    "DIMEncoder",
+    "Decoder",
+    "DenseDecoder",
+    "DenseEncoder",
+    "Encoder",
+    "EncoderOutput",
+    "GaussianPrior",
+    "Prior",
+    "VariationalCode",
+    "untrained_copy",
+]

@@ -1,0 +1,6 @@
+"""Recurrent layers of language models, ON-LSTM above all, and the penalty on their output."""
+
+from .activation_regularization import ActivationRegularization
+from .recurrent import LSTM, ONLSTM, RecurrentLayer
+
+__all__ = ["LSTM", "ONLSTM", "ActivationRegularization", "RecurrentLayer"]

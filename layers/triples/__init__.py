@@ -1,0 +1,27 @@
+"""The triple extractor's layers: encoders of characters, heads that tag spans, and products of probabilities."""
+
+from .attention_encoder import AttentionEncoder
+from .encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder
+from .gated_convolution import GatedConvolution, SequenceConvolution
+from .heads import CharacterAttention, GlobalDetectors, ObjectHead, SpanVector, SubjectHead, log_sigmoid
+from .log_probability import binary_cross_entropy_of_log_probability
+from .spans import mark_ends, pair_spans
+
+__all__ = [
+    "DGCNN",
+    "AttentionEncoder",
+    "BiLSTM",
+    "CharacterAttention",
+    "GatedConvolution",
+    "GlobalDetectors",
+    "HuggingFaceEncoder",
+    "ObjectHead",
+    "SequenceConvolution",
+    "SequenceEncoder",
+    "SpanVector",
+    "SubjectHead",
+    "binary_cross_entropy_of_log_probability",
+    "log_sigmoid",
+    "mark_ends",
+    "pair_spans",
+]

@@ -1,0 +1,235 @@
+"""Weights that are normalised before use, in layers that know nothing of it."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .functions import (
+    CallableNormalization,
+    L2Normalization,
+    PersistentSpectralNormalization,
+    SpectralNormalization,
+    Standardization,
+    WeightFunction,
+    WeightNorm,
+    callable_of,
+    unit_dim,
+)
+from .selection import check_entries, matching, nearest, uses
+
+Kind = str | Callable[[Tensor], Tensor]
+Maker = Callable[[Tensor, int], WeightFunction]
+
+KINDS: dict[str, type[WeightFunction]] = {
+    function.kind: function
+    for function in (
+        SpectralNormalization,
+        PersistentSpectralNormalization,
+        WeightNorm,
+        L2Normalization,
+        Standardization,
+    )
+}
+
+
+def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.Module:
+    """Lets layers compute with f(W) instead of their weight W, which stays the variable that is trained.
+
+    Call it before the optimizer is built. Shared weights stay shared. The same call again changes nothing.
+
+    Args:
+        model: changed in place (``torch.nn.utils.parametrize``).
+        kinds: what f is, by pattern. A pattern is a regular expression on parameter names or ``type:NAME``
+            (:func:`layers.weights.selection.select`). A kind is one of
+
+            - ``spectral``: W / largest singular value, found anew in each forward (:class:`SpectralNormalization`);
+            - ``spectral_persistent``: the same by torch's running estimate;
+            - ``weight_norm``: g V / ||V|| for each output unit;
+            - ``l2``: W / ||W|| for each output unit;
+            - ``standardized``: mean 0 and variance 1 for each output unit;
+            - any callable W -> tensor of the same shape, or its dotted import path (a class is called without
+              arguments first, for each weight).
+
+            Biases stay as they are unless the kind is a callable. The spectral kinds give vectors (the scale of a
+            normalisation layer) norm 1, the other ones leave them alone.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: for an unknown kind, a pattern that selects nothing to normalise (the line names the nearest), or
+            two kinds for one weight.
+    """
+    kinds = dict(kinds or {})
+    check_entries("weight_normalization", list(kinds))
+    makers = {pattern: _maker(kind) for pattern, kind in kinds.items()}
+    weights = uses(model)
+    # All are chosen before the first changes, and nothing has changed where something is wrong.
+    chosen: dict[nn.Parameter, tuple[str, WeightFunction]] = {}
+    for pattern, kind in kinds.items():
+        found = matching(model, pattern)
+        if not found:
+            raise ValueError(
+                f"weight_normalization: pattern {pattern!r} matches no parameter; {nearest(model, pattern)}"
+            )
+        left_alone = 0
+        for parameter in (each for each in weights if each in found):
+            owner, name = weights[parameter][0]
+            if parametrize.is_parametrized(owner, name):
+                _check_same(owner, name, kind)
+                continue
+            if kind in KINDS and ("bias" in name or parameter.dim() < KINDS[kind].min_dims):
+                left_alone += 1
+            elif parameter in chosen:
+                other, _ = chosen[parameter]
+                raise ValueError(f"weight_normalization: patterns {other!r} and {pattern!r} both match {name!r}")
+            else:
+                chosen[parameter] = pattern, makers[pattern](parameter, unit_dim(owner))
+        if left_alone == len(found):
+            raise ValueError(
+                f"weight_normalization: pattern {pattern!r} matches only what {kind!r} leaves alone (biases, vectors)"
+            )
+    for parameter, (_, function) in chosen.items():
+        _register(weights[parameter], function)
+    return model
+
+
+def remove_weight_normalization(model: nn.Module) -> nn.Module:
+    """Undoes :func:`normalize_weights`: each weight becomes a plain parameter with the value that was used.
+
+    Returns:
+        The model, changed in place; its ``state_dict`` loads into a model that was never normalised.
+    """
+    done: dict[nn.Module, nn.Parameter] = {}
+    for owner, name, parametrization in list(_normalized(model)):
+        if parametrization not in done:
+            done[parametrization] = _plain_parameter(parametrization)
+        for hook in owner.parametrizations.hooks.pop(name):
+            hook.remove()
+        _own_class(owner)
+        # What torch would compute once more for each of several owners is fixed by now.
+        owner.parametrizations[name] = parametrize.ParametrizationList([nn.Identity()], done[parametrization])
+        parametrize.remove_parametrizations(owner, name, leave_parametrized=False)
+    return model
+
+
+@torch.no_grad()
+def reset_parameters(module: nn.Module) -> None:
+    """``module.reset_parameters()`` that also reaches normalised weights.
+
+    Initialisers work in place, so on a normalised layer they would fill a passing value of ``layer.weight``.
+    """
+    if not parametrize.is_parametrized(module):
+        module.reset_parameters()
+        return
+    normalized_class, parametrizations = type(module), module.parametrizations
+    values = {name: getattr(module, name) for name in parametrizations}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module._modules["parametrizations"]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(torch.empty_like(value)))
+    module.reset_parameters()
+    drawn = {name: module._parameters.pop(name).detach() for name in values}
+    module.__class__, module._modules["parametrizations"] = normalized_class, parametrizations
+    for name, weight in drawn.items():
+        setattr(module, name, weight)
+        if isinstance(parametrizations[name][0], WeightFunction):
+            parametrizations[name][0].follow(weight)
+
+
+def _maker(kind: Kind) -> Maker:
+    if isinstance(kind, str) and kind in KINDS:
+        return KINDS[kind].of
+    function = callable_of(kind, "weight_normalization: kind", list(KINDS))
+    # Each weight has a module of its own, with a state of its own.
+    return lambda weight, dim: CallableNormalization(
+        copy.deepcopy(function), kind if isinstance(kind, str) else repr(kind)
+    )
+
+
+def _check_same(owner: nn.Module, name: str, kind: Kind) -> None:
+    present = owner.parametrizations[name][0]
+    present_kind = getattr(present, "kind", type(present).__name__)
+    if present_kind != (kind if isinstance(kind, str) else repr(kind)):
+        layer = parametrize.type_before_parametrizations(owner).__name__
+        raise ValueError(f"weight_normalization: {name!r} of a {layer} is {present_kind!r} already, not {kind!r}")
+
+
+def _register(owners: list[tuple[nn.Module, str]], function: WeightFunction) -> None:
+    shared: nn.Module | None = None
+    for owner, name in owners:
+        _own_class(owner)
+        # The other owners of a shared weight share the list of the first, whatever f makes of the parameter.
+        parametrize.register_parametrization(owner, name, nn.Identity() if shared else function, unsafe=bool(shared))
+        if shared:
+            owner.parametrizations[name] = shared
+        shared = owner.parametrizations[name]
+        if not hasattr(owner.parametrizations, "hooks"):
+            owner.parametrizations.hooks = {}
+        hooks = [owner.register_load_state_dict_pre_hook(partial(_load_plain, name=name))]
+        if isinstance(owner, nn.RNNBase):
+            hooks.append(owner.register_forward_hook(_let_go_of_the_graph))
+        owner.parametrizations.hooks[name] = hooks
+
+
+def _let_go_of_the_graph(module: nn.RNNBase, *_: Any) -> None:
+    """torch's recurrent layers keep the weights of the last forward, here a part of its graph, until the next one."""
+    module._flat_weights = [weight.detach() for weight in module._flat_weights]
+
+
+def _own_class(module: nn.Module) -> None:
+    """Parts the class that torch made for a parametrized module from that of its deep copies.
+
+    torch gives and takes the properties of the class; the copies, which share it, would be changed along.
+    """
+    if parametrize.is_parametrized(module):
+        cls = type(module)
+        content = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+        module.__class__ = type(cls)(cls.__name__, cls.__bases__, content)
+
+
+def _normalized(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Owner, name and parametrization of each normalised weight."""
+    for owner in model.modules():
+        if parametrize.is_parametrized(owner):
+            for name, parametrization in owner.parametrizations.items():
+                if isinstance(parametrization[0], WeightFunction):
+                    yield owner, name, parametrization
+
+
+@torch.no_grad()
+def _plain_parameter(parametrization: nn.Module) -> nn.Parameter:
+    """One that has the value used, the trained one itself where there is only one, since an optimizer knows it."""
+    training = parametrization.training
+    value = parametrization.eval()()  # a running estimate stays as the last forward used it
+    parametrization.train(training)
+    if not parametrization.is_tensor:
+        return nn.Parameter(value, requires_grad=parametrization.original0.requires_grad)
+    parametrization.original.copy_(value)
+    return parametrization.original
+
+
+@torch.no_grad()
+def _load_plain(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any, name: str) -> None:
+    """Gives the weight of a plain model's ``state_dict`` the name and form that it has here."""
+    inner = f"{prefix}parametrizations.{name}."
+    if prefix + name not in state_dict or any(key.startswith(inner) for key in state_dict):
+        return
+    parametrization = module.parametrizations[name]
+    function = parametrization[0]
+    plain = state_dict.pop(prefix + name)
+    like = next(parametrization.parameters())
+    originals = function.right_inverse(plain.to(like.device, like.dtype))
+    if isinstance(originals, Tensor):
+        state_dict[f"{inner}original"] = originals
+    else:
+        state_dict |= {f"{inner}original{i}": original for i, original in enumerate(originals)}
+    if plain.shape == like.shape:
+        function.follow(plain.to(like.device))
+    for key, value in parametrization.state_dict().items():
+        state_dict.setdefault(inner + key, value)

@@ -1,0 +1,242 @@
+"""Edge lists as text: a link a line, source, target and perhaps a weight."""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .graph import Graph, name_array, number_names
+
+BLANKS = " \t\r"
+UNCLOSED = "a field in double quotes isn't closed, or goes on after them"
+TWO_INTEGERS = re.compile(r"-?[0-9]+ +-?[0-9]+\t")
+# A field between blanks, in double quotes or not.
+FIELD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"][^ \t]*))(?=[ \t]|$)')
+COMMENTS = (b"#", b"%")
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+# What columns are called in the first line, in lower case and without _ and -.
+SOURCES = {"source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid"}
+TARGETS = {"target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid"}
+WEIGHTS = {"weight", "weights", "w", "value"}
+
+
+class LineFormat(NamedTuple):
+    """How the lines of an edge list look.
+
+    Args:
+        start: the first byte of the first link.
+        separator: between the fields; a blank stands for any number of blanks and TABs.
+        columns: which fields are source, target, and weight where lines have one.
+        width: fields of each line; None: two or three.
+    """
+
+    start: int
+    separator: str
+    columns: tuple[int, ...]
+    width: int | None
+
+
+def read_edge_text(data: bytes, where: str) -> Graph:
+    """The graph of an edge list.
+
+    Args:
+        data: UTF-8 text.
+        where: what to call it in a message.
+
+    Returns:
+        links whose nodes are in the order of their numbers if all names are integers, else of their names.
+
+    Raises:
+        DataError: a line is something else; the message names it.
+    """
+    # Imported here: numba takes half a second, which --help need not wait for.
+    from .compiled_links import number_ids, parse_links, parse_names
+
+    layout = find_layout(data, where)
+    fewest, most = (2, 3) if layout.width is None else (layout.width, layout.width)
+    if layout.columns in ((0, 1), (0, 1, 2)) and layout.width in (None, len(layout.columns)):
+        links = parse_links(data, layout.start, len(data), layout.separator, fewest, most)
+        if links is not None:
+            edges, weights = links
+            return Graph(edges, number_names(number_ids(edges)), weights)
+    named = parse_names(data, layout.start, layout.separator, fewest, most, layout.columns)
+    return in_order(*(_read_lines(data, layout, where) if named is None else named))
+
+
+def find_layout(data: bytes, where: str) -> LineFormat:
+    """What the first two lines show.
+
+    The first line is a header if it calls its columns source and target (or the like), or if it has no number while the
+    second line has two integers, or a number as its third field.
+
+    Raises:
+        DataError: there is no line, or too few or too many fields.
+    """
+    lines = list(itertools.islice(data_lines(data), 2))
+    if not lines:
+        raise DataError(f"{where} is an empty graph: it has no link")
+    number, start, line = lines[0]
+    separator = find_separator(line)
+    place = f"{where}, line {number}"
+    first = split_fields(line, separator, place)
+    second = split_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
+    columns = _named_columns(first)
+    if columns is None and not _is_header(first, second):
+        if len(first) not in (2, 3):
+            raise DataError(
+                f"{place}: expected source, target and perhaps a weight, found {count_fields(first)}"
+                + ("; name the columns in the first line" if len(first) > 3 else "")
+            )
+        if separator == " ":
+            return LineFormat(start, separator, (0, 1, 2), None)
+        return LineFormat(start, separator, tuple(range(len(first))), len(first))
+    if not second:
+        raise DataError(f"{where} is an empty graph: it has no link")
+    if columns is None:
+        if len(first) > 3:
+            raise DataError(f"{place}: which of {len(first)} columns are source, target and weight? Call them so")
+        columns = tuple(range(len(first)))
+    return LineFormat(lines[1][1], separator, columns, len(first))
+
+
+def find_separator(line: str) -> str:
+    """What separates the fields of a line: the first found of TAB, semicolon and comma, else a blank.
+
+    A blank also where a TAB comes only after two integers.
+    """
+    if TWO_INTEGERS.match(line):
+        return " "
+    bare = re.sub(r'"[^"]*"', "", line)
+    return next((sign for sign in "\t;," if sign in bare), " ")
+
+
+def _named_columns(fields: list[str]) -> tuple[int, ...] | None:
+    names = [re.sub("[_ -]", "", field.lower()) for field in fields]
+    found = [next((i for i, name in enumerate(names) if name in known), None) for known in (SOURCES, TARGETS, WEIGHTS)]
+    if found[0] is None or found[1] is None:
+        return None
+    return tuple(column for column in found if column is not None)
+
+
+def _is_header(first: list[str], second: list[str]) -> bool:
+    if min(len(first), len(second)) < 2:
+        return False
+    if any(map(_is_number, first)):
+        return False
+    return all(map(INTEGER.fullmatch, second[:2])) or (len(first) == len(second) == 3 and _is_number(second[2]))
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, str]]:
+    """Yields number, first byte and text of the lines that aren't empty or comments.
+
+    Args:
+        data: UTF-8 text.
+        start: begin at this byte.
+        end: stop before this byte.
+    """
+    end = len(data) if end is None else end
+    number = data.count(b"\n", 0, start)
+    while start < end:
+        stop = data.find(b"\n", start, end)
+        stop = end if stop < 0 else stop
+        line = data[start:stop].strip(b" \r")
+        number += 1
+        bare = line.strip()
+        if bare and not bare.startswith(COMMENTS):
+            yield number, start, line.decode()
+        start = stop + 1
+
+
+def split_fields(line: str, separator: str, where: str) -> list[str]:
+    """The fields of a line; those in double quotes may have the separator in them, and quotes if doubled.
+
+    Raises:
+        DataError: a quote isn't closed.
+    """
+    if separator == " ":
+        return _between_blanks(line.strip(BLANKS), where)
+    if '"' not in line:
+        return [field.strip(BLANKS) for field in line.split(separator)]
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{where}: {UNCLOSED}") from error
+
+
+def _between_blanks(line: str, where: str) -> list[str]:
+    if '"' not in line:  # not at the other blanks that Unicode has: they may be part of a name
+        return re.split(r"[ \t\r]+", line)
+    fields, place = [], 0
+    while place < len(line):
+        found = FIELD.match(line, place)
+        if found is None:
+            raise DataError(f"{where}: {UNCLOSED}")
+        fields.append(found[2] if found[1] is None else found[1].replace('""', '"'))
+        place = found.end()
+    return fields
+
+
+def read_weight(field: str, where: str) -> float:
+    """A weight of a link.
+
+    Raises:
+        DataError: it is no number, negative, or not finite.
+    """
+    from .compiled_text import parse_weight
+
+    try:
+        return parse_weight(field)
+    except ValueError as error:
+        raise DataError(f"{where}: the weight {field!r} must be a number that is finite and not negative") from error
+
+
+def _read_lines(
+    data: bytes, layout: LineFormat, where: str
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
+    """As :func:`~.compiled_links.parse_names`, slower, for lines that may have quotes; says what is wrong."""
+    numbers: dict[str, int] = {}
+    ends: list[int] = []
+    weights: list[float] = []
+    weighted = False
+    source, target, weight = (*layout.columns, 1 << 30)[:3]
+    for number, _, line in data_lines(data, layout.start):
+        place = f"{where}, line {number}"
+        fields = split_fields(line, layout.separator, place)
+        if len(fields) not in ((2, 3) if layout.width is None else (layout.width,)):
+            expected = "source, target and perhaps a weight" if layout.width is None else f"{layout.width} fields"
+            raise DataError(f"{place}: expected {expected}, found {count_fields(fields)}")
+        for field in (fields[source], fields[target]):
+            if not field:
+                raise DataError(f"{place}: a node without a name")
+            ends.append(numbers.setdefault(field, len(numbers)))
+        has_weight = weight < len(fields)
+        weights.append(read_weight(fields[weight], place) if has_weight else 1.0)
+        weighted |= has_weight
+    return np.array(ends, np.int64).reshape(-1, 2), list(numbers), np.array(weights) if weighted else None
+
+
+def in_order(edges: NDArray[np.int64], names: list[str], weights: NDArray[np.float64] | None) -> Graph:
+    """The same links, the nodes in the order of their numbers if all names are integers, else of their names."""
+    integers = all(INTEGER.fullmatch(name) for name in names)
+    order = sorted(range(len(names)), key=(lambda node: int(names[node])) if integers else names.__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    return Graph(rank[edges], name_array([names[node] for node in order]), weights)
+
+
+def count_fields(fields: list[str]) -> str:
+    """How many fields there are, in words for a message."""
+    return f"{len(fields)} field" + ("s" if len(fields) != 1 else "")

@@ -1,0 +1,211 @@
+"""Pajek's ``.net`` files, and Infomap's additions to them."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .edge_list import INTEGER, count_fields, data_lines, read_weight, split_fields
+from .graph import Graph, check_num_nodes, name_array
+
+READ = "*Vertices, *Edges, *Arcs, *Links and *Bipartite"
+STATES = ("states", "multilayer", "intra", "inter")  # of other files, for readers.graphs.state_networks
+
+
+class Section(NamedTuple):
+    """A part of a file: its name in lower case, what else stands on that line, and the lines below, as bytes."""
+
+    name: str
+    rest: list[str]
+    start: int
+    end: int
+    where: str
+
+
+def is_pajek(data: bytes) -> bool:
+    """Whether the first line that isn't a comment begins a section."""
+    return next((line.startswith("*") for _, _, line in data_lines(data)), False)
+
+
+def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
+    """The graph of a Pajek file.
+
+    - ``*Vertices [N [N1]]``: lines ``id "name"``; what else they have is not used. With N the nodes are 1 to N, unless
+      the lines have others; with N1 the first N1 are of the first kind.
+    - ``*Edges``, ``*Arcs``, ``*Links``: lines ``id id [weight]``; what else they have is not used. Links have a
+      direction if there are arcs; edges then count in both directions.
+    - ``*Bipartite N``: like ``*Links``, where nodes from id N on are of the second kind (Infomap's).
+    - ``*Network``: a title.
+
+    Args:
+        data: UTF-8 text.
+        where: what to call it in a message.
+        directed: what the user says; edges beside arcs count in both directions unless it is False.
+
+    Raises:
+        DataError: another section, ids that are no integers or not among the vertices, a broken line.
+    """
+    nodes: dict[int, str] | None = None
+    parts: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64] | None]]] = {"edges": [], "arcs": []}
+    second_kind = first_kind = None
+    for section in read_sections(data, where):
+        if section.name == "vertices":
+            if nodes is not None:
+                raise DataError(f"{section.where}: a second *Vertices; give each network a file of its own")
+            nodes = read_vertices(data, section, where)
+            first_kind = read_integer(section.rest[1], section.where) if len(section.rest) > 1 else None
+        elif section.name in ("edges", "arcs", "links", "bipartite"):
+            if section.name == "bipartite":
+                if not section.rest:
+                    raise DataError(f"{section.where}: expected *Bipartite and the first id of the second kind")
+                second_kind = read_integer(section.rest[0], section.where)
+            links = _read_section(data, section, where)
+            if links is not None:
+                parts["arcs" if section.name == "arcs" else "edges"].append(links)
+        elif section.name in STATES:
+            raise DataError(
+                f"{section.where}: networks with states or layers (*{section.name}) are scored, not searched: read the "
+                "file with readers.graphs.read_state_network and give your modules to map_equation.codelength"
+            )
+        elif section.name != "network":
+            raise DataError(f"{section.where}: the section *{section.name} is not supported, only {READ}")
+    if not parts["edges"] and not parts["arcs"]:
+        raise DataError(f"{where} is an empty graph: it has no link")
+    says_directed = bool(parts["arcs"])
+    if says_directed and directed is not False:
+        parts["edges"] += [_turned(*links) for links in parts["edges"]]
+    edges, weights = _joined(parts["edges"] + parts["arcs"])
+    ids, edges = _number(edges, nodes, where)
+    names = [(nodes or {}).get(number, str(number)) for number in ids.tolist()]
+    if second_kind is None and first_kind is not None:
+        second_kind = int(ids[0]) + first_kind
+    links = Graph(edges, name_array(names), weights, says_directed)
+    return links if second_kind is None else _two_kinds(links, ids, second_kind, where)
+
+
+def read_sections(data: bytes, where: str) -> Iterator[Section]:
+    """The parts of a file in its order, each from the line that begins with ``*``."""
+    heads = [found.start(1) for found in re.finditer(rb"^[ \t\r]*(\*)", data, re.MULTILINE)]
+    for head, end in zip(heads, [*heads[1:], len(data)], strict=True):
+        stop = data.find(b"\n", head, end)
+        stop = end if stop < 0 else stop
+        number = data.count(b"\n", 0, head) + 1
+        name, *rest = data[head + 1 : stop].decode().split() or [""]
+        yield Section(name.lower(), rest, min(stop + 1, end), end, f"{where}, line {number}")
+
+
+def read_integer(text: str, where: str) -> int:
+    """A number as files write it; DataError, which names ``where``, if it is none."""
+    if not INTEGER.fullmatch(text):
+        raise DataError(f"{where}: {text!r} is not an integer")
+    return int(text)
+
+
+def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
+    """The names of nodes by their ids, without a name the id; DataError for other lines and counts."""
+    names: dict[int, str] = {}
+    for number, _, line in data_lines(data, section.start, section.end):
+        place = f"{where}, line {number}"
+        found = re.match(r'\s*(\S*)\s*("[^"]*"|\S*)', line)
+        node = read_integer(found[1], place)
+        if node in names:
+            raise DataError(f"{place}: the node {node} comes again")
+        names[node] = found[2].strip('"') or str(node)
+    if section.rest:
+        count = read_integer(section.rest[0], section.where)
+        check_num_nodes(count, data.count(b"\n"), section.where)
+        if all(1 <= node <= count for node in names):
+            return {node: names.get(node, str(node)) for node in range(1, count + 1)}
+        if len(names) != count:
+            raise DataError(
+                f"{section.where}: {count} vertices are promised, {len(names)} are given, not all from 1 on"
+            )
+    return names
+
+
+def read_rows(
+    data: bytes, section: Section, where: str, width: int, what: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Integers (E, width) and weights (E,) of a section's lines, 1 where a line has none; more fields are not used.
+
+    Raises:
+        DataError: a line hasn't ``what`` it should have.
+    """
+    rows: list[list[int]] = []
+    weights: list[float] = []
+    for number, _, line in data_lines(data, section.start, section.end):
+        place = f"{where}, line {number}"
+        fields = split_fields(line, " ", place)
+        if len(fields) < width:
+            raise DataError(f"{place}: expected {what}, found {count_fields(fields)}")
+        rows.append([read_integer(field, place) for field in fields[:width]])
+        weights.append(read_weight(fields[width], place) if len(fields) > width else 1.0)
+    return np.array(rows, np.int64).reshape(-1, width), np.array(weights)
+
+
+def _read_section(
+    data: bytes, section: Section, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
+    """Ids and weights of a section's links; None where it is empty."""
+    from .compiled_links import parse_links
+
+    links = parse_links(data, section.start, section.end, " ", 2, 3)
+    if links is not None:
+        return links
+    edges, weights = read_rows(data, section, where, 2, "two ids of nodes and perhaps a weight")
+    return (edges, weights) if len(edges) else None
+
+
+def _turned(
+    edges: NDArray[np.int64], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """The links the other way round, without those from a node to itself."""
+    two = edges[:, 0] != edges[:, 1]
+    return edges[two, ::-1], None if weights is None else weights[two]
+
+
+def _joined(
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float64] | None]],
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    if len(parts) == 1:
+        return parts[0]
+    weights = [np.ones(len(edges)) if given is None else given for edges, given in parts]
+    return np.concatenate([edges for edges, _ in parts]), np.concatenate(weights)
+
+
+def _number(
+    edges: NDArray[np.int64], nodes: dict[int, str] | None, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The ids of the nodes, ascending, and the links between their places."""
+    from .compiled_links import number_ids
+
+    used = number_ids(edges)
+    if not nodes:
+        return used, edges
+    ids = np.array(sorted(nodes), np.int64)
+    place = np.minimum(np.searchsorted(ids, used), len(ids) - 1)
+    unknown = ids[place] != used
+    if unknown.any():
+        node = int(used[unknown][0])
+        raise DataError(f"{where}: a link names the node {node}, which is not among the {len(ids)} of *Vertices")
+    return ids, place[edges]
+
+
+def _two_kinds(links: Graph, ids: NDArray[np.int64], second_kind: int, where: str) -> Graph:
+    """Checks that all links join the two kinds.
+
+    Raises:
+        DataError: one doesn't, or there is only one kind.
+    """
+    first = int(np.searchsorted(ids, second_kind))
+    if not 0 < first < len(ids):
+        raise DataError(f"{where}: with {second_kind} as the first id of the second kind, one kind has no nodes")
+    second = links.edges >= first
+    same = np.flatnonzero(second[:, 0] == second[:, 1])
+    if len(same):
+        source, target = links.names[links.edges[same[0]]]
+        raise DataError(f"{where}: the link {source} {target} doesn't join the two kinds, which {second_kind} parts")
+    return links._replace(bipartite=first)

@@ -1,0 +1,195 @@
+"""Networks whose nodes have states, which tell where a walk came from, or in which layer it is: Infomap's files."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..files import check_utf8, read_contents, user_path
+from .edge_list import data_lines, split_fields
+from .graph import name_array
+from .multilayer import Weighted, relaxed_links, switched_links
+from .pajek import Section, is_pajek, read_integer, read_rows, read_sections, read_vertices
+
+LINKS = ("links", "edges", "arcs")
+READ = "*Vertices, *States with *Links, *Edges or *Arcs, *Multilayer, *Intra, *Inter"
+COMPLETE = ({"states", "links"}, {"states", "edges"}, {"states", "arcs"}, {"multilayer"}, {"intra"}, {"intra", "inter"})
+
+
+class StateNetwork(NamedTuple):
+    """Links between the states of physical nodes.
+
+    The code length of modules (a label or path for each state)::
+
+        map_equation.codelength(
+            links.edges, modules, weights=links.weights, num_nodes=len(links.physical), physical=links.physical,
+            flow="directed" if links.directed else "undirected",
+        )
+
+    Shapes:
+        edges: (E, 2) int64, source and target; states are counted from 0. What comes again counts again.
+        weights: (E,) float64.
+        physical: (n,) int64, the physical node of each state, counted from 0.
+        names: (m,) strings, the names of the physical nodes.
+        states: what the file calls the states, ascending: (n,) int64 ids, or (n, 2) layers and ids of nodes.
+        directed: whether links have a direction.
+    """
+
+    edges: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    physical: NDArray[np.int64]
+    names: NDArray[np.str_]
+    states: NDArray[np.int64]
+    directed: bool
+
+
+def read_state_network(path: Path | str, *, directed: bool | None = None, relax_rate: float = 0.15) -> StateNetwork:
+    """The network of a file with states or layers, gzipped or not. ``*Vertices`` may give names of physical nodes.
+
+    - ``*States``: lines ``state node``, and ``*Links``, ``*Edges`` or ``*Arcs`` (which have a direction): lines
+      ``state state [weight]``.
+    - ``*Multilayer``: lines ``layer node layer node [weight]``.
+    - ``*Intra``: lines ``layer node node [weight]``. Walkers change layers at the relax rate, or, with ``*Inter``,
+      where its lines ``layer node layer [weight]`` say: see :mod:`.multilayer`. The result has a direction.
+
+    Weights left out are 1, what else the lines have is not used.
+
+    Args:
+        path: UTF-8 text.
+        directed: whether the links of the file have a direction; None: arcs do, others don't. Without a direction those
+            of ``*Intra`` and ``*Inter`` count both ways.
+        relax_rate: probability of a step, in [0, 1]; for ``*Intra`` alone.
+
+    Raises:
+        ValueError: a relax rate out of range.
+        DataError: other sections, a broken line, an unknown node or state; the message names file and line.
+    """
+    if not 0 <= relax_rate <= 1:
+        raise ValueError(f"relax_rate ({relax_rate}) is a probability, in [0, 1]")
+    path = user_path(path)
+    data, where = read_contents(path), str(path)
+    check_utf8(data, path)
+    sections = _find_sections(data, where)
+    vertices = read_vertices(data, sections["vertices"], where) if "vertices" in sections else None
+    if "states" in sections:
+        kind = next(name for name in LINKS if name in sections)
+        states, nodes, links = _states(data, sections["states"], sections[kind], where)
+        directed = kind == "arcs" if directed is None else directed
+    elif "multilayer" in sections:
+        states, links = _multilayer(data, sections["multilayer"], where)
+        nodes = states[:, 1]
+    else:
+        states, links = _layers(data, sections, where, bool(directed), relax_rate)
+        nodes, directed = states[:, 1], True
+    ids = np.array(sorted(vertices), np.int64) if vertices else np.unique(nodes)
+    physical = _places(ids, nodes, f"{where}: the node", "*Vertices")
+    names = name_array([(vertices or {}).get(number, str(number)) for number in ids.tolist()])
+    return StateNetwork(*links, physical, names, states, bool(directed))
+
+
+def _find_sections(data: bytes, where: str) -> dict[str, Section]:
+    """The sections of a complete file by their names."""
+    if not is_pajek(data):
+        raise DataError(f"{where} is no network of states or layers: it must begin with one of {READ}")
+    found: dict[str, Section] = {}
+    for section in read_sections(data, where):
+        if section.name == "network":
+            continue
+        if section.name not in ("vertices", *set().union(*COMPLETE)):
+            raise DataError(f"{section.where}: the section *{section.name} is not supported beside states, only {READ}")
+        if section.name in found:
+            raise DataError(f"{section.where}: a second *{section.name}; join the two")
+        found[section.name] = section
+    if found.keys() - {"vertices"} not in COMPLETE:
+        given = " and ".join(f"*{name}" for name in found) or "*Network"
+        raise DataError(f"{where}: {given} make no network of states or layers; {READ} do, one of these kinds a file")
+    return found
+
+
+def _rows(data: bytes, section: Section, where: str, width: int, what: str) -> Weighted:
+    """Integers (E, width) and weights (E,) of a section's lines; those of weight 0 are left out.
+
+    Raises:
+        DataError: a line is broken, or there is none.
+    """
+    rows, weights = read_rows(data, section, where, width, what)
+    kept = weights > 0
+    if not kept.any():
+        raise DataError(f"{section.where}: *{section.name} is empty: it has no line with a positive weight")
+    return rows[kept], weights[kept]
+
+
+def _states(
+    data: bytes, declared: Section, section: Section, where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Weighted]:
+    """States, their physical nodes, and links."""
+    nodes: dict[int, int] = {}
+    for number, _, line in data_lines(data, declared.start, declared.end):
+        place = f"{where}, line {number}"
+        fields = split_fields(line, " ", place)
+        if len(fields) < 2:
+            raise DataError(f"{place}: expected the ids of a state and its node, found 1 field")
+        state = read_integer(fields[0], place)
+        if state in nodes:
+            raise DataError(f"{place}: the state {state} comes again")
+        nodes[state] = read_integer(fields[1], place)
+    states = np.array(sorted(nodes), np.int64)
+    edges, weights = _rows(data, section, where, 2, "two ids of states and perhaps a weight")
+    edges = _places(states, edges, f"{section.where}: the state", "*States")
+    return states, np.array([nodes[state] for state in states.tolist()], np.int64), (edges, weights)
+
+
+def _multilayer(data: bytes, section: Section, where: str) -> tuple[NDArray[np.int64], Weighted]:
+    """States (layer, node) and links."""
+    rows, weights = _rows(data, section, where, 4, "layer, node, layer, node and perhaps a weight")
+    states, edges = _number(rows.reshape(-1, 2))
+    return states, (edges.reshape(-1, 2), weights)
+
+
+def _layers(
+    data: bytes, sections: dict[str, Section], where: str, directed: bool, relax_rate: float
+) -> tuple[NDArray[np.int64], Weighted]:
+    """States (layer, node) and links from links inside layers."""
+    rows, weights = _rows(data, sections["intra"], where, 3, "layer, node, node and perhaps a weight")
+    ends = np.stack([rows[:, [0, 1]], rows[:, [0, 2]]], 1)  # (E, source and target, layer and node)
+    if not directed:
+        two = rows[:, 1] != rows[:, 2]
+        ends, weights = np.concatenate([ends, ends[two, ::-1]]), np.concatenate([weights, weights[two]])
+    if "inter" not in sections:
+        states, edges = _number(ends.reshape(-1, 2))
+        nodes = np.unique(states[:, 1], return_inverse=True)[1]
+        return states, relaxed_links(nodes, edges.reshape(-1, 2), weights, relax_rate)
+    rows, switch_weights = _rows(data, sections["inter"], where, 3, "layer, node, layer and perhaps a weight")
+    if (rows[:, 0] == rows[:, 2]).any():
+        layer, node, _ = rows[rows[:, 0] == rows[:, 2]][0]
+        raise DataError(f"{sections['inter'].where}: a link of the node {node} leads from layer {layer} to itself")
+    switches = np.stack([rows[:, [0, 1]], rows[:, [2, 1]]], 1)
+    if not directed:
+        switches = np.concatenate([switches, switches[:, ::-1]])
+        switch_weights = np.concatenate([switch_weights, switch_weights])
+    states, numbers = _number(np.concatenate([ends, switches]).reshape(-1, 2))
+    pairs = numbers.reshape(-1, 2)
+    edges, weights = switched_links(pairs[: len(ends)], weights, pairs[len(ends) :], switch_weights)
+    used, edges = np.unique(edges, return_inverse=True)
+    return states[used], (edges.reshape(-1, 2), weights)
+
+
+def _number(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The different rows, ascending, and the number of each."""
+    rows, numbers = np.unique(pairs, axis=0, return_inverse=True)
+    return rows, numbers.ravel()
+
+
+def _places(known: NDArray[np.int64], ids: NDArray[np.int64], what: str, section: str) -> NDArray[np.int64]:
+    """Where each id stands among the ascending known ones.
+
+    Raises:
+        DataError: it doesn't.
+    """
+    places = np.searchsorted(known, ids)
+    unknown = ~np.isin(ids, known)
+    if unknown.any():
+        raise DataError(f"{what} {int(ids[unknown][0])} is not among the {len(known)} of {section}")
+    return places

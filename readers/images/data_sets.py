@@ -1,0 +1,114 @@
+"""Data sets of Hugging Face with a column of images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from ..files import stamps
+from ..hub import load_from_hub, parquet_folder
+from .decoding import EncodedImage, ImageArrays, decode_images
+from .folders import TEST_SPLITS
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+
+class DataSetLayout(NamedTuple):
+    """What is read of a data set.
+
+    Args:
+        config: one of its configurations; None: it has only one.
+        image_column: None: ``img`` or ``image``, else the first column of images.
+        label_column: None: ``label`` or ``labels``, else the first column of classes, if there is one.
+        train_split: the split of the training images.
+        test_split: None: the first of test, validation, valid and val that is there, if any.
+    """
+
+    config: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    train_split: str = "train"
+    test_split: str | None = None
+
+
+class ParquetImages:
+    """A folder of parquet files in the hub's layout."""
+
+    def __init__(self, root: Path, layout: DataSetLayout) -> None:
+        self.root, self.layout = root, layout
+
+    def key(self) -> dict[str, Any]:
+        return {"parquet": stamps(self.root, sorted(self.root.rglob("*.parquet"))), "layout": list(self.layout)}
+
+    def read(self, image_size: int) -> ImageArrays:
+        with parquet_folder(self.root, self.layout.config) as splits:
+            return _read_splits(splits, self.layout, str(self.root), image_size)
+
+
+class HubImages:
+    """A data set on the Hugging Face hub."""
+
+    def __init__(self, hub_id: str, layout: DataSetLayout) -> None:
+        self.hub_id, self.layout = hub_id, layout
+
+    def key(self) -> dict[str, Any]:
+        return {"hub": self.hub_id, "layout": list(self.layout)}
+
+    def read(self, image_size: int) -> ImageArrays:
+        splits = load_from_hub(self.hub_id, self.layout.config)
+        return _read_splits(splits, self.layout, self.hub_id, image_size)
+
+
+def _read_splits(splits: "DatasetDict", layout: DataSetLayout, where: str, image_size: int) -> ImageArrays:
+    import datasets
+
+    wanted = [layout.train_split, layout.test_split or next((name for name in TEST_SPLITS if name in splits), None)]
+    for name, argument in zip(wanted, ("train_split", "test_split"), strict=True):
+        if name is not None and name not in splits:
+            raise DataError(f"{where} has no split {name}, only {', '.join(splits)}: set data.{argument}")
+    parts = [splits[name] for name in wanted if name is not None]
+    features = parts[0].features
+    image_column = _column(features, datasets.Image, ("img", "image"), layout.image_column, where, "image_column")
+    if image_column is None:
+        raise DataError(f"{where} has no column of images, only {', '.join(features)}: set data.image_column")
+    label_column = _column(
+        features, datasets.ClassLabel, ("label", "labels"), layout.label_column, where, "label_column"
+    )
+    count = sum(len(part) for part in parts)
+    images = decode_images(_encoded(parts, image_column, where), count, image_size)
+    if label_column is None:
+        return ImageArrays(images, np.full(count, -1, np.int64), len(parts[0]), ())
+    labels = np.concatenate([np.asarray(part.with_format("numpy")[label_column][:]) for part in parts])
+    if labels.dtype.kind not in "iu" or (labels < 0).any():
+        raise DataError(f"{where}: the column {label_column} must have an integer from 0 on in every row")
+    labels = labels.astype(np.int64)
+    feature = features[label_column]
+    names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max()) + 1)]
+    return ImageArrays(images, labels, len(parts[0]), tuple(names))
+
+
+def _column(
+    features: dict[str, Any], kind: type, names: tuple[str, ...], given: str | None, where: str, argument: str
+) -> str | None:
+    """The column that the user names, else the first that has one of the names, else the first of its kind."""
+    if given is not None and given not in features:
+        raise DataError(f"{where} has no column {given}, only {', '.join(features)}: set data.{argument}")
+    by_name = [name for name in names if name in features]
+    by_kind = [name for name, feature in features.items() if isinstance(feature, kind)]
+    return given or next(iter(by_name + by_kind), None)
+
+
+def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[EncodedImage]:
+    import datasets
+
+    for part in parts:
+        rows = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        for index, row in enumerate(rows):
+            value = row[column]
+            name = f"{index} of split {part.split} of {where}"
+            if value is None or (value["bytes"] is None and not value["path"]):
+                raise DataError(f"the image {name} is missing; remove its row")
+            yield name, value["bytes"] if value["bytes"] is not None else Path(value["path"])

@@ -1,0 +1,45 @@
+"""What a source of images is, by its name: the hub, parquet files, CIFAR-10's own pickles, image files."""
+
+from typing import Any, Protocol
+
+from ..errors import DataError
+from ..files import user_path
+from .cifar_pickles import PickledImages
+from .data_sets import DataSetLayout, HubImages, ParquetImages
+from .decoding import ImageArrays
+from .folders import ImageFiles
+
+
+class ImageSource(Protocol):
+    """Something that images can be read from."""
+
+    def key(self) -> dict[str, Any]:
+        """Plain values that change when the images may have changed."""
+
+    def read(self, image_size: int) -> ImageArrays:
+        """All images, decoded and resized."""
+
+
+def open_source(source: str, hub_id: str, layout: DataSetLayout) -> ImageSource:
+    """The reader for ``"hub"`` or a path.
+
+    Args:
+        source: ``hub``, or a folder.
+        hub_id: the data set on the hub.
+        layout: what is read of a data set, on the hub or in parquet files.
+
+    Raises:
+        DataError: the path does not exist, or holds nothing that can be read.
+    """
+    if source == "hub":
+        return HubImages(hub_id, layout)
+    root = user_path(source)
+    if not root.is_dir():
+        problem = "is a file, not a folder" if root.exists() else "does not exist"
+        raise DataError(f"data.source: {source} {problem}; give a folder of images, or hub, or sample")
+    for folder in (root, root / "cifar-10-batches-py"):
+        if (folder / "data_batch_1").is_file():
+            return PickledImages(folder)
+    if any(root.rglob("*.parquet")):
+        return ParquetImages(root, layout)
+    return ImageFiles(root)

@@ -1,0 +1,96 @@
+"""Files of formula pairs, as Bowman et al. publish them: relation, TAB, formula, TAB, formula."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import DataError
+from .files import read_lines
+
+VARIABLES = ("a", "b", "c", "d", "e", "f")
+VOCABULARY = ("<pad>", "(", ")", "not", "and", "or", *VARIABLES)
+OPEN, CLOSE, NOT, AND, OR, FIRST_VARIABLE = (
+    bytes([VOCABULARY.index(word)]) for word in ("(", ")", "not", "and", "or", "a")
+)
+# Equivalence, forward and reverse entailment, negation (exhaustive contradiction), alternation (not exhaustive), cover,
+# independence: the signs of Bowman et al.
+RELATIONS = ("=", "<", ">", "^", "|", "v", "#")
+
+
+class Pair(NamedTuple):
+    """Two formulas, the place of their relation in :data:`RELATIONS`, the operations of the longer one."""
+
+    premise: bytes
+    hypothesis: bytes
+    label: int
+    operations: int
+
+
+class WrittenPair(NamedTuple):
+    """Two formulas as a file has them, and their words as indices into a vocabulary."""
+
+    formulas: tuple[str, str]
+    premise: list[int]
+    hypothesis: list[int]
+
+
+def read_pairs(file: Path) -> list[Pair]:
+    """The pairs of a file: relation, TAB, formula, TAB, formula, tokens and brackets apart or not.
+
+    Raises:
+        DataError: a line is something else; the message names it.
+    """
+    pairs, numbers = [], _numbers(VOCABULARY)
+    for where, (relation, *formulas) in _fields(file):
+        if len(formulas) != 2 or relation not in RELATIONS:
+            raise DataError(f"{where}: expected one of {' '.join(RELATIONS)}, a TAB, a formula, a TAB, a formula")
+        premise, hypothesis = (bytes(encode_formula(formula, numbers, where)) for formula in formulas)
+        operations = max(sum(formula.count(sign) for sign in (NOT, AND, OR)) for formula in (premise, hypothesis))
+        pairs.append(Pair(premise, hypothesis, RELATIONS.index(relation), operations))
+    return pairs
+
+
+def read_written_pairs(file: Path, vocabulary: Sequence[str]) -> list[WrittenPair]:
+    """The pairs of a file whose relations are asked for: formula, TAB, formula; a relation before them is not used.
+
+    Raises:
+        DataError: a line is something else, or has a word that is not in the vocabulary; the message names it.
+    """
+    pairs, numbers = [], _numbers(vocabulary)
+    for where, fields in _fields(file):
+        formulas = fields[1:] if len(fields) == 3 else fields
+        if len(formulas) != 2:
+            raise DataError(f"{where}: expected a formula, a TAB, a formula, found {len(fields)} part(s)")
+        encoded = (encode_formula(formula, numbers, where) for formula in formulas)
+        pairs.append(WrittenPair((formulas[0], formulas[1]), *encoded))
+    return pairs
+
+
+def encode_formula(formula: str, numbers: Mapping[str, int], where: str) -> list[int]:
+    """The numbers of a formula's words; brackets are words.
+
+    Raises:
+        DataError: it is empty, has another word, or brackets that don't match; ``where`` says where it stands.
+    """
+    words = formula.replace("(", " ( ").replace(")", " ) ").split()
+    unknown = next((word for word in words if word not in numbers), None)
+    if unknown is not None or not words:
+        what = "an empty formula" if unknown is None else f"the word {unknown}"
+        raise DataError(f"{where}: {what}; known are {' '.join(numbers)}")
+    depths = list(accumulate((word == "(") - (word == ")") for word in words))
+    if min(depths) < 0 or depths[-1] != 0:
+        raise DataError(f"{where}: the brackets of a formula don't match; repair them")
+    return [numbers[word] for word in words]
+
+
+def _numbers(vocabulary: Sequence[str]) -> dict[str, int]:
+    """The place of each word; the first of the vocabulary is the padding, which no formula has."""
+    return {word: number for number, word in enumerate(vocabulary) if number}
+
+
+def _fields(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """Where each line stands, and its parts between TABs; blank lines are left out."""
+    for place, line in enumerate(read_lines(file), 1):
+        if line.strip():
+            yield f"{file}, line {place}", [part.strip() for part in line.split("\t")]

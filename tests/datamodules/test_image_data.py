@@ -1,0 +1,253 @@
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from datamodules import DataError, ImageDataModule
+from datamodules import images as module
+from datamodules import loader as loader_module
+from datamodules.batches import ImageBatch
+from tests.conftest import SHARED
+from tests.tools import quiet_trainer
+
+REAL_DATA = SHARED / "cifar10"
+
+
+def make(**options):
+    options = {"source": "sample", "batch_size": 16, "sample_train_size": 200, "sample_test_size": 40, **options}
+    data = ImageDataModule(**options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def images_of(loader):
+    return torch.cat([images for images, _ in loader]).numpy()
+
+
+def rows(images):
+    return {image.tobytes() for image in images}
+
+
+def write_images(folder, count=30):
+    folder.mkdir(parents=True)
+    for index in range(count):
+        array = np.random.default_rng(index).integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(array).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize("own_test_split", [True, False])
+def test_splits_are_disjoint_and_complete(tmp_path, own_test_split):
+    source = "sample" if own_test_split else str(write_images(tmp_path / "photos"))
+    data = make(source=source, memory_size=8)
+    description = data.describe()
+    train = rows(data._images[data._train].numpy())
+    validation, memory = (images_of(loader) for loader in data.val_dataloader())
+    test, all_but_test = (images_of(loader) for loader in data.test_dataloader())
+    everything = rows(data._images.numpy())
+    assert len(everything) == (240 if own_test_split else 30)
+    assert not train & rows(validation)
+    assert not train & rows(test)
+    assert not rows(validation) & rows(test)
+    assert train | rows(validation) | rows(test) == everything
+    assert len(memory) == 8
+    assert rows(memory) <= train
+    assert rows(all_but_test) == train | rows(validation)
+    sizes = [description[f"{split}_images"] for split in ("train", "val", "test")]
+    assert sizes == [len(train), len(validation), len(test)] == ([180, 20, 40] if own_test_split else [24, 3, 3])
+    if own_test_split:
+        assert np.array_equal(test, data._images[200:].numpy())
+
+
+def test_the_seed_decides_the_split():
+    first, again, other = make(), make(batch_size=8), make(seed=1)
+    assert torch.equal(first._val, again._val)
+    assert not torch.equal(first._val, other._val)
+    assert first.describe()["fingerprint"] == again.describe()["fingerprint"] != other.describe()["fingerprint"]
+
+
+def test_batches():
+    data = make(pixel_range=(-1, 1))
+    batch = next(iter(data.train_dataloader()))
+    images, labels = batch
+    assert (images.shape, images.dtype) == ((16, 32, 32, 3), torch.uint8)
+    result = data.on_after_batch_transfer(batch, 0)
+    assert isinstance(result, ImageBatch)
+    assert result.images.is_contiguous(memory_format=torch.channels_last)
+    assert (result.labels.shape, result.labels.dtype) == ((16,), torch.int64)
+    assert result.labels is labels
+    assert len(data.train_dataloader()) == 180 // 16
+
+
+@pytest.mark.parametrize("pixel_range", [(-0.5, 0.5), (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
+def test_scaling_is_exact(pixel_range):
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    scaled = module.scale_pixels(values, pixel_range)
+    low, high = pixel_range
+    expected = (values.double() / 255 * (high - low) + low).permute(0, 3, 1, 2)
+    assert scaled.dtype == torch.float32
+    assert (scaled - expected).abs().max() <= (high - low) * 1e-7
+    assert (scaled.min(), scaled.max()) == pixel_range
+    if pixel_range == (-0.5, 0.5):
+        assert torch.equal(scaled, values.permute(0, 3, 1, 2) / 255 - 0.5)
+
+
+def test_augmentation_mirrors_and_shifts():
+    images = torch.randint(1, 256, (64, 16, 16, 3), dtype=torch.uint8)
+    torch.manual_seed(0)
+    augmented = module.augment_images(images)
+    torch.manual_seed(0)
+    assert torch.equal(module.augment_images(images), augmented)
+    found = set()
+    for image, result in zip(images.numpy(), augmented.numpy(), strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+        crops = {
+            (y, x, mirror): np.flip(padded[y : y + 16, x : x + 16], 1) if mirror else padded[y : y + 16, x : x + 16]
+            for y in range(5)
+            for x in range(5)
+            for mirror in (False, True)
+        }
+        matches = [key for key, crop in crops.items() if np.array_equal(crop, result)]
+        assert len(matches) == 1
+        found.update(matches)
+    assert {y for y, _, _ in found} == {x for _, x, _ in found} == set(range(5))
+    assert len(found) > 30
+
+
+class Recorder(pl.LightningModule):
+    """Keeps the batches it is given; raises before a given step."""
+
+    def __init__(self, crash_at=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.crash_at = crash_at
+        self.train_batches, self.other_batches = [], []
+
+    def training_step(self, batch, batch_idx):
+        if self.global_step == self.crash_at:
+            raise KeyboardInterrupt
+        self.train_batches.append(batch)
+        return self.weight * batch.images.mean()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.other_batches.append(batch)
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_only_training_images_are_augmented(tmp_path):
+    recorders = {}
+    for augment in (False, True):
+        recorders[augment] = Recorder()
+        quiet_trainer(ModelCheckpoint(tmp_path), max_epochs=2).fit(recorders[augment], datamodule=make(augment=augment))
+        quiet_trainer().test(recorders[augment], datamodule=make(augment=augment), verbose=False)
+    plain, augmented = recorders[False], recorders[True]
+    assert len(plain.train_batches) == 22
+    pairs = zip(plain.train_batches, augmented.train_batches, strict=True)
+    assert all(torch.equal(a.labels, b.labels) and not torch.equal(a.images, b.images) for a, b in pairs)
+    assert all(batch.images.is_contiguous(memory_format=torch.channels_last) for batch in augmented.train_batches)
+    pairs = zip(plain.other_batches, augmented.other_batches, strict=True)
+    assert all(torch.equal(a.images, b.images) for a, b in pairs)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("step", [3, 11, 14])
+def test_a_resumed_run_sees_the_same_bits(tmp_path, step):
+    def fit(folder, crash_at=None, **options):
+        recorder = Recorder(crash_at)
+        save = ModelCheckpoint(tmp_path / folder, save_top_k=-1, every_n_train_steps=1, filename="{step}")
+        try:
+            quiet_trainer(save, max_epochs=2).fit(recorder, datamodule=make(), weights_only=True, **options)
+        except (KeyboardInterrupt, SystemExit):
+            assert crash_at is not None
+        return recorder.train_batches
+
+    whole, before = fit("whole"), fit("cut", step)
+    torch.manual_seed(step)
+    after = fit("rest", ckpt_path=tmp_path / "cut" / f"step={step}.ckpt")
+    assert len(before) == step
+    for left, right in zip(whole, before + after, strict=True):
+        assert torch.equal(left.images, right.images)
+        assert torch.equal(left.labels, right.labels)
+
+
+def test_two_ranks_share_every_split(monkeypatch):
+    data, seen = make(), []
+    for rank in range(2):
+        monkeypatch.setattr(loader_module, "rank_and_world_size", lambda rank=rank: (rank, 2))
+        loaders = [data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()]
+        seen.append([rows(images_of(loader)) for loader in loaders])
+    assert [len(left) for left in seen[0]] == [80, 10, 90, 20, 100]
+    assert all(len(right) == len(left) and not right & left for left, right in zip(*seen, strict=True))
+
+
+def test_decodes_once(tmp_path, monkeypatch):
+    source = str(write_images(tmp_path / "photos"))
+    first = make(source=source, image_size=8)
+    assert first.has_labels is False
+    assert first.class_names == ()
+    assert set(first._labels.tolist()) == {-1}
+    assert first.describe()["source"] == source
+
+    def never(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("readers.images.sources.decode_images", never)
+    assert torch.equal(make(source=source, image_size=8)._images, first._images)
+    with pytest.raises(AssertionError, match="decoded again"):
+        make(source=source, image_size=16)
+
+
+def test_labels():
+    data = make()
+    assert data.has_labels is True
+    assert len(data.class_names) == 10
+    assert data.describe()["class_names"] == list(data.class_names)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
+        ({"image_size": -1}, r"image_size \(-1\) must be at least 1"),
+        ({"memory_size": 0}, r"memory_size \(0\)"),
+        ({"eval_batch_size": 0}, r"eval_batch_size \(0\)"),
+        ({"sample_train_size": 0}, r"sample_train_size \(0\)"),
+        ({"sample_test_size": 0}, r"sample_test_size \(0\)"),
+        ({"val_fraction": 1.0}, r"val_fraction \(1.0\) must lie between 0 and 1"),
+        ({"seed": -1}, r"seed \(-1\)"),
+        ({"pixel_range": (1, 1)}, r"pixel_range \(\(1, 1\)\)"),
+    ],
+)
+def test_arguments_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageDataModule(**options)
+
+
+def test_errors_of_the_source(tmp_path):
+    data = ImageDataModule(source=str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"data.source: .*nowhere does not exist"):
+        data.prepare_data()
+    with pytest.raises(RuntimeError, match="call setup"):
+        _ = data.class_names
+    with pytest.raises(DataError, match="2 images are too few"):
+        make(source=str(write_images(tmp_path / "two", 2)))
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not here")
+def test_real_data(monkeypatch, pytestconfig):
+    # Decoding takes half a minute: this test shares the user's cache.
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    data = make(source=str(REAL_DATA), batch_size=64)
+    description = data.describe()
+    assert [description[f"{split}_images"] for split in ("train", "val", "test")] == [45000, 5000, 10000]
+    assert data.class_names[:3] == ("airplane", "automobile", "bird")
+    assert np.bincount(data._labels[50000:]).tolist() == [1000] * 10
+    assert 100 < data._images.numpy()[:1000].mean() < 140

@@ -1,0 +1,122 @@
+"""What is wrong with a file of a graph is said in one line, with the file's name and where."""
+
+import gzip
+
+import numpy as np
+import pytest
+from test_graph_files import read, write
+
+from readers.errors import DataError
+from readers.graphs.files import read_graph
+
+BAD_TEXT = [
+    ("1 2\n3\n", "line 2: expected source, target and perhaps a weight, found 1 field"),
+    ("1 2\n\n# x\n1 2 3 4\n", "line 4: expected source, target and perhaps a weight, found 4 fields"),
+    ("1,2,3\n4,5\n", "line 2: expected 3 fields, found 2 fields"),
+    ("1 2 3 4\n", "line 1: .* found 4 fields; name the columns in the first line"),
+    ("a b c d\n1 2 3 4\n", "line 1: which of 4 columns"),
+    ("1\n2\n", "line 1: .* found 1 field"),
+    ("1 2 0.5\n2 3 -1\n", "line 2: the weight '-1' must be a number that is finite and not negative"),
+    ("1 2 nan\n", "line 1: the weight 'nan'"),
+    ("1 2 0.5\n1 2 inf\n", "line 2: the weight 'inf'"),
+    ("1 2 1\n1 2 1e999\n", "line 2: the weight '1e999'"),
+    ("1 2 1\n1 2 heavy\n", "line 2: the weight 'heavy'"),
+    ("1,2,1\n1,2,\n", "line 2: the weight ''"),
+    ("a,b\n,b\n", "line 2: a node without a name"),
+    ('a,b\n"a,b\n', "line 2: a field in double quotes"),
+    ("", "is an empty graph"),
+    ("# nothing\n\n", "is an empty graph"),
+    ("source target\n", "is an empty graph"),
+    ("1 2 0\n", "is an empty graph: it has no link with a positive weight"),
+    ("a b\n\xe9 b\n".encode("latin-1"), "line 2: the byte 0xe9 is not UTF-8"),
+    ("*Vertices 2\n*Edges\n1 x\n", "line 3: 'x' is not an integer"),
+    ("*Vertices 2\na b\n", "line 2: 'a' is not an integer"),
+    ("*Vertices 2\n\u3000\n*Edges\n1 2\n", "line 2: '' is not an integer"),
+    ("*Vertices 2\n*Edges\n1 3\n", "names the node 3, which is not among the 2"),
+    ("*Vertices 2\n*Edges\n1\n", "line 3: expected two ids"),
+    ("*Vertices 2\n*Arcs\n1 2 -2\n", "line 3: the weight '-2'"),
+    ("*Vertices 2\n1 a\n1 b\n*Arcs\n1 2\n", "line 3: the node 1 comes again"),
+    ("*Vertices 2\n0 a\n", "2 vertices are promised, 1 are given"),
+    ("*Vertices 2\n", "is an empty graph"),
+    ("*Vertices 2\n*Matrix\n0 1\n", r"line 2: the section \*matrix is not supported, only \*Vertices"),
+    ("*Vertices 2\n*States\n1 1\n*Links\n1 2\n", r"line 2: networks with states or layers \(\*states\) are scored"),
+    ("*Intra\n1 1 2 1\n", r"line 1: .* \(\*intra\) are scored, not searched: read the file with datamodules"),
+    ("*Bipartite\n1 2\n", "line 1: expected"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_TEXT)
+def test_bad_text(tmp_path, text, message):
+    path = write(tmp_path / "bad.txt", text)
+    with pytest.raises(DataError, match=message) as error:
+        read_graph(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.gml", "graph [ node [ id 1", "is not GML that networkx can read"),
+        (
+            "bad.gml",
+            "graph [ node [ id 1 ] node [ id 2 ] edge [ source 1 target 2 weight -1 ] ]",
+            "link 1 2: the weight '-1'",
+        ),
+        ("bad.gml", "graph [ node [ id 1 ] ]", "is an empty graph"),
+        ("bad.graphml", "<graphml><graph>", "is not GraphML"),
+        ("bad.graphml", "1 2", "is not GraphML"),
+        ("bad.npz", b"PK", "is not an npz of plain arrays"),
+        ("bad.txt.gz", gzip.compress(b"1 2\n" * 1000, mtime=0)[:-20], "is broken: gzip cannot unpack it"),
+        ("bad.txt", gzip.compress(b"1 2\n", mtime=0)[:8] + b"xxxxxxxxxxxxxxxx", "is broken: gzip cannot unpack it"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message) as error:
+        read(tmp_path, content, name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"edges": np.zeros((2, 3), int)}, "must be integers"),
+        ({"edges": np.zeros((2, 2))}, "edges .float64, .2, 2.. must be integers"),
+        ({"edges": np.zeros((0, 2), int)}, "is an empty graph"),
+        ({"edges": np.array([[0, 1], [-1, 0]])}, r"row 1 of edges is \[-1, 0\]"),
+        ({"edges": np.array([[0, 1]]), "names": np.array(["a"])}, r"row 0 of edges is \[0, 1\], but nodes are 0 to 0"),
+        ({"edges": np.array([[0, 1]]), "weights": np.ones(2)}, "2 weights for 1 edges"),
+        ({"edges": np.array([[0, 1]]), "weights": np.array([-1.0])}, "must not be negative, but row 0 is -1"),
+        ({"edges": np.array([[0, 1]]), "weights": np.array([np.nan])}, "weights must be finite"),
+        ({"edges": np.array([[0, 1]]), "weights": np.array(["a"])}, "weights .* must be numbers"),
+        ({"edges": np.array([[0, 1]]), "names": np.array([1, 2])}, "names .* must be strings"),
+        ({"edges": np.array([[0, 1]]), "names": np.array(["a", "b"]), "labels": np.zeros(3, int)}, "labels has 3 rows"),
+        ({"edges": np.array([[0, 1]]), "names": np.array(["a", None])}, "not objects"),
+        ({"links": np.array([[0, 1]])}, "has the arrays links; expected edges"),
+    ],
+)
+def test_bad_npz(tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_graph(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 a\n9 b\n", "line 2: the graph has no node 9"),
+        ("1 a\n1 b\n", "line 2: the node 1 has the label a already"),
+        ("1 a\n2\n", "line 2: expected a node and its label, found 1 field"),
+        ("# nothing", "has no labels"),
+    ],
+)
+def test_bad_labels(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, "1 2\n", labels_file=write(tmp_path / "labels.txt", text))
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*none\.txt: No such file"):
+        read_graph(tmp_path / "none.txt")
+    with pytest.raises(DataError, match="Is a directory"):
+        read_graph(tmp_path)

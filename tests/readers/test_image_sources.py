@@ -1,0 +1,266 @@
+import os
+import pickle
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from readers.errors import DataError
+from readers.images.sources import ImageFiles, ParquetImages, PickledImages, open_source
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 32, 32, 3), np.uint8)
+
+
+def save(path, index=0, size=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(IMAGES[index])
+    (image.resize(size) if size else image).save(path)
+    return path
+
+
+def write_parquet(folder, rows, labels, image="img", label="label", names=("cat", "dog")):
+    folder.mkdir(exist_ok=True)
+    for split, (start, stop) in rows.items():
+        columns = {image: [Image.fromarray(array) for array in IMAGES[start:stop]]}
+        features = {image: datasets.Image()}
+        if label:
+            columns[label] = labels[start:stop]
+            features[label] = datasets.ClassLabel(names=list(names)) if names else datasets.Value("int64")
+        part = datasets.Dataset.from_dict(columns, datasets.Features(features))
+        part.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+def write_pickles(folder, protocol=2, binary_keys=True, per_batch=2):
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate([*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]):
+        rows = slice(number * per_batch, (number + 1) * per_batch)
+        batch = {
+            "data": np.ascontiguousarray(IMAGES[rows].transpose(0, 3, 1, 2).reshape(per_batch, -1)),
+            "labels": [number % 2, 1],
+        }
+        if binary_keys:
+            batch = {key.encode(): value for key, value in batch.items()}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol))
+    names = {b"label_names": [b"cat", b"dog"]}
+    (folder / "batches.meta").write_bytes(pickle.dumps(names, protocol))
+
+
+def test_parquet(tmp_path):
+    labels = [0, 1] * 6
+    write_parquet(tmp_path / "data", {"train": (0, 9), "test": (9, 12)}, labels)
+    source = open_source(str(tmp_path / "data"))
+    assert isinstance(source, ParquetImages)
+    arrays = source.read(32)
+    assert np.array_equal(arrays.images, IMAGES)
+    assert arrays.labels.tolist() == labels
+    assert (arrays.num_train, arrays.class_names) == (9, ("cat", "dog"))
+    assert source.read(8).images.shape == (12, 8, 8, 3)
+
+
+def test_parquet_with_other_columns(tmp_path):
+    write_parquet(tmp_path / "a", {"train": (0, 4)}, [0, 2, 1, 2], image="picture", label="label", names=None)
+    arrays = open_source(str(tmp_path / "a")).read(32)
+    assert (arrays.num_train, arrays.class_names) == (4, ("0", "1", "2"))
+    write_parquet(tmp_path / "b", {"train": (0, 4)}, None, label=None)
+    arrays = open_source(str(tmp_path / "b")).read(32)
+    assert (arrays.labels.tolist(), arrays.class_names) == ([-1] * 4, ())
+
+
+def test_parquet_errors(tmp_path):
+    write_parquet(tmp_path / "a", {"test": (0, 4)}, [0, 1] * 2)
+    with pytest.raises(DataError, match="has no split named train, only test"):
+        open_source(str(tmp_path / "a")).read(32)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "train.parquet").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=r"datasets cannot read .*b: ") as caught:
+        open_source(str(tmp_path / "b")).read(32)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "c").mkdir()
+    part = datasets.Dataset.from_dict({"img": [{"bytes": b"broken", "path": None}]})
+    part.cast_column("img", datasets.Image()).to_parquet(tmp_path / "c" / "train.parquet")
+    with pytest.raises(DataError, match=r"cannot read the image 0 of split train of .*c: "):
+        open_source(str(tmp_path / "c")).read(32)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("binary_keys", [True, False])
+def test_pickles(tmp_path, protocol, binary_keys):
+    write_pickles(tmp_path / "cifar-10-batches-py", protocol, binary_keys)
+    for folder in (tmp_path, tmp_path / "cifar-10-batches-py"):
+        source = open_source(str(folder))
+        assert isinstance(source, PickledImages)
+        arrays = source.read(32)
+        assert np.array_equal(arrays.images, IMAGES)
+        assert arrays.labels.tolist() == [0, 1, 1, 1] * 3
+        assert (arrays.num_train, arrays.class_names) == (10, ("cat", "dog"))
+    assert source.read(16).images.shape == (12, 16, 16, 3)
+
+
+def test_pickles_written_by_python_2(tmp_path):
+    """The published files name numpy's core by its old name, and the bytes of an array come as text of Python 2."""
+    write_pickles(tmp_path)
+    array = IMAGES[:2].transpose(0, 3, 1, 2).reshape(2, -1)
+    raw = array.tobytes()
+    old = (
+        b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85q\x05"
+        b"U\x01bq\x06\x87Rq\x07(K\x01K\x02M\x00\x0c\x86cnumpy\ndtype\nq\x08U\x02u1q\tK\x00K\x01\x87Rq\n(K\x03U\x01|"
+        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + len(raw).to_bytes(4, "little") + raw + b"tb"
+        b"U\x06labelsq\x0b]q\x0c(K\x00K\x01eu."
+    )
+    (tmp_path / "data_batch_1").write_bytes(old)
+    arrays = open_source(str(tmp_path)).read(32)
+    assert np.array_equal(arrays.images, IMAGES)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/this-must-never-be-run",)
+
+
+def test_pickles_run_no_code(tmp_path):
+    write_pickles(tmp_path)
+    (tmp_path / "data_batch_3").write_bytes(pickle.dumps({b"data": Harmful()}))
+    with pytest.raises(DataError, match=r"cannot read .*data_batch_3: it asks for posix.mkdir"):
+        open_source(str(tmp_path)).read(32)
+    assert not os.path.exists("/tmp/this-must-never-be-run")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "data_batch_2 is missing"),
+        (b"", "cannot read .*data_batch_2"),
+        (pickle.dumps({b"labels": [1]}), "data_batch_2 is not a batch of CIFAR-10"),
+        (pickle.dumps([1]), "data_batch_2 is not a batch of CIFAR-10: it holds a list"),
+        (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}), "2 images and 1 labels"),
+        (
+            pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, -1]}),
+            "has the label -1, but batches.meta names 2 classes",
+        ),
+    ],
+)
+def test_broken_pickles(tmp_path, content, message):
+    write_pickles(tmp_path)
+    (tmp_path / "data_batch_2").unlink()
+    if content is not None:
+        (tmp_path / "data_batch_2").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path)).read(32)
+
+
+def test_folders_are_classes(tmp_path):
+    save(tmp_path / "dog" / "a.png", 0)
+    save(tmp_path / "cat" / "deep" / "b.PNG", 1)
+    save(tmp_path / "cat" / "c.png", 2)
+    save(tmp_path / "cat" / ".hidden.png", 3)
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / ".DS_Store").write_text("")
+    (tmp_path / "empty").mkdir()
+    source = open_source(str(tmp_path))
+    assert isinstance(source, ImageFiles)
+    arrays = source.read(32)
+    assert np.array_equal(arrays.images, IMAGES[[2, 1, 0]])
+    assert arrays.labels.tolist() == [0, 0, 1]
+    assert (arrays.num_train, arrays.class_names) == (3, ("cat", "dog"))
+
+
+def test_images_without_classes(tmp_path):
+    save(tmp_path / "flat" / "b.png", 1, (64, 48))
+    save(tmp_path / "flat" / "a.jpg", 0)
+    arrays = open_source(str(tmp_path / "flat")).read(32)
+    assert (arrays.labels.tolist(), arrays.class_names, len(arrays.images)) == ([-1, -1], (), 2)
+    one_folder = open_source(str(tmp_path)).read(32)  # a single class tells nothing
+    assert (one_folder.labels.tolist(), one_folder.class_names) == ([-1, -1], ())
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_split_folders(tmp_path, test):
+    for index, name in enumerate(["train/cat/a", "train/dog/b", f"{test}/dog/c"]):
+        save(tmp_path / f"{name}.png", index)
+    arrays = open_source(str(tmp_path)).read(32)
+    assert np.array_equal(arrays.images, IMAGES[:3])
+    assert arrays.labels.tolist() == [0, 1, 1]
+    assert (arrays.num_train, arrays.class_names) == (2, ("cat", "dog"))
+
+
+def test_train_may_be_a_class(tmp_path):
+    for name in ("train", "ship"):
+        save(tmp_path / name / "a.png")
+    assert open_source(str(tmp_path)).read(32).class_names == ("ship", "train")
+
+
+def test_key_follows_the_files(tmp_path):
+    path = save(tmp_path / "a.png")
+    save(tmp_path / "b.png", 1)
+    key = open_source(str(tmp_path)).key()
+    assert open_source(str(tmp_path)).key() == key
+    os.utime(path, (1, 1))
+    assert open_source(str(tmp_path)).key() != key
+
+
+def test_errors_of_folders(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist; give a folder of images, or hub, or sample"):
+        open_source(str(tmp_path / "nowhere"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file is a file, not a folder"):
+        open_source(str(tmp_path / "file"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no images"):
+        open_source(str(tmp_path / "empty"))
+    save(tmp_path / "mixed" / "a.png")
+    save(tmp_path / "mixed" / "cat" / "a.png")
+    with pytest.raises(DataError, match="mixed holds images beside the folder cat"):
+        open_source(str(tmp_path / "mixed"))
+    for name in ("train/cat", "train/dog", "test/cow"):
+        save(tmp_path / "split" / name / "a.png")
+    with pytest.raises(DataError, match=r"test has the class cow, which .*train has not"):
+        open_source(str(tmp_path / "split"))
+    broken = tmp_path / "broken"
+    save(broken / "a.png")
+    (broken / "b.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=f"cannot read the image {broken}/b.png"):
+        open_source(str(broken)).read(32)
+
+
+def test_hub_out_of_reach_is_said_at_once(monkeypatch, tmp_path):
+    import time
+
+    import huggingface_hub
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "nothing")
+    before = time.monotonic()
+    with pytest.raises(DataError, match=r"hub cannot be reached for uoft-cs/cifar10: .*--data.source=sample") as caught:
+        open_source("hub").read(32)
+    assert time.monotonic() - before < 5
+    assert "\n" not in str(caught.value)
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_hub_failures_of_other_kinds_are_told(monkeypatch):
+    import huggingface_hub
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        open_source("hub").read(32)
+
+
+def test_hub_reads_the_splits(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    write_parquet(tmp_path / "data", {"train": (0, 9), "test": (9, 12)}, [0, 1] * 6)
+    splits = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: splits if name == "uoft-cs/cifar10" else None)
+    arrays = open_source("hub").read(32)
+    assert np.array_equal(arrays.images, IMAGES)
+    assert arrays.num_train == 9
