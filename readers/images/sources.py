@@ -20,17 +20,18 @@ class ImageSource(Protocol):
         """All images, decoded and resized."""
 
 
-def open_source(source: str, hub_id: str, layout: DataSetLayout) -> ImageSource:
+def open_source(source: str, hub_id: str = "uoft-cs/cifar10", layout: DataSetLayout | None = None) -> ImageSource:
     """The reader for ``"hub"`` or a path.
 
     Args:
         source: ``hub``, or a folder.
         hub_id: the data set on the hub.
-        layout: what is read of a data set, on the hub or in parquet files.
+        layout: what is read of a data set, on the hub or in parquet files; None: what is found.
 
     Raises:
         DataError: the path does not exist, or holds nothing that can be read.
     """
+    layout = layout or DataSetLayout()
     if source == "hub":
         return HubImages(hub_id, layout)
     root = user_path(source)

@@ -5,13 +5,13 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_chain_resume import TRICKS, check_resume
 from torch import nn
 
 from callbacks import AveragedWeights, GradientAccumulation, Lookahead, WeightConstraint, WeightDecay
 from layers import normalize_weights
 from layers.graphs.networks import Projection
 from tests.callbacks.chain_tools import GivenGradients, assert_same, index_loader, random_gradients, run, weights_of
+from tests.callbacks.update_chain.test_chain_resume import TRICKS, check_resume
 from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.3, momentum=0.8)

@@ -6,9 +6,20 @@ import pytest
 import torch
 
 import map_equation
+from datamodules.batches import GraphBatch
 from datamodules.graph_data import mixing
-from datamodules.samples.graphs import CLASSICS, classic_graph, lfr_graph, planted_partition
+from datamodules.samples import graphs as samples
+from datamodules.samples.graphs import CLASSICS
 from readers.errors import DataError
+
+
+def batch_of(make):
+    return lambda *arguments, **options: GraphBatch.from_arrays(*make(*arguments, **options))
+
+
+classic_graph = batch_of(samples.classic_graph)
+lfr_graph = batch_of(samples.lfr_graph)
+planted_partition = batch_of(samples.planted_partition)
 
 
 def to_networkx(graph):

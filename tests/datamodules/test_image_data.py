@@ -85,7 +85,7 @@ def test_batches():
 @pytest.mark.parametrize("pixel_range", [(-0.5, 0.5), (-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
 def test_scaling_is_exact(pixel_range):
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
-    scaled = module.scale_pixels(values, pixel_range)
+    scaled = ImageBatch.from_pixels(values, pixel_range).images
     low, high = pixel_range
     expected = (values.double() / 255 * (high - low) + low).permute(0, 3, 1, 2)
     assert scaled.dtype == torch.float32
@@ -199,7 +199,7 @@ def test_decodes_once(tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("readers.images.sources.decode_images", never)
+    monkeypatch.setattr("readers.images.folders.decode_images", never)
     assert torch.equal(make(source=source, image_size=8)._images, first._images)
     with pytest.raises(AssertionError, match="decoded again"):
         make(source=source, image_size=16)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from datamodules import DataError, LogicalInferenceDataModule
-from datamodules.samples.formulas import RELATIONS, VOCABULARY, make_pairs
+from datamodules.samples.formulas import make_pairs
+from readers.logic import RELATIONS, VOCABULARY
 
 VARIABLES = "abcdef"
 

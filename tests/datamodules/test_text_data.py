@@ -166,19 +166,40 @@ def test_arguments_out_of_range(options):
         TextDataModule("sample", **options)
 
 
+def data_set_of(column):
+    import datasets
+
+    names = {"train": "train", "validation": "valid", "test": "test"}
+    parts = {name: datasets.Dataset.from_dict({column: LINES[split].split("\n")}) for name, split in names.items()}
+    return datasets.DatasetDict(parts)
+
+
 def test_hub(monkeypatch):
     asked = []
 
-    def load(hub_id, revision):
-        asked.append((hub_id, revision))
-        names = {"train": "train", "validation": "valid", "test": "test"}
-        return {name: {"sentence": LINES[split].split("\n")} for name, split in names.items()}
+    def load(hub_id, config):
+        asked.append((hub_id, config))
+        return data_set_of("sentence")
 
     monkeypatch.setattr(corpus_module, "load_from_hub", load)
     corpus_module._read_hub.cache_clear()
     assert small("hub").vocabulary == VOCABULARY
-    assert asked == [("ptb-text-only/ptb_text_only", "refs/convert/parquet")]
+    assert small("hub", hub_id="Salesforce/wikitext", hub_config="wikitext-2-v1").vocabulary == VOCABULARY
+    assert asked == [("ptb-text-only/ptb_text_only", None), ("Salesforce/wikitext", "wikitext-2-v1")]
     corpus_module._read_hub.cache_clear()
+
+
+def test_parquet_folder_in_wikitext_layout(tmp_path):
+    for config in ("wikitext-2-v1", "wikitext-103-v1"):
+        (tmp_path / config).mkdir()
+        for name, part in data_set_of("text").items():
+            part.to_parquet(tmp_path / config / f"{name}-00000-of-00001.parquet")
+    data = small(str(tmp_path), hub_config="wikitext-2-v1")
+    assert data.vocabulary == VOCABULARY
+    whole = small(str(tmp_path / "wikitext-103-v1"))
+    assert whole.vocabulary == VOCABULARY
+    with pytest.raises(DataError, match=r"has the columns text: set data\.text_column"):
+        small(str(tmp_path / "wikitext-2-v1"), text_column="sentence").vocabulary  # noqa: B018
 
 
 # --------------------------------------------------------------------------------------------------------------- sample

@@ -225,13 +225,13 @@ def test_texts_of_a_user(tmp_path):
 def test_hub(monkeypatch):
     import datasets
 
-    from datamodules import triple_sources as ske_sources
+    from datamodules import triple_sources
 
     def rows(sentences):
         return datasets.Dataset.from_list([json.loads(line(*sentence)) for sentence in sentences])
 
     loaded = datasets.DatasetDict(train=rows(SENTENCES[:3]), validation=rows(SENTENCES[3:]), test=rows([("a", [])]))
-    monkeypatch.setattr(ske_sources, "load_from_hub", lambda hub_id: loaded)
+    monkeypatch.setattr(triple_sources, "load_from_hub", lambda hub_id, config: loaded)
     about = module("hub").describe()
     assert (about["train_sentences"], about["val_sentences"], about["test_is_validation"]) == (3, 3, True)
     loaded["test"] = rows(SENTENCES[:2])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from datamodules.batches import GraphBatch
 from datamodules.cache import ArrayCache
 from readers.errors import DataError
 from readers.graphs.files import read_graph
@@ -204,7 +205,7 @@ GRAPH_ARRAYS = npz(
 def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("graph") / "graph.npz"
     path.write_bytes(data)
-    graph = outcome(lambda: read_graph(path), path)
+    graph = outcome(lambda: GraphBatch.from_arrays(*read_graph(path)), path)
     if graph is None:
         return
     with np.load(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf"))) as arrays:  # a byte order mark does no harm

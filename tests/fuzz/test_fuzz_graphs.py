@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from datamodules.batches import GraphBatch
 from readers.graphs.files import read_graph
 from readers.graphs.labels import read_labels
 from readers.graphs.state_networks import read_state_network
@@ -103,7 +104,7 @@ def test_labels(tmp_path_factory: pytest.TempPathFactory, suffix: str, broke: st
 
 def check_graph(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    graph = outcome(lambda: read_graph(path), path)
+    graph = outcome(lambda: GraphBatch.from_arrays(*read_graph(path)), path)
     if graph is not None:
         assert 0 <= int(graph.edges.min()) <= int(graph.edges.max()) < graph.num_nodes == len(graph.names)
         assert float(graph.weights.min()) >= 0

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datamodules.batches import ImageBatch
 from readers.errors import DataError
+from readers.images import read_image_files
 from readers.images.decoding import decode_image
 from readers.images.sources import open_source
 from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
@@ -93,7 +93,7 @@ def test_what_is_no_image_file(tmp_path: Path, make: str):
         return source.read(4)
 
     assert outcome(read, path) is None
-    assert outcome(lambda: list(ImageBatch.from_files(tmp_path, 4, (0, 1), 2)), path) is None
+    assert outcome(lambda: list(read_image_files(tmp_path, 4, 2)), path) is None
 
 
 # --------------------------------------------------------------------------------------------------- CIFAR-10's pickles

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datamodules.batches import ParseBatch
 from datamodules.corpus import read_corpus
-from datamodules.samples.formulas import RELATIONS, VOCABULARY
 from readers.errors import DataError
-from readers.logic import read_pairs, read_written_pairs
+from readers.files import read_text_lines
+from readers.logic import RELATIONS, VOCABULARY, read_pairs, read_written_pairs
 from readers.text.treebank import WORD_TAGS, read_treebank
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 
@@ -54,7 +53,7 @@ def test_corpus(tmp_path_factory: pytest.TempPathFactory, data: bytes, level: st
 def test_prompts(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
     path.write_bytes(data)
-    lines = outcome(lambda: ParseBatch.lines_from_file(path), path)
+    lines = outcome(lambda: read_text_lines(path), path)
     text = decoded(data)
     assert (lines is None) == (text is None)
     if text is not None:
@@ -222,7 +221,7 @@ def test_formulas_whose_relation_is_asked_for(tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize("make", ["folder", "loop", "nothing", "dangling"])
-@pytest.mark.parametrize("reader", [read_pairs, ParseBatch.lines_from_file, read_treebank])
+@pytest.mark.parametrize("reader", [read_pairs, read_text_lines, read_treebank])
 def test_what_is_no_file(tmp_path: Path, make: str, reader):
     path = tmp_path / "it.mrg"
     make_no_file(path, make)

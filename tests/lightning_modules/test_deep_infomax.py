@@ -26,6 +26,7 @@ from layers import (
     untrained_copy,
 )
 from lightning_modules import DeepInfoMax
+from readers.images import read_image_files
 from tests.conftest import TINY, script
 from tests.tools import quiet_trainer
 
@@ -289,7 +290,8 @@ def test_predict_file_names_a_corrupt_image(folder_of_images: Path, tmp_path: Pa
 
 def test_batches_of_files_are_normalised_to_the_pixel_range(tmp_path: Path):
     Image.fromarray(np.full((32, 32, 3), 255, np.uint8)).save(tmp_path / "white.png")
-    ((names, batch),) = ImageBatch.from_files(tmp_path, 32, (-1.0, 1.0), 4)
+    ((names, pixels),) = read_image_files(tmp_path, 32, 4)
+    batch = ImageBatch.from_pixels(pixels, (-1.0, 1.0))
     assert names == ["white.png"]
     assert batch.images.shape == (1, 3, 32, 32)
     assert torch.all(batch.images == 1.0)

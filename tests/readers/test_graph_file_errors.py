@@ -40,7 +40,7 @@ BAD_TEXT = [
     ("*Vertices 2\n", "is an empty graph"),
     ("*Vertices 2\n*Matrix\n0 1\n", r"line 2: the section \*matrix is not supported, only \*Vertices"),
     ("*Vertices 2\n*States\n1 1\n*Links\n1 2\n", r"line 2: networks with states or layers \(\*states\) are scored"),
-    ("*Intra\n1 1 2 1\n", r"line 1: .* \(\*intra\) are scored, not searched: read the file with datamodules"),
+    ("*Intra\n1 1 2 1\n", r"line 1: .* \(\*intra\) are scored, not searched: read the file with readers"),
     ("*Bipartite\n1 2\n", "line 1: expected"),
 ]
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from datamodules.batches import GraphBatch
 from readers.errors import DataError
 from readers.graphs import edge_list as edge_text
+from readers.graphs import read_graph as read_arrays
 from readers.graphs.compiled_links import number_ids, parse_links, parse_names
 from readers.graphs.compiled_text import divide
-from readers.graphs.files import read_graph
 from tests.conftest import SHARED
 
 GRAPHS = SHARED / "graphs"
@@ -50,6 +50,10 @@ def links_of(graph):
     assert len(graph.names) == len(graph.labels) == len(graph.features) == graph.num_nodes
     ends = graph.names[graph.edges.numpy()]
     return [(str(a), str(b), w) for (a, b), w in zip(ends, graph.weights.tolist(), strict=True)]
+
+
+def read_graph(path, **options):
+    return GraphBatch.from_arrays(*read_arrays(path, **options))
 
 
 def write(path, text, zipped=False):
@@ -361,7 +365,7 @@ def test_labels_of_a_markup_file(tmp_path):
     ],
 )
 def test_real_graphs(name, nodes, links, directed):
-    graph = GraphBatch.from_file(GRAPHS / name)
+    graph = read_graph(GRAPHS / name)
     assert (graph.num_nodes, len(graph.edges), graph.directed) == (nodes, links, directed)
 
 
@@ -378,12 +382,12 @@ def test_real_graphs(name, nodes, links, directed):
     ],
 )
 def test_real_labels(name, labels, classes):
-    graph = GraphBatch.from_file(GRAPHS / name, labels_file=None if labels is None else GRAPHS / labels)
+    graph = read_graph(GRAPHS / name, labels_file=None if labels is None else GRAPHS / labels)
     assert sorted(set(graph.labels.tolist())) == list(range(classes))
 
 
 @needs_graphs
 def test_bipartite_example():
-    graph = GraphBatch.from_file(GRAPHS / "infomap_examples/bipartite.net")
+    graph = read_graph(GRAPHS / "infomap_examples/bipartite.net")
     assert graph.bipartite == 3
     assert links_of(graph)[2] == ("Node 2", "Feature 2", 0.25)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.image_cache import ImageCache
 from readers.errors import DataError
-from readers.images.decoding import ImageArrays, ImageCache, decode_image, decode_images
+from readers.images.decoding import ImageArrays, decode_image, decode_images
 
 
 def encode(image, kind="PNG", **options):

@@ -70,7 +70,7 @@ def test_parquet_with_other_columns(tmp_path):
 
 def test_parquet_errors(tmp_path):
     write_parquet(tmp_path / "a", {"test": (0, 4)}, [0, 1] * 2)
-    with pytest.raises(DataError, match="has no split named train, only test"):
+    with pytest.raises(DataError, match=r"has no split train, only test: set data\.train_split"):
         open_source(str(tmp_path / "a")).read(32)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "train.parquet").write_bytes(b"nothing of the kind")
@@ -260,7 +260,7 @@ def test_hub_reads_the_splits(monkeypatch, tmp_path):
     write_parquet(tmp_path / "data", {"train": (0, 9), "test": (9, 12)}, [0, 1] * 6)
     splits = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: splits if name == "uoft-cs/cifar10" else None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits if name == "uoft-cs/cifar10" else None)
     arrays = open_source("hub").read(32)
     assert np.array_equal(arrays.images, IMAGES)
     assert arrays.num_train == 9
