@@ -64,7 +64,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
 
 
 def picture(rows: list[dict[str, Any]]) -> "Figure":
-    """Time and memory of a step over N, from the rows of :func:`run`: both axes in logarithms, one curve a pattern."""
+    """Time and memory of a step over N, from the rows of ``run``: both axes in logarithms, one curve a pattern."""
     figure = new_figure(10, 4.6)
     panels = (("time", "ms", "milliseconds a step"), ("memory", "MiB", "MiB added by a step"))
     for axes, (what, unit, label) in zip(figure.subplots(1, 2), panels, strict=True):

@@ -23,7 +23,7 @@ class LayerAdaptation(UpdateRule):
     Norms are taken in float32 at least; in bfloat16 weights dx itself has only the bits that bfloat16 has.
 
     Args:
-        include: tensors to adapt; None: all (see :func:`layers.weights.selection.select`).
+        include: tensors to adapt; None: all (see ``layers.weights.selection.select``).
         exclude: tensors to leave out.
         log: log ``train/trust_ratio_mean``, ``_min`` and ``_max`` over the adapted tensors.
 

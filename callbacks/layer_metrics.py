@@ -40,7 +40,7 @@ REDUCTIONS: dict[str, Reduction] = {function.__name__: function for function in 
 
 
 class LayerMetric(NamedTuple):
-    """One entry of :class:`LayerMetrics`, checked."""
+    """One entry of ``LayerMetrics``, checked."""
 
     module: str
     of: str

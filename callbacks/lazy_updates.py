@@ -18,7 +18,7 @@ class LazyUpdates(UpdateRule):
     are not decayed either. A table that is tied to a softmax has a dense gradient: nothing in it is ever absent.
 
     Args:
-        include: parameters to treat so, no default (see :func:`layers.weights.selection.select`), for example
+        include: parameters to treat so, no default (see ``layers.weights.selection.select``), for example
             ``[type:Embedding]``.
         freeze_state: whether the optimizer's moments of absent rows stay, too (as in torch's SparseAdam), instead of
             decaying (the author's choice). Needs a second copy of the moments of the included parameters. Only state

@@ -15,7 +15,7 @@ class LengthScaledLR(UpdateRule):
 
     With truncated backpropagation of a random length T, the mean loss of a short window would otherwise move the
     weights as far as that of a long one. T is that of the batch's ``inputs`` (B, T), of accumulated batches that of the
-    last one. The learning rate is given back after the step, so schedulers and :class:`callbacks.PiecewiseLinearLR` see
+    last one. The learning rate is given back after the step, so schedulers and ``callbacks.PiecewiseLinearLR`` see
     their own.
 
     Args:

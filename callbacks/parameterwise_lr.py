@@ -20,7 +20,7 @@ class ParameterwiseLR(UpdateRule):
 
     Args:
         multipliers: factor in [0, inf) for each key; a key is a regular expression searched in the full parameter
-            name, or ``type:NAME`` (see :func:`layers.weights.selection.select`). 0 freezes, 1 changes nothing.
+            name, or ``type:NAME`` (see ``layers.weights.selection.select``). 0 freezes, 1 changes nothing.
 
     Raises:
         ValueError: if a factor is negative or not finite, or a key is no expression or, at the start, matches nothing.

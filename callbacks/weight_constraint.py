@@ -37,7 +37,7 @@ class WeightConstraint(UpdateRule):
     Args:
         constraint: one of these.
         limit: the largest norm of ``max_norm``, the largest absolute value of ``clip``; above 0.
-        include: parameters to constrain; None: all (see :func:`layers.weights.selection.select`).
+        include: parameters to constrain; None: all (see ``layers.weights.selection.select``).
         exclude: parameters to leave out, also of those included; by default normalisation layers and biases.
 
     Raises:

@@ -22,7 +22,7 @@ class WeightDecay(UpdateRule):
 
     Args:
         rate: decay per unit of learning rate, in [0, inf); 0 leaves the training bit-identical.
-        include: parameters to decay; None: all (see :func:`layers.weights.selection.select`).
+        include: parameters to decay; None: all (see ``layers.weights.selection.select``).
         exclude: parameters to leave out.
 
     Raises:

@@ -170,7 +170,7 @@ class GraphBatch(NamedTuple):
         labels: NDArray[np.int64] | None = None,
         features: NDArray[np.float32] | None = None,
     ) -> "GraphBatch":
-        """A batch of NumPy arrays, those of a :class:`readers.graphs.Graph` in their order.
+        """A batch of NumPy arrays, those of a ``readers.graphs.Graph`` in their order.
 
         Left out, weights are 1, links undirected, labels unknown, and nodes without features.
         """

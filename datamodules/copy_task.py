@@ -33,7 +33,7 @@ class CopyTaskDataModule(pl.LightningDataModule):
       Two that must be found together take far longer to learn.
 
     The default distance lies beyond two layers' windows of 64, and 192 is a multiple of 16, 24, 32, 48, 64 and 96.
-    Batches are :class:`~datamodules.batches.TokenBatch`.
+    Batches are ``TokenBatch``.
 
     Args:
         source: ``sample``, made at load time: the task is defined by this.

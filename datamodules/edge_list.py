@@ -16,13 +16,13 @@ from .samples.graphs import SampleGraph, classic_graph, lfr_graph, planted_parti
 class EdgeListDataModule(GraphDataModule):
     """A graph from a file of links, or a sample: made, or known by its definition.
 
-    A batch is the whole graph (:class:`~datamodules.batches.GraphBatch`), on every rank; validation and test have one.
+    A batch is the whole graph (``GraphBatch``), on every rank; validation and test have one.
 
     Args:
         source: ``sample``, or a file: an edge list as text, Pajek's ``.net``, ``.gml``, ``.graphml``, ``.npz``, each
-            gzipped or not; :func:`~readers.graphs.files.read_graph` says what is understood.
+            gzipped or not; ``read_graph`` says what is understood.
         graph: which one ``sample`` is: ``planted_partition`` (with features), ``lfr``, or a classic of
-            :func:`~datamodules.samples.graphs.classic_graph`.
+            ``classic_graph``.
         directed: whether links have a direction; left out: as the file says, else they have none. Of the samples only
             ``planted_partition`` can be directed.
         labels_file: what is known of the nodes: ``node label`` lines, or a GML or GraphML file whose nodes have it as
@@ -36,7 +36,7 @@ class EdgeListDataModule(GraphDataModule):
         sample_num_communities: communities of ``planted_partition``.
         sample_mean_degree: links a node has in the mean, of ``planted_partition`` and ``lfr``.
         sample_mixing: share of the links between communities, in [0, 1], of ``planted_partition`` and ``lfr``. More of
-            them are realised, above all by networkx's LFR graphs: :meth:`describe` has the share.
+            them are realised, above all by networkx's LFR graphs: ``describe`` has the share.
         sample_num_features: features of ``planted_partition``.
 
     Attributes:

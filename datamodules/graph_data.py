@@ -18,7 +18,7 @@ class GraphDataModule(pl.LightningDataModule, ABC):
 
     Attributes:
         steps_per_epoch: how often training has it in an epoch.
-        graph_batch: the graph, a :class:`~datamodules.batches.GraphBatch`.
+        graph_batch: the graph, a ``GraphBatch``.
         num_nodes: its nodes.
         num_features: features of a node; 0 without.
         num_classes: known classes of nodes; 0 without.

@@ -11,7 +11,7 @@ CACHE_VERSION = 1  # to be raised when the same source would be decoded differen
 
 
 class ImageCache:
-    """Decoded images in an :class:`~datamodules.cache.ArrayCache`.
+    """Decoded images in an ``ArrayCache``.
 
     Args:
         key: plain values that determine the content: the source's files and the image size.

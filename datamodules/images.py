@@ -31,7 +31,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     Loaders: training yields shuffled full batches. Validation yields two loaders, the held-out images and a *memory*
     of training images in which nearest neighbours are looked up and probes are trained; so does testing, whose memory
-    is every image that is no test image. Batches arrive in the module as :class:`ImageBatch`.
+    is every image that is no test image. Batches arrive in the module as ``ImageBatch``.
 
     Args:
         source: ``hub`` (``hub_id`` by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a
@@ -195,7 +195,7 @@ class ImageDataModule(pl.LightningDataModule):
         return BatchLoader(fetch, len(rows), batch_size, shuffle=training, drop_last=training, seed=self.seed)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> ImageBatch:
-        """(B, S, S, 3) uint8 images and (B,) labels, on the device, to an :class:`ImageBatch`."""
+        """(B, S, S, 3) uint8 images and (B,) labels, on the device, to an ``ImageBatch``."""
         images, labels = batch
         if self.augment and self.trainer is not None and self.trainer.training:
             images = augment_images(images)

@@ -16,7 +16,7 @@ class BatchLoader:
     two integers, and neither the global random state nor the number of batches already read changes what comes next.
 
     Lightning finds ``state_dict``/``load_state_dict`` and continues a checkpoint in the middle of an epoch with
-    exactly the batches that are left. Lightning also calls :meth:`set_epoch` before each epoch.
+    exactly the batches that are left. Lightning also calls ``set_epoch`` before each epoch.
 
     Under distributed training each rank takes every ``world_size``-th batch position of the same shuffled order. In
     training all ranks get equally many full batches; otherwise no item is repeated, so counts may differ by one.

@@ -25,10 +25,10 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
     Seven relations exclude each other: equivalence ``=``, entailment ``<`` and ``>``, negation ``^``, alternation
     ``|``, cover ``v``, independence ``#``. They are computed exactly, over all 64 assignments. Training sees pairs of
     few operations, the test goes on to many: what is learnt must carry over. Batches are
-    :class:`~datamodules.batches.SentencePairBatch`; a pair counts the operations of its longer formula.
+    ``SentencePairBatch``; a pair counts the operations of its longer formula.
 
     The made pairs have equally many of each relation, as far as short formulas allow (see
-    :mod:`datamodules.samples.formulas`): guessing is right one time in seven. No pair is in training and test.
+    ``datamodules.samples.formulas``): guessing is right one time in seven. No pair is in training and test.
 
     Args:
         source: ``sample`` (made at load time; the task is defined by this), or a folder with the files of Bowman et

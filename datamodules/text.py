@@ -25,9 +25,9 @@ Order = Literal["contiguous", "random"]
 class TextDataModule(pl.LightningDataModule):
     """Contiguous text in rows that go on from batch to batch, as language models that carry their state are trained.
 
-    Batches are :class:`~datamodules.batches.TokenBatch`; see :class:`~datamodules.windows.ContiguousLoader` for what
+    Batches are ``TokenBatch``; see ``ContiguousLoader`` for what
     "contiguous" promises. Each line is a sentence, ended by ``<eos>``. The vocabulary is that of all three texts, and
-    always has ``<unk>``. Testing yields a second loader of :class:`~datamodules.batches.ParseBatch`, shorter sentences
+    always has ``<unk>``. Testing yields a second loader of ``ParseBatch``, shorter sentences
     first, where there are gold trees: with ``treebank``, and always for ``sample``.
 
     Args:
@@ -210,7 +210,7 @@ class TextDataModule(pl.LightningDataModule):
 
 
 def parse_batch(sentences: list[ParsedSentence], numbers: dict[str, int]) -> ParseBatch:
-    """Sentences as a :class:`ParseBatch`.
+    """Sentences as a ``ParseBatch``.
 
     Args:
         sentences: the sentences.

@@ -68,7 +68,7 @@ class TrainingBatches:
         table: the training rows.
         sentences: the training sentences, in which ``table.sentences`` counts.
         encoder: what encoded them.
-        negatives: how the subject is drawn, see :func:`~readers.triples.tables.draw_spans`.
+        negatives: how the subject is drawn, see ``draw_spans``.
         augment: the probability that the entities of a triple are replaced, in [0, 1]; rows that are windows of a
             longer text, and texts that would become longer than a row may be, stay as they are.
         seed: of what is drawn.

@@ -37,7 +37,7 @@ class Split:
 class TripleSources:
     """Finds the sentences of each split and their schema; reads when it is asked.
 
-    Args: those of :class:`~datamodules.triples.TripleDataModule`.
+    Args: those of ``TripleDataModule``.
 
     Raises:
         DataError: something is not where it should be; the message names the argument.

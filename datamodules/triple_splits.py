@@ -46,7 +46,7 @@ class SplitEncoding:
         source: what messages call it.
         schema: ``[subject_type, predicate, object_type]`` rows.
         words: those with word vectors.
-        segmenter, max_length, min_count, prior, occurrences: those of :class:`~datamodules.triples.TripleDataModule`.
+        segmenter, max_length, min_count, prior, occurrences: those of ``TripleDataModule``.
     """
 
     source: str

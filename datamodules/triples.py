@@ -25,13 +25,13 @@ from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
 class TripleDataModule(pl.LightningDataModule):
     """Sentences with their (subject, predicate, object) triples, in the layout of Baidu's SKE (LIC2019, DuIE 1.0).
 
-    Batches are :class:`~datamodules.batches.TripleBatch`. In training they are bucketed by length, and ask each row for
+    Batches are ``TripleBatch``. In training they are bucketed by length, and ask each row for
     the objects of one subject, which may be a wrong one. In evaluation a batch has whole sentences, shorter ones first.
 
     The characters are those of the training text alone: another test file fits the same model. A text longer than
     ``max_length`` becomes windows that overlap by half. Triples whose subject or object isn't in the text can't be
     labelled, but stay in the gold triples of validation and test; training sentences without a triple, or without one
-    that can be labelled, are left out. All this is counted, said once and told by :meth:`describe`.
+    that can be labelled, are left out. All this is counted, said once and told by ``describe``.
 
     Args:
         source: ``hub`` (``hub_id`` by Hugging Face ``datasets``), ``sample`` (sentences of our own over all 49

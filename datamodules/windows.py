@@ -41,7 +41,7 @@ class ContiguousLoader(BatchLoader):
         name: what to call the text in an error.
 
     Yields:
-        :class:`TokenBatch`, inputs and targets (rows, T) int64; the targets are the inputs one token later.
+        ``TokenBatch``, inputs and targets (rows, T) int64; the targets are the inputs one token later.
 
     Raises:
         DataError: the text has fewer than two tokens for each row.
@@ -138,7 +138,7 @@ class RandomWindowLoader(BatchLoader):
         name: what to call the text in an error.
 
     Yields:
-        :class:`TokenBatch`, inputs and targets (batch_size, bptt) int64; the targets are the inputs one token later.
+        ``TokenBatch``, inputs and targets (batch_size, bptt) int64; the targets are the inputs one token later.
 
     Raises:
         DataError: the text is too short for one batch.

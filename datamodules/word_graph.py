@@ -32,7 +32,7 @@ class WordVectorDataModule(GraphDataModule):
 
     A link leads from a word to each of its ``num_neighbors`` nearest others whose cosine with it is ``min_cosine`` or
     more, and weighs that cosine. Training, validation and test each have one batch an epoch, the whole graph
-    (:class:`~datamodules.batches.GraphBatch`), on every rank; the features of a node are its vector, of length 1. The
+    (``GraphBatch``), on every rank; the features of a node are its vector, of length 1. The
     links of a file are kept in the user's cache folder.
 
     Args:

@@ -35,7 +35,7 @@ COMMON_TRAINER_OPTIONS = {
 
 
 class Parser(LightningArgumentParser):
-    """LightningArgumentParser that raises :class:`UserError` with one line instead of printing usage and errors."""
+    """LightningArgumentParser that raises ``UserError`` with one line instead of printing usage and errors."""
 
     # Set on the parser of a whole experiment: its --help lists what one needs, not everything.
     narrow_help = False

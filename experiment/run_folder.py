@@ -172,7 +172,7 @@ def hand_down(folder: RunFolder, checkpoint: Path | None) -> None:
 
 
 def forget_handed_down() -> None:
-    """Takes back what :func:`hand_down` said; another run in this process chooses anew."""
+    """Takes back what ``hand_down`` said; another run in this process chooses anew."""
     os.environ.pop(_ENVIRONMENT_VARIABLE, None)
 
 

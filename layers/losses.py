@@ -25,7 +25,7 @@ class AddsLosses:
     def add_loss(self, name: str, value: Tensor, weight: float = 1.0) -> None:
         """Adds ``weight * value`` to the loss of the step, to be called in ``forward``.
 
-        Inside :func:`collect_losses` the value is taken, elsewhere it is dropped: a layer that is used alone, or whose
+        Inside ``collect_losses`` the value is taken, elsewhere it is dropped: a layer that is used alone, or whose
         model is trained by a loop that knows nothing of this, behaves as if the line was not there.
 
         Args:
@@ -56,7 +56,7 @@ class Term(NamedTuple):
 
 
 class Losses:
-    """What the modules of a model added in one step: made by :func:`collect_losses`.
+    """What the modules of a model added in one step: made by ``collect_losses``.
 
     Values of one name from several modules are summed.
     """
@@ -66,7 +66,7 @@ class Losses:
         self._terms: dict[tuple[Any, str], list[Term]] = {}
 
     def add(self, module: Any, name: str, value: Tensor, weight: float) -> None:
-        """See :meth:`AddsLosses.add_loss`; ``module`` is who adds."""
+        """See ``AddsLosses.add_loss``; ``module`` is who adds."""
         self._check(module, name, value, weight)
         terms = self._terms.setdefault((module, name), [])
         # A value in half precision is summed in float32, where small terms beside large ones are not lost.

@@ -20,7 +20,7 @@ from .hyperparameters import save_plain_hyperparameters
 
 
 class AutoEncoder(AddsLosses, pl.LightningModule):
-    """An autoencoder, plain or variational; its whole loss comes from :meth:`add_loss` in the forward of its parts.
+    """An autoencoder, plain or variational; its whole loss comes from ``add_loss`` in the forward of its parts.
 
         plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)
         variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = 3 S^2 values an image
@@ -29,7 +29,7 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
     of a decoder with normal noise of variance beta / 2 (up to a constant): beta 0.02 stands for a noise of a tenth of
     the range from black to white.
 
-    Batches: :class:`datamodules.batches.ImageBatch`; labels are used by the accuracy of the test only. In the test the
+    Batches: ``datamodules.batches.ImageBatch``; labels are used by the accuracy of the test only. In the test the
     first loader has the images to judge, the second those among which neighbours are looked up.
 
     Logged: ``{train,val,test}/reconstruction``, the mean squared error of a value where black is 0 and white is 1;

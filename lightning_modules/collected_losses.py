@@ -22,7 +22,7 @@ def log_losses(module: pl.LightningModule, stage: str, losses: Losses, batch_siz
     Args:
         module: which logs.
         stage: ``train``, ``val`` or ``test``.
-        losses: of :func:`layers.collect_losses`, closed.
+        losses: of ``layers.collect_losses``, closed.
         batch_size: items of this batch, its weight in the means; left out in training.
 
     Returns:

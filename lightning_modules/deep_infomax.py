@@ -35,7 +35,7 @@ class DeepInfoMax(pl.LightningModule):
     the blog's form: weights 0.5, 1.5, 0.01, concatenation scores, one shuffled partner, JSD, analytic KL to N(0, I).
     The paper's form: DIMEncoder, DotScore, AllPairs, InfoNCE (or JSD, DonskerVaradhan), AdversarialPrior.
 
-    Batches: :class:`datamodules.batches.ImageBatch`; labels are used by the probes of the evaluation only. In
+    Batches: ``datamodules.batches.ImageBatch``; labels are used by the probes of the evaluation only. In
     validation and test the first loader has the images to judge, the second those that the probes learn from.
 
     Logged, in nats: ``{train,val}/{loss,global_loss,local_loss,prior_loss}`` and the estimates of mutual information
@@ -61,7 +61,7 @@ class DeepInfoMax(pl.LightningModule):
             ``map``, the local map behind a network with the encoder's remaining layers (the paper's DIM(G)).
         global_units: output size of that network.
         weight_normalization: weights that are normalised before use, ``{pattern: kind}`` (see
-            :func:`layers.normalize_weights`), for example ``{local_score: spectral}`` for the local discriminator. The
+            ``layers.normalize_weights``), for example ``{local_score: spectral}`` for the local discriminator. The
             discriminators are ``local_score``, ``global_score``, ``global_network`` and ``prior.discriminator``.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.

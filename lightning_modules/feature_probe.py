@@ -31,14 +31,14 @@ class FeatureProbe(pl.LightningModule):
     its weights and its running statistics stay as they are. Else it is fine-tuned, at a learning rate of its own.
 
     The network is the ``forward`` of any module of this project that reads images (``DeepInfoMax``, ``AutoEncoder``, a
-    probe again); :func:`layers.reuse.nodes` lists its places. Of a :class:`layers.BlogEncoder` the paper's conv, fc
-    and Y are ``encoder.local_layers``, ``encoder.global_layers``, ``encoder.mean``; of a :class:`layers.DIMEncoder`
+    probe again); ``layers.reuse.nodes`` lists its places. Of a ``layers.BlogEncoder`` the paper's conv, fc
+    and Y are ``encoder.local_layers``, ``encoder.global_layers``, ``encoder.mean``; of a ``layers.DIMEncoder``
     ``encoder.conv_layers``, ``encoder.fc_layers``, ``encoder.mean``.
 
     The probe's own checkpoint holds the head and how it was made: the source's checkpoint is read once, at the start
     of the training.
 
-    Batches: :class:`datamodules.batches.ImageBatch` with labels. In validation and test only the first loader counts.
+    Batches: ``datamodules.batches.ImageBatch`` with labels. In validation and test only the first loader counts.
 
     Logged: ``{train,val,test}/loss`` in nats, ``{val,test}/accuracy`` in [0, 1].
 

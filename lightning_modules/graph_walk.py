@@ -8,7 +8,7 @@ def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, mar
     """The walk of a graph; without a flow model it is ``directed`` where the graph is, else ``undirected``.
 
     Raises:
-        ValueError: a directed walk on two kinds of nodes; what :class:`map_equation.Network` raises.
+        ValueError: a directed walk on two kinds of nodes; what ``map_equation.Network`` raises.
     """
     if batch.bipartite and (flow or "undirected") != "undirected":
         raise ValueError(f"model.flow ({flow}): the graph has two kinds of nodes; leave flow out")

@@ -34,7 +34,7 @@ class InfomapClustering(pl.LightningModule):
     own: the best is the same for any number of processes. There is nothing to differentiate; what Lightning takes for
     training, steps of an optimizer, counts the trials. Only the best partition is kept, as part of the ``state_dict``.
 
-    Batches: :class:`datamodules.batches.GraphBatch`, one an epoch, every process the same.
+    Batches: ``datamodules.batches.GraphBatch``, one an epoch, every process the same.
 
     Logged, in bits per step of the walk: ``train/loss``, the code length of the best trial of this epoch;
     ``train/pass_codelength`` after each pass of each trial (with ``train/trial`` and ``train/pass``);
@@ -43,7 +43,7 @@ class InfomapClustering(pl.LightningModule):
     ``test/ami``, ``test/nmi`` of the bottom modules (of a hierarchy also ``test/top_ami``, ``test/top_nmi``).
 
     Source: kexue.fm/archives/7006; Rosvall and Bergstrom 2008, 2011. Difference: a search of our own, see
-    :mod:`map_equation`.
+    ``map_equation``.
 
     Args:
         flow: the walk: ``undirected``, ``directed`` (unrecorded teleportation to links), ``directed_recorded``,

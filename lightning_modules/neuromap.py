@@ -47,13 +47,13 @@ class Neuromap(pl.LightningModule):
         S = softmax(network(X) / sigmoid(t)),   t learned, 0 at first;   loss = L(S), bits
 
     Each node is shared out among ``num_clusters`` clusters, row by row of S; L is the code length of a random walk on
-    the graph (:class:`layers.MapEquationLoss`), so no number of communities is given: clusters that don't pay stay
+    the graph (``layers.MapEquationLoss``), so no number of communities is given: clusters that don't pay stay
     empty. Rows with several entries are overlapping communities; the partition that is scored has each node in its
     largest. X are the nodes' features where the graph has them, else its adjacency matrix.
 
     Training is full-batch: a batch is the whole graph. Time and memory of the loss grow with links + nodes * clusters.
 
-    Batches: :class:`datamodules.batches.GraphBatch`; labels are used by the scores of the test only.
+    Batches: ``datamodules.batches.GraphBatch``; labels are used by the scores of the test only.
 
     Logged: ``train/loss``, ``val/loss``, the code length of S; ``val/codelength``, ``test/codelength``, that of the
     partition; bits per step of the walk, all of them. Also ``val/num_modules``,

@@ -42,9 +42,9 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
     to batch, detached, and starts at zero with each epoch. The rest of the recipe is callbacks: ``LengthScaledLR``
     (windows of random length), ``NonMonotonicAverage`` (NT-ASGD); see ``configs/on_lstm_ptb.yaml``.
 
-    Batches: :class:`datamodules.batches.TokenBatch`, contiguous in time; :class:`datamodules.batches.ParseBatch` in the
+    Batches: ``datamodules.batches.TokenBatch``, contiguous in time; ``datamodules.batches.ParseBatch`` in the
     test, from a second loader. There each sentence is read from a zero state as ``<eos> w_1 ... w_n <eos>``, and each
-    layer's distances give a tree by greedy splitting (:func:`metrics.trees.tree_from_distances`).
+    layer's distances give a tree by greedy splitting (``metrics.trees.tree_from_distances``).
 
     Logged: ``train/{loss,cross_entropy}`` and ``{val,test}/loss`` in nats a token (the latter without penalties),
     ``train/{activation_penalty,temporal_penalty}``, the two means,
@@ -214,7 +214,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
     def test_step(
         self, batch: TokenBatch | ParseBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Any] | None:
-        """Returns, for a :class:`ParseBatch`, ``distances`` (layers, B, words; nan behind a sentence's end) and
+        """Returns, for a ``ParseBatch``, ``distances`` (layers, B, words; nan behind a sentence's end) and
         ``trees``, a list for each layer, for the pictures; None for other batches or where the cells don't parse."""
         if isinstance(batch, TokenBatch):
             return self._measure(batch)
@@ -312,7 +312,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
     def predict_file(self, input: Path, output: Path, layer: int = 2, batch_size: int = 64) -> str:
         """Turns a text file, a sentence a line, into bracketed trees, one a line.
 
-        Words are separated by white space and looked up by :meth:`lookup`; the trees hold them as they were written.
+        Words are separated by white space and looked up by ``lookup``; the trees hold them as they were written.
         Empty lines stay empty.
 
         Args:

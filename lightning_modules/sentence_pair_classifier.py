@@ -30,7 +30,7 @@ class SentencePairClassifier(pl.LightningModule):
     The test of long-range structure in the ON-LSTM paper: trained on formulas of up to six operations, tested on up to
     twelve.
 
-    Batches: :class:`datamodules.batches.SentencePairBatch`.
+    Batches: ``datamodules.batches.SentencePairBatch``.
 
     Logged: ``train/loss``, ``val/loss`` (nats), ``{val,test}/accuracy`` in [0, 1], and the accuracy by the number of
     operations: ``test/accuracy/operations_1`` ...; ``test/accuracy_7_and_more`` where there are such pairs.

@@ -37,11 +37,11 @@ class SparseTransformer(pl.LightningModule):
 
         loss = mean over tokens of -log p(token | tokens before it)
 
-    The network is :class:`layers.transformers.SparseTransformerNetwork`. The data says what the tokens are:
+    The network is ``layers.transformers.SparseTransformerNetwork``. The data says what the tokens are:
 
-    - :class:`datamodules.batches.TokenBatch`: text (``TextDataModule``, best with ``level=character`` and
+    - ``datamodules.batches.TokenBatch``: text (``TextDataModule``, best with ``level=character`` and
       ``order=random``) or made sequences (``CopyTaskDataModule``); a learned position is one vector.
-    - :class:`datamodules.batches.ImageBatch`: the bytes of the images, row by row, pixel by pixel, red, green, blue; a
+    - ``datamodules.batches.ImageBatch``: the bytes of the images, row by row, pixel by pixel, red, green, blue; a
       learned vector stands before the first, and a learned position is the sum of row, column and colour. In
       validation and test only the first loader counts.
 
@@ -61,7 +61,7 @@ class SparseTransformer(pl.LightningModule):
         feedforward_size: size inside the feed-forward networks.
         dropout: of what attention and feed-forward network add to a block; nowhere else.
         positions: ``learned``: a vector each is added to what enters the first block; ``rotary``: each attention turns
-            queries and keys by them (:func:`layers.attention.rotate`); ``none``.
+            queries and keys by them (``layers.attention.rotate``); ``none``.
         tie_embedding: the output layer has the weights of the embedding.
         activation_checkpointing: keep only what enters each block, and compute the block again in the backward pass:
             less memory, a third more time.
@@ -232,7 +232,7 @@ class SparseTransformer(pl.LightningModule):
         top_k: int | None = None,
         seed: int = 0,
     ) -> Tensor:
-        """Goes on with tokens; arguments and result are those of :func:`layers.transformers.generate`."""
+        """Goes on with tokens; arguments and result are those of ``layers.transformers.generate``."""
         options = {"temperature": temperature, "top_k": top_k}
         generator = torch.Generator(self.device).manual_seed(seed)
         return generate(self.network, prompts, count, lengths=lengths, generator=generator, **options)

@@ -48,7 +48,7 @@ class TripleExtractor(pl.LightningModule):
     Training asks for the objects of one span a sentence, which the data draws: mostly a subject, sometimes a wrong
     span, which has none. Decoding pairs each start above its threshold with the nearest end above its own.
 
-    Batches: :class:`datamodules.batches.TripleBatch`.
+    Batches: ``datamodules.batches.TripleBatch``.
 
     Logged: ``{train,val}/{loss,subject_loss,object_loss}`` in nats a character; ``{val,test}/{f1,precision,recall}`` in
     [0, 1], micro means over exact matches of distinct triples; in the test also ``test/f1/predicate/<name>``,
@@ -65,7 +65,7 @@ class TripleExtractor(pl.LightningModule):
         object_power: likewise for objects; the BERT form has 4.
         thresholds: of subject starts, subject ends, object starts, object ends, each in (0, 1).
         tune_thresholds: choose them anew after each validation, by its F1; the checkpoint keeps them.
-        rules: complete and filter what is found by the schema's rules (:data:`metrics.triple_rules.SKE_RULES`).
+        rules: complete and filter what is found by the schema's rules (``metrics.triple_rules.SKE_RULES``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         characters: the vocabulary; given by the data, like all that follows.
@@ -166,7 +166,7 @@ class TripleExtractor(pl.LightningModule):
         """Objects of S subjects.
 
         Args:
-            encoded: of :meth:`encode`.
+            encoded: of ``encode``.
             candidates: (Q, 6) int64, those of the batch.
             rows: (S,) int64, the row of each subject.
             spans: (S, 2) int64, its start and inclusive end.

@@ -2,9 +2,9 @@
 
 All read a *memory* (the training set's features and classes) and score *queries* (the test set's):
 
-* :func:`knn_accuracy`: majority vote of the k nearest by cosine; nothing is trained;
-* :func:`linear_probe_accuracy`: multinomial logistic regression;
-* :func:`mlp_probe_accuracy`: one hidden layer of 200 units, the classifier of the Deep InfoMax paper's tables.
+* ``knn_accuracy``: majority vote of the k nearest by cosine; nothing is trained;
+* ``linear_probe_accuracy``: multinomial logistic regression;
+* ``mlp_probe_accuracy``: one hidden layer of 200 units, the classifier of the Deep InfoMax paper's tables.
 
 The three measure different things: never compare one probe's figure with another's.
 """
@@ -98,7 +98,7 @@ def knn_accuracy(
         memory, queries: (N, d), (Q, d), any float dtype.
         memory_labels, query_labels: (N,), (Q,) int64, 0 or more.
         k: voters; a smaller memory votes as a whole.
-        chunk_size: see :func:`nearest_neighbors`.
+        chunk_size: see ``nearest_neighbors``.
 
     Returns:
         Accuracy in [0, 1].

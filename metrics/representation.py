@@ -22,7 +22,7 @@ class RepresentationQuality(Metric):
         k: voters of the k-NN.
         mlp_epochs: epochs of the MLP probe.
         seed: of the MLP probe.
-        kwargs: those of :class:`torchmetrics.Metric`, such as ``compute_on_cpu``.
+        kwargs: those of ``torchmetrics.Metric``, such as ``compute_on_cpu``.
 
     Computes:
         ``{"knn_accuracy", "linear_probe_accuracy", "mlp_probe_accuracy"}`` -> fp32 scalar in [0, 1], those asked for.

@@ -30,7 +30,7 @@ class ThresholdCounts(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``f1``, ``precision`` and ``recall``, micro means in [0, 1], (K,) float32 each.
 
-        As in :class:`metrics.triples.TripleF1`, all counts begin at a little above 0.
+        As in ``metrics.triples.TripleF1``, all counts begin at a little above 0.
         """
         correct, predicted, gold = (self.counts.double() + EPSILON).unbind(1)
         scores = {"f1": 2 * correct / (predicted + gold), "precision": correct / predicted, "recall": correct / gold}
@@ -38,7 +38,7 @@ class ThresholdCounts(Metric):
 
 
 def count_items(predicted: Sequence[Sequence[Collection[Sequence]]], gold: Sequence[Collection[Sequence]]) -> Tensor:
-    """Counts of a batch of sentences, for :class:`ThresholdCounts`.
+    """Counts of a batch of sentences, for ``ThresholdCounts``.
 
     Args:
         predicted: for each of K settings, for each sentence, the triples found: (subject, predicate, object, …).

@@ -62,7 +62,7 @@ class TripleF1(Metric):
     - ``f1/predicate/<predicate>``: triples of one predicate, if it occurs in gold or prediction;
     - ``f1/triples_1`` … ``f1/triples_4``, ``f1/triples_5_and_more``: sentences by their number of gold triples;
     - ``f1/normal``, ``f1/single_entity_overlap``, ``f1/entity_pair_overlap``: sentences by how their gold triples
-      overlap (:func:`overlap_types`).
+      overlap (``overlap_types``).
 
     Groups without a sentence are left out, and sentences without gold triples belong to none. Only counts are kept, so
     any division of the sentences among processes gives the same.
@@ -96,7 +96,7 @@ class TripleF1(Metric):
 
         Args:
             predicted: the triples found in each sentence: (subject, predicate, object, …), of which the first three
-                count, so :class:`ExtractedTriple` will do.
+                count, so ``ExtractedTriple`` will do.
             gold: the true ones, likewise.
 
         Raises:

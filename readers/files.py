@@ -119,7 +119,7 @@ def read_text_lines(path: Path | str) -> list[str]:
     """The lines of a UTF-8 text file as a user sees them, without what ends them.
 
     Raises:
-        DataError: as :func:`read_lines`.
+        DataError: as ``read_lines``.
     """
     lines = [line.removesuffix("\r") for line in read_lines(user_path(path))]
     return lines[:-1] if lines[-1] == "" else lines

@@ -19,7 +19,7 @@ RELATIONS = ("=", "<", ">", "^", "|", "v", "#")
 
 
 class Pair(NamedTuple):
-    """Two formulas, the place of their relation in :data:`RELATIONS`, the operations of the longer one."""
+    """Two formulas, the place of their relation in ``RELATIONS``, the operations of the longer one."""
 
     premise: bytes
     hypothesis: bytes

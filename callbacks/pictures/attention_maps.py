@@ -17,7 +17,7 @@ SIDE = 256  # pixels of a map; longer sequences are reduced to it
 class AttentionMaps(pl.Callback):
     """Draws, for layers of a model, the pattern of its attention as an (N, N) mask and the weights of each head.
 
-    Works with every module that has :class:`layers.attention.MultiheadSelfAttention` in it. During the first test batch
+    Works with every module that has ``layers.attention.MultiheadSelfAttention`` in it. During the first test batch
     it keeps the input of its first row in each layer; the weights are computed from it afterwards, layer by layer. Rows
     are queries, columns keys; weights are drawn relative to the largest of their row, by the square root, so that weak
     ones show too. Of N above 256 each pixel shows the largest value in it. The picture is ``attention_maps``.

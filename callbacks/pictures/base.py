@@ -90,7 +90,7 @@ class PictureOfSample(PictureOfTest):
 
     @abstractmethod
     def draw(self, trainer: pl.Trainer, *rows: Tensor) -> None:
-        """Draw the rows that were chosen: the tensors of :meth:`rows`, on the CPU."""
+        """Draw the rows that were chosen: the tensors of ``rows``, on the CPU."""
 
     def forget(self) -> None:
         self._sample = RandomSample(self.size, self.seed)
@@ -136,7 +136,7 @@ def log_figure(trainer: pl.Trainer, name: str, figure: "Figure") -> None:
     Args:
         trainer: whose ``loggers`` get the picture.
         name: key of the picture; a logger that writes files uses it as the file's name.
-        figure: made by :func:`new_figure`.
+        figure: made by ``new_figure``.
     """
     if wants_pictures(trainer):
         from PIL import Image
@@ -159,7 +159,7 @@ def to_uint8(images: Tensor, pixel_range: Sequence[float]) -> Tensor:
 
 
 def thumbnails(images: Tensor, pixel_range: Sequence[float], longest_side: int = 96) -> Tensor:
-    """Like :func:`to_uint8`, larger images reduced to ``longest_side`` pixels; smaller ones keep every pixel."""
+    """Like ``to_uint8``, larger images reduced to ``longest_side`` pixels; smaller ones keep every pixel."""
     height, width = images.shape[-2:]
     shrink = longest_side / max(height, width)
     if shrink < 1:

@@ -15,7 +15,7 @@ class CodeMap(PictureOfSample):
     """Draws test codes as points in the plane, coloured by class: t-SNE of their cosine distances.
 
     Near points have similar codes; the axes and the distances between far points mean nothing. During the test,
-    ``test_step`` returns ``{"code": (B, d)}`` for batches of images (:class:`~datamodules.batches.ImageBatch`); the
+    ``test_step`` returns ``{"code": (B, d)}`` for batches of images (``ImageBatch``); the
     points are a random sample of data loader 0. With several processes they are a sample of rank zero's share. The
     global random state stays as it is.
 

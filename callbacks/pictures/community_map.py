@@ -23,7 +23,7 @@ class CommunityMap(pl.Callback):
     """Draws the graph with each module in a place and colour of its own; of a large graph the map of its modules.
 
     ``test_step`` returns ``{"partition", "graph"}``, a ``map_equation.Partition`` and the
-    :class:`~datamodules.batches.GraphBatch` it belongs to; other modules get no picture. Colours are those of the top
+    ``GraphBatch`` it belongs to; other modules get no picture. Colours are those of the top
     modules, ten that come again from the largest on. The picture is ``communities``.
 
     Args:

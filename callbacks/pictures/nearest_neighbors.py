@@ -32,7 +32,7 @@ class NearestNeighbors(PictureOfTest):
     """Draws random test images beside their nearest neighbours, by the cosine of their codes.
 
     During the test, ``test_step`` returns ``{"code": (B, d)}`` (other outputs are left alone) for batches of images
-    (:class:`~datamodules.batches.ImageBatch`); data loader 0 gives the queries, data loader 1 the memory that is
+    (``ImageBatch``); data loader 0 gives the queries, data loader 1 the memory that is
     searched. The best neighbours so far are carried along with their thumbnails, nothing else is kept. Where the images
     have classes, a neighbour's frame is green (same class as the query) or orange (another). Pixels are shown as they
     were before the preprocessing, which the module's hyperparameter ``pixel_range`` describes. With several processes

@@ -30,7 +30,7 @@ class ParseTrees(PictureOfTest):
     """Draws predicted trees beside gold trees, and a heat map of the distances that they come from.
 
     During the test, ``test_step`` returns for a batch of sentences with trees
-    (:class:`~datamodules.batches.ParseBatch`) ``{"trees": [layer][sentence], "distances": (L, B, T)}``: trees as nested
+    (``ParseBatch``) ``{"trees": [layer][sentence], "distances": (L, B, T)}``: trees as nested
     pairs of word indices, distances of the words from place 0, anything after a sentence's end. Other batches are left
     alone. A sample of sentences of middling length is drawn: the picture ``parse_trees`` shows the trees of one layer,
     constituents that are right in green; ``distance_heatmap`` the distances of all layers, each layer's colours from

@@ -14,7 +14,7 @@ class Reconstructions(PictureOfSample):
     """Draws random test images over their reconstructions and, of a model that can draw images, some of these.
 
     ``test_step`` returns ``{"reconstruction": (B, 3, S, S)}`` for a batch of images
-    (:class:`~datamodules.batches.ImageBatch`), and the module has a hyperparameter ``pixel_range``. A model that draws
+    (``ImageBatch``), and the module has a hyperparameter ``pixel_range``. A model that draws
     has ``variational`` true and ``sample_images(count, seed)``. With several processes the picture shows rank zero's
     share. The global random state stays as it is. The picture is ``reconstructions``.
 

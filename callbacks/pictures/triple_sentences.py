@@ -32,7 +32,7 @@ class TripleSentences(PictureOfTest):
 
     During the test, ``test_step`` returns ``{"texts": …, "gold": …, "predicted": …}``: for each sentence its text, the
     true (subject, predicate, object), and the triples found, which have the fields of
-    :class:`metrics.triples.ExtractedTriple`; outputs without these are left alone. A random sample of sentences of
+    ``metrics.triples.ExtractedTriple``; outputs without these are left alone. A random sample of sentences of
     moderate length whose gold entities all occur in the text makes the picture ``triples``. Of a sentence with many
     predicted triples the surest eight are drawn, and a line says how many are not. With several processes the picture
     shows rank zero's share.

@@ -48,11 +48,11 @@ class Phase(IntEnum):
 class Rule(ABC):
     """One trick: a rule on the update of any optimizer, neutral where a subclass says nothing else.
 
-    A subclass names its ``phase`` and overrides what it needs of :meth:`plan`, :meth:`before_step`,
-    :meth:`after_step`, :meth:`attach` and :meth:`check`.
+    A subclass names its ``phase`` and overrides what it needs of ``plan``, ``before_step``,
+    ``after_step``, ``attach`` and ``check``.
 
     Args:
-        include, exclude: see :func:`layers.weights.selection.select`.
+        include, exclude: see ``layers.weights.selection.select``.
         log: log what the rule measures (``train/…``) every ``Trainer(log_every_n_steps)`` steps.
     """
 
@@ -71,7 +71,7 @@ class Rule(ABC):
     """Whether a Trainer may hold several (with different parameters)."""
 
     exchanges_weights: bool = False
-    """Whether validation shall see other weights than those being trained (:meth:`evaluated`)."""
+    """Whether validation shall see other weights than those being trained (``evaluated``)."""
 
     @property
     @abstractmethod
@@ -91,7 +91,7 @@ class Rule(ABC):
         return {}
 
     def selection(self) -> dict[str, Any]:
-        """Part of :meth:`settings`: the selection where it differs from "everything"."""
+        """Part of ``settings``: the selection where it differs from "everything"."""
         parts = {"include": self.include, "exclude": self.exclude}
         return {name: value for name, value in parts.items() if value is not None and (name, value) != ("exclude", [])}
 
@@ -115,7 +115,7 @@ class Rule(ABC):
             raise ValueError(f"{owner}: exclude {self.exclude} removes all that include {self.include} selects")
 
     def chosen(self, parameter: nn.Parameter) -> bool:
-        """Whether the rule acts on a parameter; known after :meth:`choose`."""
+        """Whether the rule acts on a parameter; known after ``choose``."""
         return self._chosen is None or parameter in self._chosen
 
     def lr_multiplier(self, parameter: nn.Parameter) -> float:
@@ -126,7 +126,7 @@ class Rule(ABC):
         """The training starts (or goes on): weights, optimizer states and ``chain.steps`` are in place."""
 
     def detach(self, chain: "UpdateChain", trainer: pl.Trainer) -> None:
-        """The training is over: undo what :meth:`attach` did to other objects."""
+        """The training is over: undo what ``attach`` did to other objects."""
 
     def before_step(self, chain: "UpdateChain") -> None:
         """The gradients are complete, not yet clipped, and the weights not yet moved."""
@@ -186,7 +186,7 @@ class Block:
     Attributes:
         chain: the chain it belongs to.
         group: index of the optimizer's parameter group.
-        multiplier: factor on the group's learning rate (:class:`callbacks.ParameterwiseLR`).
+        multiplier: factor on the group's learning rate (``callbacks.ParameterwiseLR``).
         positions: positions of its parameters in ``chain.params``.
         stepped: for each of ``chain.params``, whether the optimizer moves it in this step (it has a gradient).
     """
@@ -218,12 +218,12 @@ class Block:
 class UpdateChain:
     """The rules that act on one optimizer, in phase order.
 
-    Works without a Trainer: call :meth:`before_step` when the gradients are complete, then ``optimizer.step()``, then
-    :meth:`after_step` (or register it as a step post hook).
+    Works without a Trainer: call ``before_step`` when the gradients are complete, then ``optimizer.step()``, then
+    ``after_step`` (or register it as a step post hook).
 
     Args:
         optimizer: the base optimizer.
-        rules: put in order here (:func:`in_order`).
+        rules: put in order here (``in_order``).
         module: gives the parameters their names.
         index: which of the module's optimizers this is; names the state in a checkpoint.
     """
@@ -288,7 +288,7 @@ class UpdateChain:
     def enter_step(self, *_: Any) -> None:
         """Step pre hook: the optimizer's ``step`` begins.
 
-        In full precision Lightning runs the closure, and so :meth:`before_step`, within ``step``; under a GradScaler
+        In full precision Lightning runs the closure, and so ``before_step``, within ``step``; under a GradScaler
         before it. Either way theta is copied once for each step.
         """
         self._inside_step, self._snapshot_taken = True, False

@@ -14,10 +14,10 @@ class UpdateRule(pl.Callback, Rule):
     """A rule as a callback; all rules of a Trainer share one chain for each optimizer.
 
     The first rule in the Trainer's list runs the chain for all of them (see
-    :class:`callbacks.update_chain.session.ChainSession`), so the order in the list never matters.
+    ``callbacks.update_chain.session.ChainSession``), so the order in the list never matters.
 
     Args:
-        include, exclude, log: those of :class:`callbacks.update_chain.Rule`.
+        include, exclude, log: those of ``callbacks.update_chain.Rule``.
     """
 
     def __init__(self, include: Sequence[str] | None = None, exclude: Sequence[str] = (), *, log: bool = False) -> None:

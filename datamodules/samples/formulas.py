@@ -25,7 +25,7 @@ PATIENCE = 5  # ... and after so many poor ones, rare relations are left to long
 
 
 def relations(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The relation of truth sets X and Y, none of them empty or everything, as places in :data:`RELATIONS`.
+    """The relation of truth sets X and Y, none of them empty or everything, as places in ``RELATIONS``.
 
         =  X is Y;  <  X inside Y;  >  Y inside X;  ^  disjoint, together everything;  |  disjoint, not everything;
         v  together everything, not disjoint;  #  none of these

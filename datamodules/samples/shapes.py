@@ -102,7 +102,7 @@ def render_shapes(num_images: int, image_size: int, seed: int | tuple[int, ...])
         seed: the same seed gives the same images.
 
     Returns:
-        images (N, S, S, 3) uint8 and labels (N,) int64, indices into :data:`CLASS_NAMES`.
+        images (N, S, S, 3) uint8 and labels (N,) int64, indices into ``CLASS_NAMES``.
     """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(num_images) % len(CLASS_NAMES))

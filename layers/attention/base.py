@@ -44,7 +44,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         dropout: of the attention weights, in training.
         bias: whether the projections have one.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions (:func:`layers.attention.rotate`).
+        rotary: whether queries and keys are turned by their positions (``layers.attention.rotate``).
 
     Raises:
         ValueError: on a number that doesn't fit.
@@ -152,7 +152,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
 
         Args:
             x: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
-            state: of :meth:`init_state`; changed in place.
+            state: of ``init_state``; changed in place.
 
         Returns:
             the outputs, like x; the state.
@@ -184,7 +184,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
 
         Args:
             x: (B, 1, embed_dim), or (1, B, embed_dim) without ``batch_first``.
-            state: of :meth:`init_state` or the step before; changed in place.
+            state: of ``init_state`` or the step before; changed in place.
 
         Returns:
             the output, like x; the state.

@@ -49,7 +49,7 @@ def atrous_attention(
 ) -> Tensor:
     """Query i sees the keys j with (i - j) mod rate = 0: about N^2 / rate pairs.
 
-    Source: kexue.fm/archives/6853. Other arguments, result and errors: :func:`full_attention`.
+    Source: kexue.fm/archives/6853. Other arguments, result and errors: ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
@@ -76,7 +76,7 @@ def local_attention(
 ) -> Tensor:
     """Query i sees the keys j with |i - j| <= window * dilation in steps of dilation: about N (2 window + 1) pairs.
 
-    Source: kexue.fm/archives/6853. Other arguments, result and errors: :func:`full_attention`.
+    Source: kexue.fm/archives/6853. Other arguments, result and errors: ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
@@ -107,7 +107,7 @@ def sparse_attention(
     form is the Sparse Transformer's strided pattern with both parts merged.
 
     Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509. Other arguments, result and errors:
-    :func:`full_attention`.
+    ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
@@ -137,7 +137,7 @@ def fixed_attention(
         floor(i / block) = floor(j / block)   or   j mod block >= block - summary
 
     Source: the fixed pattern of Child et al. 2019, arXiv 1904.10509, both parts merged. Other arguments, result and
-    errors: :func:`full_attention`.
+    errors: ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
@@ -155,7 +155,7 @@ def fixed_attention(
 def pattern_attention(
     q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, causal: bool, key_padding_mask: Tensor | None, dropout: float
 ) -> Tensor:
-    """Attention over a pattern's pairs; arguments, result and errors as in :func:`full_attention`."""
+    """Attention over a pattern's pairs; arguments, result and errors as in ``full_attention``."""
     check_inputs(q, k, v, key_padding_mask, dropout)
     if q.is_cuda and isinstance(pattern, Full):
         return fused_attention(q, k, v, causal, key_padding_mask, dropout)

@@ -116,7 +116,7 @@ class _ModuleRates(torch.autograd.Function):
 def map_equation_loss(
     assignment: Tensor, link_flow: Any, node_flow: Any, leave: Any = None, land: Any = None
 ) -> Tensor:
-    """:class:`MapEquationLoss` for one use: L in bits of the assignment S (n, s)."""
+    """``MapEquationLoss`` for one use: L in bits of the assignment S (n, s)."""
     dtype = torch.promote_types(assignment.dtype, torch.float32)
     return MapEquationLoss(link_flow, node_flow, leave, land, dtype, assignment.device)(assignment)
 

@@ -49,7 +49,7 @@ class Projection(nn.Module):
     """
 
     weight_output_dim = 1
-    """Where the output units lie, for :func:`layers.weights.functions.unit_dim`."""
+    """Where the output units lie, for ``layers.weights.functions.unit_dim``."""
 
     def __init__(self, input_size: int, output_size: int, bias: bool = True) -> None:
         super().__init__()
@@ -83,8 +83,8 @@ class TwoLayers(GraphNetwork):
     """Two graph layers with BatchNorm, SELU and dropout between them.
 
     Args:
-        input_size: see :class:`GraphNetwork`.
-        num_clusters: see :class:`GraphNetwork`.
+        input_size: see ``GraphNetwork``.
+        num_clusters: see ``GraphNetwork``.
         hidden_size: units between the layers; None: four times as many as clusters, but at most 512.
         dropout: of these units.
     """
@@ -116,21 +116,21 @@ class GraphMLP(TwoLayers):
 
 
 class GCN(TwoLayers):
-    """Graph convolutions, see :class:`GCNLayer`."""
+    """Graph convolutions, see ``GCNLayer``."""
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return GCNLayer(input_size, output_size)
 
 
 class GraphSAGE(TwoLayers):
-    """A node's own features beside the mean of its neighbours', see :class:`SAGELayer`."""
+    """A node's own features beside the mean of its neighbours', see ``SAGELayer``."""
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return SAGELayer(input_size, output_size)
 
 
 class GIN(TwoLayers):
-    """The sum over a node and its neighbours through a perceptron, see :class:`GINLayer`."""
+    """The sum over a node and its neighbours through a perceptron, see ``GINLayer``."""
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return GINLayer(input_size, output_size)

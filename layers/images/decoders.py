@@ -16,7 +16,7 @@ class Decoder(nn.Module, ABC):
 
 
 class ConvolutionalDecoder(Decoder):
-    """The counterpart of :class:`BlogEncoder`: its sides halved become sides doubled.
+    """The counterpart of ``BlogEncoder``: its sides halved become sides doubled.
 
     A linear layer gives a small map with ``channels`` channels (4x4, where the image's side is 4 * 2^n); blocks
     [Conv 3x3 - BatchNorm - LeakyReLU(0.2) - nearest neighbour upsampling] double its side and halve its channels up to

@@ -13,7 +13,7 @@ from .keras_layers import GlorotLinear, KerasBlock
 
 
 class EncoderOutput(NamedTuple):
-    """What an :class:`Encoder` computes.
+    """What an ``Encoder`` computes.
 
     Shapes:
         local: (B, C, h, w) feature map that the local objective scores against the code.

@@ -12,7 +12,7 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         stochastic: the prior needs an encoder that gives a distribution of codes.
-        adversarial: the prior trains a discriminator of its own, by :meth:`discriminator_loss`.
+        adversarial: the prior trains a discriminator of its own, by ``discriminator_loss``.
     """
 
     stochastic = False

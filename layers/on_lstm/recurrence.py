@@ -45,7 +45,7 @@ def _backward_steps(
 def _forward_blocks(
     weight: Tensor, step: Steps, inputs: Sequence[Tensor], outputs: Sequence[Tensor], gates: Gates
 ) -> None:
-    """:func:`_forward_steps` in blocks that are CUDA graphs."""
+    """``_forward_steps`` in blocks that are CUDA graphs."""
     zx, h, c = inputs
     a, output, cells, distances = outputs
     key = "forward", weight.shape, weight.device, weight.dtype, zx.shape[1], gates
@@ -69,7 +69,7 @@ def _forward_blocks(
 def _backward_blocks(
     weight: Tensor, step: Steps, inputs: Sequence[Tensor], outputs: Sequence[Tensor], gates: Gates
 ) -> None:
-    """:func:`_backward_steps` in blocks that are CUDA graphs, from the last to the first."""
+    """``_backward_steps`` in blocks that are CUDA graphs, from the last to the first."""
     a, cells, d_output, d_distances, c0, dh, dc = inputs
     dz, dh_before, dc_before = outputs
     key = "backward", weight.shape, weight.device, weight.dtype, a.shape[1], gates
@@ -95,7 +95,7 @@ def _backward_blocks(
 
 
 class _Recurrence(torch.autograd.Function):
-    """The arguments of :func:`_forward` but ``keep`` -> output (T, B, H), last c (B, H), both distances (T, B)."""
+    """The arguments of ``_forward`` but ``keep`` -> output (T, B, H), last c (B, H), both distances (T, B)."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
@@ -147,7 +147,7 @@ def _forward(
 def _backward(
     saved: tuple[Tensor, ...], gradients: tuple[Tensor, ...], needed: tuple[bool, ...], gates: Gates
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the first seven arguments of :class:`_Recurrence`, those that are needed."""
+    """Gradients of the first seven arguments of ``_Recurrence``, those that are needed."""
     x, h0, c0, weight_ih, weight_hh, a, output, cells = saved
     d_output, d_distances = gradients[0].contiguous(), torch.stack(gradients[2:])
     length, batch = x.shape[:2]

@@ -91,7 +91,7 @@ class RecurrentLayer(nn.Module, ABC):
 
     @abstractmethod
     def _run(self, input: Tensor, state: State) -> tuple[Tensor, State, tuple[Tensor, Tensor] | None]:
-        """:meth:`forward` for checked shapes and a given state."""
+        """``forward`` for checked shapes and a given state."""
 
     def weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of one layer: weight_ih, weight_hh after DropConnect (a new mask in training), bias_ih, bias_hh."""
@@ -122,7 +122,7 @@ class ONLSTM(RecurrentLayer):
     [0, 1]; where distance_forget is high, much is forgotten: a constituent ends before that word.
 
     Rows of the weights: master input gate (M), master forget gate (M), then output, cell, input and forget gate
-    (hidden_size each). DropConnect and initialisation: :class:`RecurrentLayer`.
+    (hidden_size each). DropConnect and initialisation: ``RecurrentLayer``.
 
     Under autocast the products are of the lower precision, everything else (cumax, the state) stays in float32.
     There are no second derivatives.
@@ -180,7 +180,7 @@ class ONLSTM(RecurrentLayer):
 
 
 class LSTM(RecurrentLayer):
-    """torch's LSTM (its fused kernels, cuDNN on a GPU) in the interface of :class:`RecurrentLayer`; distances are None.
+    """torch's LSTM (its fused kernels, cuDNN on a GPU) in the interface of ``RecurrentLayer``; distances are None.
 
     Under autocast it stays in float32 on a CPU.
 

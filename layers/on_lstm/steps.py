@@ -73,7 +73,7 @@ def master_gates(probabilities: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
 
 
 class PlainSteps:
-    """:class:`Steps` in plain torch, for every device and type."""
+    """``Steps`` in plain torch, for every device and type."""
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates

@@ -16,7 +16,7 @@ def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
     that is called several times ``path#1``, ``path#2`` ...; of one that ends with another one's output both paths name
     the same place. Other operations have the names that ``torch.fx`` gives (``add``, ``flatten_1``).
 
-    Args, Raises: as :func:`split`.
+    Args, Raises: as ``split``.
     """
     return TracedModel(model, leaf_modules).listed
 
@@ -37,11 +37,11 @@ def split(
     is assigned anew is not seen. Hooks of the layers run, those of modules around them don't. The graph is that of the
     inputs' default values and of the settings at the time of the call.
 
-    Source: kexue.fm/archives/6985, tricks 6 and 7 (``get_outputs_of``), by :mod:`torch.fx`.
+    Source: kexue.fm/archives/6985, tricks 6 and 7 (``get_outputs_of``), by ``torch.fx``.
 
     Args:
         model: a model whose ``forward`` can be traced. A module inside it that can't be becomes one node.
-        cuts: names of nodes, as :func:`nodes` lists them; a module's path means its output.
+        cuts: names of nodes, as ``nodes`` lists them; a module's path means its output.
         leaf_modules: paths or classes of modules that become one node each, whatever is inside.
 
     Raises:
@@ -66,7 +66,7 @@ def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafMod
 
     Source: kexue.fm/archives/6985, trick 5.
 
-    Args, Raises: as :func:`split`; ``names`` for ``cuts``.
+    Args, Raises: as ``split``; ``names`` for ``cuts``.
     """
     traced = TracedModel(model, leaf_modules)
     found = {name: traced.find(name) for name in ([names] if isinstance(names, str) else names)}

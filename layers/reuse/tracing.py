@@ -24,7 +24,7 @@ class TracedModel:
         leaf_modules: paths or classes of modules that become one node each, whatever is inside.
 
     Attributes:
-        graph: the :class:`torch.fx.Graph`.
+        graph: the ``torch.fx.Graph``.
         listed: the names of what may be cut, in the order of computing: inputs by their names; calls of modules by the
             module's path, ``path#1``, ``path#2`` ... where there are several; other operations by fx's names.
 

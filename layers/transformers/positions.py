@@ -112,7 +112,7 @@ def bytes_of_images(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
 
 
 def images_of_bytes(values: Tensor, image_size: int, pixel_range: tuple[float, float]) -> Tensor:
-    """The inverse of :func:`bytes_of_images`: (B, S * S * 3) integers -> (B, 3, S, S) float32."""
+    """The inverse of ``bytes_of_images``: (B, S * S * 3) integers -> (B, 3, S, S) float32."""
     low, high = pixel_range
     pixels = values.unflatten(1, (image_size, image_size, COLOURS)).permute(0, 3, 1, 2)
     return pixels.to(torch.float32) * ((high - low) / 255) + low

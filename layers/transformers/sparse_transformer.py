@@ -169,7 +169,7 @@ class SparseTransformerNetwork(nn.Module):
     # The same, position by position.
 
     def init_state(self, batch_size: int, length: int) -> list[AttentionState]:
-        """What :meth:`step` keeps, empty, for ``length`` positions.
+        """What ``step`` keeps, empty, for ``length`` positions.
 
         Raises:
             ValueError: if there are not so many.
@@ -184,7 +184,7 @@ class SparseTransformerNetwork(nn.Module):
 
         Args:
             tokens: (B, T) int64; T may be 0 where the network has a start.
-            state: of :meth:`init_state`; changed in place.
+            state: of ``init_state``; changed in place.
 
         Returns:
             (B, vocab_size) float: the logits behind the last of them, without gradient and dropout.
@@ -203,7 +203,7 @@ class SparseTransformerNetwork(nn.Module):
 
         Args:
             tokens: (B,) int64, the tokens at that position; None for the start, which stands before the first.
-            state: of :meth:`init_state`, or as the step before left it; changed in place.
+            state: of ``init_state``, or as the step before left it; changed in place.
 
         Returns:
             (B, vocab_size) float.

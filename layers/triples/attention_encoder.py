@@ -33,7 +33,7 @@ class EncoderBlock(nn.Module):
 
 
 class AttentionEncoder(SequenceEncoder):
-    """A transformer over embedded characters with learned positions: a stack of :class:`EncoderBlock`.
+    """A transformer over embedded characters with learned positions: a stack of ``EncoderBlock``.
 
     Args:
         characters: the vocabulary; given by the module that holds the encoder, as are the next two.

@@ -75,7 +75,7 @@ class CharacterEmbedding(nn.Module):
     def forward(
         self, characters: Tensor, word_vectors: Tensor | None, mask: Tensor, positions: nn.Embedding | None = None
     ) -> Tensor:
-        """As :meth:`SequenceEncoder.forward`; ``positions`` is the table of positions, None to leave them out."""
+        """As ``SequenceEncoder.forward``; ``positions`` is the table of positions, None to leave them out."""
         x = self.characters(characters)
         if self.words is not None:
             x = x + self.words(word_vectors)
@@ -85,7 +85,7 @@ class CharacterEmbedding(nn.Module):
 
 
 class DGCNN(SequenceEncoder):
-    """Dilated gated convolutions: a stack of :class:`GatedConvolution` over embedded characters.
+    """Dilated gated convolutions: a stack of ``GatedConvolution`` over embedded characters.
 
     The dilations of the recipe see 27 characters to each side.
 

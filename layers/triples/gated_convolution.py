@@ -20,7 +20,7 @@ class SequenceConvolution(nn.Linear):
     """A convolution of kernel 3 with "same" padding along the second dimension: (B, L, in) -> (B, L, out).
 
     Positions behind a sequence's end must be zero in the input, as those before its beginning are taken to be. The
-    weight is that of a linear map of :func:`neighbors`, (out, 3 in), drawn as Glorot's uniform for a convolution.
+    weight is that of a linear map of ``neighbors``, (out, 3 in), drawn as Glorot's uniform for a convolution.
 
     Args:
         in_features: D of the input.

@@ -117,7 +117,7 @@ class ObjectHead(nn.Module):
         log sigmoid(Linear(h)) + log sigmoid(Linear_C(h))             (there is some object) * (it is of this predicate)
 
     The convolution is linear before its ReLU, so what doesn't depend on the subject is convolved once for all subjects
-    of a text (:meth:`shared`).
+    of a text (``shared``).
 
     Args:
         size: D of the encoded characters.
@@ -164,7 +164,7 @@ class ObjectHead(nn.Module):
         Args:
             encoded: (B, L, D).
             mask: (B, L, 1).
-            shared: (B, L, UNITS), of :meth:`shared`.
+            shared: (B, L, UNITS), of ``shared``.
             positions: the table P.
             rows: (S,) int64, the row of each subject.
             spans: (S, 2) int64, start and inclusive end of each subject.

@@ -1,6 +1,6 @@
 """Functions of a weight that a layer computes with, while the weight itself is what is trained: W_used = f(W).
 
-Each is a module for ``torch.nn.utils.parametrize``; :func:`layers.normalize_weights` puts them into a model. A weight's
+Each is a module for ``torch.nn.utils.parametrize``; ``layers.normalize_weights`` puts them into a model. A weight's
 matrix M has one row for each output unit: (units, everything else).
 """
 
@@ -47,7 +47,7 @@ class WeightFunction(nn.Module, ABC):
 
     @abstractmethod
     def used(self, originals: list[Tensor]) -> Tensor:
-        """f of what is trained: W, or the several tensors that :meth:`right_inverse` makes of it."""
+        """f of what is trained: W, or the several tensors that ``right_inverse`` makes of it."""
 
     def right_inverse(self, weight: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What is trained, where a plain weight is given: by an assignment, or a plain model's checkpoint."""

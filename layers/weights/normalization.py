@@ -45,9 +45,9 @@ def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.
     Args:
         model: changed in place (``torch.nn.utils.parametrize``).
         kinds: what f is, by pattern. A pattern is a regular expression on parameter names or ``type:NAME``
-            (:func:`layers.weights.selection.select`). A kind is one of
+            (``layers.weights.selection.select``). A kind is one of
 
-            - ``spectral``: W / largest singular value, found anew in each forward (:class:`SpectralNormalization`);
+            - ``spectral``: W / largest singular value, found anew in each forward (``SpectralNormalization``);
             - ``spectral_persistent``: the same by torch's running estimate;
             - ``weight_norm``: g V / ||V|| for each output unit;
             - ``l2``: W / ||W|| for each output unit;
@@ -100,7 +100,7 @@ def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.
 
 
 def remove_weight_normalization(model: nn.Module) -> nn.Module:
-    """Undoes :func:`normalize_weights`: each weight becomes a plain parameter with the value that was used.
+    """Undoes ``normalize_weights``: each weight becomes a plain parameter with the value that was used.
 
     Returns:
         The model, changed in place; its ``state_dict`` loads into a model that was never normalised.

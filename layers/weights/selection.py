@@ -79,7 +79,7 @@ def _plain_name(name: str) -> str:
 
 
 def matching(module: nn.Module, entry: str) -> set[nn.Parameter]:
-    """Parameters of ``module`` that one entry selects (see :func:`select`)."""
+    """Parameters of ``module`` that one entry selects (see ``select``)."""
     if not entry.startswith("type:"):
         expression = re.compile(entry)
         names = parameter_names(module)

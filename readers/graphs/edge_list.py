@@ -206,7 +206,7 @@ def read_weight(field: str, where: str) -> float:
 def _read_lines(
     data: bytes, layout: LineFormat, where: str
 ) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
-    """As :func:`~.compiled_links.parse_names`, slower, for lines that may have quotes; says what is wrong."""
+    """As ``parse_names``, slower, for lines that may have quotes; says what is wrong."""
     numbers: dict[str, int] = {}
     ends: list[int] = []
     weights: list[float] = []

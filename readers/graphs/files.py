@@ -26,7 +26,7 @@ def read_graph(
       ``club`` or ``groundTruth`` is their label.
     - ``.npz``: the arrays ``edges`` (E, 2) of integers from 0, and perhaps ``weights`` (E,), ``labels`` (n,) of
       integers (-1: unknown) or strings, ``features`` (n, F), ``names`` (n,), ``directed`` (true or false).
-    - any other is UTF-8 text: Pajek if its first line begins with ``*`` (:func:`.pajek.read_pajek`), else
+    - any other is UTF-8 text: Pajek if its first line begins with ``*`` (``pajek.read_pajek``), else
       a link a line: source, target and perhaps a weight, apart by blanks, TABs, commas or semicolons. Names are
       integers or any strings, in double quotes where the separator is part of them. The first line may call the
       columns. Lines that begin with # or % don't count. Where blanks part the fields, a link without a weight has 1.
@@ -38,7 +38,7 @@ def read_graph(
     Args:
         path: the file.
         directed: whether links have a direction, from source to target; None: as the file says, else they have none.
-        labels_file: the labels of nodes (:func:`~readers.graphs.labels.read_labels`), in place of the file's own.
+        labels_file: the labels of nodes (``read_labels``), in place of the file's own.
         min_weight: drop the links that weigh less; their nodes stay.
 
     Raises:

@@ -52,7 +52,7 @@ def read_state_network(path: Path | str, *, directed: bool | None = None, relax_
       ``state state [weight]``.
     - ``*Multilayer``: lines ``layer node layer node [weight]``.
     - ``*Intra``: lines ``layer node node [weight]``. Walkers change layers at the relax rate, or, with ``*Inter``,
-      where its lines ``layer node layer [weight]`` say: see :mod:`.multilayer`. The result has a direction.
+      where its lines ``layer node layer [weight]`` say: see ``multilayer``. The result has a direction.
 
     Weights left out are 1, what else the lines have is not used.
 

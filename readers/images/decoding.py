@@ -123,7 +123,7 @@ def _to_rgb(image: "Image", size: int) -> "Image":
 
 
 def resize_images(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Decoded images (N, H, W, 3) uint8 as (N, size, size, 3), by the same rule as :func:`decode_image`."""
+    """Decoded images (N, H, W, 3) uint8 as (N, size, size, 3), by the same rule as ``decode_image``."""
     from PIL import Image, ImageOps
 
     return np.stack(

@@ -35,7 +35,7 @@ class ParsedSentence(NamedTuple):
 
 
 class SpanBuilder:
-    """Puts a :class:`ParsedSentence` together from brackets and words in their order; trees of any depth."""
+    """Puts a ``ParsedSentence`` together from brackets and words in their order; trees of any depth."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -117,7 +117,7 @@ def _unzip(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_mrg(text: str, name: str) -> Iterator[ParsedSentence]:
-    """The sentences of bracketed text, ``( (S (NP (NNP Pierre)) …))`` one after another, as :func:`read_treebank`.
+    """The sentences of bracketed text, ``( (S (NP (NNP Pierre)) …))`` one after another, as ``read_treebank``.
 
     Args:
         text: the content of a file.

@@ -207,7 +207,7 @@ class TripleEncoder:
         texts: Sequence[str],
         triples: Sequence[Sequence[Triple]] | None = None,
     ) -> tuple[list[NDArray[Any]], tuple[str, ...], tuple[tuple[Triple, ...], ...]]:
-        """Texts as what :meth:`datamodules.batches.TripleBatch.from_arrays` takes, all windows of each.
+        """Texts as what ``datamodules.batches.TripleBatch.from_arrays`` takes, all windows of each.
 
         All known triples are candidates. Where there are triples, ``spans`` are the first subjects, ``objects`` theirs.
 

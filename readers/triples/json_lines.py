@@ -180,7 +180,7 @@ def has_triples(path: Path) -> bool:
     """Whether a file is labelled: whether its first line has ``spo_list``.
 
     Raises:
-        DataError: as :func:`numbered_lines`, or the line is broken.
+        DataError: as ``numbered_lines``, or the line is broken.
     """
     number, line = next(iter(numbered_lines(path)))
     record = parse_json(line, f"{path}, line {number}")

@@ -137,7 +137,7 @@ def _pick_subjects(table: TripleTable, draws: NDArray[np.float64]) -> NDArray[np
 def batch_arrays(
     table: TripleTable, spans: NDArray[np.int64], sentences: Sequence[Sentence]
 ) -> tuple[list[NDArray[Any]], tuple[str, ...], tuple[tuple[Triple, ...], ...]]:
-    """A table as what :meth:`datamodules.batches.TripleBatch.from_arrays` takes: arrays, texts and their triples.
+    """A table as what ``datamodules.batches.TripleBatch.from_arrays`` takes: arrays, texts and their triples.
 
     Args:
         table: the rows; ``table.sentences`` counts in ``sentences``.

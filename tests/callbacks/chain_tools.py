@@ -124,7 +124,7 @@ def golden_trajectory(case: str) -> list[Weights]:
 
 
 def random_gradients(steps: int, seed: int = 0, absent: float = 0.0) -> list[dict[str, Any]]:
-    """Gradients for :class:`GivenGradients`; some embedding rows are 0, and some parameters have none."""
+    """Gradients for ``GivenGradients``; some embedding rows are 0, and some parameters have none."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"linear.weight": (4, 3), "linear.bias": (4,), "norm.weight": (4,), "norm.bias": (4,)}
     given = []

@@ -73,7 +73,7 @@ def fit(module: Net, callback: pl.Callback, batch_size: int = 4, **options) -> t
 
 
 def hidden(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The hidden layer of :class:`Net`, written out."""
+    """The hidden layer of ``Net``, written out."""
     first = (x @ weights["encoder.0.weight"].T + weights["encoder.0.bias"]).tanh()
     return (first @ weights["encoder.2.weight"].T + weights["encoder.2.bias"]).clamp(min=0)
 
