@@ -18,7 +18,6 @@ import layers
 import lightning_modules
 import metrics
 from experiment.cli import ExperimentCLI
-from experiment.parser import Parser
 from layers.attention import MultiheadSelfAttention
 from layers.classifiers import Classifier
 from layers.graphs import GraphNetwork
