@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, for validation, the test and the checkpoint."""
+"""An exponential moving average of the weights, for validation, test and checkpoint."""
 
 from typing import Any
 
@@ -10,30 +10,36 @@ from .update_chain.kept_weights import KeepsWeights
 
 
 class AveragedWeights(KeepsWeights):
-    """An exponential moving average of the weights, which validation, the test and the checkpoint use.
+    """An exponential moving average of the weights, which validation, test and checkpoint use.
 
-    ``ema_t = b * ema_(t-1) + (1 - b) * theta_t`` from ``ema_0 = 0``, used as ``ema_t / (1 - b^t)``. Kept in the
-    corrected form ``m_t = m_(t-1) + w_t * (theta_t - m_(t-1))`` with ``w_t = (1 - b) / (1 - b^t)``: the first average
-    is theta_1 itself and the memory warms up to 1 / (1 - b) optimizer steps. The training itself does not change.
+    ``ema_t = b * ema_(t-1) + (1 - b) * theta_t`` from ``ema_0 = 0``, used as ``ema_t / (1 - b^t)``. It is kept in the
+    bias-corrected form ``m_t = m_(t-1) + w_t * (theta_t - m_(t-1))`` with ``w_t = (1 - b) / (1 - b^t)``: the first
+    average is theta_1 itself, and the memory grows to 1 / (1 - b) optimizer steps. Training itself does not change.
 
-    With ``ramp`` the memory grows slowly instead, which suits short trainings; from the weights before the first step:
+    With ``ramp``, which suits short runs, the memory grows more slowly, from the weights before the first step on:
 
         m_t = d_t * m_(t-1) + (1 - d_t) * theta_t,   d_t = min(b, (1 + t) / (10 + t)),   t = 0, 1, ...
 
-    so that it spans about the last tenth of the steps until it reaches 1 / (1 - b).
+    It spans about the last tenth of the steps until it reaches 1 / (1 - b).
 
     Half-precision weights are averaged in float32, where 1 - b is not lost. Buffers (running statistics of batch
-    normalisation) are the trained model's.
+    normalisation) are those of the trained model.
 
     Args:
         decay: b in [0, 1).
         ramp: let the decay rise with the number of steps.
 
     Raises:
-        ValueError: if ``decay`` is out of its range.
+        ValueError: if ``decay`` is out of range.
 
-    Source: kexue.fm/archives/7094 and bert4keras' exponential moving average. Lightning's EMAWeightAveraging starts
-    from a copy at full memory instead.
+    Source: kexue.fm/archives/7094 and bert4keras' exponential moving average. Lightning's EMAWeightAveraging instead
+    starts from a copy with the full memory.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: AveragedWeights
+              init_args: {decay: 0.999, ramp: true}
     """
 
     phase = Phase.AVERAGE

@@ -1,4 +1,4 @@
-"""Gradient accumulation: one optimizer step for n batches, with n a schedule in optimizer steps."""
+"""Gradient accumulation: one optimizer step per n batches, with a schedule of n in optimizer steps."""
 
 from bisect import bisect_right
 from typing import Any
@@ -14,11 +14,11 @@ from .update_chain.rule import UpdateRule
 
 
 class _Window(int):
-    """Lightning's ``accumulate_grad_batches`` for one window: its length, with a modulo that starts at the window.
+    """Lightning's ``accumulate_grad_batches`` for one window: its length, with a modulo from its first batch on.
 
-    Lightning zeroes the gradients where ``batch_idx % n == 0`` and steps where ``(batch_idx + 1) % n == 0``. Counting
-    from the window's own first batch lets n change at any step instead of at epochs, through Lightning's public
-    attribute alone.
+    Lightning zeroes the gradients if ``batch_idx % n == 0`` and steps if ``(batch_idx + 1) % n == 0``. Counting from
+    the window's own first batch lets n change at any step, not only between epochs, with nothing but Lightning's
+    public attribute.
     """
 
     first_batch: int = 0
@@ -28,23 +28,29 @@ class _Window(int):
 
 
 class GradientAccumulation(UpdateRule):
-    """Gradient accumulation: one optimizer step for n batches, with n a schedule in optimizer steps.
+    """Gradient accumulation: one optimizer step per n batches, with a schedule of n in optimizer steps.
 
-    ``g = (g_1 + … + g_n) / n``: with a loss that is a mean over samples, batches of equal size and nothing that
-    couples the samples of a batch (batch normalisation, InfoNCE), the step equals that of one n times larger batch.
-    A window ends with its epoch; the last, shorter one is divided by the number of batches that it has, where
+    ``g = (g_1 + … + g_n) / n``: if the loss is a mean over samples, batches have equal size and nothing couples the
+    samples of a batch (as batch normalisation and InfoNCE do), the step equals that of one n times larger batch. A
+    window ends with its epoch; the last, shorter one is divided by its number of batches, where
     ``Trainer(accumulate_grad_batches=n)`` still divides by n.
 
     Args:
-        steps: n, or ``{optimizer step: n}``: n holds from that step on, 1 before the first key.
+        steps: n, or ``{optimizer step: n}``: n applies from that step on; 1 before the first key.
 
     Raises:
-        ValueError: if an n or a key is out of its range.
-        MisconfigurationException: at the start, beside another accumulation, under manual optimization (the module
-            owns the window there) and with LBFGS.
+        ValueError: if an n or a key is out of range.
+        MisconfigurationException: at the start, together with another accumulation, with manual optimization (where
+            the module owns the window) or with LBFGS.
 
     Source: kexue.fm/archives/6794 and 7094 section 4. The author's versions make one update with a zero gradient at
-    the very start, which is not followed.
+    the very start; this one doesn't.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: GradientAccumulation
+              init_args: {steps: {0: 1, 1000: 4}}
     """
 
     phase = Phase.GRADIENT
@@ -76,7 +82,7 @@ class GradientAccumulation(UpdateRule):
                 f"GradientAccumulation can't work with {type(pl_module).__name__}, which steps its optimizers itself "
                 "(manual optimization); accumulate in its training_step, or remove the callback"
             )
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):
                 raise MisconfigurationException(
                     "GradientAccumulation and GradientAccumulationScheduler both set the window; "
@@ -93,7 +99,7 @@ class GradientAccumulation(UpdateRule):
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         if isinstance(chain.optimizer, LBFGS):
             raise MisconfigurationException(
-                "GradientAccumulation can't work with LBFGS, which evaluates only the window's last batch again; "
+                "GradientAccumulation can't work with LBFGS, which re-evaluates only the window's last batch; "
                 "raise the batch size instead"
             )
         self._chain = chain
@@ -104,7 +110,7 @@ class GradientAccumulation(UpdateRule):
         trainer.accumulate_grad_batches = 1
 
     def window_length(self, step: int) -> int:
-        """n at an optimizer step, counted from 0."""
+        """n at this optimizer step, counted from 0."""
         return self.steps[self._keys[bisect_right(self._keys, step) - 1]]
 
     def on_train_batch_start(
@@ -115,6 +121,7 @@ class GradientAccumulation(UpdateRule):
         inside = window["first_batch"] < batch_idx < window["first_batch"] + window["length"]
         if inside:
             return
+        assert self._chain is not None
         self._window = {"first_batch": batch_idx, "length": self.window_length(self._chain.steps), "backwards": 0}
         self._apply(trainer)
 
@@ -128,7 +135,7 @@ class GradientAccumulation(UpdateRule):
         self._window["backwards"] += 1
 
     def before_step(self, chain: UpdateChain) -> None:
-        # Fewer batches than the loss was divided by: the epoch ended, or training_step returned None.
+        # Fewer batches than the loss was divided by: the epoch ended or training_step returned None.
         length, backwards = self._window["length"], self._window["backwards"]
         if 0 < backwards < length:
             gradients = [parameter.grad for parameter in chain.params if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""Layer adaptation: each tensor's update is as long as the tensor, on top of any optimizer (LAMB's trust ratio)."""
+"""Layer adaptation: each tensor's update scales with its norm, on top of any optimizer (LAMB's trust ratio)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,16 @@ from layers.weights.selection import DEFAULT_EXCLUDE
 from .update_chain.chain import Action, Block, Phase, UpdateChain
 from .update_chain.rule import UpdateRule
 
-# Below this learning rate the update's direction drowns in rounding; the author's bound.
+# Below this learning rate rounding drowns the update's direction; the author's bound.
 SMALLEST_LR = 1e-7
 
 
 class LayerAdaptation(UpdateRule):
-    """Layer adaptation: the update of each tensor gets the tensor's own length times the learning rate.
+    """Layer adaptation: the norm of each tensor's update becomes the tensor's own norm times the learning rate.
 
     ``dx <- dx * r`` with ``dx = theta' - theta`` and ``r = ‖theta‖ / ‖dx / max(lr, 1e-7)‖`` for each parameter tensor,
-    r = 1 where either norm is 0. It acts after weight decay, so that Adam(eps=1e-6) + decay + adaptation is LAMB.
-    Norms are taken in float32 at least; in bfloat16 weights dx itself has only the bits that bfloat16 has.
+    r = 1 where either norm is 0. It acts after weight decay: Adam(eps=1e-6) + decay + adaptation is LAMB. Norms are
+    computed in float32 or float64; for bfloat16 weights dx itself has only bfloat16's precision.
 
     Args:
         include: tensors to adapt; None: all (see ``layers.weights.selection.select``).
@@ -28,10 +28,16 @@ class LayerAdaptation(UpdateRule):
         log: log ``train/trust_ratio_mean``, ``_min`` and ``_max`` over the adapted tensors.
 
     Raises:
-        ValueError: if an entry is no expression or, at the start, matches nothing.
+        ValueError: if an entry is not a valid expression or, at the start, matches nothing.
 
-    Source: kexue.fm/archives/7094 section 2; LAMB, arXiv 1904.00962. It differs from timm's Lamb by having no global
-    clipping, and from LARS, where the ratio comes before the momentum.
+    Source: kexue.fm/archives/7094 section 2; LAMB, arXiv 1904.00962. Unlike timm's Lamb it doesn't clip globally; in
+    LARS the ratio comes before the momentum.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: LayerAdaptation
+              init_args: {log: true}
     """
 
     phase = Phase.LAYER_ADAPTATION
@@ -62,8 +68,8 @@ class LayerAdaptation(UpdateRule):
         dtype = torch.float64 if params[0].dtype == torch.float64 else torch.float32
 
         def adapt(lr: float) -> None:
-            # In place, params holding dx in between: no second copy of the parameters. Where r = 1 because a norm
-            # is 0, (theta' - theta) + theta is theta' to the last bit.
+            # In place, with dx in params meanwhile: no second copy of the parameters. Where r = 1 because a norm is 0,
+            # (theta' - theta) + theta is bit-identical to theta'.
             length = torch.stack(torch._foreach_norm(old, 2, dtype=dtype))
             torch._foreach_sub_(params, old)
             change = torch.stack(torch._foreach_norm(params, 2, dtype=dtype))

@@ -1,9 +1,9 @@
-"""Any module's activation, gradient or weight as a metric."""
+"""Metrics of any submodule's activations, gradients or weights."""
 
 import difflib
 import functools
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -12,17 +12,19 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layers.processes import gather_objects
+
 Reduction = Callable[[Tensor], Tensor]
 QUANTITIES = ("activation", "gradient", "weight")
 
 
 def sq_norm(rows: Tensor) -> Tensor:
-    """(B, n) -> (): mean over the rows of the sum of squares, the article's ``x_h_norm``."""
+    """(B, n) -> (): mean over rows of the sum of squares, the article's ``x_h_norm``."""
     return rows.square().sum(1).mean()
 
 
 def norm(rows: Tensor) -> Tensor:
-    """(B, n) -> (): mean over the rows of the Euclidean norm."""
+    """(B, n) -> (): mean over rows of the Euclidean norm."""
     return torch.linalg.vector_norm(rows, dim=1).mean()
 
 
@@ -48,34 +50,39 @@ class LayerMetric(NamedTuple):
 
 
 class LayerMetrics(pl.Callback):
-    """Logs a number about the inside of a model that its code knows nothing of:
-
-        LayerMetrics({"train/x_h_norm": {"module": "encoder.2", "reduce": "sq_norm"}})
+    """Logs numbers about the inside of a model, without any change to its code.
 
     Each entry is ``log name: {module, of, reduce}``. ``module`` is the path of a submodule, as in ``named_modules()``;
-    ``""`` (left out) is the whole model, for gradients and weights. ``of`` is
+    ``""`` (the default) is the whole model, for gradients and weights. ``of`` is one of
 
-    - ``activation`` (left out): what the module gives in training, (B, ...); of several tensors the first;
-    - ``gradient``: that of all parameters below it, when it is complete, before clipping;
-    - ``weight``: all parameters below it, after the step.
+    - ``activation`` (the default): the module's output in training, (B, ...); of several tensors, the first;
+    - ``gradient``: the gradient of all its parameters, when complete, before clipping;
+    - ``weight``: all its parameters, after the step.
 
-    ``reduce`` makes a number of it: ``sq_norm`` (left out): the sum of squares, ``norm``: the Euclidean norm, both as a
-    mean over the batch, ``mean`` and ``std`` of all entries, or the import path of a function of your own, from a
-    tensor to a scalar. Activations are flattened to (B, n) float32 for the named ones and come as they are to your
-    function; weights and gradients are one row (1, n).
+    ``reduce`` turns this into a number: ``sq_norm`` (the default), the sum of squares, or ``norm``, the Euclidean norm,
+    both averaged over the batch; ``mean`` or ``std`` of all entries; or the import path of your own function from a
+    tensor to a scalar. The named ones get activations flattened to (B, n) float32, your own function gets them
+    unchanged; weights and gradients are one row (1, n).
 
-    Logged by single steps, as training losses are. An activation counts by all calls of the module since the last
-    optimizer step, weighted by their rows: a module that is called twice, accumulated batches, and several processes
-    give what one large batch would. Validation and test don't count. Nothing keeps a graph alive, and the hooks are
-    removed when training ends, with an exception or without.
-
-    Source: kexue.fm/archives/6311, ``metrics_tensors``.
+    Values are logged per step, like training losses. An activation's value covers all calls of the module since the
+    last optimizer step, weighted by their rows: a module that is called twice, accumulated batches and several
+    processes give the value of one large batch. Validation and test don't count. No graph is kept alive, and the hooks
+    are removed when training ends, even by an exception.
 
     Args:
         metrics: the entries.
 
     Raises:
-        ValueError: an entry is malformed; when training starts, there is no such module, or it has no weights.
+        ValueError: an entry is malformed; at the start of training, if the module doesn't exist or has no weights.
+
+    Source: kexue.fm/archives/6311, ``metrics_tensors``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: LayerMetrics
+              init_args:
+                metrics: {train/code_norm: {module: encoder, reduce: norm}}
     """
 
     def __init__(self, metrics: dict[str, dict[str, str]]) -> None:
@@ -89,34 +96,26 @@ class LayerMetrics(pl.Callback):
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._in_step = False
         self._silent = {name for name, metric in self.metrics.items() if metric.of == "activation"}
-        # Of each activation since the last optimizer step: the sum of values times rows, and the rows.
+        # For each activation since the last optimizer step: the sum of values times rows, and the rows.
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
     @property
     def state_key(self) -> str:
-        # Lightning refuses two stateful callbacks of one type under one key.
+        # Lightning refuses several stateful callbacks of one type with the same key.
         return self._generate_state_key(metrics=sorted(self.metrics))
 
     def state_dict(self) -> dict[str, Any]:
-        """What has come together in each process since the last step, for a run that stops before the next."""
+        """The sums of each process since the last optimizer step, for a run that stops before the next."""
         own = {name: {"sum": total.cpu(), "rows": rows} for name, (total, rows) in self._sums.items()}
-        ranks = [own]
-        if self._in_processes():
-            ranks = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(ranks, own)
-        return {"ranks": ranks}
+        return {"ranks": gather_objects(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         rank, world_size = 0, 1
-        if self._in_processes():
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         ranks = state_dict["ranks"]
         own = ranks[rank] if len(ranks) == world_size else {}
         self._sums = {name: (part["sum"], part["rows"]) for name, part in own.items() if name in self.metrics}
-
-    @staticmethod
-    def _in_processes() -> bool:
-        return torch.distributed.is_available() and torch.distributed.is_initialized()
 
     # ------------------------------------------------------------------------------------------------------ hooks
 
@@ -132,8 +131,8 @@ class LayerMetrics(pl.Callback):
             module = modules[metric.module]
             if metric.of != "activation" and metric.module and not any(True for _ in module.parameters()):
                 raise ValueError(
-                    f"LayerMetrics: {name!r}: {metric.module!r} ({type(module).__name__}) has no parameters, so no "
-                    f"{metric.of}"
+                    f"LayerMetrics: {name!r}: {metric.module!r} ({type(module).__name__}) has no parameters, and so no "
+                    f"{metric.of}; choose a module that has some"
                 )
             self._modules[name] = module
         for name, module in self._modules.items():
@@ -141,14 +140,14 @@ class LayerMetrics(pl.Callback):
                 self._hooks.append(module.register_forward_hook(self._hook(name, self.metrics[name].reduce)))
 
     def _hook(self, name: str, reduce: Reduction) -> Any:
-        # A function, no method: copies of the model are made during training, and must not copy this callback.
+        # A function, not a method: copies of the model, made during training, must not copy this callback.
         def take(module: nn.Module, args: tuple, output: Any) -> None:
             if not self._in_step:
                 return
             activation = next(_tensors(output), None)
             if activation is None:
                 kind = type(output).__name__
-                raise ValueError(f"LayerMetrics: {name!r}: {type(module).__name__} gives no tensor, but {kind}")
+                raise ValueError(f"LayerMetrics: {name!r}: {type(module).__name__} returns {kind}, not a tensor")
             rows = len(activation) if activation.ndim else 1
             value = _reduced(name, reduce, activation.detach()) * rows
             total, count = self._sums.get(name, (0.0, 0))
@@ -188,7 +187,7 @@ class LayerMetrics(pl.Callback):
             self._sums = {}
 
     def _log_activations(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # All names in one order: another process may have called other modules, or in another order.
+        # All names, in a fixed order: another process may have called other modules, or in another order.
         names = [name for name, _ in self._of("activation")]
         if not names:
             return
@@ -205,7 +204,7 @@ class LayerMetrics(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name in sorted(self._silent):
             path = self.metrics[name].module or type(pl_module).__name__
-            rank_zero_warn(f"LayerMetrics: {name!r} is not logged: {path} was not called in this epoch of training")
+            rank_zero_warn(f"LayerMetrics: {name!r} is not logged: {path} was not called in this training epoch")
         self._silent.clear()
 
     def _of(self, quantity: str) -> Iterable[tuple[str, nn.Module]]:
@@ -216,7 +215,7 @@ class LayerMetrics(pl.Callback):
             return
         reduce = self.metrics[name].reduce
         if reduce in (norm, sq_norm):
-            # Without a copy of all weights.
+            # Avoids a copy of all weights.
             dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
             total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors, 2, dtype=dtype)))
             value = total if reduce is norm else total.square()
@@ -226,7 +225,7 @@ class LayerMetrics(pl.Callback):
 
 
 def _checked(name: str, entry: Mapping[str, Any]) -> LayerMetric:
-    """The entry with what was left out; ValueError if something is wrong with it."""
+    """The entry with its defaults filled in; ValueError if it is malformed."""
     if not isinstance(entry, Mapping):
         raise ValueError(f"LayerMetrics: {name!r} ({entry!r}) must be {{module: ..., of: ..., reduce: ...}}")
     for key in entry:
@@ -235,15 +234,15 @@ def _checked(name: str, entry: Mapping[str, Any]) -> LayerMetric:
             raise ValueError(f"LayerMetrics: {name!r} has no key {key!r}; did you mean {nearest!r}?")
     of = entry.get("of", "activation")
     if of not in QUANTITIES:
-        raise ValueError(f"LayerMetrics: {name!r}: of ({of!r}) must be {', '.join(QUANTITIES)}")
+        raise ValueError(f"LayerMetrics: {name!r}: of ({of!r}) must be one of {', '.join(QUANTITIES)}")
     if of == "activation" and not entry.get("module"):
-        # Under DDP training_step runs as the model's forward, so the model's output would be the loss, too.
-        raise ValueError(f"LayerMetrics: {name!r}: an activation needs a module; the whole model has no one activation")
+        # Under DDP training_step runs as the model's forward, so the model's output might also be the loss.
+        raise ValueError(f"LayerMetrics: {name!r}: an activation needs a module: name a submodule")
     return LayerMetric(entry.get("module", ""), of, _function(name, entry.get("reduce", "sq_norm")))
 
 
 def _function(name: str, reduce: str | Reduction) -> Reduction:
-    """The reduction of that name, or what the import path names."""
+    """The reduction with this name, or the function at this import path."""
     if callable(reduce):
         return reduce
     if reduce in REDUCTIONS:
@@ -253,23 +252,23 @@ def _function(name: str, reduce: str | Reduction) -> Reduction:
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(REDUCTIONS)
         raise ValueError(
-            f"LayerMetrics: {name!r}: reduce ({reduce!r}) must be {known}, or the import path of a function: {error}"
+            f"LayerMetrics: {name!r}: reduce ({reduce!r}) must be one of {known}, or a function's import path: {error}"
         ) from None
 
 
 def _reduced(name: str, reduce: Reduction, tensor: Tensor) -> Tensor:
-    """The number that a reduction makes of a tensor, () float."""
+    """A tensor reduced to a number, () float."""
     if reduce in REDUCTIONS.values():
         tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
         tensor = tensor.flatten(1) if tensor.ndim > 1 else tensor.reshape(-1, 1)
     with torch.no_grad():
         value = torch.as_tensor(reduce(tensor), device=tensor.device)
     if value.ndim:
-        raise ValueError(f"LayerMetrics: {name!r}: reduce gave shape {tuple(value.shape)}, it must give a scalar")
+        raise ValueError(f"LayerMetrics: {name!r}: reduce must return a scalar, got shape {tuple(value.shape)}")
     return value.detach().to(torch.promote_types(value.dtype, torch.float32))
 
 
-def _tensors(output: Any) -> Iterable[Tensor]:
+def _tensors(output: Any) -> Iterator[Tensor]:
     """The floating-point tensors of a module's output, in order."""
     if isinstance(output, Tensor) and output.is_floating_point():
         yield output

@@ -1,4 +1,4 @@
-"""Lazy updates: the rows of an embedding that a batch does not touch stay where they are, under any optimizer."""
+"""Lazy updates: embedding rows that a batch does not touch stay unchanged, with any optimizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,24 +11,30 @@ from .update_chain.rule import UpdateRule
 
 
 class LazyUpdates(UpdateRule):
-    """Lazy updates: the rows of an embedding that a batch does not touch stay where they are, under any optimizer.
+    """Lazy updates: embedding rows that a batch does not touch stay unchanged, with any optimizer.
 
-    ``dx <- dx * [the row has a gradient other than 0]``, a row being all of a parameter's last axis. Momentum would
-    otherwise go on to move the embeddings of absent words. It acts after decay and layer adaptation, so absent rows
-    are not decayed either. A table that is tied to a softmax has a dense gradient: nothing in it is ever absent.
+    ``dx <- dx * [the row's gradient is not 0]``, where a row is a parameter's last axis. Otherwise momentum would keep
+    moving the embeddings of absent words. It acts after decay and layer adaptation, so absent rows are not decayed
+    either. A table that is tied to a softmax has a dense gradient: none of its rows is ever absent.
 
     Args:
-        include: parameters to treat so, no default (see ``layers.weights.selection.select``), for example
-            ``[type:Embedding]``.
-        freeze_state: whether the optimizer's moments of absent rows stay, too (as in torch's SparseAdam), instead of
-            decaying (the author's choice). Needs a second copy of the moments of the included parameters. Only state
-            tensors of the parameter's own shape are kept, not Adafactor's row and column sums.
-        log: log ``train/lazy_rows_share``, the share of rows that stayed, in [0, 1].
+        include: the parameters to act on (see ``layers.weights.selection.select``), for example ``[type:Embedding]``;
+            no default.
+        freeze_state: also freeze the optimizer's moments of absent rows (as torch's SparseAdam does) instead of letting
+            them decay (the author's choice). Needs a second copy of the moments of these parameters. Only state tensors
+            of the parameter's shape are frozen, not Adafactor's row and column sums.
+        log: log ``train/lazy_rows_share``, the share of unchanged rows, in [0, 1].
 
     Raises:
-        ValueError: if an entry is no expression or, at the start, matches nothing.
+        ValueError: if an entry is not a valid expression or, at the start, matches nothing.
 
-    Source: kexue.fm/archives/6869 and 7094 section 6. An underflow of fp16 gradients to 0 counts as absence.
+    Source: kexue.fm/archives/6869 and 7094 section 6. A row whose fp16 gradient underflows to 0 counts as absent.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: LazyUpdates
+              init_args: {include: ["type:Embedding"]}
     """
 
     phase = Phase.LAZY
@@ -67,7 +73,7 @@ class LazyUpdates(UpdateRule):
         keys = [(chain.key, name) for name in block.names(positions)]
 
         def stay(lr: float) -> None:
-            # The few tables of a model; torch has no foreach form of `where`.
+            # torch has no foreach form of `where`, and a model has few tables.
             for key, parameter, before in zip(keys, params, old, strict=True):
                 touched = self._touched[key]
                 torch.where(touched, parameter, before, out=parameter)
@@ -78,7 +84,7 @@ class LazyUpdates(UpdateRule):
         return stay
 
     def restart(self, chain: UpdateChain) -> None:
-        # The moments that it kept are of the emptied optimizer.
+        # The copied moments belong to the optimizer's previous state.
         self._state = {key: state for key, state in self._state.items() if key[0] != chain.key}
 
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
@@ -90,7 +96,7 @@ class LazyUpdates(UpdateRule):
 
 
 def rows_with_gradient(gradient: Tensor) -> Tensor:
-    """Whether each row has a component other than 0.
+    """Whether each row has a non-zero component.
 
     Shapes:
         gradient: (..., D), dense or sparse in its rows.

@@ -1,4 +1,4 @@
-"""A learning rate in proportion to the length of the batch's sequences."""
+"""A learning rate proportional to the length of the batch's sequences."""
 
 from typing import Any, ClassVar
 
@@ -13,23 +13,29 @@ from .update_chain.rule import UpdateRule
 class LengthScaledLR(UpdateRule):
     """Scales the learning rate of each step by the length of its batch: ``lr_t = lr * T / base_length``.
 
-    With truncated backpropagation of a random length T, the mean loss of a short window would otherwise move the
-    weights as far as that of a long one. T is that of the batch's ``inputs`` (B, T), of accumulated batches that of the
-    last one. The learning rate is given back after the step, so schedulers and ``callbacks.PiecewiseLinearLR`` see
+    With truncated backpropagation over a random length T, the mean loss of a short window would otherwise move the
+    weights as far as that of a long one. T is taken from the batch's ``inputs`` (B, T), of accumulated batches from the
+    last one. The learning rate is restored after the step, so schedulers and ``callbacks.PiecewiseLinearLR`` see
     their own.
 
     Args:
-        base_length: the length T at which the learning rate holds as it is.
+        base_length: the length T at which the learning rate does not change.
         log: log the learning rate that was used, as ``train/length_scaled_lr``.
 
     Raises:
         ValueError: if ``base_length`` is below 1; in training, if a batch has no ``inputs``.
 
     Source: Merity et al., arXiv 1708.02182, section 3.1 (variable length backpropagation sequences).
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: LengthScaledLR
+              init_args: {base_length: 70}
     """
 
     phase = Phase.LEARNING_RATE
-    place: ClassVar[int] = 1  # after the schedules, whose value it scales
+    place: ClassVar[int] = 1  # after schedules, whose value it scales
 
     def __init__(self, base_length: int = 70, log: bool = True) -> None:
         super().__init__(log=log)
@@ -47,7 +53,7 @@ class LengthScaledLR(UpdateRule):
     ) -> None:
         if not hasattr(batch, "inputs"):
             raise ValueError(
-                f"LengthScaledLR needs batches that have inputs (B, T), and got {type(batch).__name__}: "
+                f"LengthScaledLR needs batches with inputs (B, T), but got {type(batch).__name__}: "
                 "remove it from trainer.callbacks"
             )
         self._length = batch.inputs.shape[1]

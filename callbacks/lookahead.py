@@ -13,21 +13,27 @@ class Lookahead(KeepsWeights):
     """Lookahead: k steps forward, one step back, on top of any optimizer.
 
     Slow weights phi start at the weights before the first step. After every k steps of the optimizer
-    ``phi <- phi + alpha * (theta - phi)`` and ``theta <- phi``. The optimizer's own state is kept as it is.
+    ``phi <- phi + alpha * (theta - phi)`` and ``theta <- phi``. The optimizer's own state is left alone.
 
     Args:
-        steps: k, optimizer steps from one synchronisation to the next, at least 1.
-        step_size: alpha in [0, 1]; 1 leaves the training bit-identical.
-        evaluate: the weights that validation, the test and the checkpoint's ``state_dict`` have: ``slow`` (the paper's
-            choice) or ``fast``. The weights to go on with are in the checkpoint either way.
-        log: log ``train/lookahead_distance``, the Euclidean distance of fast and slow weights before the
-            latest synchronisation.
+        steps: k, optimizer steps between synchronisations, at least 1.
+        step_size: alpha in [0, 1]; 1 leaves training bit-identical.
+        evaluate: the weights in validation, test and the checkpoint's ``state_dict``: ``slow`` (the paper's choice) or
+            ``fast``. The checkpoint has the weights to resume from either way.
+        log: log ``train/lookahead_distance``, the Euclidean distance between fast and slow weights before the
+            last synchronisation.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
 
     Source: kexue.fm/archives/6869 and 7094 section 5; arXiv 1907.08610. bert4keras starts phi at 0, which halves the
-    weights at the first step; timm creates phi at the first synchronisation; neither is followed.
+    weights at the first step; timm creates phi at the first synchronisation; neither is done here.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: Lookahead
+              init_args: {steps: 5, step_size: 0.5}
     """
 
     phase = Phase.LOOKAHEAD
@@ -46,14 +52,11 @@ class Lookahead(KeepsWeights):
         self.steps = steps
         self.step_size = step_size
         self.evaluate = evaluate
+        self.exchanges_weights = evaluate == "slow"
 
     def forget(self) -> None:
         super().forget()
         self.distances: dict[str, list[Tensor]] = {}
-
-    @property
-    def exchanges_weights(self) -> bool:
-        return self.evaluate == "slow"
 
     def settings(self) -> dict[str, Any]:
         return {"steps": self.steps, "step_size": self.step_size}
@@ -87,7 +90,7 @@ class Lookahead(KeepsWeights):
         return follow
 
     def _synchronises(self, chain: UpdateChain) -> bool:
-        # The step under way is not counted yet.
+        # The current step is not counted yet.
         return (self.kept_steps.get(chain.key, 0) + 1) % self.steps == 0
 
     def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
@@ -98,7 +101,7 @@ class Lookahead(KeepsWeights):
             return {}
         return {"lookahead_distance": torch.cat(distances).norm()}
 
-    # A row of metrics repeats the latest distance, so a run that is resumed has to know it.
+    # A row of metrics repeats the last distance, so a resumed run has to know it.
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()

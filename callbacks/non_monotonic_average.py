@@ -1,4 +1,4 @@
-"""Averaging that begins when the validation stops improving (NT-ASGD)."""
+"""Weight averaging that begins when the validation metric stops improving (NT-ASGD)."""
 
 from typing import Any
 
@@ -12,24 +12,30 @@ from .update_chain.kept_weights import KeepsWeights
 
 
 class NonMonotonicAverage(KeepsWeights):
-    """The mean of the weights since the validation stopped improving; with SGD this is NT-ASGD.
+    """The mean of the weights since the validation metric stopped improving; with SGD this is NT-ASGD.
 
         begin when  v_k > min(v_1 ... v_(k-1-patience)),  then  mean_n = mean_(n-1) + (theta_n - mean_(n-1)) / n
 
     v_k is the monitored value of the k-th validation. From the first step after that, validation, test and checkpoint
-    use the mean; the training itself does not change. With ``restart_epoch`` the recipe's fine-tuning follows: at that
-    epoch the mean starts anew (at once) and so does the list of values; training ends when they stop improving again.
+    use the mean; training itself does not change. ``restart_epoch`` adds the recipe's fine-tuning: at that epoch a new
+    mean starts at once, with an empty list of values; training ends when these stop improving again.
 
     Args:
         monitor: a logged validation metric, lower is better.
-        patience: how many of the latest values the minimum leaves out (the paper's n).
-        restart_epoch: epoch at which the mean starts anew; None for never.
+        patience: how many of the last values the minimum leaves out (the paper's n).
+        restart_epoch: epoch at which a new mean starts; None for never.
 
     Raises:
         ValueError: if ``patience`` or ``restart_epoch`` is below 0.
 
-    Source: Merity et al., arXiv 1708.02182, algorithm 1. Difference: torch's ASGD counts its first averaged weights
-    with weight zero, here they count like all others.
+    Source: Merity et al., arXiv 1708.02182, algorithm 1. Difference: torch's ASGD gives its first averaged weights
+    weight zero, here they count like all others.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: NonMonotonicAverage
+              init_args: {monitor: val/loss, patience: 5}
     """
 
     phase = Phase.AVERAGE

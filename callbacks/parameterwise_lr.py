@@ -1,4 +1,4 @@
-"""A learning rate of its own for some parameters, as a factor on the optimizer's."""
+"""Separate learning rates for some parameters, as factors on the optimizer's."""
 
 from typing import Any
 
@@ -12,21 +12,28 @@ from .update_chain.rule import UpdateRule
 
 
 class ParameterwiseLR(UpdateRule):
-    """A learning rate of its own for some parameters, as a factor on the optimizer's.
+    """Separate learning rates for some parameters, as factors on the optimizer's.
 
     ``dx <- m * dx`` with ``dx = theta' - theta`` and m the product of the multipliers whose key matches the parameter;
-    the later phases take ``m * lr`` for the learning rate. For every optimizer whose update is proportional to lr this
-    equals a parameter group with ``m * lr``, without touching the groups, which the module's schedulers know.
+    later phases use ``m * lr`` as the learning rate. For every optimizer whose update is proportional to lr this equals
+    a parameter group with ``m * lr``, without a change to the groups, which the module's schedulers know.
 
     Args:
         multipliers: factor in [0, inf) for each key; a key is a regular expression searched in the full parameter
             name, or ``type:NAME`` (see ``layers.weights.selection.select``). 0 freezes, 1 changes nothing.
 
     Raises:
-        ValueError: if a factor is negative or not finite, or a key is no expression or, at the start, matches nothing.
+        ValueError: if a factor is negative or not finite, or a key is not a valid expression or, at the start, matches
+            nothing.
 
-    Source: bert4keras, parameter-wise learning rates. There the key is a plain substring, and the layer adaptation
-    divides the factor out again; here it survives.
+    Source: bert4keras, parameter-wise learning rates. There a key is a plain substring, and layer adaptation divides
+    the factor out again; here it survives.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: ParameterwiseLR
+              init_args: {multipliers: {encoder: 0.1}}
     """
 
     phase = Phase.LEARNING_RATE

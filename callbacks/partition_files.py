@@ -1,4 +1,4 @@
-"""The files of a graph's modules."""
+"""Files with a graph's modules."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,19 +11,25 @@ from .pictures.base import has_entries
 class PartitionFiles(pl.Callback):
     """Writes the tested partition into the run folder: ``partition.tree``, ``partition.clu``, ``partition.csv``.
 
-    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``, which says what is in them; it is handed
-    to each logger that has ``log_file(name, write)``. Other modules get no files.
+    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``, whose ``write`` describes the formats;
+    every logger with ``log_file(name, write)`` gets the files. Other outputs are ignored.
 
     Args:
-        endings: which of the files.
+        endings: which files to write, of ``tree``, ``clu`` and ``csv``.
 
     Raises:
-        ValueError: an ending is another one.
+        ValueError: for any other ending.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: PartitionFiles
+              init_args: {endings: [tree]}
     """
 
     def __init__(self, endings: Sequence[str] = ("tree", "clu", "csv")) -> None:
         if wrong := set(endings) - {"tree", "clu", "csv"}:
-            raise ValueError(f"endings: {', '.join(sorted(wrong))} is none of tree, clu, csv")
+            raise ValueError(f"endings: {', '.join(sorted(wrong))} is not one of tree, clu, csv")
         self.endings = tuple(endings)
 
     def on_test_batch_end(

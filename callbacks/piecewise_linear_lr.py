@@ -1,4 +1,4 @@
-"""A piecewise linear learning rate in optimizer steps: warm-up and decay in one dictionary, on any optimizer."""
+"""A piecewise linear learning rate in optimizer steps: warm-up and decay in one dictionary, for any optimizer."""
 
 from bisect import bisect_right
 from typing import Any
@@ -14,24 +14,31 @@ from .update_chain.rule import UpdateRule
 
 
 class PiecewiseLinearLR(UpdateRule):
-    """A piecewise linear learning rate in optimizer steps: warm-up and decay in one dictionary, on any optimizer.
+    """A piecewise linear learning rate in optimizer steps: warm-up and decay in one dictionary, for any optimizer.
 
-    ``lr_t = rho(t) * base_t`` with base_t what the module and its schedulers give, and rho linear between the keys,
-    constant after the last. ``{1000: 1, 2000: 0.1}`` rises from 0 to 1 in 1,000 steps, falls to 0.1 in the next
-    1,000 and stays. If the smallest key is not 0, ``0: 0.0`` is put before it.
+    ``lr_t = rho(t) * base_t``, where base_t is set by the module and its schedulers, and rho is linear between the keys
+    and constant after the last one. ``{1000: 1, 2000: 0.1}`` rises from 0 to 1 in 1,000 steps, falls to 0.1 in the next
+    1,000 and stays there. If the smallest key is not 0, ``0: 0.0`` is added.
 
-    The rate stands in the optimizer's groups, so monitors, weight decay and layer adaptation see what the step uses. A
-    scheduler of the module gets its own value back while it steps, so the two multiply and nothing compounds; a
+    The learning rate is set in the optimizer's groups, so monitors, weight decay and layer adaptation see what the step
+    uses. A scheduler of the module gets its own value back while it steps, so the two multiply and nothing compounds; a
     checkpoint holds base_t.
 
     Args:
-        schedule: factor in [0, inf) at each optimizer step (not batch: an accumulation window is one step).
+        schedule: ``{optimizer step: factor}``, factors in [0, inf); an accumulation window is one step.
         log: log ``train/learning_rate``, what the step used (``…/group1`` and so on for further groups).
 
     Raises:
-        ValueError: if the schedule is empty, a key is negative or no integer, or a factor negative or not finite.
+        ValueError: if the schedule is empty, a key is negative or not an integer, or a factor negative or not finite.
 
-    Source: kexue.fm/archives/7094 section 3. The author's counter runs over micro-batches, this one over steps.
+    Source: kexue.fm/archives/7094 section 3. The author's counter counts micro-batches, this one steps.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: PiecewiseLinearLR
+              init_args:
+                schedule: {1000: 1.0, 2000: 0.1}
     """
 
     phase = Phase.LEARNING_RATE
@@ -45,7 +52,7 @@ class PiecewiseLinearLR(UpdateRule):
             check_argument("PiecewiseLinearLR", f"schedule[{step}]", factor, "at least 0", 0 <= factor < float("inf"))
         self.schedule = {0: 0.0} | {step: schedule[step] for step in sorted(schedule)}
         self._steps = list(self.schedule)
-        # By chain and group: what the module gives, what stands in the group, what the last step used.
+        # By chain and group: the module's value, the value set in the group, the value that the last step used.
         self._base: dict[tuple[int, int], float] = {}
         self._written: dict[tuple[int, int], float] = {}
         self._used: dict[tuple[int, int], float] = {}
@@ -55,7 +62,7 @@ class PiecewiseLinearLR(UpdateRule):
         return {"schedule": self.schedule}
 
     def factor(self, step: int) -> float:
-        """rho at an optimizer step, counted from 0."""
+        """rho at this optimizer step, counted from 0."""
         right = bisect_right(self._steps, step)
         start = self._steps[right - 1]
         if right == len(self._steps):
@@ -90,16 +97,16 @@ class PiecewiseLinearLR(UpdateRule):
         self._set(chain)
 
     def restart(self, chain: UpdateChain) -> None:
-        # What stands in the groups is a new base, also where it equals what was written there.
+        # The groups' values are a new base, even where they equal what was written there.
         self._written = {key: value for key, value in self._written.items() if key[0] != chain.index}
         self._set(chain)
 
     def _set(self, chain: UpdateChain) -> None:
-        """Write the learning rate of the coming step into the groups."""
+        """Set the learning rate of the next step in the groups."""
         factor = self.factor(chain.steps)
         for i, group in enumerate(chain.optimizer.param_groups):
             key = (chain.index, i)
-            # Another value than ours: the module, its scheduler or the user has set a new base.
+            # Not our value: the module, its scheduler or the user has set a new base.
             if float(group["lr"]) != self._written.get(key):
                 self._base[key] = float(group["lr"])
             self._written[key] = write_lr(group, self._base[key] * factor)
@@ -113,8 +120,8 @@ class PiecewiseLinearLR(UpdateRule):
     def _guard(self, scheduler: LRScheduler, chain: UpdateChain) -> None:
         """Let the scheduler see its own learning rate while it steps.
 
-        Most schedulers compute the next value from the present one, so the factor would compound. The class is
-        exchanged, as Lightning does with optimizers, because an attribute would end up in the scheduler's checkpoint.
+        Most schedulers compute the next value from the current one, so the factor would compound. The class is
+        replaced, as Lightning does with optimizers, because an attribute would end up in the scheduler's checkpoint.
         """
         own_class = type(scheduler)
 

@@ -11,26 +11,32 @@ from torch import Tensor
 
 
 class RunningAverages(pl.Callback):
-    """Shows running averages of training metrics in the progress bar, and others as they are.
+    """Shows running averages of training metrics in the progress bar, and other metrics unchanged.
 
-        m_n = m_(n-1) + (x_n - m_(n-1)) / n,   x_n: value of the n-th batch since the epoch began
+        m_n = m_(n-1) + (x_n - m_(n-1)) / n,   x_n: value of the n-th batch of the epoch
 
-    A loss of single batches jumps; its average since the epoch began does not. Without a terminal, where a line for
-    each validation takes the place of the bar, the averages stand in that line.
+    The loss of single batches is noisy; its average since the start of the epoch is smooth. Without a terminal, where
+    one line per validation replaces the bar, the averages are in that line.
 
-    Any metric that is logged in training by single steps can be shown, whether or not it was logged with
-    ``prog_bar``. Only the display changes: nothing is logged, and other callbacks see the values of single batches. A
-    metric that is not logged in every batch counts in the others with its last value, at the start of an epoch with
-    that of the epoch before. Of several processes the first one's values are shown.
+    Any metric that is logged per training step can be shown, whether or not it was logged with ``prog_bar``. Only the
+    display changes: nothing is logged, and other callbacks see the values of single batches. In batches that don't log
+    a metric, its last value counts, at the start of an epoch that of the previous epoch. With several processes the
+    values of rank zero are shown.
+
+    Args:
+        average: names of the metrics to average.
+        raw: names of the metrics to show unchanged.
+
+    Raises:
+        ValueError: for no name, a name given twice, or one of a validation or test metric.
 
     Source: kexue.fm/archives/6311, ``Progbar`` and its ``stateful_metrics``.
 
-    Args:
-        average: names of the metrics that are averaged.
-        raw: names of those that are shown as they are.
-
-    Raises:
-        ValueError: no name, one that is in both lists, or one of a validation or test.
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: RunningAverages
+              init_args: {average: [train/loss]}
     """
 
     def __init__(self, average: Sequence[str] = ("train/loss",), raw: Sequence[str] = ()) -> None:
@@ -51,25 +57,25 @@ class RunningAverages(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        # Lightning refuses two stateful callbacks of one type under one key.
+        # Lightning refuses several stateful callbacks of one type with the same key.
         return self._generate_state_key(average=self.average, raw=self.raw)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages so far, as plain numbers, so that a resumed epoch goes on with them."""
+        """The averages so far, as plain numbers, from which a resumed epoch continues."""
         return {name: [float(mean), count] for name, (mean, count) in self._averages.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._averages = {name: (torch.tensor(mean), count) for name, (mean, count) in state_dict.items()}
 
     def shown(self) -> dict[str, float]:
-        """What the bar shows: the averages since the epoch began, and the last raw values."""
+        """What the bar shows: the averages since the start of the epoch, and the last raw values."""
         averages = {name: float(mean) for name, (mean, _) in self._averages.items()}
         return averages | {name: float(value) for name, value in self._last.items()}
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx == 0:  # not by the epoch's hook, which comes again where an epoch is resumed
+        if batch_idx == 0:  # not in the epoch's hook, which is called again when an epoch is resumed
             self._averages, self._last = {}, {}
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:

@@ -21,29 +21,34 @@ class TwoStageTraining(pl.Callback):
 
         e >= max_first_epochs,   or   e > min_epochs and (score < min_score or no new best for ``patience`` epochs)
 
-    where score is that of the latest validation, and counts as too low if it is not a number. When the next epoch
-    begins, the parameters (averaged ones where a callback keeps such) and persistent buffers of the best validation
-    come back, optimizers, averages and slow weights begin anew, and the learning rate of every group becomes
-    ``second_lr``. When training ends is the Trainer's business; if it ends with epoch e there is no second stage.
-
-    Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019.
+    where score is that of the last validation; NaN counts as too low. At the start of the next epoch, the parameters
+    (averaged ones if a callback averages) and persistent buffers of the best validation are restored, optimizers,
+    averages and slow weights are reset, and the learning rate of every group becomes ``second_lr``. The Trainer decides
+    when training ends; if it ends with epoch e, there is no second stage.
 
     Args:
         second_lr: learning rate of the second stage, in every group; ``PiecewiseLinearLR`` multiplies it as it did the
             first.
         monitor: a logged validation metric.
-        mode: whether its best is the ``max`` or the ``min``.
+        mode: ``max`` if higher is better, ``min`` if lower is.
         patience: epochs without a new best after which the first stage ends.
-        min_epochs: epochs that it lasts at least.
-        min_score: a score that is worse than this after ``min_epochs`` ends it too (with ``mode="min"`` one that is
-            above it); None for no such limit.
-        max_first_epochs: epochs that it lasts at most.
+        min_epochs: epochs that the first stage lasts at least.
+        min_score: a worse score than this after ``min_epochs`` ends the first stage, too; None for no such limit.
+        max_first_epochs: epochs that the first stage lasts at most.
 
     Raises:
-        ValueError: if an argument is out of its range.
-        MisconfigurationException: if nothing is validated or ``monitor`` was not logged; if the module has learning
-            rate schedulers, which would overwrite ``second_lr``; beside Lightning's averages, which can't begin anew;
-            with strategies that shard the weights.
+        ValueError: if an argument is out of range.
+        MisconfigurationException: if there is no validation or ``monitor`` was not logged; if the module has learning
+            rate schedulers, which would overwrite ``second_lr``; together with Lightning's averages, which can't be
+            reset; with strategies that shard the weights.
+
+    Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: TwoStageTraining
+              init_args: {second_lr: 1.0e-4, monitor: val/loss, mode: min}
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class TwoStageTraining(pl.Callback):
         self.forget()
 
     def forget(self) -> None:
-        """Drop the state of an earlier run; a checkpoint is loaded after this."""
+        """Drop the state of an earlier run. A checkpoint is loaded afterwards."""
         self.switched = False
         self.score: float | None = None
         self.best_score: float | None = None
@@ -86,38 +91,38 @@ class TwoStageTraining(pl.Callback):
                 f"TwoStageTraining needs whole parameters on each process, but {type(trainer.strategy).__name__} "
                 "shards them; use --trainer.strategy=ddp"
             )
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
                 raise MisconfigurationException(
-                    f"TwoStageTraining can't begin the average of {type(callback).__name__} anew; "
+                    f"TwoStageTraining can't reset the average of {type(callback).__name__}; "
                     "use AveragedWeights instead"
                 )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.enable_validation:
             raise MisconfigurationException(
-                f"TwoStageTraining: without a validation {self.monitor!r} is never known; let the Trainer validate, or "
+                f"TwoStageTraining: without validation there is no {self.monitor!r}; let the Trainer validate, or "
                 "remove the callback"
             )
         if trainer.lr_scheduler_configs:
             scheduler = type(trainer.lr_scheduler_configs[0].scheduler).__name__
             raise MisconfigurationException(
                 f"TwoStageTraining sets the learning rate, which the module's {scheduler} would overwrite: remove the "
-                "scheduler (PiecewiseLinearLR goes together with it)"
+                "scheduler (PiecewiseLinearLR works with it)"
             )
         for optimizer in trainer.optimizers:
             if any("lr" not in group for group in optimizer.param_groups):
                 raise MisconfigurationException(
                     f"TwoStageTraining: {type(optimizer).__name__} has no learning rate; remove the callback"
                 )
-        # Most optimizers have none yet; some make theirs when they are built, and may not do so again.
+        # Most optimizers have no state yet; some create it when they are built, and may not do so again.
         self._new_states = [
             {parameter: copy.deepcopy(state) for parameter, state in optimizer.state.items()}
             for optimizer in trainer.optimizers
         ]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Here the module still has the weights that were validated, but its score is known only in the next hook.
+        # Here the module still has the validated weights, but their score is known only in the next hook.
         if not self.switched and not trainer.sanity_checking and trainer.state.fn == "fit":
             kept = _learnt(pl_module)
             self._candidate = {name: tensor.detach().clone() for name, tensor in kept.items()}
@@ -130,35 +135,36 @@ class TwoStageTraining(pl.Callback):
             raise MisconfigurationException(
                 f"TwoStageTraining: no metric {self.monitor!r} was logged; set monitor to one of {known}"
             )
-        # All processes decide alike, also about a metric that was not reduced over them.
+        # All processes decide alike, even about a metric that was not reduced over them.
         self.score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
         if self._is_better(self.score, self.best_score):
             self.best_score, self.best_epoch = self.score, trainer.current_epoch + 1
-            # The module may have set buffers by this very validation (thresholds).
+            # This validation may have set buffers (thresholds).
             buffers = {name: b.clone() for name, b in _learnt(pl_module).items() if not isinstance(b, nn.Parameter)}
             self._best = self._candidate | buffers
         self._candidate = {}
 
     def _is_better(self, score: float, than: float | None) -> bool:
         if than is None:
-            return score == score  # no NaN
+            return score == score  # not NaN
         return score > than if self.mode == "max" else score < than
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Here and not where the last epoch ended: only now it is sure that training goes on.
+        # Not at the end of the last epoch: only now is it certain that training continues.
         epoch = trainer.current_epoch
         if self.switched or not self._best or not self._first_stage_ends(epoch):
             return
         with torch.no_grad():
             for name, tensor in _learnt(pl_module).items():
-                if name in self._best:  # else it was frozen then
+                if name in self._best:  # otherwise it was frozen then
                     tensor.copy_(self._best[name])
         for optimizer, state in zip(trainer.optimizers, self._new_states, strict=True):
             optimizer.state.clear()
             optimizer.state.update(state)
             for group in optimizer.param_groups:
                 write_lr(group, self.second_lr)
-        session = next((rule.session for rule in trainer.callbacks if isinstance(rule, UpdateRule)), None)
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        session = next((rule.session for rule in callbacks if isinstance(rule, UpdateRule)), None)
         if session is not None:
             session.restart()
         self.switched, self._best, self._new_states = True, {}, []
@@ -170,10 +176,11 @@ class TwoStageTraining(pl.Callback):
             )
 
     def _first_stage_ends(self, epoch: int) -> bool:
-        """Whether it ends with an epoch, counted from 1."""
+        """Whether the first stage ends with this epoch, counted from 1."""
         if epoch >= self.max_first_epochs:
             return True
-        # A score that is not a number is worse than any.
+        assert self.score is not None
+        # NaN is worse than any number.
         is_bad = self.min_score is not None and not (
             self.score == self.min_score or self._is_better(self.score, self.min_score)
         )
@@ -195,7 +202,7 @@ class TwoStageTraining(pl.Callback):
 
 
 def _learnt(pl_module: pl.LightningModule) -> dict[str, Tensor]:
-    """Parameters that are trained, and the buffers of a checkpoint."""
+    """The trainable parameters and persistent buffers."""
     frozen = {name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad}
     state = pl_module.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor) and name not in frozen}

@@ -1,4 +1,4 @@
-"""Weights that are put back into a set after each step of any optimizer."""
+"""Constraints on the weights after each step of any optimizer."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,37 +15,43 @@ from .update_chain.kept_weights import KeepsWeights
 from .update_chain.rule import UpdateRule
 
 Projection = Callable[[list[Tensor], list[int]], None]
-"""Changes weights in place; the second argument has the dimension of output units of each."""
+"""Changes weights in place; the second argument is the dimension of each weight's output units."""
 
 
 class WeightConstraint(UpdateRule):
-    """Puts weights back into a set after each step of any optimizer: ``theta <- constraint(theta)``.
+    """Constrains the weights after each step of any optimizer: ``theta <- constraint(theta)``.
 
-    It acts last of all that changes the weights, and averages see its result; it also holds on Lookahead's slow copy. A
-    batch that only accumulates and a step that the GradScaler skips change nothing. Parameters that require no gradient
-    are left alone; a weight that is normalised before use is constrained in the form that is trained.
+    It acts after everything else that changes the weights; averages see its result, and Lookahead's slow copy fulfils
+    it too. Batches that only accumulate and steps that the GradScaler skips change nothing. Parameters that require no
+    gradient are left alone; a weight that is normalised before use is constrained in its trained form.
 
-    With w the weights of one output unit (in a row of ``nn.Linear``, ``nn.Embedding``, a convolution's kernels for one
-    output channel); of a vector, the whole:
+    With w the weights of one output unit (a row of ``nn.Linear`` or ``nn.Embedding``, a convolution's kernels for one
+    output channel, all of a vector):
 
     - ``max_norm``: w * min(1, limit / ||w||)
-    - ``unit_norm``: w / ||w||; zeros stay zeros
+    - ``unit_norm``: w / ||w||; zero stays zero
     - ``non_negative``: max(w, 0)
     - ``clip``: min(max(w, -limit), limit)
-    - any callable, theta -> a tensor of its shape, or its dotted import path.
+    - any callable from theta to a tensor of the same shape, or its dotted import path.
 
     Args:
         constraint: one of these.
-        limit: the largest norm of ``max_norm``, the largest absolute value of ``clip``; above 0.
+        limit: the largest norm for ``max_norm``, the largest absolute value for ``clip``; above 0.
         include: parameters to constrain; None: all (see ``layers.weights.selection.select``).
         exclude: parameters to leave out, also of those included; by default normalisation layers and biases.
 
     Raises:
-        ValueError: for an unknown constraint, a limit that is not positive, a callable that gives another shape, or an
-            entry that is no expression or, at the start, matches nothing.
+        ValueError: for an unknown constraint, a limit that is not positive, a callable that returns another shape, or
+            an entry that is not a valid expression or, at the start, matches nothing.
 
-    Source: kexue.fm/archives/6311 (Keras' ``kernel_constraint``). Differences: Keras divides by the norm + 1e-7, which
-    shrinks a little in every step.
+    Source: kexue.fm/archives/6311 (Keras' ``kernel_constraint``). Difference: Keras divides by the norm + 1e-7, which
+    shrinks the weights a little in every step.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: WeightConstraint
+              init_args: {constraint: max_norm, limit: 2.0, include: ["type:Linear"]}
     """
 
     phase = Phase.CONSTRAINT
@@ -67,15 +73,18 @@ class WeightConstraint(UpdateRule):
             "non_negative": _non_negative,
             "clip": partial(_clip, limit=limit),
         }
-        is_named = isinstance(constraint, str) and constraint in named
-        function = None if is_named else callable_of(constraint, "WeightConstraint: constraint", list(named))
-        self._project = named[constraint] if is_named else partial(_apply, function=function)
+        if isinstance(constraint, str) and constraint in named:
+            self._project = named[constraint]
+        else:
+            self._project = partial(
+                _apply, function=callable_of(constraint, "WeightConstraint: constraint", list(named))
+            )
         self._needs_norms = constraint in ("max_norm", "unit_norm")
-        self._dims: dict[nn.Parameter, int] = {}
+        self._dims: dict[Tensor, int] = {}
 
     def settings(self) -> dict[str, Any]:
         name = self.constraint
-        if not isinstance(name, str):  # no repr: that of a function has its address, which differs when a run resumes
+        if not isinstance(name, str):  # not repr: a function's has its address, which differs in a resumed run
             kind = name if hasattr(name, "__qualname__") else type(name)
             name = f"{kind.__module__}.{kind.__qualname__}"
         limit = {"limit": self.limit} if name in ("max_norm", "clip") else {}
@@ -86,11 +95,11 @@ class WeightConstraint(UpdateRule):
         self._dims = {parameter: unit_dim(owners[0][0]) for parameter, owners in uses(module).items()}
 
     def chosen(self, parameter: nn.Parameter) -> bool:
-        # A number (a temperature) has no norm to speak of.
+        # The norm of a scalar (a temperature) means nothing.
         return super().chosen(parameter) and not (self._needs_norms and parameter.dim() == 0)
 
     def plan(self, block: Block) -> Action | None:
-        # Lookahead also moves weights that had no gradient in this step.
+        # Lookahead also moves weights that have no gradient in this step.
         positions = [i for i in block.members(self, stepped_only=False) if block.chain.params[i].requires_grad]
         if not positions:
             return None
@@ -101,7 +110,7 @@ class WeightConstraint(UpdateRule):
         def constrain(lr: float) -> None:
             self._project(params, dims)
             for lookahead in lookaheads:
-                # It begins with the weights before the first step, on which nothing has acted; later it follows them.
+                # It starts from the weights before the first step, which are unconstrained; later it follows theta.
                 if lookahead.kept_steps.get(chain.key, 0) == 0:
                     slow = lookahead.copies[chain.key]
                     self._project([slow[name] for name in names], dims)
@@ -111,7 +120,7 @@ class WeightConstraint(UpdateRule):
 
 def _max_norm(weights: list[Tensor], dims: list[int], limit: float) -> None:
     norms = _norms(weights, dims)
-    # Exactly 1 within the limit: those weights keep their bits.
+    # Exactly 1 within the limit: those weights stay bit-identical.
     scales = [torch.where(norm > limit, limit / norm, 1.0) for norm in norms]
     torch._foreach_mul_(weights, scales)
 
@@ -135,8 +144,8 @@ def _apply(weights: list[Tensor], dims: list[int], function: Callable[[Tensor], 
         if not isinstance(result, Tensor) or result.shape != weight.shape:
             got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ValueError(
-                f"WeightConstraint: the callable made {got} of a weight of shape {tuple(weight.shape)}; it must return "
-                "a tensor of that shape"
+                f"WeightConstraint: the callable returned {got} for a weight of shape {tuple(weight.shape)}; it must "
+                "return a tensor of that shape"
             )
         weight.copy_(result)
 

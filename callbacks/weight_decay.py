@@ -1,4 +1,4 @@
-"""Weight decay, decoupled from the gradient, on top of any optimizer."""
+"""Decoupled weight decay, on top of any optimizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,22 +14,28 @@ from .update_chain.rule import UpdateRule
 
 
 class WeightDecay(UpdateRule):
-    """Weight decay, decoupled from the gradient, on top of any optimizer.
+    """Decoupled weight decay, on top of any optimizer.
 
-    ``theta' <- theta' - lr * rate * theta``, with theta the weights before the step and lr the learning rate that the
-    step used. On Adam this is AdamW, on SGD it is SGDW. A parameter without a gradient is left alone, as the
-    optimizer leaves it alone.
+    ``theta' <- theta' - lr * rate * theta``, with theta the weights before the step and lr the learning rate of the
+    step. With Adam this is AdamW, with SGD it is SGDW. Like the optimizer, it leaves parameters without a gradient
+    alone.
 
     Args:
-        rate: decay per unit of learning rate, in [0, inf); 0 leaves the training bit-identical.
+        rate: decay per unit of learning rate, in [0, inf); 0 leaves training bit-identical.
         include: parameters to decay; None: all (see ``layers.weights.selection.select``).
         exclude: parameters to leave out.
 
     Raises:
-        ValueError: if ``rate`` is negative, or an entry is no expression or, at the start, matches nothing.
+        ValueError: if ``rate`` is negative, or an entry is not a valid expression or, at the start, matches nothing.
 
     Source: kexue.fm/archives/7094 section 1; Loshchilov & Hutter, "Decoupled weight decay regularization". The paper
-    multiplies by the schedule alone, torch and the blog by the full learning rate, as here.
+    multiplies by the schedule alone; torch, the blog and this class by the full learning rate.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: WeightDecay
+              init_args: {rate: 0.01}
     """
 
     phase = Phase.DECAY

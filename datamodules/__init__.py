@@ -1,4 +1,4 @@
-"""The data: one LightningDataModule per kind of data, and the batches that it yields."""
+"""One LightningDataModule per kind of data, and the batches that they yield."""
 
 from readers.errors import DataError as DataError
 

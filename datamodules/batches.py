@@ -1,4 +1,4 @@
-"""The batch types: the contract between the datamodules and the LightningModules."""
+"""The batch types: the contract between datamodules and LightningModules."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-IGNORED = -100  # a target that is not asked for: the default ignore_index of torch's cross-entropy
+IGNORED = -100  # a target that does not count: the default ignore_index of torch's cross-entropy
 
 Triple = tuple[str, str, str]  # subject, predicate, object
 
 
 class ImageBatch(NamedTuple):
-    """A batch of images on the device, normalised, ready for an encoder.
+    """A batch of normalised images on the device, ready for an encoder.
 
     Shapes:
         images: (B, 3, H, W) float, values in the datamodule's ``pixel_range``; ``channels_last`` in memory.
-        labels: (B,) int64, the class of each image; -1 where the data has no classes.
+        labels: (B,) int64, the class of each image; -1 if the data has no classes.
     """
 
     images: Tensor
@@ -28,11 +28,11 @@ class ImageBatch(NamedTuple):
     def from_pixels(
         cls, pixels: Tensor | NDArray[np.uint8], pixel_range: tuple[float, float], labels: Tensor | None = None
     ) -> "ImageBatch":
-        """Decoded images as a batch: in memory they already lie ``channels_last``.
+        """Decoded images as a batch; they are ``channels_last`` in memory already.
 
         Args:
             pixels: (B, H, W, 3) uint8.
-            pixel_range: the values of black and white.
+            pixel_range: the values that black and white are mapped to.
             labels: (B,) int64; None: -1 for each image.
         """
         low, high = pixel_range
@@ -46,7 +46,7 @@ class TokenBatch(NamedTuple):
 
     Shapes:
         inputs: (B, T) int64, indices into the datamodule's ``vocabulary``.
-        targets: (B, T) int64, what each position has to predict; -100 where nothing is asked.
+        targets: (B, T) int64, what each position has to predict; -100 for nothing.
     """
 
     inputs: Tensor
@@ -54,15 +54,15 @@ class TokenBatch(NamedTuple):
 
 
 class ParseBatch(NamedTuple):
-    """A batch of sentences with their gold trees, for judging the trees that a language model finds.
+    """A batch of sentences with their gold trees, to evaluate the trees that a language model finds.
 
     Shapes:
-        inputs: (B, T) int64, ``<eos> w1 … wn <eos>``, filled up with ``<eos>``; indices into the datamodule's
+        inputs: (B, T) int64, ``<eos> w1 … wn <eos>``, padded with ``<eos>``; indices into the datamodule's
             ``vocabulary``, ``<unk>`` for words that are not in it.
         lengths: (B,) int64, the number n of words of each sentence: word i is ``inputs[:, i]``, i from 1.
-        words: the words of each sentence, as the treebank has them.
-        spans: (start, end, label) of the constituents of each sentence, [start, end) in words counted from 0, of two
-            words or more, the whole sentence included; joined labels (``S+VP``) for what covers the same words.
+        words: the words of each sentence, as in the treebank.
+        spans: (start, end, label) of the constituents of each sentence, [start, end) in words numbered from 0, of two
+            or more words, including the whole sentence; constituents of the same words are one (``S+VP``).
     """
 
     inputs: Tensor
@@ -72,15 +72,15 @@ class ParseBatch(NamedTuple):
 
 
 class SentencePairBatch(NamedTuple):
-    """A batch of pairs of sentences with the relation between them.
+    """A batch of sentence pairs with the relation between the two.
 
     Shapes:
-        premise: (B, T) int64, indices into the datamodule's ``vocabulary``, filled up with ``<pad>``, which is 0.
-        premise_lengths: (B,) int64, tokens of each premise.
-        hypothesis: (B, U) int64, filled up likewise.
+        premise: (B, T) int64, indices into the datamodule's ``vocabulary``, padded with ``<pad>``, which is 0.
+        premise_lengths: (B,) int64, number of tokens of each premise.
+        hypothesis: (B, U) int64, padded likewise.
         hypothesis_lengths: (B,) int64.
         labels: (B,) int64, indices into the datamodule's ``classes``.
-        operations: (B,) int64, logical operations of the pair: those of its longer sentence.
+        operations: (B,) int64, number of logical operations of the longer sentence.
     """
 
     premise: Tensor
@@ -94,24 +94,22 @@ class SentencePairBatch(NamedTuple):
 class TripleBatch(NamedTuple):
     """A batch of sentences with the (subject, predicate, object) triples that they state.
 
-    A row is a sentence, or a window of one that is longer than the datamodule's ``max_length``; the windows of a
-    sentence lie in the same batch in evaluation. All ends of spans are inclusive, all positions count from the row's
-    beginning.
+    A row is a sentence, or a window of one that is longer than the datamodule's ``max_length``; in evaluation all
+    windows of a sentence are in the same batch. Ends of spans are inclusive, positions are relative to the row.
 
     Shapes:
         characters: (B, L) int64, indices into the datamodule's ``characters``: 0 is padding, 1 an unknown character.
-        words: (B, L) int64, rows of the datamodule's ``word_vectors``, the same for all characters of a word; 0 for
-            none.
+        words: (B, L) int64, rows of the datamodule's ``word_vectors``, the same for all characters of a word; 0: none.
         subjects: (S, 3) int64, row, start, end of every labelled subject.
-        spans: (B, 2) int64, start and end of the subject whose objects are asked for; -1 where the row has none. In
-            training it may be no subject at all: then ``objects`` has none for the row.
+        spans: (B, 2) int64, start and end of the subject whose objects are to be predicted; -1 if the row has none. In
+            training it may not be a subject: then ``objects`` has none for the row.
         objects: (M, 4) int64, row, start, end, predicate of the objects of ``spans``.
-        candidates: (Q, 6) int64, what distant supervision suggests: row, start and end of a subject, start and end of
-            an object, predicate.
-        sentences: (B,) int64, which of ``texts`` a row belongs to.
+        candidates: (Q, 6) int64, the candidates of distant supervision: row, start and end of a subject, start and end
+            of an object, predicate.
+        sentences: (B,) int64, the index in ``texts`` of each row's text.
         offsets: (B,) int64, where in its text a row begins, in characters.
         texts: the sentences.
-        triples: the different gold triples of each sentence; empty where they are not known.
+        triples: the distinct gold triples of each sentence; empty if unknown.
     """
 
     characters: Tensor
@@ -129,25 +127,27 @@ class TripleBatch(NamedTuple):
     def from_arrays(
         cls, arrays: Sequence[NDArray[Any]], texts: Sequence[str], triples: Sequence[tuple[Triple, ...]]
     ) -> "TripleBatch":
-        """A batch of NumPy arrays: ``characters`` to ``offsets`` in their order, of any integer type."""
-        tensors = (torch.from_numpy(array.astype(np.int64, copy=False)) for array in arrays)
-        return cls(*tensors, tuple(texts), tuple(triples))
+        """A batch from NumPy arrays: ``characters`` to ``offsets`` in order, of any integer type."""
+        characters, words, subjects, spans, objects, candidates, sentences, offsets = (
+            torch.from_numpy(array.astype(np.int64, copy=False)) for array in arrays
+        )
+        numbers = (characters, words, subjects, spans, objects, candidates, sentences, offsets)
+        return cls(*numbers, tuple(texts), tuple(triples))
 
 
 class GraphBatch(NamedTuple):
-    """One graph, with what is known of its nodes.
+    """One graph, with the names, labels and features of its nodes.
 
     Shapes:
-        edges: (E, 2) int64, source and target of each link; nodes are counted from 0. A link may come again, or lead
-            from a node to itself. Of an undirected graph a link stands once, in either direction.
+        edges: (E, 2) int64, source and target of each link; nodes are numbered from 0. There may be repeated links and
+            self-links. An undirected link is listed once, in either direction.
         weights: (E,) float64, not negative.
-        num_nodes: the number n of nodes, those without links included.
-        directed: whether the links have a direction.
-        bipartite: the first node of the second kind where there are two kinds and links lead from one to the other,
-            else 0.
-        labels: (n,) int64, the known class of each node, -1 where it is not known.
-        features: (n, F) float32, F = 0 where nodes have none.
-        names: (n,) array of strings, what the user calls the nodes.
+        num_nodes: the number n of nodes, including those without links.
+        directed: whether links are directed.
+        bipartite: the first node of the second kind if there are two kinds and each link joins both, else 0.
+        labels: (n,) int64, the class of each node, -1 if unknown.
+        features: (n, F) float32; F = 0 if there are none.
+        names: (n,) strings, the user's names of the nodes.
     """
 
     edges: Tensor
@@ -170,14 +170,14 @@ class GraphBatch(NamedTuple):
         labels: NDArray[np.int64] | None = None,
         features: NDArray[np.float32] | None = None,
     ) -> "GraphBatch":
-        """A batch of NumPy arrays, those of a ``readers.graphs.Graph`` in their order.
+        """A batch from NumPy arrays, in the order of a ``readers.graphs.Graph``.
 
-        Left out, weights are 1, links undirected, labels unknown, and nodes without features.
+        By default weights are 1, links undirected, labels unknown, and there are no features.
         """
         nodes = len(names)
         weights = np.ones(len(edges)) if weights is None else weights
         labels = np.full(nodes, -1) if labels is None else labels
-        features = np.zeros((nodes, 0)) if features is None else features
+        features = np.zeros((nodes, 0), np.float32) if features is None else features
         return cls(
             edges=torch.from_numpy(np.ascontiguousarray(edges, np.int64)),
             weights=torch.from_numpy(np.ascontiguousarray(weights, np.float64)),

@@ -1,4 +1,4 @@
-"""Arrays kept in the user's cache folder: written whole or not at all, checked when read."""
+"""Arrays kept in the user's cache folder: written atomically, verified when read."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,26 @@ from numpy.typing import NDArray
 
 from readers.errors import DataError
 
-Stored = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # arrays by name, and plain values about them
+Stored = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # arrays by name, and plain values that describe them
 
 
 class ArrayCache:
-    """Named arrays and plain values on disk, in a folder of their own for each ``key``.
+    """Named arrays and plain values on disk, in one folder per ``key``.
 
-    A file is written under another name and then moved into place, the description last, so that a killed or a
-    second process never leaves or sees half a file; processes that write at once write the same bytes. What was
-    truncated or altered since is recognised by its checksum and built again.
+    Each file is written under another name and then moved into place, the description last, so that a killed process
+    never leaves half a file, and a concurrent one never sees one; concurrent writers write the same bytes. Checksums
+    detect files that were truncated or altered; these are rebuilt.
 
     Args:
-        kind: name of the folder that holds all caches of this kind.
-        version: to be raised when the same key would give other content.
+        kind: name of the folder for all caches of this kind.
+        version: raise it when the same key would give different content.
         key: plain values that determine the content.
 
     Attributes:
-        folder: where they are.
+        folder: the folder of this cache.
 
     Raises:
-        DataError: the user has no home folder, and ``XDG_CACHE_HOME`` doesn't name another place.
+        DataError: the user has no home folder, and ``XDG_CACHE_HOME`` is not set.
     """
 
     def __init__(self, kind: str, version: int, key: dict[str, Any]) -> None:
@@ -41,7 +42,7 @@ class ArrayCache:
         self.folder = _cache_home() / "scientific-spaces-lightning" / kind / digest
 
     def load_or_build(self, build: Callable[[], Stored]) -> Stored:
-        """What is stored, or ``build()`` after storing it; arrays are memory-mapped, copied where they are written to.
+        """The stored content, or that of ``build()`` after storing it; arrays are memory-mapped, copied on write.
 
         Raises:
             DataError: the cache folder cannot be written.
@@ -54,23 +55,23 @@ class ArrayCache:
         return stored
 
     def load(self) -> Stored | None:
-        """What is stored, or None where there is nothing or it is damaged."""
+        """The stored content, or None if it is missing or damaged."""
         try:
             described = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
             if zlib.crc32(_text(described["content"])) != described["checksum"]:
                 return None
             arrays = {}
             for name, checksum in described["content"]["checksums"].items():
-                # Copy on write: torch wants writable memory, and the file must not change.
+                # Copy on write: torch needs writable memory, and the file must not change.
                 arrays[name] = np.load(self.folder / f"{name}.npy", mmap_mode="c")
-                if zlib.crc32(arrays[name]) != checksum:
+                if zlib.crc32(arrays[name].data) != checksum:
                     return None
             return arrays, described["content"]["about"]
-        except Exception:  # of what is damaged, any part may be missing or strange
+        except Exception:  # in damaged content, anything may be missing or wrong
             return None
 
     def write(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:
-        """Store arrays and what is known about them.
+        """Store arrays and the values that describe them.
 
         Raises:
             DataError: the cache folder cannot be written.
@@ -80,15 +81,15 @@ class ArrayCache:
             checksums = {}
             for name, array in arrays.items():
                 array = np.ascontiguousarray(array)
-                checksums[name] = zlib.crc32(array)
-                self._replace(f"{name}.npy", lambda file, array=array: np.save(file, array))
+                checksums[name] = zlib.crc32(array.data)
+                self._replace(f"{name}.npy", partial(np.save, arr=array))
             content = {"checksums": checksums, "about": about}
             described = {"checksum": zlib.crc32(_text(content)), "content": content}
             self._replace("about.json", lambda file: file.write(_text(described)))
         except OSError as error:
             raise DataError(
                 f"cannot write the cache folder {self.folder}: {error.strerror}; "
-                "set XDG_CACHE_HOME to a folder that can be written and has room"
+                "set XDG_CACHE_HOME to a writable folder with enough space"
             ) from error
 
     def _replace(self, name: str, write: Callable[[Any], Any]) -> None:
@@ -107,7 +108,7 @@ def _cache_home() -> Path:
     try:
         return Path(given) if given else Path.home() / ".cache"
     except RuntimeError as error:
-        raise DataError("you have no home folder to keep a cache in: set XDG_CACHE_HOME to a folder") from error
+        raise DataError("there is no home folder for the cache: set XDG_CACHE_HOME to a folder") from error
 
 
 def _text(value: Any) -> bytes:

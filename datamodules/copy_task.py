@@ -18,41 +18,46 @@ SPLITS = ("train", "val", "test")
 
 
 class CopyTaskDataModule(pl.LightningDataModule):
-    """Sequences whose end repeats their beginning, so far away that no chain of short steps leads there.
+    """Sequences whose end repeats their beginning, out of reach of any chain of short steps.
 
         x_1 ... x_L  0 ... 0  x_1 ... x_L,    x_i uniform over 1 ... num_symbols,    0: the filler
 
-    A symbol and its copy are ``distance`` = L + fillers apart; only the copies are asked for. The position that must
-    predict a copy has read the symbol ``distance - 1`` positions before. Symbols are independent, so a model knows a
-    copy only if its layers together lead exactly so far back; else it is right once in ``num_symbols``:
+    A symbol and its copy are ``distance`` = L + fillers apart; only the copies are targets. The position that predicts
+    a copy has read the symbol ``distance - 1`` positions earlier. Symbols are independent, so a model can know a copy
+    only if its layers together reach back exactly that far; otherwise it is right once in ``num_symbols``:
 
-    - windows of radius w in M layers reach M w back, and fail for certain where M w < distance - 1;
-    - steps of a rate k alone (atrous) keep to one residue class: they lead there in one layer where k divides
-      ``distance - 1``, and fail for certain where it does not;
-    - both together (sparse) lead there in one layer or, for any distance, in two, the remainder and the multiple of k.
-      Two that must be found together take far longer to learn.
+    - windows of radius w in M layers reach back M w, and must fail if M w < distance - 1;
+    - steps of a rate k alone (atrous) stay in one residue class: they get there in one layer if k divides
+      ``distance - 1``, and must fail otherwise;
+    - both together (sparse) get there in one layer or, for any distance, in two: the remainder and the multiple of k.
+      Two steps that must be found together take far longer to learn.
 
-    The default distance lies beyond two layers' windows of 64, and 192 is a multiple of 16, 24, 32, 48, 64 and 96.
-    Batches are ``TokenBatch``.
+    The default distance is out of reach of two layers with windows of 64, and 192 is a multiple of 16, 24, 32, 48, 64
+    and 96. Batches are ``TokenBatch``.
 
     Args:
-        source: ``sample``, made at load time: the task is defined by this.
-        batch_size: sequences of a training batch, for each process.
-        eval_batch_size: sequences of a batch of validation and test.
-        length: L, the symbols to copy.
+        source: ``sample``, made at load time, which defines the task.
+        batch_size: sequences per training batch and process.
+        eval_batch_size: sequences per batch in validation and test.
+        length: L, the number of symbols to copy.
         distance: positions between a symbol and its copy.
-        num_symbols: how many symbols there are.
-        seed: of sequences and order.
-        sample_train_size: training sequences.
-        sample_test_size: test sequences, and as many for validation.
+        num_symbols: number of different symbols.
+        seed: of the sequences and their order.
+        sample_train_size: number of training sequences.
+        sample_test_size: number of test sequences, and of validation sequences.
 
     Attributes:
-        vocab_size: the symbols and the filler, which is 0.
+        vocab_size: number of tokens: the symbols and the filler, which is 0.
         sequence_length: positions of a sequence, ``distance + length - 1``.
 
     Raises:
-        ValueError: an argument is out of its range.
-        DataError: another source than ``sample``.
+        ValueError: an argument is out of range.
+        DataError: the source is not ``sample``.
+
+    Example:
+        data:
+          class_path: CopyTaskDataModule
+          init_args: {distance: 257, num_symbols: 16}
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class CopyTaskDataModule(pl.LightningDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are: the symbols and the filler."""
+        """Number of tokens: the symbols and the filler."""
         return self.num_symbols + 1
 
     @property
@@ -98,9 +103,9 @@ class CopyTaskDataModule(pl.LightningDataModule):
 
     @cached_property
     def symbols(self) -> dict[str, Tensor]:
-        """What is to be copied, (sequences, length) int64, of ``train``, ``val`` and ``test``."""
+        """The symbols to copy, (sequences, length) int64, of ``train``, ``val`` and ``test``."""
         sizes = (self.sample_train_size, self.sample_test_size, self.sample_test_size)
-        # One draw after the other from one generator: no split repeats another's numbers, whatever their sizes.
+        # Drawn in turn from one generator: no split repeats another's numbers, whatever the sizes.
         generator = torch.Generator().manual_seed(self.seed)
         return {
             split: torch.randint(1, self.num_symbols + 1, (size, self.length), generator=generator)
@@ -125,7 +130,7 @@ class CopyTaskDataModule(pl.LightningDataModule):
         return BatchLoader(lambda rows: self.batch(symbols[rows]), len(symbols), batch_size, **options)
 
     def batch(self, symbols: Tensor) -> TokenBatch:
-        """Sequences that ask for copies of some symbols.
+        """Sequences that require copying the given symbols.
 
         Shapes: (B, length) int64 -> inputs and targets (B, sequence_length) int64.
         """

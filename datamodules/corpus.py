@@ -1,6 +1,6 @@
-"""Text for language models: the files of a folder, or the hub, as numbers over one vocabulary."""
+"""Text for language models, from a folder or the hub, as token numbers over one vocabulary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -14,7 +14,7 @@ from torch import Tensor
 from readers.errors import DataError
 from readers.files import read_lines, stamps, user_path
 from readers.hub import load_from_hub, parquet_folder
-from readers.text.data_sets import read_lines_of
+from readers.text.data_sets import lines_by_split
 from readers.text.files import SPLITS, find_texts
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ Level = Literal["word", "character"]
 class Corpus:
     """Three texts over one vocabulary.
 
-    The vocabulary has the tokens of all three texts, in the order of their first appearance, as is usual for PTB (whose
-    texts know 10,000 words, ``<eos>`` among them), and ``<unk>`` in any case: words of later texts map to it.
+    The vocabulary has the tokens of all three texts in order of first appearance, as is usual for PTB (10,000 words
+    including ``<eos>``), and always ``<unk>``, which unknown words of other texts map to.
 
     Args:
-        vocabulary: the tokens; a token's number is its place.
-        texts: (N,) int32 numbers for ``train``, ``valid`` and ``test``, each line followed by ``<eos>``.
+        vocabulary: the tokens; a token's number is its index.
+        texts: (N,) int32 token numbers of ``train``, ``valid`` and ``test``; ``<eos>`` ends each line.
         lines: number of lines of each.
-        names: what to call each in a message.
+        names: what messages call each.
     """
 
     vocabulary: list[str]
@@ -44,14 +44,14 @@ class Corpus:
     names: dict[str, str]
 
 
-def build_corpus(splits: dict[str, Sequence[str]], level: Level, names: dict[str, str], skip: int = 0) -> Corpus:
-    """Number the lines of ``train``, ``valid`` and ``test``.
+def build_corpus(splits: Mapping[str, Sequence[str]], level: Level, names: dict[str, str], skip: int = 0) -> Corpus:
+    """Token numbers of the lines of ``train``, ``valid`` and ``test``.
 
     Args:
-        splits: the lines of each; white space around them and lines without anything else don't count.
-        level: ``word``, what stands between white space; or ``character``, with ``<eos>`` for the end of a line.
-        names: what to call each in a message.
-        skip: leave out so many lines at the beginning of ``train`` (its tokens stay in the vocabulary).
+        splits: the lines of each; surrounding white space and blank lines are ignored.
+        level: ``word`` (separated by white space) or ``character``, with ``<eos>`` for the end of a line.
+        names: what messages call each.
+        skip: number of lines to drop at the beginning of ``train`` (their tokens stay in the vocabulary).
 
     Raises:
         DataError: a text is empty, or nothing is left of it.
@@ -60,15 +60,15 @@ def build_corpus(splits: dict[str, Sequence[str]], level: Level, names: dict[str
     kept = {split: [line for line in map(str.strip, lines) if line] for split, lines in splits.items()}
     for split, lines in kept.items():
         if not lines:
-            raise DataError(f"{names[split]} is empty: give it a sentence a line")
+            raise DataError(f"{names[split]} is empty: give it one sentence per line")
     if skip >= len(kept["train"]):
         raise DataError(f"{names['train']} has {len(kept['train'])} lines: lower data.drop_first_train_lines ({skip})")
     vocabulary, texts = encode(kept)
     if skip:
         dropped = (texts["train"] == vocabulary.index(EOS)).nonzero()[skip - 1].item() + 1
         texts["train"] = texts["train"][dropped:]
-    lines = {split: len(lines) - (skip if split == "train" else 0) for split, lines in kept.items()}
-    return Corpus(vocabulary, texts, lines, names)
+    counts = {split: len(lines) - (skip if split == "train" else 0) for split, lines in kept.items()}
+    return Corpus(vocabulary, texts, counts, names)
 
 
 def _encode_words(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
@@ -84,7 +84,7 @@ def _encode_words(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Te
 def _encode_characters(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
     whole = {split: "\n".join([*lines, ""]) for split, lines in splits.items()}
     characters = list(dict.fromkeys(chain.from_iterable(whole.values())))
-    # One table over all of Unicode: looking five million characters up in it takes a few hundredths of a second.
+    # A table over all of Unicode: looking up five million characters takes a few hundredths of a second.
     table = np.zeros(0x110000, np.int32)
     table[[ord(character) for character in characters]] = np.arange(len(characters))
     texts = {
@@ -95,7 +95,7 @@ def _encode_characters(splits: dict[str, list[str]]) -> tuple[list[str], dict[st
 
 
 class DataSet(NamedTuple):
-    """A data set of Hugging Face: its name on the hub, its configuration and its column of text, None to find them."""
+    """A Hugging Face data set: its name on the hub, configuration and column of text; None: the default."""
 
     hub_id: str
     config: str | None = None
@@ -103,10 +103,10 @@ class DataSet(NamedTuple):
 
 
 def read_corpus(source: str, level: Level, data_set: DataSet, skip: int = 0) -> Corpus:
-    """The corpus of ``hub`` or of a folder; read once in a process.
+    """The corpus of ``hub`` or of a folder; read once per process.
 
     Raises:
-        DataError: it cannot be had or read.
+        DataError: it is not available or can't be read.
     """
     if source == "hub":
         return _read_hub(data_set, level, skip)
@@ -132,7 +132,7 @@ def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, level: L
 
 
 def _corpus_of(splits: "DatasetDict", data_set: DataSet, where: str, level: Level, skip: int) -> Corpus:
-    lines = read_lines_of(splits, data_set.text_column, where)
+    lines = lines_by_split(splits, data_set.text_column, where)
     return build_corpus(lines, level, {split: f"the {split} split of {where}" for split in SPLITS}, skip)
 
 

@@ -1,4 +1,4 @@
-"""The graph of a user's file, or one made on the spot."""
+"""A graph from a user's file, or a generated one."""
 
 from functools import cached_property
 from typing import Any, get_args
@@ -14,40 +14,42 @@ from .samples.graphs import SampleGraph, classic_graph, lfr_graph, planted_parti
 
 
 class EdgeListDataModule(GraphDataModule):
-    """A graph from a file of links, or a sample: made, or known by its definition.
+    """A graph from a file, or a sample: a random graph or a classic.
 
-    A batch is the whole graph (``GraphBatch``), on every rank; validation and test have one.
+    A batch is the whole graph (``GraphBatch``), on every rank; validation and test have one batch.
 
     Args:
-        source: ``sample``, or a file: an edge list as text, Pajek's ``.net``, ``.gml``, ``.graphml``, ``.npz``, each
-            gzipped or not; ``read_graph`` says what is understood.
-        graph: which one ``sample`` is: ``planted_partition`` (with features), ``lfr``, or a classic of
-            ``classic_graph``.
-        directed: whether links have a direction; left out: as the file says, else they have none. Of the samples only
+        source: ``sample``, or a file in a format of ``readers.graphs.read_graph``, such as an edge list.
+        graph: which graph ``sample`` is: ``planted_partition`` (with features), ``lfr``, or one of ``classic_graph``.
+        directed: whether links are directed; None: as the file says, else undirected. Of the samples only
             ``planted_partition`` can be directed.
-        labels_file: what is known of the nodes: ``node label`` lines, or a GML or GraphML file whose nodes have it as
-            an attribute; files only. Nodes that it doesn't name have no label.
-        min_weight: links that weigh less are dropped; their nodes stay.
-        weighted: use the weights; else every link counts 1.
-        steps_per_epoch: batches of training in an epoch. A search has one an epoch; for a network many such short steps
-            between two validations and checkpoints are much faster.
+        labels_file: known labels, for files only: lines ``node label``, or see ``readers.graphs.read_labels``.
+        min_weight: drop lighter links; their nodes stay.
+        weighted: use the weights; else every link has weight 1.
+        steps_per_epoch: training batches per epoch. A search needs one; a network trains much faster with many short
+            steps between two validations and checkpoints.
         seed: of ``planted_partition`` and ``lfr``.
-        sample_num_nodes: nodes of ``planted_partition`` (400 if left out) and ``lfr`` (1000).
-        sample_num_communities: communities of ``planted_partition``.
-        sample_mean_degree: links a node has in the mean, of ``planted_partition`` and ``lfr``.
-        sample_mixing: share of the links between communities, in [0, 1], of ``planted_partition`` and ``lfr``. More of
-            them are realised, above all by networkx's LFR graphs: ``describe`` has the share.
-        sample_num_features: features of ``planted_partition``.
+        sample_num_nodes: number of nodes of ``planted_partition`` (default 400) and ``lfr`` (default 1000).
+        sample_num_communities: number of communities of ``planted_partition``.
+        sample_mean_degree: mean degree of ``planted_partition`` and ``lfr``.
+        sample_mixing: share of links between communities, in [0, 1], of ``planted_partition`` and ``lfr``. The actual
+            share is higher, above all in networkx's LFR graphs: see ``describe``.
+        sample_num_features: number of features of ``planted_partition``.
 
     Attributes:
         graph_batch: the graph.
-        num_nodes: its nodes.
-        num_features: features of a node; 0 without.
-        num_classes: known classes of nodes; 0 without.
+        num_nodes: number of nodes.
+        num_features: features per node; 0 if there are none.
+        num_classes: number of known classes; 0 if there are none.
 
     Raises:
-        ValueError: an argument is out of its range.
-        DataError: the source is ``hub``, or cannot be read (the message names file and line).
+        ValueError: an argument is out of range.
+        DataError: the source is ``hub``, or can't be read (the message names file and line).
+
+    Example:
+        data:
+          class_path: EdgeListDataModule
+          init_args: {source: graph.txt, directed: true}
     """
 
     def __init__(
@@ -77,14 +79,14 @@ class EdgeListDataModule(GraphDataModule):
         check_at_least(4, sample_num_nodes=sample_num_nodes)
         check_at_least(0, sample_num_features=sample_num_features)
         if not sample_mean_degree > 0:
-            raise ValueError(f"sample_mean_degree ({sample_mean_degree}) must be above 0")
+            raise ValueError(f"sample_mean_degree ({sample_mean_degree}) must be positive")
         if not 0 <= sample_mixing <= 1:
-            raise ValueError(f"sample_mixing ({sample_mixing}) must lie in [0, 1]")
+            raise ValueError(f"sample_mixing ({sample_mixing}) must be in [0, 1]")
         if not min_weight >= 0:
             raise ValueError(f"min_weight ({min_weight}) must not be negative")
         check_seed(seed)
         if source == "hub":
-            raise DataError("data.source: the hub has no graphs for this; give the file of your graph, or sample")
+            raise DataError("data.source: the hub has no graphs; give the file of your graph, or sample")
         self.source = source
         self.graph: SampleGraph = graph
         self.directed = directed

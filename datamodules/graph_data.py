@@ -1,4 +1,4 @@
-"""What the datamodules of graphs share: one graph, which is the whole data."""
+"""The base of the graph datamodules: one graph, which is the whole data set."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -17,16 +17,16 @@ class GraphDataModule(pl.LightningDataModule, ABC):
     """One graph: training, validation and test each have it as their only batch, on every rank.
 
     Attributes:
-        steps_per_epoch: how often training has it in an epoch.
+        steps_per_epoch: training batches per epoch.
         graph_batch: the graph, a ``GraphBatch``.
-        num_nodes: its nodes.
-        num_features: features of a node; 0 without.
-        num_classes: known classes of nodes; 0 without.
+        num_nodes: number of nodes.
+        num_features: features per node; 0 if there are none.
+        num_classes: number of known classes; 0 if there are none.
     """
 
     steps_per_epoch = 1
 
-    # Everything is read when something first asks for it: building the datamodule for --help costs nothing.
+    # The graph is read on first use: building the datamodule for --help costs nothing.
 
     @property
     @abstractmethod
@@ -35,17 +35,17 @@ class GraphDataModule(pl.LightningDataModule, ABC):
 
     @property
     def num_nodes(self) -> int:
-        """How many nodes the graph has."""
+        """Number of nodes."""
         return self.graph_batch.num_nodes
 
     @property
     def num_features(self) -> int:
-        """Features of a node; 0 without."""
+        """Features per node; 0 if there are none."""
         return self.graph_batch.features.shape[1]
 
     @property
     def num_classes(self) -> int:
-        """Known classes of nodes; 0 without."""
+        """Number of known classes; 0 if there are none."""
         return int(self.graph_batch.labels.max()) + 1
 
     def setup(self, stage: str | None = None) -> None:
@@ -65,8 +65,8 @@ class GraphDataModule(pl.LightningDataModule, ABC):
         graph = self.graph_batch
         digest = hashlib.sha256(repr((graph.num_nodes, graph.directed, graph.bipartite)).encode())
         for tensor in (graph.edges, graph.weights, graph.labels, graph.features):
-            digest.update(tensor.numpy())
-        described = {
+            digest.update(tensor.numpy().data)
+        described: dict[str, Any] = {
             "nodes": graph.num_nodes,
             "links": len(graph.edges),
             "total_weight": float(graph.weights.sum()),
@@ -84,7 +84,7 @@ class GraphDataModule(pl.LightningDataModule, ABC):
 
 
 class GraphLoader(BatchLoader):
-    """Yields the same graph ``steps`` times an epoch, on every rank: a graph can't be divided as items can."""
+    """Yields the same graph ``steps`` times per epoch, on every rank: a graph can't be split like items."""
 
     def __init__(self, graph: GraphBatch, steps: int = 1) -> None:
         self.steps = steps
@@ -98,9 +98,9 @@ class GraphLoader(BatchLoader):
 
 
 def mixing(graph: GraphBatch) -> float:
-    """The weight between nodes of different known classes, as a share of all between nodes of known class.
+    """The weight of links between nodes of different classes, as a share of that between all nodes of known class.
 
-    Self-loops don't count.
+    Self-loops are ignored.
     """
     source, target = graph.edges.unbind(1)
     labels = graph.labels

@@ -7,7 +7,7 @@ from readers.images import ImageArrays
 
 from .cache import ArrayCache, Stored
 
-CACHE_VERSION = 1  # to be raised when the same source would be decoded differently
+CACHE_VERSION = 1  # raise it when the same source would be decoded differently
 
 
 class ImageCache:
@@ -17,7 +17,7 @@ class ImageCache:
         key: plain values that determine the content: the source's files and the image size.
 
     Attributes:
-        folder: where they are.
+        folder: the folder of this cache.
     """
 
     def __init__(self, key: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ class ImageCache:
         self.folder = self._cache.folder
 
     def load_or_build(self, build: Callable[[], ImageArrays]) -> ImageArrays:
-        """The stored arrays, or those of ``build()`` after storing them; the images are memory-mapped.
+        """The stored images, or those of ``build()`` after storing them; they are memory-mapped.
 
         Raises:
             DataError: the cache folder cannot be written.

@@ -1,4 +1,4 @@
-"""Images of a data set or of the user's own, or a procedural sample: decoded once, batched in memory."""
+"""Images of a data set or of the user, or a procedural sample: decoded once, batched in memory."""
 
 from typing import Any
 
@@ -20,48 +20,54 @@ from .samples.shapes import CLASS_NAMES, render_shapes
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Images with or without labels, for learning features and for judging them.
+    """Images with or without labels, for learning and evaluating features.
 
-    Every image is decoded once, resized and kept as uint8 in a memory-mapped cache file below ``$XDG_CACHE_HOME`` (or
+    Every image is decoded once, resized and kept as uint8 in a memory-mapped cache file in ``$XDG_CACHE_HOME`` (or
     ``~/.cache``). A batch is one indexing operation; scaling to ``pixel_range`` and augmentation run on the device,
-    for the whole batch at once. The position in the data is part of a checkpoint, so a run resumes mid-epoch.
+    for the whole batch at once. Checkpoints contain the position in the data, so a run resumes mid-epoch.
 
-    Splits: ``val_fraction`` of the training images, drawn by ``seed``, are held out for validation. Where the source
-    has no test split of its own, the same share of all images is set aside for it first.
+    Splits: ``val_fraction`` of the training images, drawn by ``seed``, are held out for validation. If the source has
+    no test split, the same fraction of all images is set aside for testing first.
 
     Loaders: training yields shuffled full batches. Validation yields two loaders, the held-out images and a *memory*
-    of training images in which nearest neighbours are looked up and probes are trained; so does testing, whose memory
-    is every image that is no test image. Batches arrive in the module as ``ImageBatch``.
+    of training images, on which nearest neighbours are looked up and probes are trained; so does testing, whose memory
+    is every other image. Batches reach the module as ``ImageBatch``.
 
     Args:
-        source: ``hub`` (``hub_id`` by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a
-            folder: a data set in the hub's layout (parquet), CIFAR-10's original ``cifar-10-batches-py``, or your
-            image files, whose sub-folders, if any, are the classes; ``train/`` and ``test/`` in it are the splits.
-        batch_size: images in a training batch, for each process.
-        image_size: height and width in pixels that images are resized to (the middle square of each).
+        source: ``hub`` (``hub_id``, by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a
+            folder: your image files, with optional sub-folders per class and per split (``train/``, ``test/``), or a
+            data set as parquet files or as CIFAR-10's authors publish it (``readers.images.open_source``).
+        batch_size: images per training batch and process.
+        image_size: height and width in pixels that images are resized to, after cropping to the central square.
         pixel_range: the values that black and white are mapped to.
-        val_fraction: share of the training images held out for validation, in (0, 1).
-        memory_size: the most images in the memory of validation.
-        eval_batch_size: images in a batch of the memories and of the test, for each process.
-        augment: mirror and shift training images at random (by up to an eighth of their size).
-        seed: seed of the splits, of the order of training images, and of the sample.
-        sample_train_size: training images (validation included) of ``sample``.
-        sample_test_size: test images of ``sample``.
+        val_fraction: fraction of the training images held out for validation, strictly between 0 and 1.
+        memory_size: maximum number of images in the memory of validation.
+        eval_batch_size: images per batch of the memories and of the test, per process.
+        augment: randomly mirror and shift training images (by up to an eighth of their size).
+        seed: of the splits, of the order of training images, and of the sample.
+        sample_train_size: number of training images (including validation) of ``sample``.
+        sample_test_size: number of test images of ``sample``.
         hub_id: the data set on the hub, ``owner/name``.
-        hub_config: its configuration, if it has several; this and the following are for parquet files, too.
+        hub_config: its configuration, if it has several. This and the following also apply to parquet files.
         image_column: its column of images; None: ``img`` or ``image``, else the first column of images.
         label_column: its column of classes; None: ``label`` or ``labels``, else the first column of classes, if any.
         train_split: its split of training images.
-        test_split: its split of test images; None: the first of test, validation, valid and val that is there, if any.
+        test_split: its split of test images; None: the first of test, validation, valid and val that exists, if any.
 
     Attributes:
         class_names: the classes, after ``setup``; empty without labels.
-        classes: the same as a list, also before ``setup``: the images are then loaded.
+        classes: the same as a list; also before ``setup``, and loads the images if need be.
         has_labels: whether the images have classes, after ``setup``; if not, every label is -1.
 
     Raises:
-        ValueError: an argument is out of its range.
-        DataError: from ``prepare_data`` or ``setup``: the source cannot be reached or read, or has too few images.
+        ValueError: an argument is out of range.
+        DataError: from ``prepare_data`` or ``setup``: the source is not available, can't be read, or has too few
+            images.
+
+    Example:
+        data:
+          class_path: ImageDataModule
+          init_args: {source: hub, hub_id: uoft-cs/cifar100, label_column: coarse_label}
     """
 
     def __init__(
@@ -114,7 +120,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def classes(self) -> list[str]:
-        """``class_names``, also before ``setup``: the images are then loaded."""
+        """``class_names`` as a list; also before ``setup``, and loads the images if need be."""
         self.setup()
         return list(self.class_names)
 
@@ -150,7 +156,7 @@ class ImageDataModule(pl.LightningDataModule):
         cache = ImageCache({"source": source.key(), "image_size": self.image_size})
 
         def build() -> ImageArrays:
-            rank_zero_info(f"Decoding the images of {self.source}, once; they are kept in {cache.folder}")
+            rank_zero_info(f"Decoding the images of {self.source} once; they are kept in {cache.folder}")
             return source.read(self.image_size)
 
         return cache.load_or_build(build)
@@ -171,15 +177,14 @@ class ImageDataModule(pl.LightningDataModule):
         held_out = _share(self.val_fraction, len(order))
         if len(order) - held_out < 1:
             raise DataError(f"data.source {self.source}: {num_images} images are too few to train, validate and test")
-        # The rest of a random order is a random choice too: the memory takes the first of it.
+        # The memory takes the beginning of the rest, which is a random choice, too.
         return order[held_out:], order[:held_out], test
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader(self._train, self.batch_size, training=True)
 
     def val_dataloader(self) -> list[BatchLoader]:
-        # The held-out images in batches of the training's size: losses that compare the images of a batch with each
-        # other depend on it.
+        # Batches of the same size as in training: losses that compare the images within a batch depend on it.
         memory = self._train[: self.memory_size]
         return [self._loader(self._val, self.batch_size), self._loader(memory, self.eval_batch_size)]
 
@@ -195,7 +200,7 @@ class ImageDataModule(pl.LightningDataModule):
         return BatchLoader(fetch, len(rows), batch_size, shuffle=training, drop_last=training, seed=self.seed)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> ImageBatch:
-        """(B, S, S, 3) uint8 images and (B,) labels, on the device, to an ``ImageBatch``."""
+        """An ``ImageBatch`` from (B, S, S, 3) uint8 images and (B,) labels on the device."""
         images, labels = batch
         if self.augment and self.trainer is not None and self.trainer.training:
             images = augment_images(images)
@@ -214,12 +219,12 @@ class ImageDataModule(pl.LightningDataModule):
 
 
 def augment_images(images: Tensor) -> Tensor:
-    """Mirror each image with probability 1/2 and shift it by up to an eighth of its size, black coming in.
+    """Mirror each image with probability 1/2 and shift it by up to an eighth of its size, padding with black.
 
-    The draws come from torch's generator of the images' device, whose state a checkpoint restores.
+    Draws from torch's default generator on the images' device, whose state a checkpoint restores.
 
     Shapes:
-        images: (B, H, W, 3) uint8, and so the result.
+        images: (B, H, W, 3) uint8, as is the result.
     """
     count, height, width, channels = images.shape
     device = images.device
@@ -227,8 +232,8 @@ def augment_images(images: Tensor) -> Tensor:
     both = F.pad(torch.cat([images, images.flip(2)]), (0, 0, padding, padding, padding, padding))
     image = torch.arange(count, device=device) + count * torch.randint(0, 2, (count,), device=device)
     top, left = torch.randint(0, 2 * padding + 1, (2, count), device=device)
-    # Every row of a crop is a run of bytes. Seen as all runs of that length, the memory is a matrix whose rows overlap,
-    # and the crops are a selection of its rows: one copy, many times faster than indexing pixel by pixel.
+    # Each row of a crop is a run of bytes. Viewed as all runs of that length, the memory is a matrix with overlapping
+    # rows, and the crops are a selection of them: one copy, many times faster than indexing pixel by pixel.
     padded_height, padded_width = height + 2 * padding, width + 2 * padding
     row = (image * padded_height + top)[:, None] + torch.arange(height, device=device)
     start = row * padded_width + left[:, None]
@@ -237,5 +242,5 @@ def augment_images(images: Tensor) -> Tensor:
 
 
 def _share(fraction: float, count: int) -> int:
-    """A share of ``count``, at least one."""
+    """A fraction of ``count``, at least one."""
     return max(1, round(fraction * count))

@@ -1,41 +1,40 @@
-"""A loader for data that lies in memory: batches by index, resumable in the middle of an epoch."""
+"""A loader for data in memory: batches by index, resumable in the middle of an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
 class BatchLoader:
-    """Yields ``fetch(indices)`` for one batch of indices after the other.
+    """Yields ``fetch(indices)`` for one batch of indices after another.
 
-    Data that fits in memory needs no worker processes: one indexing operation makes a whole batch. The order of an
-    epoch is a function of ``(seed, epoch)`` alone, drawn from a generator of its own, so the position in the data is
-    two integers, and neither the global random state nor the number of batches already read changes what comes next.
+    Data in memory needs no worker processes: one indexing operation makes a whole batch. The order of an epoch is a
+    function of ``(seed, epoch)`` alone, drawn from a separate generator, so the position in the data is two integers,
+    and neither the global random state nor the number of batches already read affects what comes next.
 
-    Lightning finds ``state_dict``/``load_state_dict`` and continues a checkpoint in the middle of an epoch with
-    exactly the batches that are left. Lightning also calls ``set_epoch`` before each epoch.
+    Lightning finds ``state_dict``/``load_state_dict`` and resumes from a checkpoint in the middle of an epoch with
+    exactly the remaining batches. It also calls ``set_epoch`` before each epoch.
 
-    Under distributed training each rank takes every ``world_size``-th batch position of the same shuffled order. In
-    training all ranks get equally many full batches; otherwise no item is repeated, so counts may differ by one.
+    In distributed training each rank takes every ``world_size``-th item of the same shuffled order. With ``drop_last``
+    all ranks get the same number of full batches; otherwise no item is repeated, so the numbers may differ by one.
 
     Args:
-        fetch: makes a batch of a 1-D int64 tensor of indices.
+        fetch: makes a batch from a 1-D int64 tensor of indices (in subclasses, from an entry of their ``plan``).
         num_items: number of items in the data.
-        batch_size: items a batch, for each rank.
-        shuffle: a new order each epoch, else the natural order.
-        drop_last: leave out the last, smaller batch (its items come in other batches of other epochs).
-        seed: seed of the order.
+        batch_size: items per batch and rank.
+        shuffle: a new order in each epoch, else the natural order.
+        drop_last: drop the last, incomplete batch (other epochs have its items in other batches).
+        seed: of the order.
 
     Raises:
-        ValueError: if ``drop_last`` leaves no batch at all.
+        ValueError: ``drop_last`` leaves no batch at all.
     """
 
     def __init__(
         self,
-        fetch: Callable[[Tensor], Any],
+        fetch: Callable[[Any], Any],
         num_items: int,
         batch_size: int,
         *,
@@ -63,12 +62,12 @@ class BatchLoader:
     def batch_sampler(self) -> SimpleNamespace:
         """Lightning looks for ``set_epoch`` in ``batch_sampler.sampler``.
 
-        It looks in ``sampler`` too, but would then take this for torch's ``DataLoader`` and meddle with the order.
+        It also looks in ``sampler``, but would then take this for torch's ``DataLoader`` and change the order.
         """
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -79,7 +78,7 @@ class BatchLoader:
         return -(-items // self.batch_size)
 
     def plan(self, epoch: int) -> Sequence[Any]:
-        """What ``fetch`` is given for each batch of an epoch on this rank: a function of ``(seed, epoch)`` alone."""
+        """The argument of ``fetch`` for each batch of an epoch on this rank: a function of ``(seed, epoch)`` alone."""
         if self.shuffle:
             generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
             order = torch.randperm(self.num_items, generator=generator)
@@ -89,10 +88,10 @@ class BatchLoader:
         return order[rank::world_size].split(self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: its body first runs at the first batch, that is after Lightning has called `set_epoch`.
+        # A generator: its body first runs at the first batch, after Lightning has called `set_epoch`.
         epoch, resume = self.epoch, self._resume
         self._resume = None
-        # The position of another epoch says nothing about this one (a checkpoint written at the end of an epoch).
+        # A position in another epoch does not apply to this one (a checkpoint written at the end of an epoch).
         self._batches_done = resume[1] if resume is not None and resume[0] == epoch else 0
         plan = self.plan(epoch)
         for batch in range(self._batches_done, len(self)):
@@ -100,23 +99,23 @@ class BatchLoader:
             yield self.fetch(plan[batch])
 
     def state_dict(self) -> dict[str, int]:
-        """The position in the data: ``epoch`` and the ``batches_done`` of it."""
-        if self._resume is not None:  # loaded, and no batch read since
+        """The position in the data: ``epoch``, and ``batches_done`` in it."""
+        if self._resume is not None:  # loaded, with no batch read since
             return {"epoch": self._resume[0], "batches_done": self._resume[1]}
         return {"epoch": self.epoch, "batches_done": self._batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from a position, in the next iteration."""
+        """Continue from a position, in the next iteration."""
         self._resume = (state_dict["epoch"], state_dict["batches_done"])
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """One seed for each epoch, so that what an epoch draws depends on nothing else."""
+    """A seed per epoch, so that an epoch's draws depend on nothing else."""
     return seed * 1_000_003 + epoch
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Rank of this process and how many there are; 0 and 1 where training isn't distributed."""
+    """Rank of this process and number of processes; 0 and 1 if training isn't distributed."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

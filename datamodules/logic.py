@@ -1,4 +1,4 @@
-"""Logical inference: which relation holds between two formulas, trained on short ones and tested on long ones."""
+"""Logical inference: the relation between two formulas, trained on short ones and tested on long ones."""
 
 import hashlib
 from functools import cached_property
@@ -20,38 +20,43 @@ from .samples.formulas import make_pairs
 
 
 class LogicalInferenceDataModule(pl.LightningDataModule):
-    """Pairs of formulas over six variables with ``not``, ``and``, ``or``; labelled by how their truth sets relate.
+    """Pairs of formulas over six variables with ``not``, ``and``, ``or``, labelled by the relation of their truth sets.
 
-    Seven relations exclude each other: equivalence ``=``, entailment ``<`` and ``>``, negation ``^``, alternation
-    ``|``, cover ``v``, independence ``#``. They are computed exactly, over all 64 assignments. Training sees pairs of
-    few operations, the test goes on to many: what is learnt must carry over. Batches are
-    ``SentencePairBatch``; a pair counts the operations of its longer formula.
+    There are seven mutually exclusive relations: equivalence ``=``, entailment ``<`` and ``>``, negation ``^``,
+    alternation ``|``, cover ``v``, independence ``#``. They are computed exactly, over all 64 assignments. Training has
+    pairs with few operations, the test also pairs with many, so a model must generalise. Batches are
+    ``SentencePairBatch``; a pair's number of operations is that of its longer formula.
 
-    The made pairs have equally many of each relation, as far as short formulas allow (see
-    ``datamodules.samples.formulas``): guessing is right one time in seven. No pair is in training and test.
+    The pairs of ``sample`` are balanced over the relations, as far as short formulas allow (see
+    ``datamodules.samples.formulas``): guessing is right one time in seven. No pair is in both training and test.
 
     Args:
-        source: ``sample`` (made at load time; the task is defined by this), or a folder with the files of Bowman et
-            al., ``train*`` and ``test*``: relation, TAB, formula, TAB, formula.
-        batch_size: pairs of a training batch, for each process.
-        eval_batch_size: pairs of a batch of validation and test.
-        train_max_operations: the most operations of a pair in training and validation.
-        max_operations: the most operations of a pair in the test, which begins at 1.
-        val_fraction: share of the training pairs held out for validation, in (0, 1).
+        source: ``sample`` (made at load time, which defines the task), or a folder with the files of Bowman et al.,
+            ``train*`` and ``test*``: relation, TAB, formula, TAB, formula.
+        batch_size: pairs per training batch and process.
+        eval_batch_size: pairs per batch in validation and test.
+        train_max_operations: maximum number of operations of a pair in training and validation.
+        max_operations: maximum number of operations of a test pair; the minimum is 1.
+        val_fraction: fraction of the training pairs held out for validation, strictly between 0 and 1.
         seed: of pairs, validation split and order.
-        sample_train_size: training pairs (validation included) of ``sample``.
-        sample_test_size: test pairs of ``sample``.
+        sample_train_size: number of training pairs (including validation) of ``sample``.
+        sample_test_size: number of test pairs of ``sample``.
 
     Attributes:
         vocabulary: ``<pad>``, which is 0, brackets, operations and variables; ``vocab_size`` is their number.
-        classes: the signs of the relations; ``num_classes`` is their number.
+        classes: the symbols of the relations; ``num_classes`` is their number.
 
     Raises:
-        ValueError: an argument is out of its range.
-        DataError: the source is ``hub``, or cannot be read (the message names file and line).
+        ValueError: an argument is out of range.
+        DataError: the source is ``hub``, or can't be read (the message names file and line).
 
     Source: Bowman et al. 2015 (arXiv 1506.04834), section 4; Tran et al. 2018 for training on up to 6 operations.
     Difference: theirs is not balanced over relations.
+
+    Example:
+        data:
+          class_path: LogicalInferenceDataModule
+          init_args: {train_max_operations: 4, max_operations: 8}
     """
 
     vocabulary = list(VOCABULARY)
@@ -79,7 +84,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         check_seed(seed)
         if source == "hub":
             raise DataError(
-                "data.source: the hub has no logical inference data; give sample (exact, made on the spot) or the "
+                "data.source: the hub has no logical inference data; give sample (exact, made at load time) or the "
                 "folder of Bowman et al."
             )
         self.source = source
@@ -101,7 +106,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         if len(train) <= held_out or not test:
             raise DataError(f"data.source {self.source}: {len(train)} training and {len(test)} test pairs are too few")
         parts = {"train": [train[i] for i in order[held_out:]], "val": [train[i] for i in order[:held_out]]}
-        # Pairs of like length in a batch: little to fill up.
+        # Pairs of similar length in a batch: little padding.
         return {name: PairTable(part) for name, part in {**parts, "test": sorted(test, key=_length)}.items()}
 
     def _make(self) -> tuple[list[Pair], list[Pair]]:
@@ -154,7 +159,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
 
 
 class PairTable:
-    """Pairs as tensors, one row each: formulas filled up with 0 to the longest, in bytes, and all lengths."""
+    """Pairs as tensors, one row each: formulas as bytes, padded with 0 to the longest, and their lengths."""
 
     def __init__(self, pairs: list[Pair]) -> None:
         formulas = ([pair.premise for pair in pairs], [pair.hypothesis for pair in pairs])
@@ -166,7 +171,7 @@ class PairTable:
         return len(self.tensors[0])
 
     def batch(self, rows: Tensor) -> SentencePairBatch:
-        """The pairs of some rows (B,) int64, filled up to the longest of them."""
+        """The pairs of some rows (B,) int64, padded to the longest of them."""
         batch = SentencePairBatch(*(tensor[rows] for tensor in self.tensors))
         return batch._replace(
             premise=batch.premise[:, : int(batch.premise_lengths.max())].long(),

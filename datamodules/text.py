@@ -1,4 +1,4 @@
-"""Text for language models: the Penn Treebank, the user's own, or a sample of a grammar; with trees to test parsing."""
+"""Text for language models, from the hub, files, or a grammar; with trees to test parsing."""
 
 import hashlib
 from functools import cached_property
@@ -23,44 +23,49 @@ Order = Literal["contiguous", "random"]
 
 
 class TextDataModule(pl.LightningDataModule):
-    """Contiguous text in rows that go on from batch to batch, as language models that carry their state are trained.
+    """Text in rows that continue from batch to batch, for language models that carry their state.
 
-    Batches are ``TokenBatch``; see ``ContiguousLoader`` for what
-    "contiguous" promises. Each line is a sentence, ended by ``<eos>``. The vocabulary is that of all three texts, and
-    always has ``<unk>``. Testing yields a second loader of ``ParseBatch``, shorter sentences
-    first, where there are gold trees: with ``treebank``, and always for ``sample``.
+    Batches are ``TokenBatch``; see ``ContiguousLoader`` for the order. Each line is a sentence, ended by ``<eos>``. The
+    vocabulary is that of all three texts, and always has ``<unk>``. If there are gold trees (with ``treebank``, and
+    always for ``sample``), testing yields a second loader of ``ParseBatch``, shorter sentences first.
 
     Args:
-        source: ``hub`` (``hub_id`` by Hugging Face ``datasets``; by default the Penn Treebank in Mikolov's form),
-            ``sample`` (a grammar of our own, made at load time, with gold trees), or a folder: parquet files, or
+        source: ``hub`` (``hub_id``, by Hugging Face ``datasets``; by default the Penn Treebank as preprocessed by
+            Mikolov), ``sample`` (a grammar, with gold trees, made at load time), or a folder: parquet files,
             ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or any three UTF-8 ``.txt`` files named after
-            train, valid (val, dev) and test; a sentence a line.
-        level: a token is a ``word`` (what stands between white space) or a ``character``.
-        batch_size: rows (or, in random order, windows) of a training batch, for each process.
-        eval_batch_size: those of validation, of all processes together, and sentences a batch of the treebank.
-        test_batch_size: those of the test, of all processes together; the more rows, the more words are predicted
-            without what came before.
-        bptt: tokens of a window.
-        variable_bptt: training windows of random length about ``bptt``, new in each epoch.
+            train, valid (val, dev) and test, with one sentence per line.
+        level: a token is a ``word`` (separated by white space) or a ``character``.
+        batch_size: rows (or, in random order, windows) per training batch and process.
+        eval_batch_size: the same in validation, over all processes; also sentences per batch of the treebank.
+        test_batch_size: the same in the test, over all processes; with more rows, more words are predicted without
+            their context.
+        bptt: tokens per window.
+        variable_bptt: training windows of random length around ``bptt``, new in each epoch.
         order: ``contiguous``, or ``random``: independent windows of ``bptt`` tokens, for models without a state.
-        treebank: ``.mrg`` file, folder or ``.zip`` of such files (Penn Treebank, or its sample from NLTK) to test
-            parsing on; for ``sample`` in place of its own trees.
-        drop_first_train_lines: leave out so many lines at the beginning of the training text: NLTK's treebank sample
-            is the first 3,914 lines of PTB. ``sample`` tests on sentences of its own, and drops nothing.
+        treebank: ``.mrg`` file, or folder or ``.zip`` of such files (Penn Treebank, or NLTK's sample of it), to test
+            parsing on; for ``sample`` instead of its own trees.
+        drop_first_train_lines: number of lines to drop at the beginning of the training text: NLTK's treebank sample
+            is the first 3,914 lines of PTB. Ignored by ``sample``, which tests on other sentences.
         seed: of window lengths and order, and of the sample.
-        sample_train_size: training sentences of ``sample``.
-        sample_test_size: test sentences of ``sample``, and as many for validation.
-        hub_id: the data set on the hub, ``owner/name``, of splits train, validation and test.
-        hub_config: its configuration, if it has several, as ``wikitext-2-raw-v1``; for parquet files, too.
-        text_column: its column of text, a line a row; None: ``text`` or ``sentence``. For parquet files, too.
+        sample_train_size: number of training sentences of ``sample``.
+        sample_test_size: number of test sentences of ``sample``, and of validation sentences.
+        hub_id: the data set on the hub, ``owner/name``, with splits train, validation and test.
+        hub_config: its configuration, if it has several, e.g. ``wikitext-2-raw-v1``; also for parquet files.
+        text_column: its column of text, one line per row; None: ``text`` or ``sentence``, else the only column. Also
+            for parquet files.
 
     Attributes:
-        vocabulary: the tokens, by their numbers; known at once, as is ``vocab_size``, their number.
-        sequence_length: tokens of a window, ``bptt``; windows of variable length may be longer.
+        vocabulary: the tokens by number; available at once, like their number ``vocab_size``.
+        sequence_length: tokens per window, ``bptt``; windows of variable length may be longer.
 
     Raises:
-        ValueError: an argument is out of its range.
-        DataError: the text cannot be had or read, or is too short for the batch size.
+        ValueError: an argument is out of range.
+        DataError: the text is not available, can't be read, or is too short for the batch size.
+
+    Example:
+        data:
+          class_path: TextDataModule
+          init_args: {source: hub, hub_id: Salesforce/wikitext, hub_config: wikitext-2-raw-v1, bptt: 35}
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class TextDataModule(pl.LightningDataModule):
         check_choice("order", order, get_args(Order))
         check_seed(seed)
         if level == "character" and treebank is not None:
-            raise ValueError("treebank: trees have words for leaves; they need level word")
+            raise ValueError("treebank: the leaves of trees are words; set level to word")
         self.source = source
         self.level: Level = level
         self.batch_size = batch_size
@@ -106,26 +111,26 @@ class TextDataModule(pl.LightningDataModule):
         self.sample_test_size = sample_test_size
         self.data_set = DataSet(hub_id, hub_config, text_column)
 
-    # The text is read when something first asks for it: building the datamodule for --help costs nothing.
+    # The text is read on first use: building the datamodule for --help costs nothing.
 
     @property
     def vocabulary(self) -> list[str]:
-        """The tokens, by their numbers."""
+        """The tokens by number."""
         return self.corpus.vocabulary
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens the vocabulary has."""
+        """Number of tokens in the vocabulary."""
         return len(self.vocabulary)
 
     @property
     def sequence_length(self) -> int:
-        """Tokens of a window, ``bptt``."""
+        """Tokens per window, ``bptt``."""
         return self.bptt
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The three texts, as numbers."""
+        """The three texts as token numbers."""
         if self.source != "sample":
             return read_corpus(self.source, self.level, self.data_set, self.drop_first_train_lines)
         lines = {name: [" ".join(sentence.words) for sentence in part] for name, part in self._sample.items()}
@@ -139,7 +144,7 @@ class TextDataModule(pl.LightningDataModule):
 
     @cached_property
     def trees(self) -> tuple[ParsedSentence, ...]:
-        """The sentences with gold trees of the test; empty where there are none."""
+        """The test sentences with gold trees; empty if there are none."""
         if self.level == "character":
             return ()
         if self.treebank is not None:
@@ -149,13 +154,13 @@ class TextDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Download, in one process."""
         if self.source == "hub":
-            read_corpus(self.source, self.level, self.data_set)
+            self.corpus  # noqa: B018
 
     def setup(self, stage: str | None = None) -> None:
         """Read everything; the same in every process and at every stage."""
         self.corpus, self.trees  # noqa: B018
         if stage in ("fit", None):
-            # Now, not when the training is over, is the time to hear that the text for the test is too short.
+            # Report now, not after training, that the test text is too short.
             self.val_dataloader(), self.test_dataloader()
         if stage == "test":
             self._warn_of_unknown_words()
@@ -181,14 +186,14 @@ class TextDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int) -> BatchLoader:
         text, training = self.corpus.texts[split], split == "train"
-        options = {"seed": self.seed, "name": self.corpus.names[split]}
+        options: dict[str, Any] = {"seed": self.seed, "name": self.corpus.names[split]}
         if self.order == "random":
             return RandomWindowLoader(text, batch_size, self.bptt, training=training, **options)
         variable = training and self.variable_bptt
         return ContiguousLoader(text, batch_size, self.bptt, variable=variable, shared=not training, **options)
 
     def _parse_loader(self) -> BatchLoader:
-        # Sentences of like length in a batch: little to fill up.
+        # Sentences of similar length in a batch: little padding.
         sentences = sorted(self.trees, key=lambda sentence: len(sentence.words))
         numbers = {word: number for number, word in enumerate(self.vocabulary)}
 
@@ -214,7 +219,7 @@ def parse_batch(sentences: list[ParsedSentence], numbers: dict[str, int]) -> Par
 
     Args:
         sentences: the sentences.
-        numbers: number of each word of the vocabulary.
+        numbers: the number of each word of the vocabulary.
     """
     end, unknown = numbers[EOS], numbers[UNKNOWN]
     lengths = torch.tensor([len(sentence.words) for sentence in sentences])

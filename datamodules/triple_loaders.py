@@ -1,4 +1,4 @@
-"""Batches of triple extraction: bucketed by length in training, whole sentences in evaluation."""
+"""Batches for triple extraction: bucketed by length in training, whole sentences in evaluation."""
 
 import dataclasses
 import re
@@ -25,17 +25,17 @@ Step = tuple[int, Tensor]  # epoch, rows
 
 
 class BucketLoader(BatchLoader):
-    """Full batches of rows of like length, in a new random order each epoch.
+    """Full batches of rows of similar length, in a new random order in each epoch.
 
     An epoch shuffles all rows, sorts them by length within chunks of 50 batches, splits these into batches and
-    shuffles the batches. Under distributed training a batch is ``world_size`` times as large and shared out evenly, so
-    all ranks have equally many batches, of nearly the same lengths at each step. What is left over at the end of the
-    shuffled rows comes in other epochs.
+    shuffles the batches. In distributed training a batch is ``world_size`` times as large and divided evenly, so all
+    ranks have the same number of batches, of nearly the same lengths at each step. Rows left over at the end of an
+    epoch are used in others.
 
     Args:
         source: makes the batches.
-        batch_size: rows a batch, for each process.
-        seed: seed of the order.
+        batch_size: rows per batch and process.
+        seed: of the order.
 
     Raises:
         ValueError: there is not even one batch.
@@ -60,18 +60,18 @@ class BucketLoader(BatchLoader):
 
 
 class TrainingBatches:
-    """Makes training batches of rows of a table.
+    """Makes training batches from the rows of a table.
 
-    Which subject is asked for, and what is augmented, is a function of the seed, the epoch and the row alone.
+    The drawn subjects and the augmentation are functions of the seed, the epoch and the row alone.
 
     Args:
         table: the training rows.
-        sentences: the training sentences, in which ``table.sentences`` counts.
-        encoder: what encoded them.
+        sentences: the training sentences; ``table.sentences`` are indices into them.
+        encoder: the encoder of the table.
         negatives: how the subject is drawn, see ``draw_spans``.
-        augment: the probability that the entities of a triple are replaced, in [0, 1]; rows that are windows of a
-            longer text, and texts that would become longer than a row may be, stay as they are.
-        seed: of what is drawn.
+        augment: the probability that the entities of a triple are replaced, in [0, 1]. Windows of longer texts, and
+            texts that would become longer than a row, are left unchanged.
+        seed: of all draws.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TrainingBatches:
         self.seed = seed
 
     def batch(self, step: Step) -> TripleBatch:
-        """The rows of a step; with augmentation, the augmented ones come last."""
+        """The rows of a step; augmented rows are last."""
         epoch, rows = step[0], step[1].numpy()
         draws = uniform_draws(self.seed, epoch, rows, 5)
         table = take(self.table, rows)
@@ -106,15 +106,15 @@ class TrainingBatches:
     def _augment(
         self, table: TripleTable, sentences: list[Sentence], draws: NDArray[np.float64]
     ) -> tuple[TripleTable, list[Sentence], list[int]]:
-        """Replaces entities in some of the rows, which then come last.
+        """Replaces entities in some of the rows and puts these last.
 
         Args:
             table: the rows.
-            sentences: that of each.
-            draws: (3, R) uniform in [0, 1): whether to augment, which triple, and which other.
+            sentences: the sentence of each.
+            draws: (3, R) uniform in [0, 1): whether to augment, which triple, and the triple that replaces it.
 
         Returns:
-            the new table and sentences, and which of the old rows each was.
+            the new table and sentences, and the old row of each.
         """
         made: dict[int, Sentence] = {}
         origins: list[tuple[str, str]] = []
@@ -138,7 +138,7 @@ class TrainingBatches:
 
     @cached_property
     def _by_predicate(self) -> dict[str, list[tuple[Triple, int]]]:
-        """The triples of each predicate, each with its sentence."""
+        """The triples of each predicate, each with the number of its sentence."""
         found: dict[str, list[tuple[Triple, int]]] = {}
         for number, sentence in enumerate(self.sentences):
             for triple in sentence.triples:
@@ -153,11 +153,11 @@ class TrainingBatches:
 def replace_entities(sentence: Sentence, triple: Triple, other: Triple) -> Sentence:
     """A sentence with the subject and object of one of its triples replaced by those of another.
 
-    Both are replaced at once, wherever they occur in the text and in its triples, the longer one first where one lies
-    in the other.
+    Both are replaced simultaneously wherever they occur in the text and in its triples; if one contains the other, the
+    longer one has precedence.
 
-    Source: kg-2019 (``random_generate``). Difference: there one is replaced after the other, so that the second can
-    change what the first has put in.
+    Source: kg-2019 (``random_generate``). Difference: it replaces one after the other, so that the second replacement
+    can change the first.
     """
     new = {triple[0]: other[0], triple[2]: other[2]}
     pattern = re.compile("|".join(map(re.escape, sorted(new, key=len, reverse=True))))
@@ -172,13 +172,13 @@ def replace_entities(sentence: Sentence, triple: Triple, other: Triple) -> Sente
 class EvaluationBatches:
     """Makes batches of whole sentences (all windows of each), shorter sentences first.
 
-    Spans are drawn as in training, the same ones in every epoch, so that a loss on them can be compared.
+    Spans are drawn as in training, but are the same in every epoch, so that losses are comparable.
 
     Args:
         table: the rows.
         sentences: all sentences.
         negatives: how the subject of each row is drawn.
-        seed: of what is drawn.
+        seed: of all draws.
     """
 
     def __init__(self, table: TripleTable, sentences: Sequence[Sentence], negatives: Negatives, seed: int) -> None:
@@ -191,7 +191,7 @@ class EvaluationBatches:
         self._order = np.argsort(lengths, kind="stable")
 
     def batch(self, places: Tensor) -> TripleBatch:
-        """The sentences at some places of the order."""
+        """The sentences at some positions of the order."""
         numbers = self._order[places.numpy()]
         counts = self._starts[numbers + 1] - self._starts[numbers]
         rows = gather(self._starts[numbers], counts)
@@ -202,19 +202,19 @@ class EvaluationBatches:
         return TripleBatch.from_arrays(*batch_arrays(table, spans, sentences))
 
     def loader(self, batch_size: int) -> BatchLoader:
-        """All sentences, ``batch_size`` of them a batch, for each process."""
+        """All sentences, ``batch_size`` per batch and process."""
         return BatchLoader(self.batch, len(self.sentences), batch_size)
 
 
 def uniform_draws(seed: int, epoch: int, rows: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """(count, R) numbers in [0, 1), each a function of seed, epoch, row and its own place alone.
+    """(count, R) numbers in [0, 1), each a function of seed, epoch, row and its own index alone.
 
     Source: SplitMix64 (Steele, Lea and Flood 2014), as a hash.
     """
     start = np.array([epoch_seed(seed, epoch) % 2**64], np.uint64)
     state = _mix(_mix(start) + rows.astype(np.uint64))
     steps = np.arange(1, count + 1, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
-    return (_mix(state + steps) >> np.uint64(11)) * 2.0**-53
+    return (_mix(state + steps) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""Where the sentences of triple extraction are: on the hub, in the user's files, or a sample of our own."""
+"""The sources of sentences for triple extraction: the hub, the user's files, or a sample."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ SCHEMA_FILE = "all_50_schemas"
 
 @dataclass(frozen=True)
 class Split:
-    """Where the sentences of a split come from.
+    """The source of a split's sentences.
 
     Args:
-        key: plain values that decide what they are; None if they are not worth a cache.
-        read: gets them.
+        key: plain values that determine them; None: don't cache them.
+        read: reads them.
     """
 
     key: Any
@@ -35,12 +35,12 @@ class Split:
 
 @dataclass
 class TripleSources:
-    """Finds the sentences of each split and their schema; reads when it is asked.
+    """Finds the sentences of each split and their schema; reads on first use.
 
     Args: those of ``TripleDataModule``.
 
     Raises:
-        DataError: something is not where it should be; the message names the argument.
+        DataError: something is missing; the message names the argument.
     """
 
     source: str
@@ -67,11 +67,11 @@ class TripleSources:
 
     @cached_property
     def predicates(self) -> list[str]:
-        """The different predicates, in the order of the schema."""
+        """The distinct predicates, in the order of the schema."""
         return list(dict.fromkeys(predicate for _, predicate, _ in self.schema))
 
     def find(self, name: str, argument: str) -> Path:
-        """A file that an argument names: as seen from the working folder, else from the source's."""
+        """The file that an argument names, relative to the working folder, else to the source's."""
         path = user_path(name)
         places = [path] if self._folder is None else [path, self._folder / path]
         for place in places:
@@ -81,7 +81,7 @@ class TripleSources:
         raise DataError(f"data.{argument}: there is no file {path}{also}")
 
     def split(self, name: str) -> Split | None:
-        """Where ``train``, ``val`` or ``test`` is; None where the validation sentences serve for the test."""
+        """The source of ``train``, ``val`` or ``test``; None if the validation sentences serve as the test."""
         file = self._file(name)
         if file is not None:
             return self._from_files([file])
@@ -119,7 +119,7 @@ class TripleSources:
         return [path / FILES["train"] if path.is_dir() else path]
 
     def _file(self, name: str) -> Path | None:
-        """The file of validation or test, where there is one."""
+        """The validation or test file, if there is one."""
         given = {"train": None, "val": self.val_file, "test": self.test_file}[name]
         if given is not None:
             return self.find(given, f"{name}_file")
@@ -146,7 +146,9 @@ class TripleSources:
     def _from_hub(self, name: str) -> Split | None:
         splits = {split: next((key for key in keys if key in self._hub), None) for split, keys in HUB_SPLITS.items()}
         if splits["train"] is None:
-            raise DataError(f"{self.hub_id} has no split train; give --data.source=PATH (your copy)")
+            raise DataError(
+                f"{self.hub_id} has no split train, only {', '.join(self._hub)}: set data.hub_id to another"
+            )
         key = splits[name]
         if name == "test" and (key is None or not any(self._hub[key]["spo_list"] if self._is_labelled(key) else [])):
             return None
@@ -159,6 +161,7 @@ class TripleSources:
             )
 
         if name == "test" or splits["val"] is not None:
+            assert key is not None
             return split_of(key)
         return self._part(split_of(splits["train"]), name)
 
@@ -174,7 +177,7 @@ class TripleSources:
     def _hub(self) -> Any:
         return load_from_hub(self.hub_id, self.hub_config)
 
-    # The sample, and what is held out.
+    # The sample, and held-out sentences.
 
     @cached_property
     def _sample(self) -> dict[str, list[Sentence]]:
@@ -185,7 +188,7 @@ class TripleSources:
         return {"train": train, **others}
 
     def _part(self, whole: Split, name: str) -> Split:
-        """Training or validation sentences of what has both."""
+        """The training or validation part of a split that has both."""
 
         def read() -> SentenceFile:
             sentences, other_slots = whole.read()

@@ -1,4 +1,4 @@
-"""The sentences of each split of triple extraction, encoded once, kept on disk, and what was noticed in them."""
+"""The encoded sentences of each split for triple extraction, cached on disk, and reports about them."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from readers.triples.tables import TripleTable, take
 from .cache import ArrayCache
 from .triple_sources import Split
 
-CACHE_VERSION = 1  # to be raised when the same files would be encoded differently
+CACHE_VERSION = 1  # raise it when the same files would be encoded differently
 
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """The sentences of a split, encoded, and what was noticed.
+    """The encoded sentences of a split, and counts.
 
     Args:
-        sentences: those that are used; ``table.sentences`` counts in them.
+        sentences: the sentences used; ``table.sentences`` are indices into them.
         table: their rows.
         unlabelled: what could not be labelled.
         counts: ``sentences`` and ``triples`` read, ``without_triples``, ``without_labels`` and ``other_slots``.
@@ -43,7 +43,7 @@ class SplitEncoding:
     """Encodes splits.
 
     Args:
-        source: what messages call it.
+        source: what messages call the data.
         schema: ``[subject_type, predicate, object_type]`` rows.
         words: those with word vectors.
         segmenter, max_length, min_count, prior, occurrences: those of ``TripleDataModule``.
@@ -59,10 +59,10 @@ class SplitEncoding:
     occurrences: Occurrences
 
     def training(self, split: Split) -> tuple[TripleEncoder, EncodedSplit]:
-        """What encodes, as the training sentences decide it, and the training sentences.
+        """The encoder that the training sentences determine, and these sentences.
 
         Raises:
-            DataError: there is nothing to learn from.
+            DataError: no sentence can be learned from.
         """
 
         def build() -> tuple[EncodedSplit, dict[str, Any]]:
@@ -122,13 +122,13 @@ class SplitEncoding:
     def _stored(
         self, split: Split, key: dict[str, Any], build: Callable[[], tuple[EncodedSplit, dict[str, Any]]]
     ) -> tuple[EncodedSplit, dict[str, Any]]:
-        """What ``build`` makes, from the cache where it is there."""
+        """The result of ``build``, from the cache if it is there."""
         if split.key is None:
             return build()
         cache = ArrayCache("triples", CACHE_VERSION, {"split": split.key, **key})
 
         def build_arrays() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            rank_zero_info(f"Encoding sentences of {self.source}, once; they are kept in {cache.folder}")
+            rank_zero_info(f"Encoding sentences of {self.source} once; they are kept in {cache.folder}")
             encoded, about = build()
             documents = np.frombuffer(as_bytes(encoded.sentences), np.uint8)
             about |= {"counts": encoded.counts, "unlabelled": asdict(encoded.unlabelled)}
@@ -142,7 +142,7 @@ class SplitEncoding:
         return EncodedSplit(sentences, table, Unlabelled(**about["unlabelled"]), about["counts"]), about
 
     def _report(self, name: str, encoded: EncodedSplit) -> None:
-        """Say what was noticed, a line each."""
+        """Warn about whatever was left out, one line each."""
         counts, missing = encoded.counts, encoded.unlabelled
         if missing.not_found:
             examples = "; ".join(missing.examples)
@@ -160,7 +160,7 @@ class SplitEncoding:
         if counts.get("without_labels"):
             rank_zero_warn(f"{name}: {counts['without_labels']} sentences have no triple to label and are left out")
         if counts["other_slots"]:
-            rank_zero_warn(f"{name}: {counts['other_slots']} values of objects beside @value (DuIE 2.0) are left aside")
+            rank_zero_warn(f"{name}: {counts['other_slots']} values of objects besides @value (DuIE 2.0) are ignored")
 
 
 def as_bytes(sentences: Iterable[Sentence]) -> bytes:

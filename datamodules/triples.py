@@ -1,4 +1,4 @@
-"""Triple extraction: Baidu's SKE (DuIE) from the hub or the user's files, or a sample of sentences of our own."""
+"""Sentences with triples for triple extraction: from the hub, the user's files, or a sample."""
 
 import hashlib
 import json
@@ -23,61 +23,67 @@ from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
 
 
 class TripleDataModule(pl.LightningDataModule):
-    """Sentences with their (subject, predicate, object) triples, in the layout of Baidu's SKE (LIC2019, DuIE 1.0).
+    """Sentences with their (subject, predicate, object) triples, as JSON lines in the format of SKE (DuIE 1.0).
 
-    Batches are ``TripleBatch``. In training they are bucketed by length, and ask each row for
-    the objects of one subject, which may be a wrong one. In evaluation a batch has whole sentences, shorter ones first.
+    Batches are ``TripleBatch``. Training batches are bucketed by length and ask for the objects of one subject per row,
+    which may be a wrong one. Evaluation batches have whole sentences, shorter ones first.
 
-    The characters are those of the training text alone: another test file fits the same model. A text longer than
-    ``max_length`` becomes windows that overlap by half. Triples whose subject or object isn't in the text can't be
-    labelled, but stay in the gold triples of validation and test; training sentences without a triple, or without one
-    that can be labelled, are left out. All this is counted, said once and told by ``describe``.
+    The characters are those of the training text alone, so that other test files fit the same model. A text longer than
+    ``max_length`` is cut into windows that overlap by half. Triples whose subject or object isn't in the text can't be
+    labelled, but remain gold triples of validation and test; training sentences without a triple that can be labelled
+    are left out. All this is counted, reported once and part of ``describe``.
 
     Args:
-        source: ``hub`` (``hub_id`` by Hugging Face ``datasets``), ``sample`` (sentences of our own over all 49
-            predicates, made at load time), a folder with ``train_data.json``, ``dev_data.json``, ``test_data.json`` and
-            ``all_50_schemas`` (only the first is needed), or one file of JSON lines.
-        train_file: training file, or several to be joined; as seen from the working folder, else from ``source``.
+        source: ``hub`` (``hub_id``, by Hugging Face ``datasets``), ``sample`` (Chinese sentences over all 49 predicates
+            of SKE, made at load time), a file of JSON lines, or a folder with SKE's file names ``train_data.json``,
+            ``dev_data.json``, ``test_data.json`` and ``all_50_schemas`` (only the first is required).
+        train_file: training file, or several to be concatenated; relative to the working folder, else to ``source``.
         val_file: validation file.
-        test_file: test file; where there is none with triples, the test has the validation sentences.
-        schema_file: JSON lines with ``subject_type``, ``predicate``, ``object_type``; without it that of the folder,
-            else the 50 rows of SKE.
-        batch_size: rows of a training batch, for each process.
-        eval_batch_size: sentences of a batch of validation and test, for each process.
-        max_length: the longest row, in characters.
-        min_count: characters that the training text has less often are unknown ones.
-        prior: candidates of distant supervision: the triples of the training sentences, of which a training sentence is
-            only told those that another one has too.
+        test_file: test file; without one that has triples, the validation sentences are the test.
+        schema_file: JSON lines with ``subject_type``, ``predicate``, ``object_type``; None: that of the folder, else
+            SKE's 50 rows.
+        batch_size: rows per training batch and process.
+        eval_batch_size: sentences per batch and process in validation and test.
+        max_length: maximum length of a row, in characters.
+        min_count: characters that are rarer in the training text count as unknown.
+        prior: use distant supervision: candidates are the triples of the training sentences; for a training sentence,
+            only those that another one states, too.
         occurrences: label only the ``first`` occurrence of subject and object, or ``all``.
-        negatives: the subject asked for in training: ``random_ends`` (a subject's start, and any subject's end after
-            it: some are wrong on purpose) or ``gold_spans``.
+        negatives: the subject to predict the objects of in training: ``random_ends`` (a subject's start, and any
+            subject's end after it, so some are wrong on purpose) or ``gold_spans``.
         augment: the probability that the entities of a triple of a training sentence are replaced by those of another
-            triple of the same predicate, in [0, 1].
-        vectors_file: word vectors: ``.npz`` (``words``, ``vectors``), or the text of word2vec or GloVe.
-        max_words: read so many of them.
-        segmenter: what finds words, for word vectors: ``jieba``, or ``none``: each character is a word.
-        val_fraction: share of the training sentences held out where there is no validation file, in (0, 1).
+            triple with the same predicate, in [0, 1].
+        vectors_file: word vectors (``readers.word_vectors``).
+        max_words: how many of them to read.
+        segmenter: how texts are split into words, for word vectors: ``jieba``, or ``none`` (each character is a word).
+        val_fraction: fraction of the training sentences held out if there is no validation file, strictly between 0
+            and 1.
         seed: of order, subjects, augmentation, held-out sentences and sample.
-        sample_train_size: training sentences of ``sample``.
-        sample_test_size: test sentences of ``sample``, and as many for validation.
+        sample_train_size: number of training sentences of ``sample``.
+        sample_test_size: number of test sentences of ``sample``, and of validation sentences.
         hub_id: the data set on the hub, ``owner/name``, with columns ``text`` and ``spo_list``.
         hub_config: its configuration, if it has several.
 
     Attributes:
         characters: ``<pad>``, ``<unk>`` and the known characters, frequent ones first.
         schema: ``[subject_type, predicate, object_type]`` rows.
-        predicates: the different predicates, in the order of the schema.
-        words: the words with vectors; ``word_vectors`` (W + 1, D) float32 has theirs from row 1 on, row 0 is zero;
-            ``word_vector_size`` is D, or 0 without vectors.
-        known_triples: the different ``[subject, predicate, object]`` of the training sentences; none without ``prior``.
+        predicates: the distinct predicates, in the order of the schema.
+        words: the words with vectors; row i + 1 of ``word_vectors`` (W + 1, D) float32 belongs to word i, row 0 is
+            zero; ``word_vector_size`` is D, or 0 without vectors.
+        known_triples: the distinct ``[subject, predicate, object]`` of the training sentences; none without ``prior``.
 
     Raises:
-        ValueError: an argument is out of its range.
-        DataError: the data cannot be had or read; the message names file and line.
+        ValueError: an argument is out of range.
+        DataError: the data is not available or can't be read; the message names file and line.
 
-    Source: the data module's conventions are kg-2019's (Su 2019, https://kexue.fm/archives/6671). Differences: the
-    vocabulary is of the training text only; long texts are not cut; sentences with the same text count as one where
-    distant supervision leaves a sentence out.
+    Source: the conventions are those of kg-2019 (Su 2019, https://kexue.fm/archives/6671). Differences: the vocabulary
+    is that of the training text only; long texts are not truncated; sentences with the same text count as one in the
+    leave-one-out of distant supervision.
+
+    Example:
+        data:
+          class_path: TripleDataModule
+          init_args: {source: my_triples, schema_file: schema.json, max_length: 256}
     """
 
     def __init__(
@@ -114,7 +120,7 @@ class TripleDataModule(pl.LightningDataModule):
         check_choice("negatives", negatives, get_args(Negatives))
         check_choice("segmenter", segmenter, get_args(Segmenter))
         if not 0 <= augment <= 1:
-            raise ValueError(f"augment ({augment}) must lie in [0, 1]")
+            raise ValueError(f"augment ({augment}) must be in [0, 1]")
         check_val_fraction(val_fraction)
         check_seed(seed)
         if segmenter != "none" and vectors_file is None:
@@ -134,7 +140,7 @@ class TripleDataModule(pl.LightningDataModule):
         self.max_words = max_words
         self.segmenter: Segmenter = segmenter
         self.seed = seed
-        # Everything is read when something first asks for it: building the datamodule for --help costs nothing.
+        # The data is read on first use: building the datamodule for --help costs nothing.
         self.sources = TripleSources(
             source,
             train_file,
@@ -156,7 +162,7 @@ class TripleDataModule(pl.LightningDataModule):
 
     @property
     def predicates(self) -> list[str]:
-        """The different predicates, in the order of the schema."""
+        """The distinct predicates, in the order of the schema."""
         return self.sources.predicates
 
     @cached_property
@@ -167,7 +173,7 @@ class TripleDataModule(pl.LightningDataModule):
 
     @property
     def prior_features(self) -> bool:
-        """``prior``, by the name that the model has for it."""
+        """``prior``, under the name that the model uses."""
         return self.prior
 
     @property
@@ -177,12 +183,12 @@ class TripleDataModule(pl.LightningDataModule):
 
     @property
     def word_vector_size(self) -> int:
-        """D, the numbers of a word's vector; 0 without vectors."""
+        """D, the dimension of the word vectors; 0 without vectors."""
         return self._vectors[1].shape[1]
 
     @cached_property
     def word_vectors(self) -> Tensor:
-        """(W + 1, D) float32: row 0, of no word, is zero, then the vectors of ``words``."""
+        """(W + 1, D) float32: row 0 is zero (no word), followed by the vectors of ``words``."""
         vectors = torch.from_numpy(self._vectors[1])
         return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
 
@@ -193,12 +199,12 @@ class TripleDataModule(pl.LightningDataModule):
 
     @cached_property
     def known_triples(self) -> list[list[str]]:
-        """The different ``[subject, predicate, object]`` of the training sentences; none without ``prior``."""
+        """The distinct ``[subject, predicate, object]`` of the training sentences; none without ``prior``."""
         return [list(triple) for triple in self.encoder.known.numbers]
 
     @property
     def encoder(self) -> TripleEncoder:
-        """What turns texts into batches."""
+        """Encodes texts as arrays."""
         return self._training[0]
 
     @cached_property
@@ -208,21 +214,25 @@ class TripleDataModule(pl.LightningDataModule):
 
     @cached_property
     def _training(self) -> tuple[TripleEncoder, EncodedSplit]:
-        return self._encoding.training(self.sources.split("train"))
+        train = self.sources.split("train")
+        assert train is not None  # only the test may be missing
+        return self._encoding.training(train)
 
     @cached_property
     def splits(self) -> dict[str, EncodedSplit]:
         """The sentences of ``train``, ``val`` and ``test``."""
         encoder, train = self._training
-        val = self._encoding.evaluation("validation", self.sources.split("val"), encoder)
-        test = self.sources.split("test")
-        test = val if test is None else self._encoding.evaluation("test", test, encoder)
+        val_source = self.sources.split("val")
+        assert val_source is not None  # only the test may be missing
+        val = self._encoding.evaluation("validation", val_source, encoder)
+        test_source = self.sources.split("test")
+        test = val if test_source is None else self._encoding.evaluation("test", test_source, encoder)
         return {"train": train, "val": val, "test": test}
 
     # Lightning.
 
     def prepare_data(self) -> None:
-        """Download and encode, in one process; the others then find it in the cache."""
+        """Download, encode and fill the cache, in one process."""
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:

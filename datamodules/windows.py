@@ -1,4 +1,4 @@
-"""Loaders of windows over one long text: contiguous rows for models that carry their state, or windows in any order."""
+"""Loaders of windows over a long text: contiguous rows for models that carry their state, or random windows."""
 
 import torch
 from torch import Tensor
@@ -9,42 +9,42 @@ from . import loader
 from .batches import IGNORED, TokenBatch
 from .loader import BatchLoader, epoch_seed
 
-SHORTEST = 5  # the fewest tokens in a window of variable length
-HALF_CHANCE = 0.05  # how often a window's mean length is half of bptt
+SHORTEST = 5  # minimum length of a window of variable length, in tokens
+HALF_CHANCE = 0.05  # probability that the mean length of a window is half of bptt
 
 
 class ContiguousLoader(BatchLoader):
-    """Yields a text as rows that go on from batch to batch: row b of a batch continues row b of the one before.
+    """Yields a text as rows that continue from batch to batch: row b of a batch continues row b of the previous one.
 
-    The text is cut into ``rows`` equal parts (what is left over, fewer than ``rows`` tokens, is dropped); a batch is a
-    window over all of them. So a model that carries its state along must keep it from batch to batch, and begin anew at
-    the first batch of an epoch. Under distributed training there are ``rows`` for each process, and each has its own;
-    with ``shared`` (for evaluation) there are ``rows`` in all, divided among the processes or, where they can't be,
-    read by each of them: either way the means over all processes are those of a single one.
+    The text is cut into ``rows`` equal parts (the remainder, fewer than ``rows`` tokens, is dropped); a batch is a
+    window over all of them. A model that carries its state must keep it from batch to batch, and reset it at the first
+    batch of an epoch. In distributed training each process has its own ``rows``; with ``shared`` (for evaluation) there
+    are ``rows`` in total, divided among the processes or, if that is impossible, read by each of them: either way the
+    means over all processes equal those of a single one.
 
-    Windows have ``bptt`` tokens, the last one what is left. With ``variable`` their lengths are drawn anew in each
-    epoch, the same on all ranks, by Merity et al. (arXiv 1708.02182, section 5):
+    Windows have ``bptt`` tokens, the last one the remaining ones. With ``variable`` the lengths are drawn in each
+    epoch, the same on all ranks, following Merity et al. (arXiv 1708.02182, section 5):
 
         base = bptt with probability 0.95, else bptt / 2;    length = max(5, int(N(base, 5)))
 
-    with one difference: every epoch has the same number of windows, the whole text divided by the mean length, because
-    Lightning counts the batches once; what the drawn lengths lack or have too much is made up for by one token more or
-    less in as many windows, drawn at random.
+    with one difference: every epoch has the same number of windows, the length of the text divided by the mean length of a
+    window, because Lightning counts the batches only once. The difference to the sum of the drawn lengths is spread over
+    randomly drawn windows, one token each.
 
     Args:
         text: (N,) integer tokens.
-        rows: rows a batch, for each process.
-        bptt: tokens a window.
+        rows: rows per batch and process.
+        bptt: tokens per window.
         variable: windows of random length.
         shared: the processes share the rows.
-        seed: seed of the lengths.
-        name: what to call the text in an error.
+        seed: of the lengths.
+        name: what messages call the text.
 
     Yields:
-        ``TokenBatch``, inputs and targets (rows, T) int64; the targets are the inputs one token later.
+        ``TokenBatch``, inputs and targets (rows, T) int64; the targets are the inputs shifted by one token.
 
     Raises:
-        DataError: the text has fewer than two tokens for each row.
+        DataError: the text has fewer than two tokens per row.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class ContiguousLoader(BatchLoader):
         self.bptt = bptt
         self.variable = variable
         self.name = name
-        self._steps()  # refuse a text that is too short now
+        self._steps()  # reject a text that is too short now
         super().__init__(self._window, len(text), rows, seed=seed)
 
     def _division(self) -> tuple[int, int, int]:
-        """Rows of all processes, and first and one past the last of this one."""
+        """Number of rows of all processes, first row of this one, and one past its last."""
         rank, world_size = loader.rank_and_world_size()
         if not self.shared:
             return self.rows * world_size, rank * self.rows, (rank + 1) * self.rows
@@ -78,13 +78,13 @@ class ContiguousLoader(BatchLoader):
         return self.rows, rank * own, (rank + 1) * own
 
     def _steps(self) -> int:
-        """Predicted tokens in each row."""
+        """Predicted tokens per row."""
         rows, _, _ = self._division()
         length = len(self.text) // rows
         if length < 2:
             raise DataError(
                 f"{self.name} has {len(self.text)} tokens (with <eos>), too few for {rows} rows of "
-                "at least 2: lower data.batch_size (or its eval_ and test_ forms), or give more text"
+                "at least 2: lower data.batch_size (or eval_batch_size, test_batch_size), or give more text"
             )
         return length - 1
 
@@ -96,7 +96,7 @@ class ContiguousLoader(BatchLoader):
         return max(1, round(steps / ((1 - HALF_CHANCE) * long + HALF_CHANCE * short)))
 
     def plan(self, epoch: int) -> list[tuple[int, int]]:
-        """First and one past the last step of every window of an epoch; the same on every rank."""
+        """First step of each window of an epoch, and one past its last; the same on every rank."""
         ends = torch.tensor(self._lengths(epoch)).cumsum(0).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
 
@@ -124,21 +124,21 @@ class ContiguousLoader(BatchLoader):
 
 
 class RandomWindowLoader(BatchLoader):
-    """Yields windows of ``bptt`` tokens that follow each other in the text, in random order: no state to carry.
+    """Yields the consecutive windows of ``bptt`` tokens of a text in random order: there is no state to carry.
 
-    In training the order is new in each epoch and full batches of full windows come; otherwise the natural order, and
-    the last window is filled up with targets that are not asked for (-100).
+    In training the order is new in each epoch, and only full batches of full windows are yielded; otherwise the order
+    is natural, and the last window is padded with ignored targets (-100).
 
     Args:
         text: (N,) integer tokens.
-        batch_size: windows a batch, for each process.
-        bptt: tokens a window.
+        batch_size: windows per batch and process.
+        bptt: tokens per window.
         training: shuffled, full windows and batches only.
-        seed: seed of the order.
-        name: what to call the text in an error.
+        seed: of the order.
+        name: what messages call the text.
 
     Yields:
-        ``TokenBatch``, inputs and targets (batch_size, bptt) int64; the targets are the inputs one token later.
+        ``TokenBatch``, inputs and targets (batch_size, bptt) int64; the targets are the inputs shifted by one token.
 
     Raises:
         DataError: the text is too short for one batch.

@@ -1,4 +1,4 @@
-"""Arguments as they are typed, before a parser sees them: options, and the configuration files that they name."""
+"""Arguments as typed, before a parser sees them: options, and the configuration files that they name."""
 
 import atexit
 import shutil
@@ -24,10 +24,10 @@ def flags_and_values(args: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def take_option(arguments: list[str], name: str) -> str | None:
-    """Removes ``name VALUE`` or ``name=VALUE`` from the arguments and gives the value; None where it isn't there.
+    """Removes ``name VALUE`` or ``name=VALUE`` from the arguments and gives the value; None if it isn't there.
 
     Raises:
-        UserError: if it stands there without a value.
+        UserError: it has no value.
     """
     for position, argument in enumerate(arguments):
         flag, has_value, value = argument.partition("=")
@@ -56,10 +56,10 @@ def without_configs(argv: list[str]) -> list[str]:
 
 
 def check_config_files(args: Sequence[str]) -> None:
-    """Names the configuration file that is missing or no YAML, and the line: the parser knows neither.
+    """Refuses a configuration file that is missing or not YAML, with the line: the parser tells neither.
 
     Raises:
-        UserError: about the first such file.
+        UserError: names the first such file.
     """
     for flag, value in flags_and_values(args):
         if flag not in ("-c", "--config"):
@@ -82,10 +82,10 @@ def check_config_files(args: Sequence[str]) -> None:
 
 
 def write_temporary_config(config: dict[str, Any], name: str) -> Path:
-    """Writes a configuration that comes out of a checkpoint to a temporary file, for the parser to read.
+    """Writes a configuration from a checkpoint to a temporary file, for the parser to read.
 
     Raises:
-        UserError: if it holds other than plain values.
+        UserError: it holds other than plain values.
     """
     folder = Path(tempfile.mkdtemp(prefix="experiment-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from .console import quiet
 from .errors import UserError, did_you_mean
 from .run_folder import write_atomically
 
-# What the table shows as columns, and what the case already says.
+# What the table shows as columns, or the case says already.
 HEADINGS = ("benchmark", "case", "peer", "ratio", "what", "pattern", "n")
 USAGE = "usage: benchmark.py NAME|all [--json FILE] [--pictures FOLDER] [--quick]"
 
@@ -28,7 +28,7 @@ def benchmark(argv: list[str]) -> None:
     names = sorted(name for name in modules if not name.startswith("_"))
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{USAGE}\n\nRatios: the peer's time (or memory) over ours, above 1 is better for us.")
-        print("--pictures draws the curves of those benchmarks that have some; --quick tries that they run.\n")
+        print("--pictures draws the curves of the benchmarks that have some; --quick only tries whether they run.\n")
         for name in names:
             first_line = (importlib.import_module(f"benchmarks.{name}").__doc__ or "").splitlines()[0]
             print(f"  {name:20} {first_line}")
@@ -52,7 +52,7 @@ def benchmark(argv: list[str]) -> None:
         if pictures and hasattr(module, "picture"):
             Path(pictures).mkdir(parents=True, exist_ok=True)
             module.picture(measured).savefig(Path(pictures) / f"{name}.png")
-        if json_file:  # after each, so that one that fails loses nothing
+        if json_file:  # after each, so that a failure loses nothing
             write_atomically(Path(json_file), json.dumps(rows, indent=2) + "\n")
     _print(rows)
 

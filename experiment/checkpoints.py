@@ -1,32 +1,41 @@
-"""Checkpoints: written whole or not at all, with all that a resumed run needs for the same bits."""
+"""Checkpoints: written completely or not at all, with all that a resumed run needs to be bit-identical."""
 
 import os
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
 
 from .errors import UserError
 from .loggers import FolderLogger
+from .private_api import (
+    batches_trained,
+    is_at_epoch_end,
+    logged_step,
+    logs_now,
+    metrics_to_log,
+    set_max_steps,
+    waits_for_gradients,
+    wandb_id,
+)
 from .run_folder import RunFolder
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it.
+    """Writes a checkpoint to a file beside it, then renames that.
 
-    Lightning's own way goes through the temporary folder of the system, from where the last step is a copy: a kill or
-    a full disk leaves half a file.
+    Lightning writes to the system's temporary folder and copies from there: a kill or a full disk leaves half a file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -53,19 +62,19 @@ def _is_disk_full(folder: Path) -> bool:
 
 
 class RunCheckpoints(Checkpoint):
-    """Keeps ``best.ckpt`` and ``last.ckpt``, and in them all that a resumed run needs for the same bits.
+    """Keeps ``best.ckpt`` and ``last.ckpt``, with all that makes a resumed run bit-identical to an uninterrupted one.
 
-    ``best.ckpt`` is written after a validation that improved the module's ``monitor``; ``last.ckpt`` at the end of
-    each epoch and, inside an epoch, after an optimizer step when ``save_every`` seconds have passed. Beside what
-    Lightning stores they hold, below ``experiment``: the configuration, the random states of all processes, the
+    ``best.ckpt`` is written after each validation that improves the module's ``monitor``; ``last.ckpt`` at the end of
+    each epoch and, within an epoch, after an optimizer step once ``save_every`` seconds have passed. Besides what
+    Lightning stores they hold, under ``experiment``: the configuration, the random states of all processes, the
     position in ``metrics.csv``, and the id of the W&B run.
 
     Args:
         folder: the run folder.
         config: the configuration, plain values.
-        monitor: metric that decides on the best checkpoint.
+        monitor: the metric that decides which checkpoint is best.
         mode: ``min`` or ``max``.
-        save_every: seconds between two writes inside an epoch.
+        save_every: seconds between two writes within an epoch.
     """
 
     def __init__(self, folder: RunFolder, config: dict[str, Any], monitor: str, mode: str, save_every: float) -> None:
@@ -79,6 +88,7 @@ class RunCheckpoints(Checkpoint):
         self._pending_row: dict[str, float] = {}
         self._resumed: dict[str, Any] = {}
         self._begun = False
+        self._at_epoch_end = False
         self._restore: Callable[[], None] | None = None
 
     # -------------------------------------------------------------------------------------------------------- when
@@ -86,21 +96,19 @@ class RunCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loop = trainer.fit_loop.epoch_loop
         # The end of an epoch and validations have checkpoints of their own, after them.
-        if loop.batch_progress.is_last_batch or self._validates_now(trainer, batch_idx):
+        if trainer.is_last_batch or self._validates_now(trainer, batch_idx):
             return
-        # Inside a window of accumulated gradients a checkpoint would lose those it has already.
-        if trainer.fit_loop._should_accumulate() or not self._is_due(trainer, batch_idx):
+        # Within a window of accumulated gradients a checkpoint would lose those accumulated so far.
+        if waits_for_gradients(trainer) or not self._is_due(trainer, batch_idx):
             return
-        logs_now = trainer._logger_connector.should_update_logs
-        self._save_last(trainer, step=loop._batches_that_stepped if logs_now else None)
+        self._save_last(trainer, step=logged_step(trainer) if logs_now(trainer) else None)
 
     def _is_due(self, trainer: pl.Trainer, batch_idx: int) -> bool:
         due = time.monotonic() - self._last_write >= self.save_every
         if trainer.world_size == 1:
             return due
-        # The first process decides, but it need not ask all others after every batch.
+        # The first process decides, but it need not tell the others after every batch.
         return (self.save_every == 0 or batch_idx % 10 == 0) and trainer.strategy.broadcast(due)
 
     @staticmethod
@@ -108,13 +116,13 @@ class RunCheckpoints(Checkpoint):
         interval = trainer.val_check_batch
         if not trainer.enable_validation or interval in (None, float("inf")):
             return False
-        step = trainer.fit_loop.epoch_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
-        return (step + 1) % interval == 0
+        batches = batches_trained(trainer) if trainer.check_val_every_n_epoch is None else batch_idx + 1
+        return batches % interval == 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor not in trainer.callback_metrics:
             return
-        # A metric that was not reduced over the processes differs among them; all must decide alike.
+        # A metric that was not reduced over the processes differs between them; all must decide alike.
         score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
         if np.isnan(score) or (self.best_score is not None and self.sign * score >= self.sign * self.best_score):
             return
@@ -122,18 +130,17 @@ class RunCheckpoints(Checkpoint):
         trainer.save_checkpoint(self.folder.best)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Running statistics differ among the processes; the checkpoint has those of the first, so all judge by them.
+        # Running statistics differ between processes; the checkpoint has those of the first, so all validate with them.
         if trainer.world_size > 1:
             for buffer in pl_module.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save_last(trainer, step=trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
+        self._save_last(trainer, step=logged_step(trainer) - 1)
 
     def _save_last(self, trainer: pl.Trainer, step: int | None) -> None:
-        """Writes ``last.ckpt``, with the row of metrics that Lightning logs only after this hook, as of ``step``."""
-        metrics = trainer._logger_connector.metrics["log"] if step is not None else {}
-        if metrics:
+        """Writes ``last.ckpt``, with the row of metrics that Lightning logs only after this hook, for ``step``."""
+        if step is not None and (metrics := metrics_to_log(trainer)):
             self._pending_row = {"step": step, "epoch": trainer.current_epoch}
             self._pending_row |= {name: float(value) for name, value in metrics.items()}
         trainer.save_checkpoint(self.folder.last)
@@ -158,7 +165,7 @@ class RunCheckpoints(Checkpoint):
             "random_states": _gather(trainer, random_state()),
             "metrics_rows": folder_logger.num_rows if folder_logger else 0,
             "pending_row": self._pending_row,
-            "wandb_id": wandb_logger._wandb_init.get("id") if wandb_logger else None,
+            "wandb_id": wandb_id(wandb_logger) if wandb_logger else None,
         }
 
     def on_load_checkpoint(
@@ -166,37 +173,41 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         if trainer.state.fn != "fit":
             return
-        if not any(isinstance(callback, UpdateRule) for callback in trainer.callbacks):
-            refuse_other_chain(checkpoint, [])  # where there are rules, they compare their chain themselves
-        self._resumed = checkpoint["experiment"]
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, UpdateRule) for callback in callbacks):
+            refuse_other_chain(checkpoint, [])  # rules compare the chain themselves
+        self._resumed, self._at_epoch_end = checkpoint["experiment"], is_at_epoch_end(checkpoint)
         states = self._resumed["random_states"]
         if len(states) != trainer.world_size:
-            # Another number of processes: the data are divided in another way, so there is nothing to reproduce.
+            # With another number of processes the data is divided differently: there is nothing to reproduce.
             return
         self._restore = lambda: set_random_state(states[trainer.global_rank])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Until training starts, that is while the loops are restored; the optimizers are configured by now.
+        self._max_steps = trainer.max_steps
+        if self._at_epoch_end:
+            set_max_steps(trainer, -1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         _check_optimizers(trainer)
         self.begin(trainer)
-        if self._resumed:
-            # A checkpoint of an epoch's end: with `max_steps` Lightning would take that epoch for one to be trained.
-            progress = trainer.fit_loop.epoch_progress.current
-            progress.completed = progress.processed
-        # As late as possible: building the model and the sanity check draw random numbers too.
+        set_max_steps(trainer, self._max_steps)
+        # As late as possible, since building the model and the sanity check draw random numbers too.
         if self._restore is not None:
             self._restore()
             self._restore = None
 
     def begin(self, trainer: pl.Trainer) -> None:
-        """Brings the run folder to the state of the checkpoint, once; from here on the run is going on.
+        """Sets the run folder back to the state of the checkpoint, once; from here on the run is under way.
 
-        Not earlier than training starts: a resumption that fails on a wrong option leaves the run as it was.
+        Not before training starts: a resumption that fails on a wrong option leaves the run as it was.
         """
         if self._begun:
             return
         self._begun = True
         if not self.folder.best.is_file():
-            self.best_score = None  # that of a run elsewhere
+            self.best_score = None  # it is that of a run elsewhere
         if trainer.is_global_zero:
             self.folder.summary_file.unlink(missing_ok=True)
             self.folder.write_config(self.config)
@@ -206,7 +217,7 @@ class RunCheckpoints(Checkpoint):
 
 
 def _check_optimizers(trainer: pl.Trainer) -> None:
-    """Refuses a checkpoint of another optimizer, which would fail in the first step only."""
+    """Refuses a checkpoint of another optimizer, which would otherwise fail only in the first step."""
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             if missing := optimizer.defaults.keys() - group.keys():
@@ -225,9 +236,9 @@ def _gather(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def random_state() -> dict[str, Any]:
-    """The states of the random generators of Python, NumPy and torch, in tensors and plain values."""
+    """The states of the random generators of Python, NumPy and torch, as tensors and plain values."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, position, has_gauss, cached = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state())
     return {
         "python": [version, list(internal), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],

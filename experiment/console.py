@@ -1,4 +1,4 @@
-"""What the terminal shows: a progress bar or a line an epoch, a table at the end, and nothing else."""
+"""What the terminal shows: a progress bar or a line per validation, a table at the end, and nothing else."""
 
 import logging
 import sys
@@ -10,8 +10,6 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
-
-from callbacks import RunningAverages
 
 # Remarks of Lightning, torch and jsonargparse that a user of this project can do nothing about.
 _NOT_FOR_USERS = (
@@ -33,7 +31,7 @@ _NOT_FOR_USERS = (
 
 
 def quiet() -> None:
-    """Leaves out adverts and remarks of the libraries; real warnings and errors stay."""
+    """Silences adverts and remarks of the libraries; real warnings and errors stay."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in _NOT_FOR_USERS:
@@ -49,27 +47,28 @@ def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: An
 
 @rank_zero_only
 def say(line: str) -> None:
-    """A line for the user, from the first process only."""
-    # Names of files that are no UTF-8 with escapes: the terminal can't show them, and the work is done.
+    """Prints a line for the user, from the first process only."""
+    # File names that are not UTF-8 are escaped: the terminal can't show them, and must not fail over them.
     print(line.encode(errors="backslashreplace").decode(), flush=True)
 
 
 def progress_callbacks() -> list[pl.Callback]:
-    """A bar on a terminal, a line for each validation elsewhere (a log file wants no bar)."""
+    """A progress bar on a terminal, elsewhere a line per validation (a log file wants no bar)."""
     return [_Bar(leave=True)] if sys.stdout.isatty() else [ValidationLines()]
 
 
 class _Bar(RichProgressBar):
-    """With running averages where asked, without the version of the logger, which says nothing here."""
+    """With what callbacks show, without the version of the logger, which says nothing here."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        metrics = {**super().get_metrics(trainer, pl_module), **_averages(trainer)}
+        metrics = {**super().get_metrics(trainer, pl_module), **_shown_by_callbacks(trainer)}
         return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
-def _averages(trainer: pl.Trainer) -> dict[str, float]:
-    """What callbacks show beside the metrics of the bar."""
-    shown = (callback.shown() for callback in trainer.callbacks if isinstance(callback, RunningAverages))
+def _shown_by_callbacks(trainer: pl.Trainer) -> dict[str, float]:
+    """What callbacks with a method ``shown()`` want to be shown beside the metrics of the bar."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    shown = (callback.shown() for callback in callbacks if hasattr(callback, "shown"))
     return {name: value for values in shown for name, value in values.items()}
 
 
@@ -80,14 +79,14 @@ class ValidationLines(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        metrics |= _averages(trainer)
+        metrics |= _shown_by_callbacks(trainer)
         text = "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         say(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {text}")
 
 
 @rank_zero_only
 def print_metrics(metrics: dict[str, float], title: str) -> None:
-    """Prints metrics as a table: ``test/a/b/name`` stands in row ``test/a/b``, column ``name``."""
+    """Prints metrics as a table: ``test/a/b/name`` goes in row ``test/a/b``, column ``name``."""
     console = Console(width=None if sys.stdout.isatty() else 110)
     cells: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():

@@ -1,4 +1,4 @@
-"""Errors of the user: one line that says what is wrong, where, and what to do."""
+"""What users are told about errors: one line that says what is wrong, where, and what to do."""
 
 import contextlib
 import errno
@@ -12,18 +12,18 @@ EXIT_STATUS = 2
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message is one line that says how."""
+    """Something that the user can fix; the message is one line that says how."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"``, or nothing if no known name is near."""
+    """``"; did you mean 'x'?"``, or "" if no known name is near."""
     known = list(dict.fromkeys(known))
     folded = {candidate.lower(): candidate for candidate in known}
     near = get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
     return f"; did you mean '{folded[near[0]]}'?" if near else ""
 
 
-def run_main(main: Callable[[list[str]], None], argv: list[str]) -> int:
+def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
     """Runs ``main(argv)`` and returns the exit status: 0, or 2 after one line on standard error.
 
     ``--debug`` anywhere in ``argv`` shows the traceback too.
@@ -34,10 +34,10 @@ def run_main(main: Callable[[list[str]], None], argv: list[str]) -> int:
     except SystemExit as exit_request:  # --help, --print_config
         return exit_request.code if isinstance(exit_request.code, int) else 0
     except KeyboardInterrupt:
-        _report("interrupted; go on with --resume")
+        _report("interrupted; continue with --resume")
         return 130
     except BrokenPipeError:
-        # The reader of the output has gone (`| head`): no error of ours.
+        # Whoever reads the output has gone (`| head`): not an error of ours.
         with contextlib.suppress(OSError):
             sys.stdout.close()
         return 0
@@ -53,7 +53,7 @@ def describe(error: BaseException) -> str:
     """One line for any exception."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" writing {error.filename}" if error.filename else ""
-        return f"no space left{where}: what was written before is intact; free some space and go on with --resume"
+        return f"no space left{where}: what was written before is intact; free some space and continue with --resume"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"no such file or folder: {error.filename}"
     if isinstance(error, PermissionError) and error.filename:
@@ -66,14 +66,16 @@ def describe(error: BaseException) -> str:
 
 def _without_union(message: str) -> str:
     """The message on one line; of the attempts at a union of types that jsonargparse lists, the one that matters."""
-    if "Union subtypes" in message:
+    from .private_api import UNION  # not on top: it imports Lightning
+
+    if UNION in message:
         attempts = [line.strip()[2:] for line in message.splitlines() if line.strip().startswith("- ")]
         message = next((attempt for attempt in attempts if "NoneType" not in attempt), message)
     return " ".join(message.split())
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether the message was written for the user: then the class of the error adds nothing."""
+    """Whether the message was written for the user, so that the class of the error adds nothing."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     return isinstance(error, (UserError, ValueError, OSError, MisconfigurationException))

@@ -3,7 +3,6 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,55 +24,34 @@ Tests a trained model again with the configuration stored in its checkpoint. The
 USAGE = "RUN_OR_CHECKPOINT [--json FILE] [--data.KEY=VALUE]... [--trainer.KEY=VALUE]..."
 
 
-class EvaluateCLI(ExperimentCLI):
-    """Builds the parts without loggers, checkpoints and callbacks.
-
-    Args:
-        args: the command line.
-        checkpoint: what is tested, as loaded from the file.
-    """
-
-    def __init__(self, args: list[str], checkpoint: dict[str, Any]) -> None:
-        self.hyperparameters = checkpoint.get("hyper_parameters", {})
-        super().__init__(args, DESCRIPTION, USAGE, "evaluate.py")
-
-    def before_instantiate_classes(self) -> None:
-        super().before_instantiate_classes()
-        self.config.trainer.callbacks = None
-        if self.config.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-            say("no GPU here: testing on the CPU")
-            self.config.trainer.accelerator = "cpu"
-            self.config.trainer.devices = 1
-        self.config.trainer.logger = False
-        self.trainer_arguments = {
-            "enable_checkpointing": False,
-            "enable_model_summary": False,
-            "enable_progress_bar": False,
-            "default_root_dir": tempfile.gettempdir(),
-        }
-
-
 def evaluate(argv: list[str]) -> None:
-    """Tests as the command line says."""
+    """Tests as the command line says: parse, build without loggers and callbacks, test, table."""
     quiet()
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: evaluate.py {USAGE}\n\n{DESCRIPTION}")
         return
-    rest = list(argv)
-    json_file = take_option(rest, "--json")
-    if not rest or rest[0].startswith("-"):
-        raise UserError(f"name a run folder or a checkpoint first: evaluate.py {USAGE}")
-    target = rest.pop(0)
-    for flag, _ in flags_and_values(rest):
-        if flag in ("-c", "--config", "--resume", "--run_dir", "--save_every"):
-            raise UserError(f"evaluate.py takes no {flag}: the configuration is that of the checkpoint")
-    if json_file and not Path(json_file).resolve().parent.is_dir():
-        raise UserError(f"--json: no such folder: {Path(json_file).parent}")
+    target, json_file, options = _resolve_arguments(argv)
     path = find_checkpoint(target)
     checkpoint = load_checkpoint(path)
+    hyperparameters = checkpoint.get("hyper_parameters", {})
     config_file = write_temporary_config(checkpoint["experiment"]["config"], path.stem)
-    cli = EvaluateCLI(["-c", str(config_file), *rest], checkpoint)
-    refuse_other_data(checkpoint, cli.model)
+
+    cli = ExperimentCLI(["-c", str(config_file), *options], DESCRIPTION, USAGE, "evaluate.py")
+    cli.choose_precision()
+    settings = cli.config.trainer
+    settings.callbacks, settings.logger = None, False
+    if settings.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        say("no GPU here: testing on the CPU")
+        settings.accelerator, settings.devices = "cpu", 1
+    cli.build(
+        hyperparameters,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=tempfile.gettempdir(),
+    )
+
+    refuse_other_data(hyperparameters, cli.model)
     with restoring(path):
         results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
@@ -81,3 +59,18 @@ def evaluate(argv: list[str]) -> None:
         if json_file:
             write_atomically(Path(json_file), json.dumps({"metrics": metrics}, indent=2) + "\n")
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
+
+
+def _resolve_arguments(argv: list[str]) -> tuple[str, str | None, list[str]]:
+    """The run or checkpoint, the file of ``--json``, and the options."""
+    rest = list(argv)
+    json_file = take_option(rest, "--json")
+    if not rest or rest[0].startswith("-"):
+        raise UserError(f"name a run folder or a checkpoint first: evaluate.py {USAGE}")
+    target, *options = rest
+    for flag, _ in flags_and_values(options):
+        if flag in ("-c", "--config", "--resume", "--run_dir", "--save_every"):
+            raise UserError(f"evaluate.py takes no {flag}: the configuration is that of the checkpoint")
+    if json_file and not Path(json_file).resolve().parent.is_dir():
+        raise UserError(f"--json: no such folder: {Path(json_file).parent}")
+    return target, json_file, options

@@ -1,4 +1,4 @@
-"""Loggers: metrics.csv and pictures in the run folder always, W&B when asked."""
+"""Loggers: metrics.csv and pictures in the run folder always, W&B on request."""
 
 import csv
 import io
@@ -11,17 +11,20 @@ from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
-from pytorch_lightning.loggers import Logger
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from .console import say
+from .private_api import drop_wandb_setting
 from .run_folder import RunFolder, write_atomically
 
 
 class FolderLogger(Logger):
     """Appends metrics to ``metrics.csv``, writes pictures to ``pictures/`` and files beside them.
 
-    One row for each logging call: ``step`` (optimizer steps so far), ``epoch``, and the metrics; a metric that is new
-    adds a column. A row is on disk as soon as it is logged.
+    One row per logging call: ``step`` (optimizer steps so far), ``epoch``, and the metrics; a new metric adds a column.
+    A row is on disk as soon as it is logged.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -44,7 +47,7 @@ class FolderLogger(Logger):
 
     @rank_zero_only
     def resume(self, num_rows: int, pending_row: dict[str, float]) -> None:
-        """Goes on after the first ``num_rows`` rows of the file; later ones are dropped, ``pending_row`` is added."""
+        """Continues after the first ``num_rows`` rows of the file; later ones are dropped, ``pending_row`` is added."""
         rows = _read(self.folder.metrics_file)[:num_rows]
         self.columns = list(dict.fromkeys(column for row in rows for column in row))
         self.num_rows = len(rows)
@@ -58,11 +61,11 @@ class FolderLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run folder has the whole configuration already."""
+        """Nothing: the run folder already has the whole configuration."""
 
     @rank_zero_only
     def log_image(self, key: str, images: Sequence[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Writes ``pictures/<key>.png`` (several images: ``<key>_1.png`` ...); an older picture is replaced."""
+        """Writes ``pictures/<key>.png`` (several images: ``<key>_1.png`` ...); replaces an older one."""
         from PIL import Image
 
         self.folder.pictures.mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,7 @@ class FolderLogger(Logger):
 
     @rank_zero_only
     def log_file(self, name: str, write: Callable[[Path], object]) -> None:
-        """Lets ``write`` make the file ``name`` in the run folder."""
+        """Has ``write`` write the file ``name`` in the run folder."""
         write(self.folder.path / name)
 
     def _append(self, row: dict[str, Any]) -> None:
@@ -107,36 +110,57 @@ def _read(path: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def prepare_wandb(init_args: dict[str, Any], folder: RunFolder, run_id: str | None) -> str | None:
+def prepare_wandb(configured: Any, folder: RunFolder, run_id: str | None) -> None:
     """Completes the arguments of a ``WandbLogger``: its folder, the run to continue, and online or offline.
 
+    One line says so where it runs offline because there is no key.
+
     Args:
-        init_args: the arguments from the configuration, changed in place.
+        configured: the logger or loggers of the configuration, changed in place.
         folder: the run folder.
         run_id: id of the W&B run to continue.
-
-    Returns:
-        A line for the user if it runs offline because there is no key.
     """
-    init_args["save_dir"] = str(folder.path)
-    if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's agent names its runs itself
-        init_args["id"] = init_args.get("id") or run_id or _saved_id(folder)
-        init_args["resume"] = "allow"
-    if init_args.get("offline") or os.environ.get("WANDB_MODE"):
-        return None
-    if has_wandb_key():
-        return None
-    init_args["offline"] = True
-    return (
-        "W&B: no API key found, so this run is logged offline; later: "
-        f"wandb login && wandb sync {folder.path / 'wandb'}/offline-run-*"
-    )
+    for logger in configured if isinstance(configured, list) else [configured]:
+        if not getattr(logger, "class_path", "").endswith("WandbLogger"):
+            continue
+        arguments = logger.init_args
+        arguments["save_dir"] = str(folder.path)
+        if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's agent names its runs itself
+            arguments["id"] = arguments.get("id") or run_id or _saved_id(folder)
+            arguments["resume"] = "allow"
+        if not (arguments.get("offline") or os.environ.get("WANDB_MODE") or has_wandb_key()):
+            arguments["offline"] = True
+            say(
+                "W&B: no API key found, so this run is logged offline; later: "
+                f"wandb login && wandb sync {folder.path / 'wandb'}/offline-run-*"
+            )
+
+
+def log_config(trainer: pl.Trainer, config: dict[str, Any]) -> None:
+    """Hands the configuration to W&B, where it is on."""
+    for logger in _wandb_loggers(trainer):
+        drop_wandb_setting(logger, "anonymous")
+        logger.log_hyperparams(config)
+
+
+def finish_wandb(trainer: pl.Trainer, summary: dict[str, Any]) -> None:
+    """Adds values to the summary of the W&B run and ends it, where W&B is on."""
+    if loggers := _wandb_loggers(trainer):
+        import wandb
+
+        for logger in loggers:
+            logger.experiment.summary.update(summary)
+        wandb.finish()
+
+
+def _wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
 def has_wandb_key() -> bool:
-    """Whether W&B can log in without asking: a key in the environment or, from ``wandb login``, in the netrc file.
+    """Whether W&B can log in without asking: a key in the environment or (from ``wandb login``) in the netrc file.
 
-    Read without importing wandb: that would fix its settings before the logger can make them offline.
+    Without importing wandb, which would fix its settings before the logger can make them offline.
     """
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -148,7 +172,7 @@ def has_wandb_key() -> bool:
 
 
 def _saved_id(folder: RunFolder) -> str:
-    """The id of the run folder's W&B run; a new one the first time."""
+    """The id of the run folder's W&B run, made up the first time."""
     file = folder.path / "wandb" / "run_id"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)

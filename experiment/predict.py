@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from .cli import ExperimentCLI
 from .console import quiet, say
 from .errors import UserError, did_you_mean
 from .parser import Parser
+from .private_api import class_path_in
 from .restoring import load_checkpoint, restoring
 
 DESCRIPTION = """\
@@ -24,26 +26,17 @@ For searches that need no training, name a configuration file in place of a run.
 USAGE = "RUN_OR_CHECKPOINT --input FILE --output FILE [--OPTION=VALUE]..."
 
 
-class _BuildCLI(ExperimentCLI):
-    """Builds the model of a configuration file."""
-
-    def before_instantiate_classes(self) -> None:
-        super().before_instantiate_classes()
-        self.config.trainer.callbacks = None
-        self.config.trainer.logger = False
-        self.trainer_arguments = {"enable_checkpointing": False, "enable_progress_bar": False}
-
-
 def predict(argv: list[str]) -> None:
-    """Predicts as the command line says."""
+    """Predicts as the command line says: find the model's class, parse its options, load it, run it on the file."""
     quiet()
     if not argv or argv[0].startswith("-"):
         if argv and argv[0] not in ("-h", "--help"):
             raise UserError(f"name a run folder or a checkpoint first: predict.py {USAGE}")
         print(f"usage: predict.py {USAGE}\n\n{DESCRIPTION}")
         return
-    target, rest = argv[0], argv[1:]
-    model_class, load = _open(target)
+    target, *given = argv
+    is_config = target.endswith((".yaml", ".yml"))
+    model_class, load = _from_config(target) if is_config else _from_checkpoint(target)
     if not hasattr(model_class, "predict_file"):
         raise UserError(f"{model_class.__name__} has no predictions for files")
     parser = Parser(
@@ -52,7 +45,7 @@ def predict(argv: list[str]) -> None:
         description=f"{model_class.__name__} of {target} on your own file.",
     )
     parser.add_method_arguments(model_class, "predict_file", fail_untyped=False)
-    options = parser.parse_args(rest).as_dict()
+    options = parser.parse_args(given).as_dict()
     _check_paths(options)
     with restoring(Path(target)):
         model = load()
@@ -61,33 +54,36 @@ def predict(argv: list[str]) -> None:
         say(report)
 
 
-def _open(target: str) -> tuple[type[pl.LightningModule], Callable[[], pl.LightningModule]]:
-    """The class of the model and a function that builds it, of a configuration file, a run or a checkpoint."""
-    if target.endswith((".yaml", ".yml")):
-        if not Path(target).is_file():
-            raise UserError(f"no such configuration file: {target}")
-        cli = _BuildCLI(["-c", target], DESCRIPTION, USAGE, "predict.py")
-        if getattr(type(cli.model), "needs_training", True):
-            raise UserError(
-                f"{type(cli.model).__name__} has to be trained first: train.py -c {target}, then name the run"
-            )
-        return type(cli.model), lambda: cli.model
+def _from_config(target: str) -> tuple[Any, Callable[[], Any]]:
+    """The class of the model in a configuration file, and a function that gives the model."""
+    if not Path(target).is_file():
+        raise UserError(f"no such configuration file: {target}")
+    cli = ExperimentCLI(["-c", target], DESCRIPTION, USAGE, "predict.py")
+    cli.choose_precision()
+    cli.config.trainer.callbacks, cli.config.trainer.logger = None, False
+    cli.build(enable_checkpointing=False, enable_progress_bar=False)
+    model_class = type(cli.model)
+    if getattr(model_class, "needs_training", True):
+        raise UserError(f"{model_class.__name__} has to be trained first: train.py -c {target}, then name the run")
+    return model_class, lambda: cli.model
+
+
+def _from_checkpoint(target: str) -> tuple[Any, Callable[[], Any]]:
+    """The class of the model in a run or checkpoint, and a function that loads the model."""
     path = find_checkpoint(target)
-    class_path = load_checkpoint(path).get("hyper_parameters", {}).get("_class_path", "")
     try:
-        model_class = import_model_class(class_path)
+        model_class: type[pl.LightningModule] = import_model_class(class_path_in(load_checkpoint(path)))
     except ValueError as error:
         raise UserError(f"{path} holds {error}") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model_class, lambda: model_class.load_from_checkpoint(path, map_location=device, weights_only=True).eval()
 
 
-def _check_paths(options: dict) -> None:
+def _check_paths(options: dict[str, Any]) -> None:
     source, output = Path(str(options["input"])), Path(str(options["output"]))
     if not source.exists():
-        near = (
-            did_you_mean(source.name, [path.name for path in source.parent.glob("*")]) if source.parent.is_dir() else ""
-        )
+        beside = source.parent.glob("*") if source.parent.is_dir() else ()
+        near = did_you_mean(source.name, [path.name for path in beside])
         raise UserError(f"--input: no such file or folder: {source}{near}")
     if output.is_dir():
         raise UserError(f"--output: {output} is a folder; name a file")

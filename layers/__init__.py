@@ -1,4 +1,4 @@
-"""torch.nn modules and functions: no Lightning, no files, no logging. A room for each technique."""
+"""torch.nn modules and functions: no Lightning, no files, no logging. One subpackage per technique."""
 
 from .attention import *
 from .classifiers import *

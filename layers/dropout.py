@@ -7,7 +7,7 @@ __all__ = ["LockedDropout", "WordDropout"]
 
 
 class LockedDropout(nn.Module):
-    """Dropout with one mask for all steps of a sequence: ``x * m / (1 - p)``, m (1, B, D) of zeros and ones.
+    """Dropout with one mask for all steps of a sequence: ``x * m / (1 - p)`` with m (1, B, D) of zeros and ones.
 
     Shapes: (T, B, D) -> (T, B, D).
 
@@ -15,7 +15,7 @@ class LockedDropout(nn.Module):
         p: probability of a zero, in [0, 1).
 
     Raises:
-        ValueError: if ``p`` is out of its range.
+        ValueError: if ``p`` is out of range.
 
     Source: Gal and Ghahramani, arXiv 1512.05287 (variational dropout).
     """
@@ -35,9 +35,9 @@ class LockedDropout(nn.Module):
 
 
 class WordDropout(nn.Module):
-    """An embedding lookup that drops whole words: one mask for the rows of the embedding, kept ones times 1 / (1 - p).
+    """An embedding lookup that drops whole words: one mask over the embedding's rows, kept rows scaled by 1 / (1 - p).
 
-    A word that is dropped is dropped wherever it stands in the batch.
+    A dropped word is dropped everywhere in the batch.
 
     Shapes: tokens (...) int64 -> vectors (..., embedding_dim).
 
@@ -45,7 +45,7 @@ class WordDropout(nn.Module):
         p: probability that a word is dropped, in [0, 1).
 
     Raises:
-        ValueError: if ``p`` is out of its range.
+        ValueError: if ``p`` is out of range.
 
     Source: Gal and Ghahramani, arXiv 1512.05287, and Merity et al., arXiv 1708.02182 (embedding dropout).
     """
@@ -67,7 +67,7 @@ class WordDropout(nn.Module):
 
 
 def check_probability(name: str, value: float) -> float:
-    """``value``, if it is a probability below 1; raises ValueError if not."""
+    """``value`` if it is in [0, 1), else raises ValueError."""
     if not 0 <= value < 1:
         raise ValueError(f"{name} ({value}) must be in [0, 1)")
     return value

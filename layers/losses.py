@@ -15,28 +15,28 @@ Calls = Literal["first", "all"]
 
 
 class AddsLosses:
-    """Mixin of an ``nn.Module`` that has something to say about the loss: ``class Layer(AddsLosses, nn.Module)``.
+    """Mixin for an ``nn.Module`` that adds losses of its own: ``class Layer(AddsLosses, nn.Module)``.
 
-    It keeps nothing: copies, pickles and the ``state_dict`` are those of the module without it.
+    It holds no state: copies, pickles and the ``state_dict`` are those of the module without it.
 
     Source: kexue.fm/archives/6311, ``add_loss``.
     """
 
     def add_loss(self, name: str, value: Tensor, weight: float = 1.0) -> None:
-        """Adds ``weight * value`` to the loss of the step, to be called in ``forward``.
+        """Adds ``weight * value`` to the loss of the step; call it in ``forward``.
 
-        Inside ``collect_losses`` the value is taken, elsewhere it is dropped: a layer that is used alone, or whose
-        model is trained by a loop that knows nothing of this, behaves as if the line was not there.
+        Inside ``collect_losses`` the value is collected, elsewhere it is dropped: a layer that is used alone, or in a
+        model whose training loop does not collect, behaves as if the line were not there.
 
         Args:
-            name: under which the value, without its weight, is logged; several modules may use one name. Of one
-                module only the first value of a name counts (``collect_losses(calls="first")``), within one forward
-                too: sum such values before adding them.
-            value: () floating point, with a gradient unless gradients are off (``torch.no_grad``, validation).
+            name: the value is logged under it, without its weight; several modules may share a name. From one module
+                only the first value of a name counts (``collect_losses(calls="first")``), even within one forward:
+                sum such values before adding them.
+            value: () floating point, with a gradient unless gradients are disabled (``torch.no_grad``, validation).
             weight: its factor in the sum, a finite number; 0 to log the value only.
 
         Raises:
-            ValueError: the value is detached, no scalar, or not floating point; the message names the module.
+            ValueError: if the value is detached, not a scalar, or not floating point; the message names the module.
         """
         losses = _collecting.get()
         if losses is not None:
@@ -56,9 +56,9 @@ class Term(NamedTuple):
 
 
 class Losses:
-    """What the modules of a model added in one step: made by ``collect_losses``.
+    """The losses that the modules of a model added in one step; made by ``collect_losses``.
 
-    Values of one name from several modules are summed.
+    Values with the same name from several modules are summed.
     """
 
     def __init__(self, model: nn.Module, calls: Calls) -> None:
@@ -66,10 +66,10 @@ class Losses:
         self._terms: dict[tuple[Any, str], list[Term]] = {}
 
     def add(self, module: Any, name: str, value: Tensor, weight: float) -> None:
-        """See ``AddsLosses.add_loss``; ``module`` is who adds."""
+        """See ``AddsLosses.add_loss``; ``module`` is the one that adds."""
         self._check(module, name, value, weight)
         terms = self._terms.setdefault((module, name), [])
-        # A value in half precision is summed in float32, where small terms beside large ones are not lost.
+        # Half precision is summed in float32, so that small terms are not lost beside large ones.
         term = Term(value.to(torch.promote_types(value.dtype, torch.float32)), float(weight))
         if not terms or self.calls == "all":
             terms.append(term)
@@ -77,10 +77,10 @@ class Losses:
             terms[0] = term
 
     def total(self) -> Tensor:
-        """Sum of ``weight * value``, () float32 or wider, in the order in which they were added.
+        """Sum of ``weight * value``, () float32 or wider, in the order of adding.
 
         Raises:
-            ValueError: nothing was added, or nothing that has a gradient though gradients are on.
+            ValueError: if nothing was added, or nothing with a gradient although gradients are enabled.
         """
         total = None
         for term in (term for terms in self._terms.values() for term in terms if term.weight):
@@ -94,7 +94,7 @@ class Losses:
         return total
 
     def values(self) -> dict[str, Tensor]:
-        """By name, the sum of the values without their weights, detached."""
+        """The sum of the unweighted values of each name, detached."""
         sums: dict[str, Tensor] = {}
         for (_, name), terms in self._terms.items():
             for term in terms:
@@ -103,13 +103,13 @@ class Losses:
         return sums
 
     def clear(self) -> None:
-        """Forgets everything, and with it the graph."""
+        """Drops all values, and the graph with them."""
         self._terms.clear()
 
     def _check(self, module: Any, name: str, value: Tensor, weight: float) -> None:
         problem = None
         if not isinstance(name, str) or not name or name == "loss":
-            problem = "the name must be a string, not empty, and not 'loss', which is the sum"
+            problem = "the name must be a non-empty string other than 'loss', which is the sum"
         elif not isinstance(weight, int | float) or not abs(weight) < float("inf"):
             problem = f"the weight ({weight!r}) must be a finite number"
         elif not isinstance(value, Tensor):
@@ -119,12 +119,12 @@ class Losses:
         elif value.ndim:
             problem = f"got a tensor of shape {tuple(value.shape)}, it must be a scalar: take its mean or sum"
         elif weight and torch.is_grad_enabled() and not value.requires_grad:
-            problem = "got a value without gradient: don't detach it, or add it with weight 0 to log it only"
+            problem = "got a value without gradient: don't detach it, or add it with weight 0 to only log it"
         if problem:
             raise ValueError(f"{self._path(module)}: add_loss({name!r}) {problem}")
 
     def _path(self, module: Any) -> str:
-        """``encoder.2``, or the class where the module is the model itself or not a part of it."""
+        """``encoder.2``, or the class name if the module is the model itself or not part of it."""
         names = (path for path, part in self.model.named_modules() if part is module)
         return next(names, "") or type(module).__name__
 
@@ -140,18 +140,18 @@ def collect_losses(model: nn.Module, calls: Calls = "first") -> Iterator[Losses]
             model(x)
         losses.total().backward()
 
-    One context for each step: then gradient accumulation, validation between two steps, and several processes need no
-    care, and the graph lives no longer than the step. An exception empties the collection. Contexts may be nested; the
-    innermost collects. What activation checkpointing computes again in ``backward`` comes after the context has
-    closed, and does not count twice.
+    Open one context per step: gradient accumulation, validation between steps and multiple processes then need no
+    special care, and the graph lives no longer than the step. An exception empties the collection. Contexts may be
+    nested; the innermost collects. What activation checkpointing recomputes in ``backward`` comes after the context
+    has closed and does not count twice.
 
     Args:
-        model: by which messages name the modules.
-        calls: of a module that is called several times: ``first``: its first value of each name counts (a value
-            under ``torch.no_grad`` gives way to one with a gradient); ``all``: the sum of them.
+        model: error messages name modules by their path in it.
+        calls: for a module that is called several times: ``first``: its first value of each name counts (a value
+            under ``torch.no_grad`` gives way to one with a gradient); ``all``: the sum of its values.
 
     Raises:
-        ValueError: for other ``calls``.
+        ValueError: for any other ``calls``.
     """
     if calls not in ("first", "all"):
         raise ValueError(f"calls ({calls!r}) must be 'first' or 'all'")

@@ -1,7 +1,8 @@
-"""Autoencoders: features of images from the attempt to draw them again, without any target."""
+"""Autoencoders: image features learned by reconstruction, without labels."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,42 +16,51 @@ from layers.losses import AddsLosses, collect_losses
 from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
-from .collected_losses import log_losses
 from .hyperparameters import save_plain_hyperparameters
+from .step_logging import log_losses
 
 
 class AutoEncoder(AddsLosses, pl.LightningModule):
     """An autoencoder, plain or variational; its whole loss comes from ``add_loss`` in the forward of its parts.
 
         plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)
-        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = 3 S^2 values an image
+        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = 3 S^2 values per image
 
-    It is variational where the encoder is stochastic. Multiplied by -D / beta the second is the evidence lower bound
-    of a decoder with normal noise of variance beta / 2 (up to a constant): beta 0.02 stands for a noise of a tenth of
-    the range from black to white.
+    It is variational if the encoder is stochastic. Multiplied by -D / beta, the second loss is the evidence lower bound
+    (up to a constant) of a decoder with Gaussian noise of variance beta / 2: beta 0.02 means a standard deviation of a
+    tenth of the range from black to white.
 
-    Batches: ``datamodules.batches.ImageBatch``; labels are used by the accuracy of the test only. In the test the
-    first loader has the images to judge, the second those among which neighbours are looked up.
+    Batches: ``datamodules.batches.ImageBatch``; labels are used for the test accuracy only. In the test the first
+    loader has the images to evaluate, the second those among which neighbours are searched.
 
-    Logged: ``{train,val,test}/reconstruction``, the mean squared error of a value where black is 0 and white is 1;
-    ``{train,val,test}/kl`` of the variational form, in nats an image; ``{train,val,test}/loss``, the sum above;
+    Logged: ``{train,val,test}/reconstruction``, the mean squared error with black as 0 and white as 1;
+    ``{train,val,test}/kl`` of the variational form, in nats per image; ``{train,val,test}/loss``, the sum above;
     ``test/knn_accuracy`` of the code, in [0, 1].
 
     Source: kexue.fm/archives/6311 (784 -> 100 ReLU -> 784 sigmoid: DenseEncoder and DenseDecoder, here on three
-    colours); Kingma and Welling, arXiv 1312.6114.
+    channels); Kingma and Welling, arXiv 1312.6114.
 
     Args:
         encoder: the encoder slot, called with the image size.
         decoder: the decoder slot, called with the size of the code and the image size.
-        beta: weight of the KL, at least 0; without effect on the plain form.
+        beta: weight of the KL term, at least 0; the plain form ignores it.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         image_size: S, side of the images in pixels; given by the data.
-        pixel_range: values that black and white have in the images; given by the data.
+        pixel_range: values of black and white in the images; given by the data.
 
     Raises:
         ValueError: if beta is negative.
+
+    Example:
+        model:
+          class_path: AutoEncoder
+          init_args:
+            beta: 0.05
+            encoder: {class_path: BlogEncoder, init_args: {stochastic: true}}
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/loss"
     mode = "min"
@@ -79,7 +89,7 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
 
     @property
     def variational(self) -> bool:
-        """Whether codes are drawn, so that new images can be, too."""
+        """Whether codes are sampled, so that new images can be generated."""
         return self.code is not None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,13 +97,13 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         return self._decode_and_compare(self.encode(images), images)
 
     def encode(self, images: Tensor) -> EncoderOutput:
-        """What the encoder makes of images (B, 3, S, S) in ``pixel_range``; nothing is drawn."""
+        """Output of the encoder for images (B, 3, S, S) in ``pixel_range``; no sampling."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, d) to images (B, 3, S, S) in ``pixel_range``."""
         low, high = self.hparams.pixel_range
-        # Codes are drawn in float32; a decoder in true half precision takes its own type.
+        # Codes are sampled in float32; a decoder in true half precision needs its own dtype.
         return low + (high - low) * self.decoder(codes.to(self.dtype)).float()
 
     def _decode_and_compare(self, output: EncoderOutput, images: Tensor) -> Tensor:
@@ -121,7 +131,7 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         self._quality = RepresentationQuality(probes=["knn"]).to(self.device)
 
     def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Returns the codes and, of the first loader's images, what comes back from them, for the pictures."""
+        """Returns the codes and, for the first loader's images, their reconstructions, for the pictures."""
         output = self.encode(batch.images)
         self._quality.update(output.mean, batch.labels, memory=dataloader_idx == 1)
         if dataloader_idx == 1:
@@ -132,10 +142,10 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         for name, value in self._quality.compute().items():
             self.log(f"test/{name}", value, sync_dist=True)
-        self._quality = None
+        del self._quality
 
     def _evaluate(self, stage: str, output: EncoderOutput, batch: ImageBatch, batch_idx: int) -> None:
-        # The same noise in every evaluation, and nothing drawn from the state that training draws from.
+        # The same noise in every evaluation, without touching the random state of training.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(batch_idx)
             with collect_losses(self) as losses:
@@ -146,31 +156,31 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
 
     @torch.inference_mode()
     def sample_images(self, count: int, seed: int = 0) -> Tensor:
-        """New images from codes drawn from N(0, I): (count, 3, S, S) in ``pixel_range``; the same for the same seed.
+        """New images from codes sampled from N(0, I): (count, 3, S, S) in ``pixel_range``, the same for the same seed.
 
         Raises:
-            ValueError: of the plain form, whose codes have no distribution to draw from.
+            ValueError: in the plain form, whose codes have no distribution to sample from.
         """
         if not self.variational:
-            raise ValueError("only the variational form draws images: set model.encoder.stochastic=true")
+            raise ValueError("only a variational autoencoder generates images: set model.encoder.stochastic=true")
         self.eval()
         generator = torch.Generator().manual_seed(seed)
         return self.decode(torch.randn(count, self.encoder.code_size, generator=generator).to(self.device))
 
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
-        """Turns a folder of images into features: their codes, of the variational form the means.
+        """Turns a folder of images into features: their codes (in the variational form, the means).
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
             output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32.
-            batch_size: images encoded at once.
+            batch_size: images per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: ``batch_size`` is below 1, or there is no image or one that can't be read.
+            ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")

@@ -1,8 +1,8 @@
-"""Deep InfoMax: features of images without labels, by maximising mutual information."""
+"""Deep InfoMax: image features without labels, by maximising mutual information."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.batches import ImageBatch
-from layers.images import BlogEncoder, Encoder, EncoderOutput, GaussianPrior, Prior, untrained_copy
+from layers.images import AdversarialPrior, BlogEncoder, Encoder, EncoderOutput, GaussianPrior, Prior, untrained_copy
 from layers.infomax import JSD, ConcatScore, Estimator, Negatives, Score, Shuffle
 from layers.weights import normalize_weights
 from metrics.probes import nearest_neighbors
 from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
-from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
+from .step_logging import log_epoch_means
 
 Representation = Literal["code", "fc", "local"]
 
@@ -29,52 +29,61 @@ class DeepInfoMax(pl.LightningModule):
 
         loss = global_weight * L_global + local_weight * L_local + prior_weight * L_prior
 
-    L_local tells the pairs (code of an image, vectors of its own local feature map) from pairs with the maps of other
-    images; L_global does so with one vector an image; L_prior keeps the distribution of codes simple. How pairs are
-    scored, which pairs are negatives, which bound becomes the loss and which prior holds are slots. The defaults are
-    the blog's form: weights 0.5, 1.5, 0.01, concatenation scores, one shuffled partner, JSD, analytic KL to N(0, I).
+    L_local separates pairs (code of an image, vectors of its own local feature map) from pairs with the maps of other
+    images; L_global does the same with one vector per image; L_prior keeps the distribution of codes simple. The score
+    of a pair, the choice of negatives, the bound used as loss, and the prior are slots. The defaults are the blog's
+    form: weights 0.5, 1.5, 0.01, concatenation scores, one shuffled partner, JSD, analytic KL to N(0, I).
     The paper's form: DIMEncoder, DotScore, AllPairs, InfoNCE (or JSD, DonskerVaradhan), AdversarialPrior.
 
-    Batches: ``datamodules.batches.ImageBatch``; labels are used by the probes of the evaluation only. In
-    validation and test the first loader has the images to judge, the second those that the probes learn from.
+    Batches: ``datamodules.batches.ImageBatch``; labels are used by the evaluation probes only. In validation and test
+    the first loader has the images to evaluate, the second those that the probes are trained on.
 
     Logged, in nats: ``{train,val}/{loss,global_loss,local_loss,prior_loss}`` and the estimates of mutual information
     ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` and ``test/knn_accuracy``,
-    ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, the same below ``test/fc/``,
+    ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, and the same under ``test/fc/``,
     ``test/local/``, ``test/untrained/[fc/|local/]`` (the same encoder with fresh weights) and ``test/raw_pixels/``.
-    Values of infoNCE depend on the batch size of one process. ``val/loss`` is without the term of an adversarial prior.
+    InfoNCE values depend on the batch size per process. ``val/loss`` leaves out the term of an adversarial prior.
 
     Source: kexue.fm/archives/6024 (blog) and Hjelm et al., arXiv 1808.06670 (paper). Differences: scores are logits
     (the blog adds 1e-6 to probabilities), masked pairs are left out (the paper's code sets them to -10).
 
     Args:
         encoder: the encoder slot, called with the image size.
-        score: the score slot, called with the sizes of code and feature vectors; built once for each objective.
+        score: the score slot, called with the sizes of codes and feature vectors; built once per objective.
         negatives: the negative-sampling slot.
         estimator: the estimator slot.
-        prior: the prior slot, called with the size of the code. AdversarialPrior trains a discriminator with an
-            optimizer of its own (manual optimization: no gradient clipping or accumulation by the Trainer).
-        global_weight: weight of the global objective; 0 leaves it and its networks out.
-        local_weight: weight of the local objective; 0 leaves it and its networks out.
-        prior_weight: weight of the prior; 0 leaves it out.
+        prior: the prior slot, called with the size of the code. AdversarialPrior trains a discriminator with its own
+            optimizer (manual optimization: no gradient clipping or accumulation by the Trainer).
+        global_weight: weight of the global objective; 0 removes it and its networks.
+        local_weight: weight of the local objective; 0 removes it and its networks.
+        prior_weight: weight of the prior; 0 removes it.
         global_pair: what the code is paired with in the global objective: ``code``, itself (the blog's form), or
-            ``map``, the local map behind a network with the encoder's remaining layers (the paper's DIM(G)).
+            ``map``, the local map after a network like the encoder's remaining layers (the paper's DIM(G)).
         global_units: output size of that network.
-        weight_normalization: weights that are normalised before use, ``{pattern: kind}`` (see
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
             ``layers.normalize_weights``), for example ``{local_score: spectral}`` for the local discriminator. The
             discriminators are ``local_score``, ``global_score``, ``global_network`` and ``prior.discriminator``.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
-        representations: what the test evaluates: the code, the feature vector before it (``fc``), the flattened last
-            convolutional map (``local``).
+        representations: which features the test evaluates: the code, the feature vector before it (``fc``), the
+            flattened last convolutional map (``local``).
         probes: the classifiers of the test.
-        baselines: also test the untrained encoder and raw pixels, without which the figures mean little.
+        baselines: also test the untrained encoder and raw pixels, without which the accuracies mean little.
         image_size: side of the images in pixels; given by the data.
-        pixel_range: values that black and white have in the images; given by the data.
+        pixel_range: values of black and white in the images; given by the data.
 
     Raises:
         ValueError: if prior and encoder don't fit together, no weight is positive, or a pattern matches nothing.
+
+    Example:
+        model:
+          class_path: DeepInfoMax
+          init_args:
+            encoder: DIMEncoder
+            estimator: JSD
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/loss"
     mode = "min"
@@ -105,7 +114,9 @@ class DeepInfoMax(pl.LightningModule):
         save_plain_hyperparameters(self)
         weights = {"global": global_weight, "local": local_weight, "prior": prior_weight}
         if min(weights.values()) < 0 or max(weights.values()) == 0:
-            raise ValueError(f"global_weight, local_weight, prior_weight ({weights}) must be >= 0 and one of them > 0")
+            raise ValueError(
+                f"global_weight, local_weight, prior_weight ({weights}) must be at least 0, and one of them positive"
+            )
         self.weights = weights
         self.make_optimizer = optimizer
         self.encoder = encoder(image_size)
@@ -117,7 +128,7 @@ class DeepInfoMax(pl.LightningModule):
             )
         if self.encoder.stochastic and not self.prior.stochastic:
             raise ValueError(
-                f"{type(self.prior).__name__} has no use for log-variances: set model.encoder.stochastic=false"
+                f"{type(self.prior).__name__} does not use log-variances: set model.encoder.stochastic=false"
             )
         code_size = self.encoder.code_size
         self.local_score = score(code_size, self.encoder.local_size) if local_weight > 0 else None
@@ -130,7 +141,7 @@ class DeepInfoMax(pl.LightningModule):
         self.estimator = estimator()
         self.automatic_optimization = not (self.prior.adversarial and prior_weight > 0)
         normalize_weights(self, weight_normalization)
-        # Convolutions in bfloat16 and on tensor cores are faster with channels last.
+        # Convolutions in bfloat16 and on tensor cores are faster in channels-last format.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -148,10 +159,10 @@ class DeepInfoMax(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------------ losses
 
     def losses(self, output: EncoderOutput) -> dict[str, Tensor]:
-        """All terms for the outputs (B, ...) of the encoder.
+        """All loss terms for the encoder's outputs (B, ...).
 
         Returns:
-            ``loss``, the weighted sum; ``global_loss``, ``local_loss``, ``prior_loss`` as far as their weights are
+            ``loss``, the weighted sum; those of ``global_loss``, ``local_loss``, ``prior_loss`` whose weights are
             positive; ``global_mi``, ``local_mi``, the estimates of mutual information, detached. All in nats.
         """
         terms: dict[str, Tensor] = {}
@@ -160,18 +171,19 @@ class DeepInfoMax(pl.LightningModule):
             partner = code if self.global_network is None else self.global_network(output.local)
             terms |= self._objective("global", self.global_score, code, partner.unsqueeze(1))
         if self.local_score is not None:
-            # (B, C, h, w) -> (B, h w, C): a view, since the map is channels_last in memory.
+            # (B, C, h, w) -> (B, h w, C): a view, as the map is channels-last in memory.
             locations = output.local.permute(0, 2, 3, 1).flatten(1, 2)
             terms |= self._objective("local", self.local_score, code, locations)
         if self.weights["prior"] > 0:
             terms["prior_loss"] = self.prior(output.mean, output.logvar)
         loss = sum(weight * terms[f"{name}_loss"] for name, weight in self.weights.items() if weight > 0)
+        assert isinstance(loss, Tensor)
         return {"loss": loss, **terms}
 
     def _objective(self, name: str, score: Score, code: Tensor, features: Tensor) -> dict[str, Tensor]:
         positive, negative, mask = self.negatives(score, score.embed_codes(code), score.embed_features(features))
         loss = self.estimator(positive, negative, mask)
-        # A mask leaves the image itself out, as AllPairs' does; counting its entries would wait for the device.
+        # A mask excludes the image itself, as AllPairs' does; counting its entries would synchronise with the device.
         images = negative.shape[1] if mask is None else negative.shape[1] - 1
         bound = self.estimator.mutual_information(loss.detach(), images * negative.shape[2])
         return {f"{name}_loss": loss, f"{name}_mi": bound}
@@ -188,12 +200,13 @@ class DeepInfoMax(pl.LightningModule):
         return losses["loss"] if self.automatic_optimization else None
 
     def _adversarial_step(self, loss: Tensor, mean: Tensor) -> Tensor:
-        """One step of the encoder against the discriminator and one of the discriminator on the same codes."""
+        """One step of the encoder against the discriminator, and one of the discriminator on the same codes."""
         optimizers = self.optimizers()
-        discriminator_loss = self.prior.discriminator_loss(mean)
+        assert isinstance(optimizers, list)
+        discriminator_loss = cast(AdversarialPrior, self.prior).discriminator_loss(mean)
         for optimizer in optimizers:
             optimizer.zero_grad()
-        # Neither loss gives gradients to the other's parameters, so one backward pass serves both; under DDP each
+        # Neither loss has gradients for the other's parameters, so one backward pass serves both; under DDP each
         # parameter is then reduced once, as DDP expects.
         self.manual_backward(loss + discriminator_loss)
         for optimizer in optimizers:
@@ -211,12 +224,12 @@ class DeepInfoMax(pl.LightningModule):
         self._qualities[""].update(output.mean, batch.labels, memory=memory)
         if memory or len(batch.images) < 2:
             return
-        # The same noise and partners in every validation, and nothing drawn from the state that training draws from.
+        # The same noise and partners in every validation, without touching the random state of training.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(batch_idx)
             losses = self.losses(output)
         if self.prior.adversarial and "prior_loss" in losses:
-            # Against a discriminator that learns, this term says nothing of the encoder's progress.
+            # Against a discriminator that learns, this term does not measure the encoder's progress.
             losses["loss"] = losses["loss"] - self.weights["prior"] * losses["prior_loss"]
         log_epoch_means(self, {f"val/{name}": value for name, value in losses.items()}, len(batch.images))
 
@@ -248,11 +261,12 @@ class DeepInfoMax(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._log_qualities("test")
-        self._untrained = None
+        if self.hparams.baselines:
+            del self._untrained
 
     def _log_qualities(self, stage: str) -> None:
         for prefix in list(self._qualities):
-            # One representation after the other, each freed before the next: the maps of all images are large.
+            # One representation at a time, each freed before the next: the maps of all images are large.
             for name, value in self._qualities.pop(prefix).compute().items():
                 is_main = prefix == "" and name == "knn_accuracy"
                 self.log(f"{stage}/{prefix}{name}", value, prog_bar=is_main, sync_dist=True)
@@ -269,22 +283,22 @@ class DeepInfoMax(pl.LightningModule):
         num_neighbors: int = 10,
         batch_size: int = 256,
     ) -> str:
-        """Turns a folder of images into features, and finds the neighbours of query images among them.
+        """Turns a folder of images into features, and finds the nearest neighbours of query images among them.
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
             output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32; with
                 ``query`` also ``query_names``, ``neighbor_names`` and ``neighbor_similarities`` (Q, num_neighbors).
-            layer: which features: ``code``, ``fc``, or ``local`` (the flattened last convolutional map).
-            query: an image file or a folder of images, whose nearest neighbours (cosine) among the input are listed.
-            num_neighbors: neighbours for each query image.
-            batch_size: images encoded at once.
+            layer: the features: ``code``, ``fc``, or ``local`` (the flattened last convolutional map).
+            query: an image file or a folder of images whose nearest neighbours (cosine) among the input are listed.
+            num_neighbors: neighbours per query image.
+            batch_size: images per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: a number is below 1, or there is no image or one that can't be read.
+            ValueError: if a number is below 1, or there is no image or one that can't be read.
         """
         if batch_size < 1 or num_neighbors < 1:
             raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
@@ -317,5 +331,5 @@ class DeepInfoMax(pl.LightningModule):
 
 
 def _representations(output: EncoderOutput) -> dict[str, Tensor]:
-    """The probed features (B, ...) by the prefix of their metrics."""
+    """The features to probe (B, ...), by the prefix of their metrics."""
     return {"": output.mean, "fc/": output.fc, "local/": output.conv.flatten(1).half()}

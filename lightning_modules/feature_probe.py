@@ -1,7 +1,7 @@
-"""A feature probe: a trained network cut at any place, with a new top that learns to classify."""
+"""A feature probe: a trained network cut at any layer, with a new classifier on top."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,22 @@ from .trained_models import build_model, find_checkpoint, read_model
 
 
 class FeatureProbe(pl.LightningModule):
-    """What a layer of a trained network knows: the network up to there, and a classifier on top that is trained.
+    """Measures what a layer of a trained network has learned: the network up to there, and a new classifier on top.
 
         logits = top(flatten(head(images))),   loss = cross-entropy,   head: the trained network up to ``cut``
 
-    The rows of the Deep InfoMax paper's tables are such probes of its layers. With ``head_lr: 0`` the head is frozen:
-    its weights and its running statistics stay as they are. Else it is fine-tuned, at a learning rate of its own.
+    The rows of the Deep InfoMax paper's tables are such probes of its layers. With ``head_lr: 0`` the head is frozen,
+    weights and running statistics alike; otherwise it is fine-tuned at its own learning rate.
 
-    The network is the ``forward`` of any module of this project that reads images (``DeepInfoMax``, ``AutoEncoder``, a
-    probe again); ``layers.reuse.nodes`` lists its places. Of a ``layers.BlogEncoder`` the paper's conv, fc
-    and Y are ``encoder.local_layers``, ``encoder.global_layers``, ``encoder.mean``; of a ``layers.DIMEncoder``
-    ``encoder.conv_layers``, ``encoder.fc_layers``, ``encoder.mean``.
+    The network is the ``forward`` of any module of this project that reads images (``DeepInfoMax``, ``AutoEncoder``,
+    another probe); ``layers.reuse.nodes`` lists where it can be cut. The paper's conv, fc and Y are, in a
+    ``layers.BlogEncoder``, ``encoder.local_layers``, ``encoder.global_layers``, ``encoder.mean``; in a
+    ``layers.DIMEncoder``, ``encoder.conv_layers``, ``encoder.fc_layers``, ``encoder.mean``.
 
-    The probe's own checkpoint holds the head and how it was made: the source's checkpoint is read once, at the start
-    of the training.
+    The probe's own checkpoint holds the head and how it was built: the trained model's checkpoint is read only once,
+    when training starts.
 
-    Batches: ``datamodules.batches.ImageBatch`` with labels. In validation and test only the first loader counts.
+    Batches: ``datamodules.batches.ImageBatch`` with labels. In validation and test only the first loader is used.
 
     Logged: ``{train,val,test}/loss`` in nats, ``{val,test}/accuracy`` in [0, 1].
 
@@ -46,27 +46,37 @@ class FeatureProbe(pl.LightningModule):
 
     Args:
         checkpoint: the trained model: its run folder (the best checkpoint there) or a checkpoint file.
-        cut: name of the place whose value are the features.
+        cut: name of the node whose output is the features.
         top: the classifier slot, called with the numbers of features and classes.
         head_lr: learning rate of the head; 0 freezes it.
         lr: learning rate of the top.
-        optimizer: the optimizer slot, called with groups of parameters and ``lr``.
-        leaf_modules: paths of modules of the network that are taken as a whole, whatever is inside.
-        source: hyperparameters of the trained model; found in its checkpoint, not to be given.
+        optimizer: the optimizer slot, called with parameter groups and ``lr``.
+        leaf_modules: paths of modules that are not traced into but kept whole.
+        source: hyperparameters of the trained model; read from its checkpoint, not set by the user.
         image_size: side of the images in pixels; given by the data.
-        pixel_range: values that black and white have in the images; given by the data. The head gets them as its
-            network expects them.
+        pixel_range: values of black and white in the images; given by the data. Images are rescaled to the range that
+            the trained network expects.
         classes: names of the classes; given by the data.
 
     Raises:
-        ValueError: if the checkpoint isn't there, or holds no network of images of this size; if there is no such place
-            (names near ones); if the data has no classes, or ``head_lr`` is negative.
+        ValueError: if there is no such checkpoint, or it holds no network for images of this size; if there is no such
+            node (similar names are listed); if the data has no classes, or ``head_lr`` is negative.
+
+    Example:
+        model:
+          class_path: FeatureProbe
+          init_args:
+            checkpoint: runs/infomax_sample/first
+            cut: encoder.global_layers
+            head_lr: 1.0e-4
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/accuracy"
     mode = "max"
     data_links = ("image_size", "pixel_range", "classes")
-    # What a run that goes on or is tested again takes from its checkpoint.
+    # What a run that is resumed or tested again takes from its checkpoint.
     checkpoint_arguments = ("source",)
 
     def __init__(
@@ -77,23 +87,23 @@ class FeatureProbe(pl.LightningModule):
         head_lr: float = 0.0,
         lr: float = 1e-3,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
-        leaf_modules: list[str] = (),
+        leaf_modules: Sequence[str] = (),
         source: dict | None = None,
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
-        # A plain list: jsonargparse copies a list[...] anew for each of its entries.
-        classes: list = (),
+        # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
+        classes: Sequence = (),
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
         if head_lr < 0:
             raise ValueError(f"head_lr ({head_lr}) must be at least 0")
         if len(classes) < 2:
-            raise ValueError("the data has no classes to learn: a probe needs labelled images, a sub-folder a class")
+            raise ValueError("the data has no classes: a probe needs labelled images, one sub-folder per class")
         weights = None
         if source is None:
             source, weights = read_model(find_checkpoint(checkpoint))
-        # Of a run that goes on, too: the command line has put down what it was given, not what it was built with.
+        # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
         self.hparams["source"] = source
         self.make_optimizer = optimizer
         self.network_range = _pixel_range_of(source, image_size)
@@ -144,7 +154,7 @@ class FeatureProbe(pl.LightningModule):
         self._log_measures("test")
 
     def _measure(self, batch: ImageBatch, dataloader_idx: int) -> None:
-        if dataloader_idx:  # images to look up neighbours in
+        if dataloader_idx:  # images for neighbour search
             return
         logits, labels = self(batch.images).float(), batch.labels
         self.loss.update(F.cross_entropy(logits, labels), len(labels))
@@ -164,15 +174,15 @@ class FeatureProbe(pl.LightningModule):
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
-            output: the ``.csv`` file to write, a row for each image: ``name`` (path below the folder), ``class``, the
-                most probable one, and its ``probability``.
-            batch_size: images at once.
+            output: the ``.csv`` file to write, one row per image: ``name`` (path below the folder), the most probable
+                ``class`` and its ``probability``.
+            batch_size: images per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: ``batch_size`` is below 1, or there is no image or one that can't be read.
+            ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
@@ -183,25 +193,25 @@ class FeatureProbe(pl.LightningModule):
             probabilities, indices = self(batch.images.to(self.device)).float().softmax(1).max(1)
             for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
                 rows.append([name, self.hparams.classes[index], f"{probability:.4f}"])
-        # Only now: an image that can't be read must not cost what the file held.
-        # File names that are no UTF-8 are written as they are on the disk.
+        # Opened only now: an image that can't be read must not cost the file's old content.
+        # File names that are not valid UTF-8 are written byte for byte.
         with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([["name", "class", "probability"], *rows])
-        return f"{len(rows)} images, one of {len(self.hparams.classes)} classes each -> {output}"
+        return f"{len(rows)} images classified, {len(self.hparams.classes)} classes -> {output}"
 
 
 def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, float]:
-    """The pixel values that a trained model expects.
+    """The pixel range that a trained model expects.
 
     Raises:
         ValueError: if it doesn't read images of this size.
     """
     name = source["_class_path"].rpartition(".")[2]
     if source.get("image_size") is None or source.get("pixel_range") is None:
-        raise ValueError(f"checkpoint: {name} reads no images, so there are no features of images in it")
+        raise ValueError(f"checkpoint: {name} does not read images, so it has no image features")
     if source["image_size"] != image_size:
         raise ValueError(
-            f"checkpoint: {name} was trained on images of {source['image_size']} pixels, the data's have {image_size}: "
+            f"checkpoint: {name} was trained on images of {source['image_size']} pixels, the data's are {image_size}: "
             f"set data.image_size={source['image_size']}"
         )
     low, high = source["pixel_range"]
@@ -209,7 +219,7 @@ def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, flo
 
 
 def _head(
-    source: dict[str, Any], weights: dict[str, Tensor] | None, cut: str, leaf_modules: list[str]
+    source: dict[str, Any], weights: dict[str, Tensor] | None, cut: str, leaf_modules: Sequence[str]
 ) -> torch.fx.GraphModule:
     model = build_model(source)
     if weights is not None:
@@ -219,10 +229,10 @@ def _head(
 
 @torch.no_grad()
 def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
-    """How many features an image has, by a trial.
+    """How many features an image has, found by a trial run.
 
     Raises:
-        ValueError: if the network doesn't read images, or its value there are no features of the images.
+        ValueError: if the network doesn't read images, or its output at the cut is not features of the images.
     """
     head.eval()
     try:

@@ -5,13 +5,13 @@ from map_equation import FlowModel, Network
 
 
 def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, markov_time: float = 1.0) -> Network:
-    """The walk of a graph; without a flow model it is ``directed`` where the graph is, else ``undirected``.
+    """The walk on a graph; without a flow model it is ``directed`` if the graph is, else ``undirected``.
 
     Raises:
-        ValueError: a directed walk on two kinds of nodes; what ``map_equation.Network`` raises.
+        ValueError: if the walk is directed and the graph bipartite; what ``map_equation.Network`` raises.
     """
     if batch.bipartite and (flow or "undirected") != "undirected":
-        raise ValueError(f"model.flow ({flow}): the graph has two kinds of nodes; leave flow out")
+        raise ValueError(f"model.flow ({flow}): a bipartite graph takes undirected flow only; leave it out")
     return Network(
         batch.edges.cpu().numpy(),
         batch.weights.cpu().numpy(),

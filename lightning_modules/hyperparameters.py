@@ -1,4 +1,4 @@
-"""Hyperparameters that a checkpoint can hold as plain values."""
+"""Hyperparameters as plain values, so that checkpoints can hold them."""
 
 import inspect
 import typing
@@ -13,14 +13,15 @@ import pytorch_lightning as pl
 def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     """Saves the arguments of the calling ``__init__``, so that a checkpoint loads with ``weights_only=True``.
 
-    As ``module.save_hyperparameters()``, but a slot that was filled from Python by a class or a ``partial`` of one is
-    stored as ``{"class_path", "init_args"}``, the way the command line stores it, and paths as strings. Call it as the
-    first statement of ``__init__`` after ``super().__init__()``.
+    Like ``module.save_hyperparameters()``, but a slot filled from Python with a class or a ``partial`` of one is stored
+    as ``{"class_path", "init_args"}``, as the command line stores it, and paths as strings. Call it as the first
+    statement of ``__init__`` after ``super().__init__()``.
 
-    They don't go to the loggers: they may hold a whole vocabulary, and the configuration is logged as it is.
+    They are not logged: they may hold a whole vocabulary, and the configuration is logged anyway.
     """
-    module.save_hyperparameters(frame=inspect.currentframe().f_back, logger=False)
-    if "_class_path" in module.hparams:  # built by the command line: plain already
+    frame = inspect.currentframe()
+    module.save_hyperparameters(frame=frame and frame.f_back, logger=False)
+    if "_class_path" in module.hparams:  # built by the command line: already plain
         return
     slots = _slots(type(module))
     plain = {name: _plain(value, _num_arguments(slots.get(name))) for name, value in module.hparams.items()}
@@ -35,7 +36,7 @@ def _path(cls: type) -> str:
 
 
 def _slots(module_class: type[pl.LightningModule]) -> dict[str, Any]:
-    """The annotation of each argument, those included that a subclass hands on as ``**kwargs``."""
+    """The annotation of each argument, including those that a subclass passes on as ``**kwargs``."""
     found: dict[str, Any] = {}
     for cls in reversed(module_class.__mro__):
         if issubclass(cls, pl.LightningModule) and cls is not pl.LightningModule and "__init__" in vars(cls):
@@ -44,7 +45,7 @@ def _slots(module_class: type[pl.LightningModule]) -> dict[str, Any]:
 
 
 def _num_arguments(annotation: Any) -> int:
-    """How many arguments the owner of a slot ``Callable[[...], Base]``, alone or in a list, gives when it calls it."""
+    """How many arguments the owner passes to a slot ``Callable[[...], Base]``, alone or in a list."""
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) is Callable:
         return len(parts[0]) if isinstance(parts[0], list) else 0
@@ -64,9 +65,9 @@ def _plain(value: Any, num_arguments: int = 0) -> Any:
 
 
 def _class_with_arguments(cls: type, given: dict[str, Any], num_arguments: int) -> dict[str, Any]:
-    """Class and all its arguments but the first ones, which the slot's owner gives.
+    """Class and all its arguments but the first ones, which the slot's owner passes.
 
-    All, because what is left out would be taken from the slot's default class when the checkpoint is loaded.
+    All, because missing ones would be taken from the slot's default class when the checkpoint is loaded.
     """
     parameters = dict(list(inspect.signature(cls).parameters.items())[num_arguments:])
     values = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty} | given

@@ -1,4 +1,4 @@
-"""Communities of a graph by the map equation: the search as a training, an epoch a trial."""
+"""Communities of a graph by the map equation: a search run as training, one trial per epoch."""
 
 import hashlib
 from dataclasses import replace
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from datamodules.batches import GraphBatch
+from layers.processes import gather_objects
 from map_equation import FlowModel, Network, Partition
 from map_equation.partition import check_ending
 from map_equation.trials import best_of_trials
@@ -29,38 +30,50 @@ class InfomapClustering(pl.LightningModule):
 
     q, Q: rate and distribution of the code words that name modules; p_i, P_i: those of module i, its exit included.
 
-    An epoch is one trial of the search (of several ``steps_per_epoch`` of the data, each step is one), so
-    ``max_epochs`` is the number of trials. They are divided over the processes, and each has a random stream of its
-    own: the best is the same for any number of processes. There is nothing to differentiate; what Lightning takes for
-    training, steps of an optimizer, counts the trials. Only the best partition is kept, as part of the ``state_dict``.
+    An epoch is one trial of the search (with several ``steps_per_epoch`` in the data, each step is one), so
+    ``max_epochs`` is the number of trials. They are divided among the processes, and each trial has its own random
+    stream: the best is the same for any number of processes. There is nothing to differentiate; the optimizer steps
+    that Lightning expects count the trials. Only the best partition is kept, as part of the ``state_dict``.
 
-    Batches: ``datamodules.batches.GraphBatch``, one an epoch, every process the same.
+    Batches: ``datamodules.batches.GraphBatch``, one per epoch, the same in every process.
 
-    Logged, in bits per step of the walk: ``train/loss``, the code length of the best trial of this epoch;
+    Logged, in bits per step of the walk: ``train/loss``, the code length of the epoch's best trial;
     ``train/pass_codelength`` after each pass of each trial (with ``train/trial`` and ``train/pass``);
     ``val/codelength``, ``test/codelength`` of the best partition so far. Also ``val/num_modules``,
-    ``test/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, where classes are known,
-    ``test/ami``, ``test/nmi`` of the bottom modules (of a hierarchy also ``test/top_ami``, ``test/top_nmi``).
+    ``test/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, if classes are known,
+    ``test/ami``, ``test/nmi`` of the bottom modules (in a hierarchy also ``test/top_ami``, ``test/top_nmi``).
 
-    Source: kexue.fm/archives/7006; Rosvall and Bergstrom 2008, 2011. Difference: a search of our own, see
+    Source: kexue.fm/archives/7006; Rosvall and Bergstrom 2008, 2011. Difference: the search is our own, see
     ``map_equation``.
 
     Args:
         flow: the walk: ``undirected``, ``directed`` (unrecorded teleportation to links), ``directed_recorded``,
             ``directed_to_nodes``, ``directed_recorded_to_nodes``, or ``uniform_recorded``, the article's. None:
-            ``directed`` where the graph is, else ``undirected``. Code lengths of different walks do not compare.
-        two_level: modules only, no hierarchy above or below them.
-        teleportation: probability of a step, in [0, 1]; without effect on ``undirected``.
-        markov_time: steps per code word; above 1 modules are larger, below 1 smaller.
+            ``directed`` if the graph is, else ``undirected``. Code lengths of different walks are not comparable.
+        two_level: a flat partition, no hierarchy.
+        teleportation: probability per step, in [0, 1]; ignored by ``undirected``.
+        markov_time: steps per code word; above 1 gives larger modules, below 1 smaller ones.
         seed: of the search.
 
     Raises:
-        ValueError: an argument out of its range, a graph without links.
+        ValueError: if an argument is out of range, or the graph has no links.
+
+    Example:
+        model:
+          class_path: InfomapClustering
+          init_args: {two_level: true}
+        data:
+          class_path: EdgeListDataModule
+          init_args: {source: graph.csv}
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/codelength"
     mode = "min"
     needs_training = False
+    table: Tensor
+    trials_done: Tensor
 
     def __init__(
         self,
@@ -73,17 +86,17 @@ class InfomapClustering(pl.LightningModule):
         super().__init__()
         save_plain_hyperparameters(self)
         if not 0 <= teleportation <= 1:
-            raise ValueError(f"teleportation ({teleportation}) is a probability, in [0, 1]")
+            raise ValueError(f"teleportation ({teleportation}) must be in [0, 1]")
         if not markov_time > 0:
-            raise ValueError(f"markov_time ({markov_time}) must be above 0")
+            raise ValueError(f"markov_time ({markov_time}) must be positive")
         if seed < 0:
             raise ValueError(f"seed ({seed}) must not be negative")
-        # Counted up by SGD with a gradient of -1: checkpoints, callbacks and several processes work as they always do.
+        # Counted up by SGD with a gradient of -1, so checkpoints, callbacks and several processes work as usual.
         self.trials = nn.Parameter(torch.zeros(()))
         self.register_buffer("table", torch.empty(0, 0, dtype=torch.int32))
-        self.register_buffer("trials_done", torch.zeros((), dtype=torch.int64))  # by all processes
-        self._best_length: float | None = None  # of the table, once it is known
-        self._nodes: str | None = None  # a digest of the nodes that the table belongs to
+        self.register_buffer("trials_done", torch.zeros((), dtype=torch.int64))  # by all processes together
+        self._best_length: float | None = None  # of the table, once known
+        self._nodes: str | None = None  # digest of the names of the table's nodes
         self._network: tuple[np.ndarray, Network] | None = None
 
     def configure_optimizers(self) -> Optimizer:
@@ -96,14 +109,14 @@ class InfomapClustering(pl.LightningModule):
         trial, found = int(self.trials_done) + self.global_rank, None
         if trial < self._num_trials():
             found = network.search(seed=self.hparams.seed, trial=trial, two_level=self.hparams.two_level)
-        outcomes = _gather((trial, found.codelength, found.passes) if found else None)
-        outcomes = [outcome for outcome in outcomes if outcome is not None]
-        if not outcomes:  # resumed when all trials were done
+        gathered = gather_objects((trial, found.codelength, found.passes) if found else None)
+        outcomes = [outcome for outcome in gathered if outcome is not None]
+        if not outcomes:  # resumed after all trials were done
             return {"loss": -self.trials, "passes": []}
         best, length, _ = min(outcomes, key=lambda outcome: (outcome[1], outcome[0]))
         if length < self._best_length:
-            table = torch.from_numpy(found.table.astype(np.int32)) if trial == best else None
-            self.table = self.trainer.strategy.broadcast(table, best - outcomes[0][0]).to(self.device)
+            own = torch.from_numpy(found.table.astype(np.int32)) if found and trial == best else self.table
+            self.table = self.trainer.strategy.broadcast(own, best - outcomes[0][0]).to(self.device)
             self._best_length, self._nodes = length, _digest(batch.names)
         self.trials_done += len(outcomes)
         for number, _, passes in outcomes:
@@ -117,6 +130,7 @@ class InfomapClustering(pl.LightningModule):
 
     def _num_trials(self) -> float:
         epochs = self.trainer.max_epochs
+        assert epochs is not None
         return epochs * self.trainer.num_training_batches if epochs >= 0 else float("inf")
 
     def validation_step(self, batch: GraphBatch, batch_idx: int) -> None:
@@ -133,17 +147,17 @@ class InfomapClustering(pl.LightningModule):
         return {"partition": partition, "graph": batch}
 
     def network(self, batch: GraphBatch) -> Network:
-        """The walk on a graph, made once for each."""
+        """The walk on a graph, built once per graph."""
         # The names stay the same array when the tensors are moved to a device.
         if self._network is None or self._network[0] is not batch.names:
             self._network = (batch.names, self._make_network(batch))
         return self._network[1]
 
     def partition(self, batch: GraphBatch) -> Partition:
-        """The best partition so far, its code length computed anew; before any trial, all nodes in one module.
+        """The best partition so far, its code length recomputed; before any trial, all nodes in one module.
 
         Raises:
-            ValueError: the module holds a partition of other nodes.
+            ValueError: if the module holds a partition of other nodes.
         """
         return replace(self.network(batch).partition(self._table(batch)), names=batch.names.tolist())
 
@@ -152,8 +166,8 @@ class InfomapClustering(pl.LightningModule):
             return np.zeros((batch.num_nodes, 1), np.int64)
         if self._nodes != _digest(batch.names):
             raise ValueError(
-                f"this run holds the modules of {len(self.table)} nodes, those of this graph ({batch.num_nodes}) are "
-                "others: to cluster another graph use predict.py, or train on it"
+                f"this run holds modules of {len(self.table)} nodes, but this graph has {batch.num_nodes} other nodes: "
+                "to cluster another graph, use predict.py or train on it"
             )
         return self.table.cpu().numpy().astype(np.int64)
 
@@ -172,22 +186,22 @@ class InfomapClustering(pl.LightningModule):
         num_trials: int = 10,
         num_threads: int = 1,
     ) -> str:
-        """Clusters the graph of a file, whatever the module was trained on.
+        """Clusters the graph in a file, whatever the module was trained on.
 
         Args:
             input: an edge list (text, CSV, TSV; plain or .gz), Pajek .net, GML, GraphML or .npz.
             output: the file to write: .tree (paths, flow and names), .clu (top modules), or .csv (name, module, top
                 module, path, flow).
-            directed: whether the links have a direction; left out: as the file says, else they have none.
-            min_weight: links of a smaller weight are left out.
-            num_trials: independent searches, of which the best is kept.
+            directed: whether links have a direction; by default what the file says, else undirected.
+            min_weight: links with a smaller weight are dropped.
+            num_trials: independent searches; the best is kept.
             num_threads: trials that run at the same time.
 
         Returns:
-            What was found, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: an argument is out of its range, the output has another ending, or the file is no such graph.
+            ValueError: if an argument is out of range, the output has another extension, or the file is no graph.
         """
         check_ending(output)
         batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
@@ -211,7 +225,7 @@ class InfomapClustering(pl.LightningModule):
         return walk_on(batch, self.hparams.flow, self.hparams.teleportation, self.hparams.markov_time)
 
     def _log(self, name: str, value: float, **options: Any) -> None:
-        # In double precision, as code lengths are compared to the ninth digit. All processes have the same value.
+        # Double precision, as code lengths are compared to the ninth digit. All processes have the same value.
         self.log(name, torch.tensor(value, dtype=torch.float64), batch_size=1, **options)
 
     def _log_passes(self, trial: int, passes: list[float]) -> None:
@@ -221,7 +235,7 @@ class InfomapClustering(pl.LightningModule):
                 logger.log_metrics({**row, "epoch": self.current_epoch}, step=self.global_step)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The best partition has the shape of the graph, which is not known when the module is built.
+        # The size of the partition depends on the graph, which is unknown when the module is built.
         if (table := state_dict.get(f"{prefix}table")) is not None:
             self.table = self.table.new_empty(table.shape)
             self._best_length = None
@@ -229,14 +243,5 @@ class InfomapClustering(pl.LightningModule):
 
 
 def _digest(names: np.ndarray) -> str:
-    """By which nodes are known again: their names, in order."""
+    """Identifies the nodes: a digest of their names, in order."""
     return hashlib.sha256("\n".join(names.tolist()).encode()).hexdigest()
-
-
-def _gather(value: Any) -> list[Any]:
-    """What each process has, in the order of ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values

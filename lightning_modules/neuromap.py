@@ -1,4 +1,4 @@
-"""Neuromap: communities of a graph by a network that learns to shorten the map equation."""
+"""Neuromap: communities of a graph by a network trained to minimise the map equation."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -24,14 +24,14 @@ from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, 
 
 
 class PreparedGraph(NamedTuple):
-    """What the module computes once of a graph.
+    """What the module computes once per graph.
 
     Args:
-        names: the graph's array of names, by which it is known again.
+        names: the graph's array of node names, which identifies it.
         walk: its random walk.
         loss: the map equation of that walk, on the module's device.
-        features: (n, F) input of the network: the nodes' features, else the adjacency.
-        adjacency: (n, n) what nodes hear from their neighbours.
+        features: (n, F) input of the network: the nodes' features, else the adjacency matrix.
+        adjacency: (n, n) weights of the messages from neighbours.
     """
 
     names: np.ndarray
@@ -42,44 +42,55 @@ class PreparedGraph(NamedTuple):
 
 
 class Neuromap(pl.LightningModule):
-    """Neuromap: soft communities of a graph from a network whose loss is the map equation.
+    """Neuromap: soft communities of a graph, from a network whose loss is the map equation.
 
-        S = softmax(network(X) / sigmoid(t)),   t learned, 0 at first;   loss = L(S), bits
+        S = softmax(network(X) / sigmoid(t)),   t learned, initially 0;   loss = L(S), bits
 
-    Each node is shared out among ``num_clusters`` clusters, row by row of S; L is the code length of a random walk on
-    the graph (``layers.MapEquationLoss``), so no number of communities is given: clusters that don't pay stay
-    empty. Rows with several entries are overlapping communities; the partition that is scored has each node in its
-    largest. X are the nodes' features where the graph has them, else its adjacency matrix.
+    A row of S assigns a node to ``num_clusters`` clusters; L is the code length of a random walk on the graph
+    (``layers.MapEquationLoss``). The number of communities is not fixed: clusters that don't shorten the code stay
+    empty. Rows with several entries are overlapping communities; for the partition that is scored, each node is in its
+    largest. X are the nodes' features if the graph has them, else its adjacency matrix.
 
     Training is full-batch: a batch is the whole graph. Time and memory of the loss grow with links + nodes * clusters.
 
-    Batches: ``datamodules.batches.GraphBatch``; labels are used by the scores of the test only.
+    Batches: ``datamodules.batches.GraphBatch``; labels are used for the test scores only.
 
-    Logged: ``train/loss``, ``val/loss``, the code length of S; ``val/codelength``, ``test/codelength``, that of the
-    partition; bits per step of the walk, all of them. Also ``val/num_modules``,
-    ``test/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, where classes are known,
+    Logged, in bits per step of the walk: ``train/loss``, ``val/loss``, the code length of S; ``val/codelength``,
+    ``test/codelength``, that of the partition. Also ``val/num_modules``,
+    ``test/{one_level_codelength,num_modules,num_top_modules,num_levels,modularity}`` and, if classes are known,
     ``test/ami`` and ``test/nmi``.
 
     Source: Blöcker, Tan, Scholtes, arXiv 2310.01144. Differences: see the loss; the adjacency is divided by the mean
-    weight of a link; a directed graph is heard both ways.
+    link weight; messages pass along directed links both ways.
 
     Args:
-        network: the slot of the assignment network, called with the size of the features (the number of nodes where
-            there are none) and the number of clusters.
-        num_clusters: s, the most communities that can be found; None: four times the square root of the number of nodes
-            (the paper's is that root; clusters die out in training, and with few of them communities merge).
+        network: the slot of the assignment network, called with the number of features (without features, the number
+            of nodes) and of clusters.
+        num_clusters: s, the largest number of communities that can be found; None: four times the square root of the
+            number of nodes (the paper takes the root itself; clusters die out in training, and too few merge
+            communities).
         flow: the walk: ``undirected``, ``directed`` (unrecorded teleportation to links), ``directed_recorded``,
             ``directed_to_nodes``, ``directed_recorded_to_nodes``, or ``uniform_recorded``, the article's. None:
-            ``directed`` where the graph is, else ``undirected``. Code lengths of different walks do not compare.
-        teleportation: probability of a step, in [0, 1]; without effect on ``undirected``.
+            ``directed`` if the graph is, else ``undirected``. Code lengths of different walks are not comparable.
+        teleportation: probability per step, in [0, 1]; ignored by ``undirected``.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         num_nodes: nodes of the graph; given by the data.
-        num_features: features of a node, 0 for none; given by the data.
+        num_features: features per node, 0 for none; given by the data.
 
     Raises:
-        ValueError: a number of clusters below 1; a graph that the network wasn't made for, or that has no such walk.
+        ValueError: if there are fewer than 1 clusters, or the graph doesn't fit the network or the walk.
+
+    Example:
+        model:
+          class_path: Neuromap
+          init_args: {network: GCN, num_clusters: 20}
+        data:
+          class_path: EdgeListDataModule
+          init_args: {source: graph.csv}
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/codelength"
     mode = "min"
@@ -109,7 +120,7 @@ class Neuromap(pl.LightningModule):
         self._prepared: PreparedGraph | None = None
 
     def forward(self, batch: GraphBatch) -> Tensor:
-        """S (n, num_clusters): the share of each node in each cluster, rows of sum 1."""
+        """S (n, num_clusters): the share of each node in each cluster; rows sum to 1."""
         prepared = self.prepare(batch)
         logits = self.network(prepared.features, prepared.adjacency)
         return (logits.to(self.temperature.dtype) / self.temperature.sigmoid()).softmax(1)
@@ -133,7 +144,7 @@ class Neuromap(pl.LightningModule):
         self._log("val/num_modules", float(partition.num_modules), prog_bar=True)
 
     def test_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
-        """Returns partition and graph, for files and pictures."""
+        """Returns the partition and the graph, for files and pictures."""
         partition = self.prepare(batch).walk.partition(_largest(self(batch)))
         edges, weights, labels = (tensor.cpu().numpy() for tensor in (batch.edges, batch.weights, batch.labels))
         scores = partition_scores(partition, edges, weights, batch.directed, labels)
@@ -147,16 +158,16 @@ class Neuromap(pl.LightningModule):
     # -------------------------------------------------------------------------------------------------------- graph
 
     def prepare(self, batch: GraphBatch) -> PreparedGraph:
-        """Walk, loss, and the network's input, made once for a graph and kept out of checkpoints.
+        """Walk, loss and network input, computed once per graph and not saved in checkpoints.
 
         Raises:
-            ValueError: the network wasn't made for this graph.
+            ValueError: if the graph doesn't fit the network.
         """
         known = self._prepared
         # The names stay the same array when the tensors are moved to a device.
         if known is None or known.names is not batch.names or known.adjacency.device != self.device:
             self._check_fits(batch)
-            # Lightning validates in inference mode, whose tensors would be of no use to training.
+            # Lightning validates in inference mode, whose tensors can't be used in training.
             with torch.inference_mode(False):
                 self._prepared = known = self._prepare(batch)
         return known
@@ -164,8 +175,8 @@ class Neuromap(pl.LightningModule):
     def _prepare(self, batch: GraphBatch) -> PreparedGraph:
         precision = torch.promote_types(self.temperature.dtype, torch.float32)
         walk = walk_on(batch, self.hparams.flow, self.hparams.teleportation)
-        rates = walk.teleportation_rates() or (None, None)
-        loss = MapEquationLoss(walk.link_flow(), walk.flow, *rates, dtype=precision, device=self.device)
+        leave, land = walk.teleportation_rates() or (None, None)
+        loss = MapEquationLoss(walk.link_flow(), walk.flow, leave, land, dtype=precision, device=self.device)
         adjacency = SparseMatrix(adjacency_matrix(batch), precision, self.device)
         features = batch.features.to(self.device, self.temperature.dtype) if self.hparams.num_features else adjacency
         return PreparedGraph(batch.names, walk, loss, features, adjacency)
@@ -175,21 +186,21 @@ class Neuromap(pl.LightningModule):
         if wanted and features != wanted:
             raise ValueError(
                 f"the network was trained on nodes with {wanted} features, these have {features or 'none'}: "
-                "give them as `features` of an .npz file"
+                "give them as `features` in an .npz file"
             )
         if wanted:
             return
         if batch.num_nodes != self.hparams.num_nodes:
             raise ValueError(
                 f"without features the network knows only the {self.hparams.num_nodes} nodes that it was trained on, "
-                f"the graph has {batch.num_nodes}: train on it, or on nodes with features"
+                f"but the graph has {batch.num_nodes}: train on this graph, or on nodes with features"
             )
         if self.node_names is None:
             self.node_names = batch.names.tolist()
         elif self.node_names != batch.names.tolist():
             raise ValueError(
-                "without features the network knows only the nodes that it was trained on, in their order; "
-                "this graph has others: train on it, or on nodes with features"
+                "without features the network knows only the nodes that it was trained on, in their order, but "
+                "this graph has others: train on this graph, or on nodes with features"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -210,30 +221,30 @@ class Neuromap(pl.LightningModule):
         shares: Literal["network", "walk"] = "network",
         threshold: float = 0.1,
     ) -> str:
-        """Shares out the nodes of a graph among communities that may overlap.
+        """Assigns the nodes of a graph to communities that may overlap.
 
-        A network that was trained without features knows only its own nodes: the graph must have the same ones.
+        A network trained without features knows only its own nodes: the graph must have the same ones.
 
         Args:
             input: an edge list (text, CSV, TSV; plain or .gz), Pajek .net, GML, GraphML or .npz (the only one that
                 holds features).
-            output: the CSV to write: name, module, probability; a line for each community that a node has a share in,
-                its largest first. Modules are numbered from 1 by falling flow.
-            directed: whether the links have a direction; left out: as the file says, else they have none.
-            min_weight: links of a smaller weight are left out.
-            shares: ``network``: the rows of S, which training drives towards one module a node; ``walk``: the part of
-                the walk's steps out of and into a node that its neighbours' rows put in each module, which shows where
-                communities overlap all the same.
-            threshold: smaller shares are left out, but for the largest of each node.
+            output: the CSV file to write: name, module, probability; one line per community that a node has a share in,
+                its largest first. Modules are numbered from 1 by decreasing flow.
+            directed: whether links have a direction; by default what the file says, else undirected.
+            min_weight: links with a smaller weight are dropped.
+            shares: ``network``: the rows of S, which training drives towards one module per node; ``walk``: the share
+                of the walk's steps into and out of a node that its neighbours' rows assign to each module, which still
+                shows where communities overlap.
+            threshold: smaller shares are left out, except the largest of each node.
 
         Returns:
-            What was found, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: ``threshold`` is out of its range, the file is no such graph, or the network doesn't fit it.
+            ValueError: if ``threshold`` is out of range, the file is no graph, or the graph doesn't fit the network.
         """
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold ({threshold}) must lie in [0, 1]")
+            raise ValueError(f"threshold ({threshold}) must be in [0, 1]")
         self.eval()
         batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
         if not self.hparams.num_features and self.node_names is not None:
@@ -256,7 +267,7 @@ class Neuromap(pl.LightningModule):
 
 
 def adjacency_matrix(batch: GraphBatch) -> scipy.sparse.csr_array:
-    """The adjacency matrix (n, n) of a graph, links both ways whatever their direction, of mean weight 1."""
+    """The adjacency matrix (n, n) of a graph with all links made undirected, scaled to mean link weight 1."""
     source, target = batch.edges.cpu().numpy().T
     weight = batch.weights.cpu().numpy()
     links = scipy.sparse.coo_array((weight / weight.mean(), (source, target)), (batch.num_nodes,) * 2).tocsr()

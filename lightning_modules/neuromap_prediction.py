@@ -1,4 +1,4 @@
-"""Soft communities of a user's graph: its nodes in the order that a network knows, and the file that is written."""
+"""Soft communities of a user's graph: its nodes in the network's order, and the file to write."""
 
 import csv
 import os
@@ -17,7 +17,7 @@ def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
     """The graph with its nodes in the order of ``names``.
 
     Raises:
-        ValueError: it has others.
+        ValueError: if it has other nodes.
     """
     place = {name: number for number, name in enumerate(names)}
     own = batch.names.tolist()
@@ -25,8 +25,8 @@ def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
     if unknown is not None or len(own) != len(names):
         what = f"{len(own)} nodes" if unknown is None else f"a node {unknown!r} that is not among them"
         raise ValueError(
-            f"without features the network knows only the {len(names)} nodes that it was trained on, the graph has "
-            f"{what}: train on it, or on nodes with features"
+            f"without features the network knows only the {len(names)} nodes that it was trained on, but the graph has "
+            f"{what}: train on this graph, or on nodes with features"
         )
     order = torch.tensor([place[name] for name in own])
     labels = torch.empty_like(batch.labels)
@@ -37,10 +37,10 @@ def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
 
 
 def walked_shares(assignment: Tensor, flow: SparseMatrix) -> Tensor:
-    """Where the neighbours of a node are, weighted by the walk between them: rows of ``flow @ assignment``, of sum 1.
+    """Where the neighbours of a node are, weighted by the walk between them: rows of ``flow @ assignment``, normalised.
 
     Args:
-        assignment: (n, s), rows of sum 1; a node without links keeps its row.
+        assignment: (n, s), rows that sum to 1; a node without links keeps its row.
         flow: (n, n), the mean of the link flow and its transpose.
     """
     walked = flow @ assignment
@@ -49,7 +49,7 @@ def walked_shares(assignment: Tensor, flow: SparseMatrix) -> Tensor:
 
 
 def order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:
-    """Clusters in the order of the partition's modules, then those that are no node's largest, by falling share."""
+    """Clusters in the order of the partition's modules, then those that are no node's largest, by decreasing share."""
     cluster = shares.argmax(1)
     rank = np.full(shares.shape[1], partition.num_modules)
     rank[cluster] = partition.modules
@@ -57,13 +57,13 @@ def order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:
 
 
 def write_shares(path: Path, names: list[str], shares: np.ndarray, listed: np.ndarray) -> None:
-    """Writes name, module (from 1) and probability of what is listed, the largest of a node first.
+    """Writes name, module (from 1) and probability of the listed shares, the largest of each node first.
 
     Args:
-        path: of the CSV, replaced at the end.
+        path: of the CSV file, which is replaced only when the new one is complete.
         names: of the n nodes.
         shares: (n, s) in the order of the modules.
-        listed: (n, s) booleans.
+        listed: (n, s) bool, which shares to write.
     """
     part = path.with_name(f"{path.name}.part")
     with part.open("w", newline="", encoding="utf-8") as file:

@@ -1,9 +1,7 @@
-"""ON-LSTM: a language model whose levels give parse trees."""
+"""ON-LSTM: a language model whose ordered neurons give parse trees."""
 
 import math
-import re
-import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -20,51 +18,51 @@ from layers.cross_entropy import linear_cross_entropy
 from layers.dropout import LockedDropout, WordDropout
 from layers.losses import AddsLosses, collect_losses
 from layers.on_lstm import ONLSTM, ActivationRegularization, RecurrentLayer
+from layers.processes import gather_objects
 from layers.reuse import TiedLinear
 from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 
-from .collected_losses import log_losses
 from .hyperparameters import save_plain_hyperparameters
 from .on_lstm_prediction import parse_text_file
+from .step_logging import log_losses
 
 State = list[tuple[Tensor, Tensor]]
 
 
 class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
-    """A recurrent language model with the regularisation of AWD-LSTM; with ON-LSTM cells it also parses.
+    """A recurrent language model, regularised as AWD-LSTM; with ON-LSTM cells it also parses.
 
         loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
 
     Embedding, a stack of one-layer cells (embedding_size -> hidden_size ... -> embedding_size), and an output layer
-    tied to the embedding. Locked dropout on the embedded words, between the layers and on the output; whole words are
-    dropped from the embedding; recurrent weights by the cell's ``dropconnect``. The hidden state is carried from batch
-    to batch, detached, and starts at zero with each epoch. The rest of the recipe is callbacks: ``LengthScaledLR``
-    (windows of random length), ``NonMonotonicAverage`` (NT-ASGD); see ``configs/on_lstm_ptb.yaml``.
+    tied to the embedding. Locked dropout on the embedded words, between layers and on the output; dropout of whole
+    words from the embedding; DropConnect on recurrent weights (the cell's ``dropconnect``). The hidden state is carried
+    from batch to batch, detached, and reset to zero at each epoch. The rest of the recipe is callbacks:
+    ``LengthScaledLR`` (windows of random length), ``NonMonotonicAverage`` (NT-ASGD); see ``configs/on_lstm_ptb.yaml``.
 
-    Batches: ``datamodules.batches.TokenBatch``, contiguous in time; ``datamodules.batches.ParseBatch`` in the
-    test, from a second loader. There each sentence is read from a zero state as ``<eos> w_1 ... w_n <eos>``, and each
-    layer's distances give a tree by greedy splitting (``metrics.trees.tree_from_distances``).
+    Batches: ``datamodules.batches.TokenBatch``, contiguous in time; in the test also ``datamodules.batches.ParseBatch``
+    from a second loader. Its sentences are read from a zero state as ``<eos> w_1 ... w_n <eos>``, and each layer's
+    distances give a tree by greedy splitting (``metrics.trees.tree_from_distances``).
 
-    Logged: ``train/{loss,cross_entropy}`` and ``{val,test}/loss`` in nats a token (the latter without penalties),
+    Logged: ``train/{loss,cross_entropy}`` and ``{val,test}/loss`` in nats per token (the latter without penalties),
     ``train/{activation_penalty,temporal_penalty}``, the two means,
     ``{val,test}/perplexity`` = exp(loss), for characters ``{val,test}/bits_per_character`` = loss / ln 2. For parsing,
     in percent: ``test/sentence_f1_no_root/layer1`` ... (layers count from 1), ``test/corpus_f1_evalb/layer1`` ..., the
-    same for sentences of at most ten words (``..._wsj10``), ``test/recall/NP/layer1`` ..., and the trees that need no
-    model on the same sentences: ``test/right_branching/sentence_f1_no_root`` ..., ``left_branching``, ``balanced``,
-    ``random``.
+    same for sentences of at most ten words (``..._wsj10``), ``test/recall/NP/layer1`` ..., and baseline trees on the
+    same sentences: ``test/right_branching/sentence_f1_no_root`` ..., ``left_branching``, ``balanced``, ``random``.
 
     Source: Shen et al., arXiv 1810.09536; kexue.fm/archives/6621; Merity et al., arXiv 1708.02182.
 
     Args:
-        cell: the cell slot, called with input and output size. ``LSTM`` trains by the same recipe and doesn't parse.
+        cell: the cell slot, called with input and output size. ``LSTM`` trains by the same recipe but doesn't parse.
         embedding_size: size of the embedding and, since the output layer is tied to it, of the last cell.
-        embedding_range: the embedding is drawn from U(-embedding_range, embedding_range). The recipe's 0.1 needs some
-            thousand steps before the deeper layers learn at all; short runs take 1.
+        embedding_range: the embedding is drawn from U(-embedding_range, embedding_range). With the recipe's 0.1
+            the deeper layers start to learn only after some thousand steps; use 1 for short runs.
         hidden_size: size of the other cells.
         num_layers: number of cells.
         input_dropout: locked dropout of the embedded words.
-        word_dropout: share of the words that are dropped from the embedding.
+        word_dropout: share of words dropped from the embedding.
         layer_dropout: locked dropout between the cells.
         output_dropout: locked dropout of the last cell's output.
         activation_penalty: alpha.
@@ -75,8 +73,18 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         level: what a token is; given by the data.
 
     Raises:
-        ValueError: if there are no layers, or no vocabulary.
+        ValueError: if there are no layers, or ``<eos>`` or ``<unk>`` is not in the vocabulary.
+
+    Example:
+        model:
+          class_path: ONLSTMLanguageModel
+          init_args: {hidden_size: 650, num_layers: 2}
+        data:
+          class_path: TextDataModule
+          init_args: {source: my_texts}
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/perplexity"
     mode = "min"
@@ -97,8 +105,8 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         temporal_penalty: float = 1.0,
         lr: float = 30.0,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.SGD,
-        # A plain list: jsonargparse copies a list[...] anew for each of its entries.
-        vocabulary: list = ("<eos>", "<unk>"),
+        # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
+        vocabulary: Sequence = ("<eos>", "<unk>"),
         level: Literal["word", "character"] = "word",
     ) -> None:
         super().__init__()
@@ -106,7 +114,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         if num_layers < 1:
             raise ValueError(f"num_layers ({num_layers}) must be at least 1")
         if "<eos>" not in vocabulary or "<unk>" not in vocabulary:
-            raise ValueError("vocabulary: <eos> and <unk> must be in it")
+            raise ValueError("vocabulary: must contain <eos> and <unk>")
         self.make_optimizer = optimizer
         self.index = {token: i for i, token in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary), embedding_size)
@@ -121,28 +129,28 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         self.output_dropout = LockedDropout(output_dropout)
         self.regularization = ActivationRegularization(activation_penalty, temporal_penalty)
         self.token_loss = MeanMetric()
-        # Carried from batch to batch, in training and in evaluation; and what a checkpoint has of the former, by rank.
+        # Carried from batch to batch, in training and in evaluation; and the training state of a checkpoint, by rank.
         self._state: State | None = None
         self._epoch = 0
         self._evaluation_state: State | None = None
         self._saved_states: list[State | None] | None = None
 
     def reset_parameters(self) -> None:
-        """Draws the embedding anew, as at construction; the cells draw their own weights."""
+        """Reinitialises the embedding; the cells initialise their own weights."""
         nn.init.uniform_(self.embedding.weight, -self.embedding_range, self.embedding_range)
 
     def forward(
         self, tokens: Tensor, state: State | None = None
     ) -> tuple[Tensor, Tensor, State, list[tuple[Tensor, Tensor] | None]]:
-        """Reads tokens from a state.
+        """Reads tokens, starting from a state.
 
         Args:
             tokens: (B, T) int64.
             state: of each cell, (1, B, size) twice; None for zeros.
 
         Returns:
-            the last cell's output (T, B, embedding_size); the same after dropout; the new state; each cell's distances
-            (forget, input), (1, T, B) each, or None where the cell has none.
+            The last cell's output (T, B, embedding_size); the same after dropout; the new state; each cell's distances
+            (forget, input), (1, T, B) each, or None if the cell has none.
         """
         x = self.input_dropout(self.word_dropout(self.embedding, tokens.T))
         states, distances = [], []
@@ -175,17 +183,15 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
             saved, self._saved_states = self._saved_states, None
             own = saved[self.global_rank] if len(saved) == self.trainer.world_size else None
             self._state = None if own is None else [(h.to(self.device), c.to(self.device)) for h, c in own]
-        # Not by Lightning's hook: it isn't called where a checkpoint of an epoch's last step is resumed.
+        # Not in Lightning's hook, which isn't called when resuming from the last step of an epoch.
         if self._epoch != self.current_epoch:
             self._state, self._epoch = None, self.current_epoch
         return _fitting(self._state, batch_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        states = self._saved_states or [self._state]
-        if self._saved_states is None and self.trainer.world_size > 1:
-            own = None if self._state is None else [(h.cpu(), c.cpu()) for h, c in self._state]
-            states = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(states, own)
+        states = self._saved_states
+        if states is None:
+            states = gather_objects(None if self._state is None else [(h.cpu(), c.cpu()) for h, c in self._state])
         checkpoint["hidden_states"] = {"epoch": self._epoch, "states": states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -208,21 +214,23 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         loaders = self.trainer.test_dataloaders
         has_trees = isinstance(loaders, list) and len(loaders) > 1
         places = [*BASELINES, *(f"layer{number}" for number in range(1, self.num_levels + 1))] if has_trees else []
-        # All of them in every process, whether or not it gets a sentence: they are summed over the processes.
+        # All of them in every process, even one without sentences: they are summed over the processes.
         self.parse_scores = nn.ModuleDict({place: ParseF1() for place in places}).to(self.device)
 
     def test_step(
         self, batch: TokenBatch | ParseBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Any] | None:
-        """Returns, for a ``ParseBatch``, ``distances`` (layers, B, words; nan behind a sentence's end) and
-        ``trees``, a list for each layer, for the pictures; None for other batches or where the cells don't parse."""
-        if isinstance(batch, TokenBatch):
-            return self._measure(batch)
-        return self._parse_and_score(batch)
+        """Returns, for a ``ParseBatch``, ``distances`` (layers, B, words; nan after a sentence's end) and ``trees``,
+        a list per layer, for the pictures; None for other batches or if the cells don't parse."""
+        if isinstance(batch, ParseBatch):
+            return self._parse_and_score(batch)
+        self._measure(batch)
+        return None
 
     def on_test_epoch_end(self) -> None:
         self._log_loss("test")
         for place, scores in self.parse_scores.items():
+            assert isinstance(scores, ParseF1)
             for name, value in scores.compute().items():
                 if place.startswith("layer"):
                     self.log(f"test/{name}/{place}", value, sync_dist=True)
@@ -232,7 +240,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
     def _measure(self, batch: TokenBatch) -> None:
         state = _fitting(self._evaluation_state, len(batch.inputs))
         _, dropped, self._evaluation_state, _ = self(batch.inputs, state)
-        asked = (batch.targets >= 0).sum()  # the last of independent windows is filled up with targets of -100
+        asked = (batch.targets >= 0).sum()  # the last window is padded with targets of -100
         self.token_loss.update(self._cross_entropy(dropped, batch.targets), asked)
 
     def _log_loss(self, stage: str) -> None:
@@ -247,13 +255,13 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
 
     @property
     def parses(self) -> bool:
-        """Whether the cells have distances and the tokens are words."""
+        """Whether the cells have distances and tokens are words."""
         return self.hparams.level == "word" and isinstance(self.cells[0], ONLSTM)
 
     @property
     def num_levels(self) -> int:
         """How many layers give trees."""
-        return sum(cell.num_layers for cell in self.cells) if self.parses else 0
+        return sum(cell.num_layers for cell in self.cells if isinstance(cell, ONLSTM)) if self.parses else 0
 
     def distances(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Distances of the words of sentences, each read from a zero state.
@@ -263,7 +271,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
             lengths: (B,) int64, the number n of words.
 
         Returns:
-            (layers, B, T - 2) float32, 1 - mean of the master forget gate at each word; nan behind the end.
+            (layers, B, T - 2) float32, 1 - mean of the master forget gate at each word; nan after the end.
         """
         _, _, _, distances = self(inputs)
         words = torch.cat([forget[:, 1:-1] for forget, _ in distances]).transpose(1, 2).float()
@@ -283,7 +291,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
     def _parse_and_score(self, batch: ParseBatch) -> dict[str, Any] | None:
         counts = batch.lengths.tolist()
         for name, baseline in BASELINES.items():
-            # Seeded by the sentence, so that batches and processes may divide the sentences as they like.
+            # Seeded by the sentence: results don't depend on how sentences are divided into batches and processes.
             generators = (torch.Generator().manual_seed(crc32(" ".join(words).encode())) for words in batch.words)
             self._score(name, list(map(baseline, counts, generators)), batch, counts)
         if not self.parses:
@@ -294,38 +302,31 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         return {"distances": distances, "trees": trees}
 
     def _score(self, place: str, trees: list[Tree], batch: ParseBatch, counts: list[int]) -> None:
-        self.parse_scores[place].update([tree_spans(tree) for tree in trees], batch.spans, counts)
+        scores = self.parse_scores[place]
+        assert isinstance(scores, ParseF1)
+        scores.update([tree_spans(tree) for tree in trees], batch.spans, counts)
 
     # -------------------------------------------------------------------------------------------------- prediction
 
-    def lookup(self, word: str) -> int:
-        """Index of a word as a user writes it: as it is, in lower case, without the punctuation around it, or a number
-        as ``N``; ``<unk>`` otherwise."""
-        lower = word.lower()
-        bare = lower.strip(string.punctuation)
-        number = "N" if re.fullmatch(r"[0-9]+([.,:/-][0-9]+)*", bare) else bare
-        return next(
-            (self.index[form] for form in (word, lower, bare, number) if form in self.index), self.index["<unk>"]
-        )
-
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, layer: int = 2, batch_size: int = 64) -> str:
-        """Turns a text file, a sentence a line, into bracketed trees, one a line.
+        """Turns a text file, one sentence per line, into bracketed trees, one per line.
 
-        Words are separated by white space and looked up by ``lookup``; the trees hold them as they were written.
-        Empty lines stay empty.
+        Words are separated by white space; a word that is not in the vocabulary is tried in lower case, without
+        surrounding punctuation, and as ``N`` if it is a number. The trees have the words as written. Empty lines stay
+        empty.
 
         Args:
             input: a UTF-8 text file.
             output: the file to write.
-            layer: the layer whose distances give the trees, from 1; the paper's is the second.
-            batch_size: sentences read at once.
+            layer: the layer whose distances give the trees, from 1; the paper uses the second.
+            batch_size: sentences per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: the model has no trees, an argument is out of its range, or the file can't be read.
+            ValueError: if the model has no trees, an argument is out of range, or the file can't be read.
         """
         self.eval()
         if not self.parses:
@@ -334,9 +335,14 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
             raise ValueError(f"layer ({layer}) must be from 1 to {self.num_levels}")
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        return parse_text_file(self, Path(input), Path(output), layer, batch_size)
+
+        def parse(inputs: Tensor, lengths: Tensor) -> list[Tree]:
+            return self.parse(inputs.to(self.device), lengths.to(self.device))[1][layer - 1]
+
+        sentences, words, unknown = parse_text_file(Path(input), Path(output), self.index, parse, batch_size)
+        return f"{sentences} sentences, {words} words ({unknown} not in the vocabulary), layer {layer} -> {output}"
 
 
 def _fitting(state: State | None, batch_size: int) -> State | None:
-    """The state, unless it has another number of rows (the last batch, or a changed batch size)."""
+    """The state, unless its batch size differs (the last batch, or a changed batch size)."""
     return state if state is None or state[0][0].shape[1] == batch_size else None

@@ -1,7 +1,8 @@
 """A classifier of sentence pairs, for logical inference."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,25 +16,25 @@ from layers.on_lstm import ONLSTM, RecurrentLayer
 from metrics.grouped_accuracy import GroupedAccuracy
 from readers.logic import read_written_pairs
 
-from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
+from .step_logging import log_epoch_means
 
-LONG = 7  # operations: more than the formulas of the training have
-MAX_OPERATIONS = 12  # more count as these
+LONG = 7  # operations: more than training formulas have
+MAX_OPERATIONS = 12  # larger numbers count as this one
 
 
 class SentencePairClassifier(pl.LightningModule):
-    """Which relation holds between two sentences: one recurrent encoder for both, and a small network on top.
+    """Predicts the relation between two sentences: one recurrent encoder for both, and a small network on top.
 
         features = [h1, h2, h1 * h2, |h1 - h2|] -> Linear -> ReLU -> Linear -> classes,   h: output at the last word
 
-    The test of long-range structure in the ON-LSTM paper: trained on formulas of up to six operations, tested on up to
+    The ON-LSTM paper's test of long-range structure: trained on formulas of up to six operations, tested on up to
     twelve.
 
     Batches: ``datamodules.batches.SentencePairBatch``.
 
-    Logged: ``train/loss``, ``val/loss`` (nats), ``{val,test}/accuracy`` in [0, 1], and the accuracy by the number of
-    operations: ``test/accuracy/operations_1`` ...; ``test/accuracy_7_and_more`` where there are such pairs.
+    Logged: ``train/loss``, ``val/loss`` (nats), ``{val,test}/accuracy`` in [0, 1], and by number of operations:
+    ``test/accuracy/operations_1`` ...; ``test/accuracy_7_and_more`` if there are such pairs.
 
     Source: Shen et al., arXiv 1810.09536, section 5.4; Bowman et al., arXiv 1506.04834.
 
@@ -42,12 +43,22 @@ class SentencePairClassifier(pl.LightningModule):
         embedding_size: size of the word embedding.
         hidden_size: size of the cell.
         units: hidden units of the network on top.
-        dropout: on the embedded words and before each layer of the network on top.
+        dropout: of the embedded words and before each layer of the network on top.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         vocabulary: all words, in the order of their indices; given by the data.
         classes: names of the relations; given by the data.
+
+    Example:
+        model:
+          class_path: SentencePairClassifier
+          init_args: {cell: LSTM, hidden_size: 200}
+        data:
+          class_path: LogicalInferenceDataModule
+          init_args: {source: sample}
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/accuracy"
     mode = "max"
@@ -62,8 +73,8 @@ class SentencePairClassifier(pl.LightningModule):
         dropout: float = 0.2,
         lr: float = 1e-3,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
-        vocabulary: list[str] = ("<pad>",),
-        classes: list[str] = ("=",),
+        vocabulary: Sequence[str] = ("<pad>",),
+        classes: Sequence[str] = ("=",),
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -89,7 +100,7 @@ class SentencePairClassifier(pl.LightningModule):
         """Logits (B, classes)."""
         length = max(batch.premise.shape[1], batch.hypothesis.shape[1])
         both = [F.pad(tokens, (0, length - tokens.shape[1])) for tokens in (batch.premise, batch.hypothesis)]
-        # One pass for both sentences: a step of twice the batch costs little more.
+        # One pass for both sentences: a step on twice the batch costs little more.
         encoded = self.encode(torch.cat(both), torch.cat([batch.premise_lengths, batch.hypothesis_lengths]))
         first, second = encoded.chunk(2)
         return self.head(torch.cat([first, second, first * second, (first - second).abs()], dim=1))
@@ -116,7 +127,7 @@ class SentencePairClassifier(pl.LightningModule):
         self._log_accuracies("test")
 
     def _count(self, batch: SentencePairBatch) -> Tensor:
-        """Counts the hits of a batch; its logits (B, classes)."""
+        """Counts the correct predictions of a batch; returns its logits (B, classes)."""
         logits = self(batch)
         self.accuracy.update(logits.argmax(1) == batch.labels, batch.operations.clamp(max=MAX_OPERATIONS))
         return logits
@@ -135,20 +146,20 @@ class SentencePairClassifier(pl.LightningModule):
 
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
-        """Names the relation between two formulas, for each line of a file.
+        """Predicts the relation between two formulas, for each line of a file.
 
         Args:
-            input: a UTF-8 text file: a formula, a TAB, a formula a line, in the words that the model was trained on.
-                A relation and a TAB may stand before them, as in the training files; it is not used.
-            output: the file to write, a line each: relation, its probability in [0, 1], and the two formulas, apart by
-                TABs.
-            batch_size: pairs read at once.
+            input: a UTF-8 text file, two formulas separated by a TAB per line, in the words that the model was trained
+                on. They may be preceded by a relation and a TAB, as in the training files; it is ignored.
+            output: the file to write, per line: relation, its probability in [0, 1], and the two formulas, separated
+                by TABs.
+            batch_size: pairs per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: ``batch_size`` is below 1, the file can't be read, or a line is no pair of formulas.
+            ValueError: if ``batch_size`` is below 1, the file can't be read, or a line is not a pair of formulas.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
@@ -167,10 +178,11 @@ class SentencePairClassifier(pl.LightningModule):
 
 
 def unlabelled(premises: list[list[int]], hypotheses: list[list[int]], device: torch.device) -> SentencePairBatch:
-    """A batch of pairs, given as indices of words, whose relation isn't known (-1)."""
-    columns = []
-    for sentences in (premises, hypotheses):
+    """A batch of pairs, given as word indices, whose relation is unknown (-1)."""
+
+    def padded(sentences: list[list[int]]) -> tuple[Tensor, Tensor]:
         rows = [torch.tensor(sentence, device=device) for sentence in sentences]
-        columns += [pad_sequence(rows, batch_first=True), torch.tensor(list(map(len, sentences)), device=device)]
+        return pad_sequence(rows, batch_first=True), torch.tensor(list(map(len, sentences)), device=device)
+
     unknown = torch.full((len(premises),), -1, device=device)
-    return SentencePairBatch(*columns, labels=unknown, operations=unknown)
+    return SentencePairBatch(*padded(premises), *padded(hypotheses), unknown, unknown)

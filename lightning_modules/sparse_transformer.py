@@ -1,7 +1,7 @@
-"""The Sparse Transformer: an autoregressive model of text, of images byte by byte, and of made sequences."""
+"""The Sparse Transformer: an autoregressive model of text, of images byte by byte, and of synthetic sequences."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,56 +27,66 @@ from layers.transformers.positions import (
 from layers.transformers.sparse_transformer import SparseTransformerNetwork
 
 from .hyperparameters import save_plain_hyperparameters
-from .sparse_transformer_prediction import complete_image_files, continue_text_file
+from .sparse_transformer_prediction import PromptCodec, complete_image_files, continue_text_file
 
 BYTES = 256
 
 
 class SparseTransformer(pl.LightningModule):
-    """An autoregressive transformer whose attention is a slot: full, local, atrous, sparse, fixed, or layers in turn.
+    """An autoregressive transformer with a slot for its attention: full, local, atrous, sparse, fixed, or alternating.
 
         loss = mean over tokens of -log p(token | tokens before it)
 
     The network is ``layers.transformers.SparseTransformerNetwork``. The data says what the tokens are:
 
     - ``datamodules.batches.TokenBatch``: text (``TextDataModule``, best with ``level=character`` and
-      ``order=random``) or made sequences (``CopyTaskDataModule``); a learned position is one vector.
+      ``order=random``) or synthetic sequences (``CopyTaskDataModule``); a learned position is one vector.
     - ``datamodules.batches.ImageBatch``: the bytes of the images, row by row, pixel by pixel, red, green, blue; a
-      learned vector stands before the first, and a learned position is the sum of row, column and colour. In
-      validation and test only the first loader counts.
+      learned vector precedes the first, and a learned position is the sum of row, column and colour. In validation
+      and test only the first loader is used.
 
-    Logged: ``train/loss``, ``{val,test}/loss`` in nats a token; and for images ``{val,test}/bits_per_dim``, for
+    Logged: ``train/loss``, ``{val,test}/loss`` in nats per token; for images ``{val,test}/bits_per_dim``, for
     characters ``{val,test}/bits_per_character``, both loss / ln 2; for words ``{val,test}/perplexity``, exp(loss); for
-    sequences without a vocabulary ``{val,test}/accuracy`` in [0, 1], the share of the tokens asked for that are the
-    most probable ones.
+    sequences without a vocabulary ``{val,test}/accuracy`` in [0, 1], the share of target tokens predicted as most
+    probable.
 
     Source: Child et al., arXiv 1904.10509; kexue.fm/archives/6853 for atrous, local and sparse attention.
 
     Args:
-        attention: the attention slot, called with ``embed_dim`` and ``num_heads``; or a list of such, which the layers
-            take in turn, again and again.
+        attention: the attention slot, called with ``embed_dim`` and ``num_heads``; or a list of them, which the layers
+            take in turn, cyclically.
         embed_dim: size of all vectors.
         num_heads: heads of each attention.
         num_layers: number of blocks.
         feedforward_size: size inside the feed-forward networks.
-        dropout: of what attention and feed-forward network add to a block; nowhere else.
-        positions: ``learned``: a vector each is added to what enters the first block; ``rotary``: each attention turns
-            queries and keys by them (``layers.attention.rotate``); ``none``.
-        tie_embedding: the output layer has the weights of the embedding.
-        activation_checkpointing: keep only what enters each block, and compute the block again in the backward pass:
-            less memory, a third more time.
+        dropout: of the outputs of attention and feed-forward network in a block; nowhere else.
+        positions: ``learned``: a vector per position is added to the input of the first block; ``rotary``: each
+            attention rotates queries and keys (``layers.attention.rotate``); ``none``.
+        tie_embedding: the output layer shares the weights of the embedding.
+        activation_checkpointing: keep only the input of each block and recompute the block in the backward pass: less
+            memory, a third more time.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         vocab_size: number of tokens; given by the data.
-        sequence_length: the most tokens of a sequence; given by the data.
+        sequence_length: the largest number of tokens in a sequence; given by the data.
         vocabulary: the tokens of a text, in the order of their indices; given by the data.
         level: what a token of a text is; given by the data.
         image_size: side of the images in pixels; given by the data.
-        pixel_range: values that black and white have in the images; given by the data.
+        pixel_range: values of black and white in the images; given by the data.
 
     Raises:
         ValueError: if there are no layers, or no attention.
+
+    Example:
+        model:
+          class_path: SparseTransformer
+          init_args:
+            attention: {class_path: LocalAttention, init_args: {window: 32}}
+        data:
+          class_path: CopyTaskDataModule
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
 
     monitor = "val/loss"
     mode = "min"
@@ -84,7 +94,7 @@ class SparseTransformer(pl.LightningModule):
 
     def __init__(
         self,
-        # The list first: the other way round jsonargparse can't write a list down again.
+        # The list first: in the other order jsonargparse can't serialise a list.
         attention: list[Callable[[int, int], MultiheadSelfAttention]]
         | Callable[[int, int], MultiheadSelfAttention] = SparseAttention,
         embed_dim: int = 256,
@@ -99,8 +109,8 @@ class SparseTransformer(pl.LightningModule):
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.AdamW,
         vocab_size: int = 256,
         sequence_length: int = 1024,
-        # A plain list: jsonargparse copies a list[...] anew for each of its entries.
-        vocabulary: list = (),
+        # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
+        vocabulary: Sequence = (),
         level: Literal["word", "character"] = "word",
         image_size: int | None = None,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
@@ -109,9 +119,11 @@ class SparseTransformer(pl.LightningModule):
         save_plain_hyperparameters(self)
         if num_layers < 1:
             raise ValueError(f"num_layers ({num_layers}) must be at least 1")
-        patterns = attention if isinstance(attention, list) else [attention]
+        patterns: list[Callable[..., MultiheadSelfAttention]] = (
+            [*attention] if isinstance(attention, list) else [attention]
+        )
         if not patterns:
-            raise ValueError("attention: an empty list; name at least one class")
+            raise ValueError("attention is an empty list: name at least one class")
         if positions == "rotary":
             patterns = [partial(pattern, rotary=True) for pattern in patterns]
         self.make_optimizer = optimizer
@@ -140,12 +152,12 @@ class SparseTransformer(pl.LightningModule):
 
     @property
     def positions(self) -> Positions | None:
-        """The learned positions of the network, if it has such."""
+        """The learned positions of the network, or None."""
         return self.network.positions
 
     @property
     def metric(self) -> Literal["bits_per_dim", "bits_per_character", "perplexity", "accuracy"]:
-        """What is logged beside the loss."""
+        """The metric logged besides the loss."""
         if self.reads_images:
             return "bits_per_dim"
         if not self.hparams.vocabulary:
@@ -153,7 +165,7 @@ class SparseTransformer(pl.LightningModule):
         return "bits_per_character" if self.hparams.level == "character" else "perplexity"
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the token behind each one: (B, T) int64 -> (B, T, vocab_size); of images also the first byte's,
+        """Logits of the token after each one: (B, T) int64 -> (B, T, vocab_size); for images also of the first byte,
         (B, T + 1, 256)."""
         return self.network(tokens)
 
@@ -163,7 +175,7 @@ class SparseTransformer(pl.LightningModule):
     # ------------------------------------------------------------------------------------------ training and testing
 
     def logits_and_targets(self, batch: TokenBatch | ImageBatch) -> tuple[Tensor, Tensor]:
-        """Logits (N, V) float32 and targets (N,) int64 of a batch, -100 where nothing is asked."""
+        """Logits (N, V) float32 and targets (N,) int64 of a batch, -100 where there is none."""
         if isinstance(batch, ImageBatch):
             targets = bytes_of_images(batch.images, self.hparams.pixel_range)
             logits = self(targets[:, :-1])
@@ -201,7 +213,7 @@ class SparseTransformer(pl.LightningModule):
         logits, targets = self.logits_and_targets(batch)
         asked = targets != -100
         count = asked.sum()
-        # A sum, since a batch may ask for nothing.
+        # A sum, since a batch may have no targets.
         loss = F.cross_entropy(logits, targets, reduction="sum") / count.clamp(min=1)
         self.token_loss.update(loss, count)
         if self.metric == "accuracy":
@@ -232,26 +244,28 @@ class SparseTransformer(pl.LightningModule):
         top_k: int | None = None,
         seed: int = 0,
     ) -> Tensor:
-        """Goes on with tokens; arguments and result are those of ``layers.transformers.generate``."""
-        options = {"temperature": temperature, "top_k": top_k}
+        """Continues sequences of tokens; arguments and result as in ``layers.transformers.generate``."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        return generate(self.network, prompts, count, lengths=lengths, generator=generator, **options)
+        return generate(
+            self.network, prompts, count, lengths=lengths, temperature=temperature, top_k=top_k, generator=generator
+        )
 
     def complete_images(
         self, images: Tensor, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
     ) -> Tensor:
-        """Images whose lower half the model has drawn anew, given the upper: (B, 3, S, S) float -> the same.
+        """Images with their lower half generated from the upper one: (B, 3, S, S) float -> the same.
 
         Raises:
             ValueError: if the model was not trained on images.
         """
         if not self.reads_images:
-            raise ValueError("this model was trained on text: it has no images to complete")
+            raise ValueError("this model was trained on text: it can't complete images")
         size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
         values = bytes_of_images(images, pixel_range)
         given = (size // 2) * size * COLOURS
-        options = {"temperature": temperature, "top_k": top_k, "seed": seed}
-        return images_of_bytes(self.generate(values[:, :given], values.shape[1] - given, **options), size, pixel_range)
+        count = values.shape[1] - given
+        drawn = self.generate(values[:, :given], count, temperature=temperature, top_k=top_k, seed=seed)
+        return images_of_bytes(drawn, size, pixel_range)
 
     def predict_file(
         self,
@@ -263,34 +277,48 @@ class SparseTransformer(pl.LightningModule):
         seed: int = 0,
         batch_size: int = 16,
     ) -> str:
-        """Goes on with texts, or completes images from their upper halves.
+        """Continues texts, or completes images from their upper halves.
 
-        A model of text takes a text file, a prompt a line, and writes each with its continuation, one a line; what
-        ends a line of the training text is written ``<eos>``, and stands before each prompt too. A model of sequences
-        without a vocabulary reads and writes numbers. A model of images takes a folder of images or one image file.
+        A model of text takes a text file, one prompt per line, and writes each prompt with its continuation, one per
+        line; ``<eos>`` stands for the end of a line of training text, and also precedes each prompt. A model of
+        sequences without a vocabulary reads and writes numbers. A model of images takes a folder or one image file.
 
         Args:
             input: a UTF-8 text file; or a folder of image files, sub-folders included, or one image file.
-            output: the text file to write; for images a ``.png`` with a row for each image (the image, the upper half,
+            output: the text file to write; for images a ``.png`` with one row per image (the image, its upper half,
                 the completed image), or a ``.npz``: ``names``, ``images`` and ``completed`` (N, S, S, 3) uint8.
-            length: tokens to add to each prompt (images have their number).
-            temperature: the logits are divided by it; 0 takes the most probable token.
-            top_k: draw among so many of the most probable tokens only.
-            seed: of the draws.
-            batch_size: prompts or images at once.
+            length: tokens to add to each prompt (fixed for images).
+            temperature: divides the logits; 0 takes the most probable token.
+            top_k: sample among the k most probable tokens only.
+            seed: of the sampling.
+            batch_size: prompts or images per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: an argument is out of its range, the file can't be read or has a line that is no prompt, or
-                there are too few positions.
+            ValueError: if an argument is out of range, the file can't be read or has an invalid prompt, or the model
+                has too few positions.
         """
         for name, value in (("length", length), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} ({value}) must be at least 1")
         self.eval()
-        options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "seed": seed}
         if self.reads_images:
-            return complete_image_files(self, Path(input), Path(output), batch_size, options)
-        return continue_text_file(self, Path(input), Path(output), length, batch_size, options)
+
+            def complete(images: Tensor, batch: int) -> Tensor:
+                images = images.to(self.device)
+                return self.complete_images(images, temperature=temperature, top_k=top_k, seed=seed + batch)
+
+            size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
+            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size)
+
+        def extend(prompts: Tensor, lengths: Tensor, first: int) -> Tensor:
+            prompts, lengths = prompts.to(self.device), lengths.to(self.device)
+            return self.generate(
+                prompts, length, lengths=lengths, temperature=temperature, top_k=top_k, seed=seed + first
+            )
+
+        codec = PromptCodec(self.hparams.vocabulary, self.hparams.level, self.hparams.vocab_size)
+        num_positions = None if self.positions is None else self.positions.length
+        return continue_text_file(Path(input), Path(output), codec, extend, length, num_positions, batch_size)

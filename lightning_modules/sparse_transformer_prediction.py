@@ -1,7 +1,7 @@
-"""From a user's file to what a Sparse Transformer makes of it: texts that go on, images that are completed."""
+"""Prediction of a Sparse Transformer from a user's file: continued texts or completed images."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,62 +9,41 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
-from layers.transformers import Positions
 from layers.transformers.positions import COLOURS, bytes_of_images
 from readers.files import read_text_lines
 from readers.images import read_image_files
 
 EOS, UNKNOWN = "<eos>", "<unk>"
-SHOWN_CHARACTERS = 40  # of a wrong word in a message
+SHOWN_CHARACTERS = 40  # of a wrong word, in a message
 GAP = 2  # white pixels between the images of a picture
-MAX_DIGITS = 18  # of a token's number: Python refuses to read thousands of them
-SHOWN_SIDE = 96  # smaller images are enlarged up to this many pixels
-
-
-class WritingModel(Protocol):
-    """What is needed of a model: its hyperparameters, where it is, and how it goes on with what it is given."""
-
-    hparams: Any
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-
-    @property
-    def positions(self) -> Positions | None:
-        """Its learned positions, if it has such."""
-
-    def generate(self, prompts: Tensor, count: int, *, lengths: Tensor | None = None, **options: Any) -> Tensor:
-        """The prompts with ``count`` more tokens each."""
-
-    def complete_images(self, images: Tensor, **options: Any) -> Tensor:
-        """Images whose lower half is drawn anew."""
+MAX_DIGITS = 18  # of a number: Python refuses to parse thousands of digits
+SHOWN_SIDE = 96  # pixels that smaller images are enlarged to
 
 
 class PromptCodec:
-    """Lines of a file to tokens, and tokens to what is written behind a line.
+    """Lines of a file to tokens, and tokens to the text added to a line.
 
     Args:
-        vocabulary: the tokens; empty where they are numbers.
+        vocabulary: the tokens; empty if they are numbers.
         level: ``word`` or ``character``.
         vocab_size: how many numbers there are.
     """
 
-    def __init__(self, vocabulary: list[str], level: str, vocab_size: int) -> None:
+    def __init__(self, vocabulary: Sequence[str], level: str, vocab_size: int) -> None:
         self.vocabulary = vocabulary
         self.vocab_size = vocab_size
         self.separator = "" if vocabulary and level == "character" else " "
         self.index = {token: number for number, token in enumerate(vocabulary)}
 
     def encode(self, line: str, where: str) -> list[int]:
-        """The tokens of a line: of a text behind ``<eos>``, so that the line is the beginning of one.
+        """The tokens of a line; of text after ``<eos>``, as at the beginning of a line of training text.
 
         Args:
             line: the line.
-            where: what to call it in a message.
+            where: names the line in messages.
 
         Raises:
-            ValueError: where tokens are numbers, on anything else, or an empty line.
+            ValueError: if tokens are numbers and the line is empty or has anything else.
         """
         if self.vocabulary:
             tokens = line if self.separator == "" else line.split()
@@ -80,43 +59,49 @@ class PromptCodec:
         return word.isdecimal() and len(word) <= MAX_DIGITS and int(word) < self.vocab_size
 
     def decode(self, tokens: list[int]) -> str:
-        """What is written for the tokens, with what parts them from the line before."""
+        """The text of the tokens, starting with the separator from the line before them."""
         names = [self.vocabulary[token] if self.vocabulary else str(token) for token in tokens]
         return self.separator + self.separator.join(names)
 
 
 def continue_text_file(
-    model: WritingModel, path: Path, output: Path, length: int, batch_size: int, options: dict[str, Any]
+    path: Path,
+    output: Path,
+    codec: PromptCodec,
+    extend: Callable[[Tensor, Tensor, int], Tensor],
+    length: int,
+    num_positions: int | None,
+    batch_size: int,
 ) -> str:
     """Writes every line of a file with ``length`` more tokens.
 
     Args:
-        model: the model, in evaluation mode.
-        path: the file with the prompts.
+        path: the file with the prompts, one per line.
         output: the file to write.
+        codec: from lines to tokens and back.
+        extend: called with padded prompts (B, T) int64, their lengths (B,) int64 and how many prompts came before;
+            gives each prompt with ``length`` more tokens, (B, T + length) int64.
         length: tokens to add to each line.
-        batch_size: lines at once.
-        options: temperature, top_k and seed.
+        num_positions: the most tokens that the model can read; None for any number.
+        batch_size: lines per batch.
 
     Returns:
-        what was done.
+        A summary for the terminal.
 
     Raises:
-        ValueError: a line can't be read, or there are too few positions for it.
+        ValueError: if a line can't be read, or is too long for the model's positions.
     """
-    arguments = model.hparams
-    codec = PromptCodec(list(arguments.vocabulary), arguments.level, arguments.vocab_size)
     lines = read_text_lines(path)
     prompts = [codec.encode(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    _check_positions(model, prompts, length, path)
-    # Prompts of like length together: none waits long for the others.
+    _check_positions(num_positions, prompts, length, path)
+    # Prompts of similar length together: none waits long for the others.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     written = [""] * len(lines)
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
-        lengths = torch.tensor([len(prompts[i]) for i in chunk], device=model.device)
-        rows = nn.utils.rnn.pad_sequence([torch.tensor(prompts[i]) for i in chunk], batch_first=True).to(model.device)
-        tokens = model.generate(rows, length, lengths=lengths, **{**options, "seed": options["seed"] + start})
+        lengths = torch.tensor([len(prompts[i]) for i in chunk])
+        rows = nn.utils.rnn.pad_sequence([torch.tensor(prompts[i]) for i in chunk], batch_first=True)
+        tokens = extend(rows, lengths, start)
         for i, row in zip(chunk, tokens.tolist(), strict=True):
             written[i] = lines[i] + codec.decode(row[len(prompts[i]) : len(prompts[i]) + length])
     output.write_text("".join(f"{line}\n" for line in written), encoding="utf-8")
@@ -124,48 +109,52 @@ def continue_text_file(
     return f"{len(lines)} prompts ({unknown} tokens unknown), {length} tokens added to each -> {output}"
 
 
-def _check_positions(model: WritingModel, prompts: list[list[int]], length: int, path: Path) -> None:
-    positions = model.positions
-    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]), default=None)
-    if positions is None or longest is None:
+def _check_positions(num_positions: int | None, prompts: list[list[int]], length: int, path: Path) -> None:
+    if num_positions is None or not prompts:
         return
-    # The last token that is added is not read any more.
-    most = positions.length - len(prompts[longest]) + 1
+    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
+    # The last token added is never read.
+    most = num_positions - len(prompts[longest]) + 1
     if length > most:
         raise ValueError(
-            f"length ({length}): the model has {positions.length} positions and {path}, line {longest + 1}, takes "
-            f"{len(prompts[longest])} of them; give a length of at most {max(most, 0)}, or shorten the line"
+            f"length ({length}): the model has {num_positions} positions and {path}, line {longest + 1}, takes "
+            f"{len(prompts[longest])} of them; set a length of at most {max(most, 0)}, or shorten the line"
         )
 
 
 def complete_image_files(
-    model: WritingModel, path: Path, output: Path, batch_size: int, options: dict[str, Any]
+    path: Path,
+    output: Path,
+    image_size: int,
+    pixel_range: tuple[float, float],
+    complete: Callable[[Tensor, int], Tensor],
+    batch_size: int,
 ) -> str:
     """Completes the images of a folder from their upper halves.
 
     Args:
-        model: the model, in evaluation mode.
         path: folder or image file.
         output: ``.png`` or ``.npz``.
-        batch_size: images at once.
-        options: temperature, top_k and seed.
+        image_size: S, side of the images in pixels.
+        pixel_range: values of black and white in the model's images.
+        complete: called with images (B, 3, S, S) in ``pixel_range`` and the number of the batch; gives the completed
+            ones.
+        batch_size: images per batch.
 
     Returns:
-        what was done.
+        A summary for the terminal.
 
     Raises:
-        ValueError: the output is neither; an image can't be read.
+        ValueError: if the output has another extension, or an image can't be read.
     """
     if output.suffix.lower() not in (".png", ".npz"):
         raise ValueError(f"output ({output}) must end in .png or .npz")
     names, originals, completed = [], [], []
-    size, pixel_range = model.hparams.image_size, model.hparams.pixel_range
-    for number, (batch_names, pixels) in enumerate(read_image_files(path, size, batch_size)):
+    for number, (batch_names, pixels) in enumerate(read_image_files(path, image_size, batch_size)):
         batch = ImageBatch.from_pixels(pixels, pixel_range)
-        drawn = model.complete_images(batch.images.to(model.device), **{**options, "seed": options["seed"] + number})
         names += batch_names
         originals.append(_pixels(batch.images, pixel_range))
-        completed.append(_pixels(drawn, pixel_range))
+        completed.append(_pixels(complete(batch.images, number), pixel_range))
     before, after = np.concatenate(originals), np.concatenate(completed)
     if output.suffix.lower() == ".npz":
         with open(output, "wb") as file:
@@ -184,7 +173,7 @@ def _pixels(images: Tensor, pixel_range: tuple[float, float]) -> NDArray[np.uint
 
 
 def picture_of_completions(images: NDArray[np.uint8], completed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A row for each image: the image, its upper half, the completed image; (N, S, S, 3) twice -> (H, W, 3)."""
+    """One row per image: the image, its upper half, the completed image; (N, S, S, 3) twice -> (H, W, 3)."""
     size = images.shape[1]
     given = images.copy()
     given[:, size // 2 :] = 255

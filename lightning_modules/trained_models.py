@@ -1,4 +1,4 @@
-"""Models of this project out of their checkpoints, without trainer and data."""
+"""Models of this project from their checkpoints, without trainer or data."""
 
 import difflib
 import importlib
@@ -10,12 +10,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import instantiate_module
 
-# Best first: what a run folder has.
+# In a run folder, best first.
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
 
 def find_checkpoint(target: str | Path) -> Path:
-    """The checkpoint that a user names: a file, or the best (else the last) of a run folder.
+    """The checkpoint that a user names: a file, or the best (else the last) one of a run folder.
 
     Raises:
         ValueError: if there is none.
@@ -29,28 +29,28 @@ def find_checkpoint(target: str | Path) -> Path:
     if not path.is_file():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
-        hint = f"; near are {', '.join(near)}" if near else ""
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"no such run folder or checkpoint: {target}{hint}")
     return path
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a checkpoint file holds, on the CPU; no code in it is run.
+    """The contents of a checkpoint file, on the CPU; no code in it is run.
 
     Raises:
         ValueError: if it can't be read.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly everything on broken files
-        raise ValueError(f"corrupt checkpoint, or no checkpoint at all: {path} ({type(error).__name__})") from error
+    except Exception as error:  # torch raises nearly any exception on broken files
+        raise ValueError(f"corrupt checkpoint, or not a checkpoint: {path} ({type(error).__name__})") from error
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a checkpoint says of its model: hyperparameters, of which ``_class_path`` is the class; and the weights.
+    """The hyperparameters of a checkpoint's model, with its class as ``_class_path``, and its weights.
 
     Raises:
-        ValueError: if the file is corrupt, or has no model of this project.
+        ValueError: if the file is corrupt, or holds no model of this project.
     """
     checkpoint = read_checkpoint(path)
     hyperparameters = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
@@ -63,7 +63,7 @@ def import_model_class(class_path: str) -> type[pl.LightningModule]:
     """The class of a model.
 
     Raises:
-        ValueError: if it isn't there, or is no model.
+        ValueError: if it can't be imported, or is not a model.
     """
     module, _, name = str(class_path).rpartition(".")
     try:
@@ -79,9 +79,9 @@ def build_model(hyperparameters: dict[str, Any]) -> pl.LightningModule:
     """A model as its checkpoint describes it, with new weights.
 
     Raises:
-        ValueError: if its class isn't there.
+        ValueError: if its class can't be imported.
     """
     arguments = {name: value for name, value in hyperparameters.items() if name != "_instantiator"}
-    # In a context of its own: a module that is being built by the command line would else hand its own hyperparameters
-    # down to this one.
+    # In its own context: otherwise a module that the command line is building would pass its hyperparameters down to
+    # this one.
     return Context().run(instantiate_module, import_model_class(hyperparameters["_class_path"]), arguments)

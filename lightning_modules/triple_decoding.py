@@ -1,4 +1,4 @@
-"""From the triple extractor's probabilities to triples."""
+"""Decodes the triple extractor's probabilities into triples."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -13,7 +13,7 @@ from metrics.triples import ExtractedTriple
 
 
 class Thresholds(NamedTuple):
-    """Probabilities that starts and ends must exceed to count."""
+    """Probabilities that starts and ends must exceed."""
 
     subject_start: float
     subject_end: float
@@ -21,18 +21,18 @@ class Thresholds(NamedTuple):
     object_end: float
 
 
-# Where the precision-recall curve of the test is taken, and what tuning chooses from: ends lie 0.1 below starts, as in
-# the recipe. The curve begins above 1/16, what an untrained model gives every object of every predicate everywhere.
+# The thresholds of the test's precision-recall curve, and the grid of tuning, where ends are 0.1 below starts, as in
+# the recipe. The curve begins above 1/16, an untrained model's probability of any object of any predicate anywhere.
 CURVE = tuple(number / 20 for number in range(2, 20))
 GRID = tuple(
     Thresholds(subject, round(subject - 0.1, 1), objects, round(objects - 0.1, 1))
     for subject, objects in product((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), repeat=2)
 )
-CHARACTERS_AT_ONCE = 1 << 15  # bounds the memory of the object head: subjects times the length of their texts
+CHARACTERS_AT_ONCE = 1 << 15  # bounds the memory of the object head: subjects times text length
 
 
 class Encoded(NamedTuple):
-    """What a batch of B rows of length L gives before any subject is chosen.
+    """Everything computed for a batch of B rows of length L before a subject is chosen.
 
     Shapes:
         vectors: (B, L, D), the encoded characters, zero at padding.
@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
         subjects: (B, L, 2) float32, log-probabilities of subject starts and ends.
         entities: (B, L, 2) float32, those of starts and ends of any entity.
         relations: (B, C) float32, those of the predicates in the whole row.
-        shared: (B, L, 128 units), what the object head needs for every subject.
+        shared: (B, L, 128 units), the part of the object head that is the same for all subjects.
     """
 
     vectors: Tensor
@@ -63,17 +63,17 @@ def decode_triples(
 ) -> list[list[list[ExtractedTriple]]]:
     """The triples of each sentence, for each of several settings of the thresholds.
 
-    ``objects`` runs once for all settings: over all spans that are a subject in any of them.
+    ``objects`` runs once for all settings, over all spans that are a subject in any of them.
 
     Args:
         batch: the sentences.
-        encoded: what the model gives of them.
-        objects: asks for the objects of subjects.
+        encoded: the model's encoding of them.
+        objects: log-probabilities of the objects of given subjects.
         predicates: C names.
         settings: the thresholds.
 
     Returns:
-        a list for each setting, of a list for each sentence; distinct triples, each where it is surest.
+        For each setting, a list per sentence of distinct triples, each with its most confident spans.
     """
     probabilities = encoded.subjects.exp() * encoded.mask  # no span ends in the padding
     by_setting = {
@@ -111,7 +111,7 @@ def decode_triples(
 def _find_objects(
     mask: Tensor, objects: Objects, subjects: Tensor, settings: set[tuple[float, float]]
 ) -> dict[tuple[float, float], list[tuple[int, int, int, int, float]]]:
-    """For each pair of thresholds: number of the subject, start, inclusive end, predicate, confidence."""
+    """For each pair of thresholds: index of the subject, start, inclusive end, predicate, confidence."""
     found: dict[tuple[float, float], list] = {setting: [] for setting in settings}
     lowest = min(start for start, _ in settings)
     at_once = max(1, CHARACTERS_AT_ONCE // mask.shape[1])
@@ -120,7 +120,7 @@ def _find_objects(
         rows = rows.squeeze(1)
         probabilities = objects(rows, spans).exp()
         probabilities *= mask[rows].unsqueeze(-1)
-        # Hardly any predicate has an object: look further only at those with a start somewhere.
+        # Hardly any predicate has an object: continue only with those that have a start somewhere.
         subject, predicate = (probabilities[..., 0].amax(dim=1) > lowest).nonzero(as_tuple=True)
         start, end = probabilities[subject, :, predicate].unbind(-1)
         for setting in settings:

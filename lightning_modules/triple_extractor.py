@@ -1,4 +1,4 @@
-"""Triple extraction: (subject, predicate, object) of sentences, by half pointers and half tags."""
+"""Triple extraction: (subject, predicate, object) from sentences, by half pointer, half tagging."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -27,59 +27,71 @@ from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
 from readers.triples import TripleEncoder
 
-from .epoch_means import log_epoch_means
 from .hyperparameters import save_plain_hyperparameters
+from .step_logging import log_epoch_means
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
 from .triple_prediction import extract, progress_bar, write_triples
 
 
 class TripleExtractor(pl.LightningModule):
-    """Extracts triples: first subjects, then for each subject the objects of every predicate.
+    """Extracts triples: first the subjects, then for each subject the objects of every predicate.
 
         P(s, p, o) = P(s) P(o, p | s)
 
-    Each factor is a sigmoid for each position, start and end, and, for objects, each predicate: "half pointer, half
-    tagging", so that several subjects, several objects, and several predicates of one pair are all representable. Two
-    detectors without a loss of their own are factors of all of them: where some entity begins or ends, and which
-    predicates occur in the text. Products are sums of log-probabilities.
+    Each factor is a sigmoid per position for start and end and, for objects, per predicate: "half pointer, half
+    tagging", which can represent several subjects, several objects, and several predicates of one pair. They are
+    multiplied by two detectors without a loss of their own: where any entity starts or ends, and which predicates occur
+    in the text. Products are sums of log-probabilities.
 
         loss = sum over starts and ends of  BCE(subjects) + sum_C BCE(objects),   both means over the characters
 
-    Training asks for the objects of one span a sentence, which the data draws: mostly a subject, sometimes a wrong
+    Training predicts the objects of one span per sentence, sampled by the data: mostly a subject, sometimes a wrong
     span, which has none. Decoding pairs each start above its threshold with the nearest end above its own.
 
     Batches: ``datamodules.batches.TripleBatch``.
 
-    Logged: ``{train,val}/{loss,subject_loss,object_loss}`` in nats a character; ``{val,test}/{f1,precision,recall}`` in
-    [0, 1], micro means over exact matches of distinct triples; in the test also ``test/f1/predicate/<name>``,
-    ``test/f1/triples_1`` ... ``test/f1/triples_5_and_more`` by the number of a sentence's triples, ``test/f1/normal``,
+    Logged: ``{train,val}/{loss,subject_loss,object_loss}`` in nats per character; ``{val,test}/{f1,precision,recall}``
+    in [0, 1], micro averages over exact matches of distinct triples; in the test also ``test/f1/predicate/<name>``,
+    ``test/f1/triples_1`` ... ``test/f1/triples_5_and_more`` by number of triples per sentence, ``test/f1/normal``,
     ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``.
 
     Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019; 7161 for the powers. Differences: probabilities in log
-    space; no end before its start among the drawn spans; the average's decay is ``AveragedWeights(ramp=True)``.
+    space; sampled spans never end before they start; the decay of the weight average is ``AveragedWeights(ramp=True)``.
 
     Args:
         encoder: the encoder slot, called with the vocabulary, the size of word vectors, and the longest input.
-        subject_power: the subjects' probabilities are taken to this power, against the rarity of subjects among all
-            spans; the BERT form has 2.
-        object_power: likewise for objects; the BERT form has 4.
+        subject_power: the subjects' probabilities are raised to this power, as subjects are rare among all spans; 2 in
+            the BERT form.
+        object_power: likewise for objects; 4 in the BERT form.
         thresholds: of subject starts, subject ends, object starts, object ends, each in (0, 1).
-        tune_thresholds: choose them anew after each validation, by its F1; the checkpoint keeps them.
-        rules: complete and filter what is found by the schema's rules (``metrics.triple_rules.SKE_RULES``).
+        tune_thresholds: choose them by F1 after each validation; the checkpoint keeps them.
+        rules: complete and filter the triples by the schema's rules (``metrics.triple_rules.SKE_RULES``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
-        characters: the vocabulary; given by the data, like all that follows.
+        characters: the vocabulary; given by the data, as is everything below.
         schema: rows of subject type, predicate, object type.
         words: words that have a vector.
-        word_vector_size: of these vectors; 0 without.
-        segmenter: what divides a text into words.
+        word_vector_size: of these vectors; 0 for none.
+        segmenter: how a text is divided into words.
         prior_features: whether known triples are features (distant supervision).
-        known_triples: the known ones, for prediction.
+        known_triples: the known triples, for prediction.
         max_length: the longest input in characters; longer texts are read in windows.
 
     Raises:
-        ValueError: if a threshold or a power is out of its range, or the schema is empty.
+        ValueError: if a threshold or a power is out of range, or the schema is empty.
+
+    Example:
+        model:
+          class_path: TripleExtractor
+          init_args: {encoder: BiLSTM, tune_thresholds: true}
+        data:
+          class_path: TripleDataModule
+          init_args: {source: sample}
     """
+
+    hparams: Any  # Lightning types it as a mapping without attributes
+
+    thresholds: Tensor
 
     monitor = "val/f1"
     mode = "max"
@@ -104,14 +116,14 @@ class TripleExtractor(pl.LightningModule):
         rules: bool = True,
         lr: float = 1e-3,
         optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
-        # What may be long is a plain list: jsonargparse copies a list[...] anew for each of its entries.
-        characters: list = ("<pad>", "<unk>"),
-        schema: list[list[str]] = (("人物", "妻子", "人物"),),
-        words: list = (),
+        # A plain Sequence where it may be long: jsonargparse copies a Sequence[...] once per entry.
+        characters: Sequence = ("<pad>", "<unk>"),
+        schema: Sequence[Sequence[str]] = (("人物", "妻子", "人物"),),
+        words: Sequence = (),
         word_vector_size: int = 0,
         segmenter: str = "none",
         prior_features: bool = False,
-        known_triples: list = (),
+        known_triples: Sequence = (),
         max_length: int = 512,
     ) -> None:
         super().__init__()
@@ -120,9 +132,9 @@ class TripleExtractor(pl.LightningModule):
             if power <= 0:
                 raise ValueError(f"{name} ({power}) must be positive")
         if len(thresholds) != 4 or not all(0 < threshold < 1 for threshold in thresholds):
-            raise ValueError(f"thresholds ({list(thresholds)}) must be four numbers between 0 and 1")
+            raise ValueError(f"thresholds ({list(thresholds)}) must be four numbers strictly between 0 and 1")
         if not schema:
-            raise ValueError("schema: there must be a predicate")
+            raise ValueError("schema is empty: it needs at least one predicate")
         self.predicates = list(dict.fromkeys(predicate for _, predicate, _ in schema))
         self.types = {predicate: (subject, object) for subject, predicate, object in reversed(schema)}
         self.powers = (subject_power, object_power)
@@ -133,26 +145,26 @@ class TripleExtractor(pl.LightningModule):
         sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])
         self.object_head = ObjectHead(self.encoder.size, count, *sizes)
-        # A parameter, so that no process sends it to others again and again, but a frozen one.
+        # A frozen parameter: DDP would broadcast a buffer in every step.
         table = torch.zeros(len(words) + 1, word_vector_size)
         self.word_vectors = nn.Parameter(table, requires_grad=False) if word_vector_size else None
-        # In the checkpoint only where they are learnt: otherwise the configuration has them.
+        # In the checkpoint only if they are tuned: otherwise the configuration has them.
         self.register_buffer("thresholds", torch.tensor(thresholds), persistent=tune_thresholds)
         self.validation_counts = ThresholdCounts(len(GRID) if tune_thresholds else 1)
         self.scores = TripleF1(self.predicates)
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.word_vectors is not None:
-            self.word_vectors.data.copy_(self.trainer.datamodule.word_vectors)
+            self.word_vectors.data.copy_(self.trainer.datamodule.word_vectors)  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Optimizer:
-        learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return self.make_optimizer(learnt, self.hparams.lr)
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return self.make_optimizer(learned, self.hparams.lr)
 
     # ------------------------------------------------------------------------------------------------------- model
 
     def encode(self, batch: TripleBatch) -> Encoded:
-        """All that doesn't depend on a subject."""
+        """Everything that doesn't depend on a subject."""
         mask = (batch.characters > 0).unsqueeze(-1).float()
         word_vectors = None if self.word_vectors is None else F.embedding(batch.words, self.word_vectors)
         vectors = self.encoder(batch.characters, word_vectors, mask)
@@ -166,7 +178,7 @@ class TripleExtractor(pl.LightningModule):
         """Objects of S subjects.
 
         Args:
-            encoded: of ``encode``.
+            encoded: from ``encode``.
             candidates: (Q, 6) int64, those of the batch.
             rows: (S,) int64, the row of each subject.
             spans: (S, 2) int64, its start and inclusive end.
@@ -181,13 +193,13 @@ class TripleExtractor(pl.LightningModule):
         return log_p * self.powers[1]
 
     def _subject_prior(self, batch: TripleBatch) -> Tensor | None:
-        """(B, L, 2): starts and ends of the subjects that distant supervision suggests."""
+        """(B, L, 2): starts and ends of the subjects suggested by distant supervision."""
         if not self.hparams.prior_features:
             return None
         return mark_ends((*batch.characters.shape, 2), *batch.candidates[:, :3].unbind(1))
 
     def _object_prior(self, candidates: Tensor, rows: Tensor, spans: Tensor, length: int) -> Tensor | None:
-        """(S, L, 2 C): starts and ends of the objects that it suggests for exactly these subjects."""
+        """(S, L, 2 C): starts and ends of the objects it suggests for exactly these subjects."""
         if not self.hparams.prior_features:
             return None
         subjects = torch.cat([rows.unsqueeze(1), spans], dim=1)
@@ -196,12 +208,12 @@ class TripleExtractor(pl.LightningModule):
         return mark_ends(shape, subject, *candidates[which, 3:].unbind(1)).flatten(2)
 
     def losses(self, encoded: Encoded, batch: TripleBatch) -> dict[str, Tensor]:
-        """``subject_loss``, ``object_loss`` and their sum ``loss``, in nats a character."""
+        """``subject_loss``, ``object_loss`` and their sum ``loss``, in nats per character."""
         mask = encoded.mask
         target = mark_ends(encoded.subjects.shape, *batch.subjects.unbind(1))
         subject_loss = binary_cross_entropy_of_log_probability(encoded.subjects, target) * mask
         rows = torch.arange(len(mask), device=mask.device)
-        # All rows, so that every network takes part in every step; a row without any subject counts nothing.
+        # All rows, so that every network takes part in every step; rows without a subject have weight 0.
         log_p = self.objects(encoded, batch.candidates, rows, batch.spans.clamp(min=0))
         target = mark_ends(log_p.shape, *batch.objects.unbind(1))
         object_loss = binary_cross_entropy_of_log_probability(log_p, target).sum((2, 3))
@@ -226,24 +238,24 @@ class TripleExtractor(pl.LightningModule):
         """The triples of each sentence, for each of several settings of the thresholds.
 
         Returns:
-            a list for each setting, of a list for each sentence; distinct triples, in the order of their places.
+            For each setting, a list per sentence of distinct triples, ordered by position.
         """
         objects = partial(self.objects, encoded, batch.candidates)
         found = decode_triples(batch, encoded, objects, self.predicates, settings)
         return [[self._finished(triples) for triples in texts] for texts in found]
 
     def _finished(self, triples: list[ExtractedTriple]) -> list[ExtractedTriple]:
-        if self.hparams.rules and triples:  # another schema may lack what a rule would add
+        if self.hparams.rules and triples:  # another schema may lack the predicates that a rule would add
             triples = [triple for triple in apply_rules(triples, SKE_RULES) if triple.predicate in self.types]
         return sorted(triples, key=lambda triple: (triple.subject_span, triple.object_span, triple.predicate))
 
     def forward(self, batch: TripleBatch) -> list[list[ExtractedTriple]]:
-        """The triples of each sentence, by the present thresholds."""
+        """The triples of each sentence, by the current thresholds."""
         return self.decode(batch, self.encode(batch), [self.present_thresholds])[0]
 
     @property
     def present_thresholds(self) -> Thresholds:
-        """Those given or, where they are tuned, those found at the last validation."""
+        """The thresholds given or, if tuned, those chosen in the last validation."""
         return Thresholds(*self.thresholds.tolist())
 
     # -------------------------------------------------------------------------------------------------- evaluation
@@ -252,13 +264,13 @@ class TripleExtractor(pl.LightningModule):
         encoded = self.encode(batch)
         losses = {f"val/{name}": value for name, value in self.losses(encoded, batch).items()}
         log_epoch_means(self, losses, len(batch.texts))
-        # Untrained, at the sanity check, all characters would be subjects by the lowest of the grid.
+        # In the sanity check, with an untrained model, the lowest thresholds would make every character a subject.
         tunes = self.hparams.tune_thresholds and not self.trainer.sanity_checking
         settings = GRID if tunes else [self.present_thresholds]
         self.validation_counts.update(count_items(self.decode(batch, encoded, settings), batch.triples))
 
     def on_validation_epoch_end(self) -> None:
-        # torchmetrics makes scalars of tensors with one entry.
+        # torchmetrics squeezes tensors with one entry to scalars.
         scores = {name: values.reshape(-1) for name, values in self.validation_counts.compute().items()}
         self.validation_counts.reset()
         best = int(scores["f1"].argmax())
@@ -291,24 +303,24 @@ class TripleExtractor(pl.LightningModule):
 
     @torch.inference_mode()
     def predict_file(self, input: Path, output: Path, batch_size: int = 64) -> str:
-        """Reads sentences and writes their triples as JSON lines in the layout of SKE.
+        """Reads sentences and writes their triples as JSON lines in the SKE format.
 
-        The file is read and written in pieces, so its size doesn't matter. Each line of the output has ``text`` and
-        ``spo_list``, each entry of which has ``subject``, ``predicate``, ``object``, ``subject_type``, ``object_type``,
+        The file is processed in pieces, so it may be of any size. Each line of the output has ``text`` and
+        ``spo_list``, whose entries have ``subject``, ``predicate``, ``object``, ``subject_type``, ``object_type``,
         ``subject_span`` and ``object_span`` ([start, end) in characters) and ``confidence``: the geometric mean of the
         probabilities of start and end, of subject times object, in [0, 1].
 
         Args:
-            input: a UTF-8 text file, a sentence a line, or JSON lines with ``text``.
+            input: a UTF-8 text file, one sentence per line, or JSON lines with ``text``.
             output: the JSON lines to write.
-            batch_size: sentences read at once.
+            batch_size: sentences per batch.
 
         Returns:
-            What was done, for the terminal.
+            A summary for the terminal.
 
         Raises:
-            ValueError: ``batch_size`` is below 1; or the file can't be read, isn't UTF-8, or a line is broken: then
-                what came before it is in ``<output>.part``, as the message says.
+            ValueError: if ``batch_size`` is below 1; or the file can't be read, isn't UTF-8, or has a malformed line:
+                then the sentences before it are in ``<output>.part``, as the message says.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")

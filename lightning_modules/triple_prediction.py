@@ -1,4 +1,4 @@
-"""From a file of sentences to a file of triples, in pieces: the files' size doesn't matter."""
+"""From a file of sentences to a file of triples, in pieces: files may be of any size."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ def extract(
 
     Args:
         path: the file.
-        find: the triples of each text of a batch.
-        batch_size: texts given to it at once.
-        advance: is told each time how many they were.
+        find: the triples of each text in a batch.
+        batch_size: texts per batch.
+        advance: called with the number of texts after each batch.
 
     Raises:
-        ValueError: the file can't be read, or a line is broken.
+        ValueError: if the file can't be read, or a line is malformed.
     """
-    # Sentences of like length together, and a bounded number in memory.
+    # Sentences of similar length together, and a bounded number in memory.
     for block in _blocks(read_texts(path), 16 * batch_size):
         triples: list[list[ExtractedTriple]] = [[] for _ in block]
         order = sorted(range(len(block)), key=lambda i: len(block[i]))
@@ -41,7 +41,7 @@ def extract(
 
 
 def _blocks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Lists of ``size`` texts; where reading fails, those before come first."""
+    """Lists of ``size`` texts; if reading fails, the texts before the error come first."""
     block: list[str] = []
     try:
         for text in texts:
@@ -60,21 +60,21 @@ def _blocks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
 def write_triples(
     extracted: Iterable[tuple[str, list[ExtractedTriple]]], types: Mapping[str, tuple[str, str]], output: Path
 ) -> tuple[int, int]:
-    """Writes texts and their triples as JSON lines in the layout of SKE.
+    """Writes texts and their triples as JSON lines in the SKE format.
 
     Args:
         extracted: the texts, each with its triples.
         types: of subject and object, for each predicate.
-        output: the file; an older one is intact until the new one is whole.
+        output: the file; an existing one stays intact until the new one is complete.
 
     Returns:
-        how many sentences and triples there were.
+        Numbers of sentences and triples.
 
     Raises:
-        ValueError: as ``extracted`` does; the message says where what came before is kept.
+        ValueError: raised by ``extracted``; the message says where the sentences before the error are.
     """
     sentences = found = 0
-    # Beside its place: an older output is intact until the new one is whole, what was done until an error is kept.
+    # Written beside it: an existing output stays intact until the new one is complete, and an error loses no work.
     part = Path(f"{output}.part")
     try:
         with open(part, "w", encoding="utf-8") as file:
@@ -108,7 +108,7 @@ def _record(triple: ExtractedTriple, types: tuple[str, str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def progress_bar(path: Path) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, where there is one; gives what is to be told how many more texts of the file are done."""
+    """A progress bar, if stderr is a terminal; yields a function to call with the number of texts just finished."""
     if not sys.stderr.isatty():
         yield lambda count: None
         return
@@ -121,7 +121,7 @@ def progress_bar(path: Path) -> Iterator[Callable[[int], None]]:
 
 
 def _count_texts(path: Path) -> int | None:
-    """Lines that aren't blank; None where they can't be read: who reads them says why."""
+    """Number of non-blank lines; None if the file can't be read, which its reader will report."""
     try:
         with open(path, "rb") as file:
             return sum(1 for line in file if line.decode(errors="replace").strip())

@@ -1,25 +1,40 @@
 """Community detection by the map equation: the shortest description of a random walk on a graph.
 
-A walk is coded with a code book per module and one above them that names the modules (more levels in a hierarchy).
+A walk is encoded with one code book per module and one above them that names the modules (more in a hierarchy).
 With ``plogp(x) = x log2 x``, visit rates p and exit and enter rates of the modules, a flat partition M costs
 
     L(M) =   plogp(sum_i enter_i) - sum_i plogp(enter_i)
            + sum_i plogp(exit_i + sum_{a in i} p_a) - sum_i plogp(exit_i) - sum_a plogp(p_a)      bits per step.
 
-``infomap`` searches the partition of least L, ``codelength`` scores a given one, ``Network`` does both many times on
-one graph. NumPy and Numba only; compiled code is cached on disk at the first use.
+``infomap`` searches for the partition of least L, ``codelength`` scores a given one, ``Network`` does both repeatedly
+on one graph. NumPy and Numba only; compiled code is cached on disk at first use.
 
 Source: Rosvall and Bergstrom (2008, 2011); kexue.fm 7006. Reimplemented from the formulas.
 """
 
 from typing import Any
 
-from .graph import FlowModel
+from .flow import Flow
+from .graph import FlowModel, Graph, Links
 from .network import Network
 from .partition import Partition
+from .search import Problem
 from .trials import best_of_trials
+from .walk_graph import WalkGraph
 
-__all__ = ["FlowModel", "Network", "Partition", "codelength", "infomap"]
+__all__ = [
+    "Flow",
+    "FlowModel",
+    "Graph",
+    "Links",
+    "Network",
+    "Partition",
+    "Problem",
+    "WalkGraph",
+    "best_of_trials",
+    "codelength",
+    "infomap",
+]
 
 
 def infomap(
@@ -40,21 +55,22 @@ def infomap(
 ) -> Partition:
     """The partition of a graph, flat or hierarchical, with the least code length found.
 
-    The same seed gives the same partition in whatever order the edges come and with any number of threads.
-    Multi-edges are summed, links of weight 0 dropped; a node without links is a module of its own and costs nothing
-    where no teleportation is recorded.
+    The same seed gives the same partition for any order of the edges and any number of threads. Multi-edges are
+    summed, links of weight 0 dropped; a node without links is a module of its own and costs nothing unless
+    teleportation is recorded.
 
     Args:
         edges, weights, num_nodes, flow, teleportation, markov_time, bipartite: the graph and its walk, see ``Network``.
         two_level: a flat partition rather than a hierarchy.
-        num_trials: independent searches; the best is kept, of equal ones the first.
-        seed: of the search; trials have streams of their own.
+        num_trials: independent searches; the best is kept, the first one in a tie.
+        seed: of the search; each trial has its own random stream.
         initial: labels or paths (see ``Network.partition``) that every trial starts from; the result is never longer.
         num_threads: trials that run at the same time.
-        progress: a line on stderr for each trial.
+        progress: print a line to stderr for each trial.
 
     Raises:
-        ValueError: wrong shape, id out of range, negative or non-finite weight, no link, unknown flow model.
+        ValueError: for a wrong shape, an id out of range, a negative or non-finite weight, no link, or an unknown flow
+            model.
     """
     network = Network(
         edges,
@@ -80,13 +96,13 @@ def codelength(
     bipartite: int | None = None,
     physical: Any = None,
 ) -> float:
-    """Bits per step of the walk for a given partition; the arguments are those of ``Network``.
+    """Bits per step of the walk for a given partition; other arguments are those of ``Network``.
 
     Args:
         modules: labels or paths of the nodes, see ``Network.partition``.
 
     Raises:
-        ValueError: as ``infomap``; not one label or path per node.
+        ValueError: as in ``infomap``; or if there is not one label or path per node.
     """
     network = Network(
         edges,

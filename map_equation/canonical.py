@@ -1,4 +1,4 @@
-"""An order of the nodes that the numbers they happen to bear have no part in."""
+"""An order of the nodes that does not depend on their numbering."""
 
 import numpy as np
 import scipy.sparse
@@ -9,10 +9,10 @@ ROUNDS, DIGITS = 10, 10
 
 
 def canonical_order(flow: Flow) -> np.ndarray:
-    """Nodes ``(n,)`` sorted by their rates, then by those of their neighbours, then by those of theirs, and so on.
+    """Nodes ``(n,)`` sorted by their rates, then by those of their neighbours, then of theirs, and so on.
 
-    Colour refinement: two nodes that stay equal usually can be exchanged without changing the graph. Rates are
-    compared up to rounding, as sums in another order differ in their last digits.
+    Colour refinement: two nodes that stay equal can usually be swapped without changing the graph. Rates are compared
+    up to rounding, as sums in another order differ in their last digits.
     """
     n = len(flow.flow)
     colour = ranks([flow.flow, flow.exits, flow.enters, *(part for part in (flow.leave, flow.land) if len(part))])
@@ -28,7 +28,7 @@ def canonical_order(flow: Flow) -> np.ndarray:
 
 
 def ranks(columns: list[np.ndarray]) -> np.ndarray:
-    """Rank of each row of the table with these columns, the first one deciding first; equal rows have one rank."""
+    """Rank of each row of the table with these columns, in lexicographic order; equal rows share a rank."""
     n = len(columns[0])
     columns = [np.round(column * n, DIGITS) if column.dtype.kind == "f" else column for column in columns]
     order = np.lexsort(columns[::-1])

@@ -1,7 +1,7 @@
 """Code length of a given partition, flat or hierarchical.
 
-With ``plogp(x) = x log2 x`` every module, the root included, has a code book of its exit rate, the enter rates of
-the modules inside it and the visit rates of the nodes directly inside it, and costs
+With ``plogp(x) = x log2 x``, every module, the root included, has a code book of its exit rate, the enter rates of
+its sub-modules and the visit rates of the nodes directly inside it, and costs
 ``plogp(sum of the book) - sum of plogp(entries)``. The code length is the sum over all modules, in bits per step.
 For two levels this is the map equation of Rosvall and Bergstrom (2008), for more that of 2011.
 """
@@ -18,7 +18,7 @@ from .graph import to_numpy
 
 @numba.njit(cache=True, nogil=True)
 def plogp(x):
-    """``x log2 x`` of a number, 0 of 0."""
+    """``x log2 x`` of a number, 0 for 0."""
     return x * np.log2(x) if x > 0 else 0.0
 
 
@@ -49,7 +49,7 @@ def sums_by(label, values, count):
 
 
 def module_rates(flow: Flow, label: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exit and enter rates of the modules, teleportation included where it is recorded."""
+    """Exit and enter rates of the modules, including recorded teleportation."""
     exits, enters = crossing(flow.indptr, flow.neighbour, flow.out, flow.into, label, count)
     if kind_of(flow) == RECORDED:
         leave, land = sums_by(label, flow.leave, count), sums_by(label, flow.land, count)
@@ -59,7 +59,7 @@ def module_rates(flow: Flow, label: np.ndarray, count: int) -> tuple[np.ndarray,
 
 
 def plogps(x: np.ndarray) -> np.ndarray:
-    """``x log2 x`` of each number ``(n,)``, 0 of 0."""
+    """``x log2 x`` of each number ``(n,)``, 0 for 0."""
     return x * np.log2(x, out=np.zeros(len(x)), where=x > 0)
 
 
@@ -67,8 +67,8 @@ def book_costs(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None
     """Cost in bits of every code book: ``[root (1,), modules of the first level, of the second, ...]``.
 
     Args:
-        paths: ``(n, depth)``, from the top; in each column numbers from 0 on, -1 below the bottom module.
-        physical: ``(n,)`` from 0, what the nodes are states of: those of one have one code word in each book.
+        paths: ``(n, depth)``, from the top; in each column numbers from 0, -1 below the bottom module.
+        physical: ``(n,)`` from 0, the physical node of each state: its states share a code word in each book.
     """
     n, depth = paths.shape
     counts = [1] + [int(paths[:, level].max(initial=-1)) + 1 for level in range(depth)]
@@ -98,7 +98,7 @@ def book_costs(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None
 
 
 def share_words(book: np.ndarray, physical: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Book and rate of each code word, where the states of one physical node in one book are a word together."""
+    """Book and rate of each code word, shared by the states of one physical node in one book."""
     words, word = np.unique(np.stack([book, physical], 1), axis=0, return_inverse=True)
     return words[:, 0], np.bincount(word.ravel(), rates)
 
@@ -109,7 +109,7 @@ def codelength(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None
 
 
 def one_level_codelength(flow: Flow, physical: np.ndarray | None = None) -> float:
-    """Entropy in bits of the visit rates, with ``physical`` of those of the physical nodes."""
+    """Entropy in bits of the visit rates (with ``physical``, of the physical nodes)."""
     return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64), physical)[0][0])
 
 
@@ -117,7 +117,7 @@ def read_physical(physical: Any, n: int) -> np.ndarray:
     """The physical nodes ``(n,)`` of n states, numbered from 0.
 
     Raises:
-        ValueError: not one for each.
+        ValueError: if there is not one per state.
     """
     physical = to_numpy(physical)
     if physical.shape != (n,):
@@ -128,10 +128,10 @@ def read_physical(physical: Any, n: int) -> np.ndarray:
 def read_modules(modules: Any, n: int) -> np.ndarray:
     """Flat labels or paths of the nodes as ``(n, depth)`` of module numbers, -1 below the bottom module.
 
-    Two nodes are in one module of a level where their paths agree down to it. With no module at all there is one.
+    Two nodes share a module of a level if their paths agree down to it. Without any module, all nodes form one.
 
     Raises:
-        ValueError: not one label or path per node; a table that is not of integers or has -1 above a module.
+        ValueError: if there is not one label or path per node, or a table has non-integers or -1 above a module.
     """
     if not isinstance(modules, np.ndarray):
         modules = to_numpy(modules) if hasattr(modules, "detach") else list(modules)
@@ -154,15 +154,15 @@ def read_modules(modules: Any, n: int) -> np.ndarray:
 
 
 def number_labels(labels: np.ndarray) -> np.ndarray:
-    """Module numbers ``(n, 1)`` from labels ``(n,)`` of one kind."""
+    """Module numbers ``(n, 1)`` from labels ``(n,)`` of one type."""
     return np.unique(labels, return_inverse=True)[1].reshape(-1, 1)
 
 
 def read_table(table: np.ndarray) -> np.ndarray:
-    """Module numbers ``(n, depth)`` that are unique in each level, from numbers that are so among siblings.
+    """Module numbers ``(n, depth)`` that are unique in each level, from numbers that are unique among siblings.
 
     Raises:
-        ValueError: not integers; -1 above a module.
+        ValueError: for non-integers, or -1 above a module.
     """
     if not np.issubdtype(table.dtype, np.integer):
         raise ValueError(f"a table of modules (n, depth) must be integers, not {table.dtype}")

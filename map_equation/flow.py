@@ -7,7 +7,7 @@ import numpy as np
 
 from .graph import Graph
 
-UNDIRECTED, DIRECTED, RECORDED = 0, 1, 2  # what the exit of a module is made of
+UNDIRECTED, DIRECTED, RECORDED = 0, 1, 2  # what makes up the exit rate of a module
 TOLERANCE, MAX_ITERATIONS = 1e-15, 400
 
 
@@ -18,12 +18,12 @@ class Flow(NamedTuple):
         indptr: ``(n + 1,)``, first entry of each row.
         neighbour: ``(entries,)`` int32.
         out: ``(entries,)`` rate row -> neighbour.
-        into: ``(entries,)`` rate neighbour -> row, the same array as ``out`` for undirected flow.
+        into: ``(entries,)`` rate neighbour -> row; the same array as ``out`` for undirected flow.
         flow: ``(n,)`` rate at which the node's own code word is used.
         exits: ``(n,)`` rate of all links that leave the node.
-        enters: ``(n,)`` the same coming in.
-        leave: ``(n,)`` rate of teleportation from the node, of length 0 where it is not recorded.
-        land: ``(n,)`` probability that a teleportation lands on the node, of length 0 where it is not recorded.
+        enters: ``(n,)`` rate of all links that enter it.
+        leave: ``(n,)`` rate of teleportation from the node; of length 0 if it is not recorded.
+        land: ``(n,)`` probability that a teleportation lands on the node; of length 0 if it is not recorded.
     """
 
     indptr: np.ndarray
@@ -38,16 +38,16 @@ class Flow(NamedTuple):
 
 
 def kind_of(flow: Flow) -> int:
-    """``UNDIRECTED``, ``DIRECTED`` or ``RECORDED``: teleportation that is part of the code."""
+    """``UNDIRECTED``, ``DIRECTED``, or ``RECORDED`` if teleportation is part of the code."""
     return RECORDED if len(flow.leave) else UNDIRECTED if flow.out is flow.into else DIRECTED
 
 
 def compute_flow(
     graph: Graph, model: str, teleportation: float, markov_time: float, bipartite: int | None
 ) -> tuple[Flow, np.ndarray]:
-    """The flow of one of the six models, and the rates of self-loops ``(n,)``. The arrays of ``graph`` are used up.
+    """The flow of one of the six models, and the rates of self-loops ``(n,)``. Overwrites the arrays of ``graph``.
 
-    ``undirected`` needs no teleportation: ``p = strength / sum A``, ``F = A / sum A``, a self-loop once in A.
+    ``undirected`` needs no teleportation: ``p = strength / sum A``, ``F = A / sum A``, with self-loops once in A.
     All others iterate ``p = (1 - tau) p T + (tau + dangling) e``. Recorded teleportation is part of F; unrecorded is
     not: ``F = diag(p) T`` is scaled to sum 1, and the visit rate is the inflow of F. e is proportional to
     out-strength (``directed``), to in-strength (``directed_recorded``) or uniform (the rest).
@@ -56,10 +56,10 @@ def compute_flow(
     ``markov_time`` scales the rates of the links between nodes, not the visit rates.
 
     Raises:
-        ValueError: a number out of its range; ``bipartite`` with another model or a graph that isn't.
+        ValueError: if a number is out of range, or ``bipartite`` is given for another model or a graph that isn't.
     """
     if not 0 <= teleportation <= 1:
-        raise ValueError(f"teleportation is a probability, not {teleportation}")
+        raise ValueError(f"teleportation must be in [0, 1], not {teleportation}")
     if not (markov_time > 0 and np.isfinite(markov_time)):
         raise ValueError(f"markov_time must be positive, not {markov_time}")
     none = np.empty(0)
@@ -106,12 +106,12 @@ def directed_flow(graph: Graph, model: str, teleportation: float, markov_time: f
 
 
 def project(flow: Flow, loops: np.ndarray, first: int, model: str) -> Flow:
-    """A step is one from first kind to first kind: nodes of the second kind have no visits, all rates double."""
+    """A step goes from the first kind to the first kind: nodes of the second kind have no visits, all rates double."""
     n = len(flow.flow)
     if model != "undirected":
-        raise ValueError(f"bipartite goes with undirected flow, not with {model!r}")
+        raise ValueError(f"bipartite needs undirected flow, not {model!r}")
     if not 0 < first < n:
-        raise ValueError(f"bipartite is the first id of the second kind, in 1 .. {n - 1}, not {first}")
+        raise ValueError(f"bipartite is the first id of the second kind, from 1 to {n - 1}, not {first}")
     if loops.any():
         raise ValueError(f"not bipartite at {first}: node {int(np.flatnonzero(loops)[0])} has a link to itself")
     second = np.arange(n) >= first
@@ -137,7 +137,7 @@ def row_sums(indptr, values):
 
 @numba.njit(cache=True, nogil=True)
 def link_rates(indptr, neighbour, out, into, link):
-    """Weights become rates in place."""
+    """Turns weights into rates, in place."""
     for u in range(len(indptr) - 1):
         for k in range(indptr[u], indptr[u + 1]):
             out[k] *= link[u]

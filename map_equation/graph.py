@@ -1,7 +1,7 @@
-"""Input forms and the canonical graph.
+"""Input formats and the canonical graph.
 
-Whatever the user gives becomes a symmetric CSR whose rows are sorted and whose multi-edges are summed, so that
-nothing downstream depends on the order of the edges.
+Any input becomes a symmetric CSR with sorted rows and summed multi-edges, so that nothing downstream depends on the
+order of the edges.
 """
 
 from typing import Any, Literal, NamedTuple, get_args
@@ -22,7 +22,7 @@ FLOWS = get_args(FlowModel)
 
 
 class Graph(NamedTuple):
-    """Neighbours of every node, both ways. ``out`` and ``into`` are one array where direction does not matter.
+    """Neighbours of every node, both ways. ``out`` and ``into`` are the same array if direction does not matter.
 
     Args:
         indptr: ``(n + 1,)`` int64, first entry of each row.
@@ -40,24 +40,24 @@ class Graph(NamedTuple):
 
 
 class Links(NamedTuple):
-    """A list of links: node indices ``(E,)``, weights ``(E,)`` or None for ones, and what is known of the nodes."""
+    """A list of links: node indices ``(E,)``, weights ``(E,)`` or None for ones, and properties of the graph."""
 
     source: np.ndarray
     target: np.ndarray
     weight: np.ndarray | None
     num_nodes: int
     names: list[Any] | None
-    both_ways: bool  # the links of an undirected graph object, named once
+    both_ways: bool  # links of an undirected graph object, each listed once
     symmetric: bool = False  # a symmetric matrix holds each link twice but its loops once
 
 
 def read_graph(
     edges: Any, weights: Any = None, num_nodes: int | None = None, flow: str = "undirected"
 ) -> tuple[Graph, list[Any] | None]:
-    """The canonical graph and the nodes' names (None for arrays and matrices).
+    """The canonical graph and the node names (None for arrays and matrices).
 
     Raises:
-        ValueError: unknown flow, wrong shape, id out of range, negative or non-finite weight, no link at all.
+        ValueError: for an unknown flow, a wrong shape, an id out of range, a negative or non-finite weight, or no link.
     """
     if flow not in FLOWS:
         raise ValueError(f"flow must be one of {', '.join(FLOWS)}, not {flow!r}")
@@ -81,14 +81,14 @@ def read_graph(
         raise ValueError(f"at most 2**31 - 1 nodes, not {links.num_nodes}")
     indptr, neighbour, out, into, loops = build_csr(links.num_nodes, source, target, weight, undirected)
     if undirected:
-        into = out  # one array: compiled code hands back two views
+        into = out  # one array: compiled code returns two views
     if undirected and links.symmetric:
         loops *= 2  # the other links came in both directions
     return Graph(indptr, neighbour, out, into, loops), links.names
 
 
 def check_weights(weight: np.ndarray) -> None:
-    """Refuses weights that are negative or not finite, with ValueError."""
+    """Raises ValueError for weights that are negative or not finite."""
     if not np.isfinite(weight).all():
         number = int(np.flatnonzero(~np.isfinite(weight))[0])
         raise ValueError(f"weights must be finite: weight {number} is {weight[number]}")
@@ -98,7 +98,7 @@ def check_weights(weight: np.ndarray) -> None:
 
 
 def read_links(edges: Any, weights: Any, num_nodes: int | None) -> Links:
-    """One branch per input form."""
+    """One branch per input format."""
     kind = type(edges).__module__.split(".")[0]
     if hasattr(edges, "nodes") and hasattr(edges, "is_directed") and hasattr(edges, "edges"):
         return only_edges(from_networkx(edges), weights, num_nodes, "a networkx graph")
@@ -115,14 +115,14 @@ def read_links(edges: Any, weights: Any, num_nodes: int | None) -> Links:
 
 
 def only_edges(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
-    """The links of a graph object; ValueError where weights, or another number of nodes, are given beside it."""
+    """The links of a graph object; ValueError if weights or another number of nodes are given as well."""
     if weights is not None or num_nodes not in (None, links.num_nodes):
-        raise ValueError(f"{what} brings its own weights and nodes: weights and num_nodes go with an array of edges")
+        raise ValueError(f"{what} has its own weights and nodes: weights and num_nodes are for arrays of edges")
     return links
 
 
 def from_array(edges: Any, weights: Any, num_nodes: int | None) -> Links:
-    """``(E, 2)`` integers from 0 and weights ``(E,)`` or None, both perhaps lists; ValueError for anything else."""
+    """``(E, 2)`` integers from 0 and weights ``(E,)`` or None, arrays or lists; ValueError for anything else."""
     edges = np.asarray(edges)
     if edges.size == 0:
         raise ValueError("the graph is empty: it has no link")
@@ -141,20 +141,20 @@ def from_array(edges: Any, weights: Any, num_nodes: int | None) -> Links:
         weights = to_numpy(weights).astype(np.float64)
         if weights.shape != (len(edges),):
             raise ValueError(f"weights must have shape ({len(edges)},), one per edge, not {weights.shape}")
-    if edges.dtype not in (np.int32, np.int64):  # compiled code doesn't take all others, and would be made for each
+    if edges.dtype not in (np.int32, np.int64):  # compiled code lacks some others, and would be compiled for each
         edges = edges.astype(np.int64)
     return Links(edges[:, 0], edges[:, 1], weights, high + 1 if num_nodes is None else num_nodes, None, False)
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """A torch tensor, wherever it lies, or anything like an array, as an array."""
+    """A torch tensor on any device, or anything array-like, as an array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def from_sparse(matrix: Any) -> Links:
-    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError where it isn't square."""
+    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError if it isn't square."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"an adjacency matrix is square, not {matrix.shape}")
+        raise ValueError(f"an adjacency matrix must be square, not {matrix.shape}")
     matrix = matrix.tocsr()
     symmetric = bool((abs(matrix - matrix.T) > 0).nnz == 0)
     matrix = matrix.tocoo()
@@ -164,7 +164,7 @@ def from_sparse(matrix: Any) -> Links:
 
 
 def from_networkx(graph: Any) -> Links:
-    """Nodes in the graph's order; a link without the attribute ``weight`` weighs 1."""
+    """Nodes in the graph's order; links without the attribute ``weight`` have weight 1."""
     names = list(graph.nodes)
     index = {name: number for number, name in enumerate(names)}
     links = list(graph.edges(data="weight", default=1))
@@ -175,7 +175,7 @@ def from_networkx(graph: Any) -> Links:
 
 
 def from_igraph(graph: Any) -> Links:
-    """Nodes in the graph's order, called by the attribute ``name``, else by their numbers."""
+    """Nodes in the graph's order, named by the attribute ``name``, else by number."""
     pairs = np.array(graph.get_edgelist(), np.int64).reshape(-1, 2)
     weight = np.array(graph.es["weight"], np.float64) if "weight" in graph.es.attributes() else None
     names = list(graph.vs["name"]) if "name" in graph.vs.attributes() else list(range(graph.vcount()))
@@ -185,10 +185,10 @@ def from_igraph(graph: Any) -> Links:
 def build_csr(
     n: int, source: np.ndarray, target: np.ndarray, weight: np.ndarray, undirected: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The arrays of ``Graph``, from links ``(E,)`` and their weights ``(E,)``, or ``(1,)`` for the same weight of all.
+    """The arrays of ``Graph``, from links ``(E,)`` and their weights ``(E,)``, or ``(1,)`` if all are equal.
 
     Two counting sorts (by column, then stably by row), then equal neighbours are summed in order of weight. In between,
-    a negative weight marks an entry that comes in.
+    a negative weight marks an incoming entry.
     """
     indptr, neighbour, value, loops = sort_by_column(n, source, target, weight, undirected)
     neighbour, value = sort_by_row(indptr, neighbour, value)
@@ -235,7 +235,7 @@ def sort_by_column(n, source, target, weight, undirected):
 
 @numba.njit(cache=True, nogil=True)
 def sort_by_row(indptr, row, value):
-    """Columns and values of the entries, which were sorted by column; rows have as many entries as columns."""
+    """Columns and values of the entries, which are sorted by column; rows have as many entries as columns."""
     place = indptr[:-1].copy()
     column = np.empty_like(row)
     sorted_value = np.empty_like(value)
@@ -250,9 +250,9 @@ def sort_by_row(indptr, row, value):
 
 @numba.njit(cache=True, nogil=True)
 def sum_equal_entries(indptr, column, value, undirected):
-    """Entries of one row and column become one: first entries of the rows, columns, weights out and in.
+    """Merges entries with the same row and column: first entries of the rows, columns, weights out and in.
 
-    All but the weights in (and those out, where they are the same) lie in the memory of the arguments.
+    All results but the weights in (if they differ from those out) reuse the memory of the arguments.
     """
     out = value
     into = out if undirected else np.empty_like(value)

@@ -1,8 +1,8 @@
-"""Compiled loops of the search: node moves, code lengths of blocks, groups taken apart.
+"""Compiled loops of the search: node moves, code lengths of blocks, dissolving of groups.
 
-All of them work on many separate problems at once. ``block`` numbers the problem (the module to be split) of each
-node; links between blocks have been dropped, while ``exits`` and ``enters`` still count them. The whole graph is one
-block. ``outside[b]`` is the exit rate of block b, which shares the code book of the modules made inside it.
+All work on many separate problems at once. ``block`` is the number of each node's problem (the module to be split);
+links between blocks have been dropped, but ``exits`` and ``enters`` still count them. The whole graph is one block.
+``outside[b]`` is the exit rate of block b, which is in the same code book as the modules made inside it.
 """
 
 import numba
@@ -12,9 +12,9 @@ from .codelength import plogp
 from .flow import RECORDED, UNDIRECTED
 from .walk_graph import members_of, rate_inside
 
-# A move must gain more than rounding errors do, and so much more than another move to be better.
+# Exceeds rounding errors: what a move must gain, and by how much it must beat another move.
 SMALLEST_GAIN = 1e-13
-# A module is tried where the node's flow to and from it has this share of that with its closest module.
+# A module is tried if the node's flow to and from it is at least this share of that with its closest module.
 LEAST_SHARE = 0.125
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
@@ -22,7 +22,7 @@ EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
 
 @numba.njit(cache=True, nogil=True)
 def book(kind, exits, enters, flow, leave, land, all_leave):
-    """Enter rate of a module with this state, and what the module adds to the code length apart from its nodes."""
+    """Enter rate of a module with this state, and its contribution to the code length apart from its nodes."""
     if kind == UNDIRECTED:
         return exits, plogp(exits + flow) - 2 * plogp(exits)
     if kind == RECORDED:
@@ -33,7 +33,7 @@ def book(kind, exits, enters, flow, leave, land, all_leave):
 
 @numba.njit(cache=True, nogil=True)
 def growth(total, log_total, change):
-    """``plogp(total + change) - plogp(total)``, by a series where the change is small."""
+    """``plogp(total + change) - plogp(total)``, by a series if the change is small."""
     if abs(change) > 1e-3 * total or total <= 0:
         return plogp(total + change) - total * log_total
     r = change / total
@@ -52,7 +52,7 @@ def aligned_rows(n):
 
 @numba.njit(cache=True, nogil=True)
 def module_states(kind, graph, module, all_leave):
-    """``(n, 8)``: sums over the members of each module, with what its book costs."""
+    """``(n, 8)``: sums over the members of each module, and the cost of its code book."""
     n = len(module)
     grouping = len(graph.parts) > 0
     state = aligned_rows(n)
@@ -82,14 +82,14 @@ def module_states(kind, graph, module, all_leave):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def move_nodes(kind, graph, block, outside, module, order, sweeps):
-    """Moves nodes, one at a time, to the neighbouring or to an empty module that shortens the code most.
+    """Moves nodes, one at a time, to the neighbouring or empty module that shortens the code most.
 
-    A queue, filled in the given order, holds the nodes whose surroundings changed. Ties go to the module met first.
-    Indices are unsigned, as signed ones are checked for being negative at each access.
+    A queue, filled in the given order, holds the nodes whose neighbourhood changed. Ties go to the module found first.
+    Indices are unsigned, as signed ones are tested for negative values at each access.
 
     Args:
         module: ``(n,)`` int32 in 0 .. n - 1, changed in place.
-        sweeps: ends when so many times n nodes have been visited.
+        sweeps: stops after this many times n visits.
 
     Returns:
         Bits gained.
@@ -101,7 +101,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     index = outside.copy()  # the sum of each block's code book
     free, num_free = empty_modules(state)
     for a in range(n):
-        if state[module[a], SIZE] > 0:  # each module once: its sign marks those that have been counted
+        if state[module[a], SIZE] > 0:  # each module once: a negative sign marks those counted
             index[block[a]] += state[module[a], INDEX]
             state[module[a], SIZE] *= -1
     for a in range(n):
@@ -110,7 +110,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     queued = np.ones(n, np.bool_)
     head = 0
     waiting = n
-    to = np.zeros(n)  # half the rate of the links between the node at hand and each module
+    to = np.zeros(n)  # half the rate of the links between the current node and each module
     near = np.empty(n + 1, np.uint32)
     gained = 0.0
     budget = sweeps * n
@@ -123,7 +123,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             head = 0
         waiting -= 1
         queued[u] = False
-        a = np.uint32(module[u])
+        a = np.uint32(module[u])  # type: ignore[assignment]
         num_near = np.uint64(0)
         first, last = np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + np.uint64(1)])
         for k in range(first, last):
@@ -189,7 +189,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             change = home_gain + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
             if change < best - SMALLEST_GAIN:
                 best = change
-                best_module = b
+                best_module = b  # type: ignore[assignment]
                 best_index, best_cost = new_index, new_cost
                 best_exits, best_enters = new_exits, new_enters
         if best_module == a:
@@ -229,7 +229,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
 
 @numba.njit(cache=True, nogil=True)
 def empty_modules(state):
-    """Numbers of the modules without members, the lowest last, and how many."""
+    """Numbers of the empty modules, the lowest last, and their count."""
     free = np.empty(len(state), np.int32)
     count = 0
     for a in range(len(state) - 1, -1, -1):
@@ -241,7 +241,7 @@ def empty_modules(state):
 
 @numba.njit(cache=True, nogil=True)
 def block_costs(kind, graph, block, outside, module, all_leave):
-    """Bits of each block with these modules, and left whole, apart from the nodes' own terms."""
+    """Bits of each block with these modules, and undivided, apart from the nodes' own terms."""
     state = module_states(kind, graph, module, all_leave)
     index, cost, whole = outside.copy(), np.zeros(len(outside)), outside.copy()
     seen = np.zeros(len(module), np.bool_)
@@ -259,9 +259,9 @@ def block_costs(kind, graph, block, outside, module, all_leave):
 
 @numba.njit(cache=True, nogil=True)
 def dissolve(kind, graph, block, outside, module, count):
-    """Takes apart each group of modules whose code book costs more than naming its modules one level up.
+    """Dissolves each group of modules whose code book costs more than naming its modules one level up.
 
-    ``module`` is changed in place; single moves seldom find this, as the first ones lengthen the code.
+    Changes ``module`` in place. Single moves seldom find this, as the first ones lengthen the code.
     """
     state = module_states(kind, graph, module, graph.leave.sum())
     start, member = members_of(module, count)

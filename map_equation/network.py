@@ -1,4 +1,4 @@
-"""A graph with its flow, ready to be searched and scored any number of times."""
+"""A graph with its flow, to be searched and scored any number of times."""
 
 import functools
 from typing import Any
@@ -15,33 +15,34 @@ from .search import num_starts, search
 
 
 class Network:
-    """The random walk of one flow model on a graph: its rates, its searches, code lengths of given partitions.
+    """The random walk of one flow model on a graph: its rates, searches, and code lengths of given partitions.
 
     Args:
         edges: ``(E, 2)`` integers, node ids from 0; or a torch ``edge_index (2, E)``, a scipy sparse matrix (row ->
             column), a networkx or igraph graph (edge attribute ``weight``, else 1). Links of an undirected graph
             object count in both directions in directed flow.
-        weights: ``(E,)``, not negative; only with an array of edges.
+        weights: ``(E,)``, non-negative; only with an array of edges.
         num_nodes: only with an array of edges; else the highest id + 1.
         flow: ``undirected``; ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
             the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
             nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.
-        teleportation: probability per step; without effect on ``undirected``.
-        markov_time: steps per code word; above 1 modules are larger, below 1 smaller.
-        bipartite: the first id of the second kind of nodes, whose visits are not coded (undirected flow only).
-        physical: ``(n,)`` the physical node (any value) of each node, where nodes are states of one: a memory of where
-            the walk came from, or a layer. States of one physical node that lie in one module have one code word there.
-            Such a network is scored, not searched.
+        teleportation: probability per step; ignored by ``undirected``.
+        markov_time: steps per code word; above 1 gives larger modules, below 1 smaller ones.
+        bipartite: the first id of the second kind of nodes, whose visits are not encoded (undirected flow only).
+        physical: ``(n,)`` the physical node (any value) of each node, if nodes are states: a memory of where the walk
+            came from, or a layer. States of a physical node in one module share a code word there. Such a network is
+            scored, not searched.
 
     Attributes:
         num_nodes: n.
         names: the nodes of a graph object in its order, or None.
         flow_model: the argument ``flow``.
-        flow: ``(n,)`` visit rate of each node, of sum 1.
-        one_level_codelength: bits per step with no modules, the entropy of ``flow`` (of the physical nodes).
+        flow: ``(n,)`` visit rate of each node; they sum to 1.
+        one_level_codelength: bits per step without modules, the entropy of ``flow`` (of the physical nodes).
 
     Raises:
-        ValueError: wrong shape, id out of range, negative or non-finite weight, no link, unknown flow model.
+        ValueError: for a wrong shape, an id out of range, a negative or non-finite weight, no link, or an unknown flow
+            model.
 
     Source of ``physical``: Rosvall et al. 2014 (memory); De Domenico et al. 2015 (layers).
     """
@@ -67,10 +68,10 @@ class Network:
         self.one_level_codelength = one_level_codelength(self._flow, self._physical)
 
     def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
-        """One trial. The same seed and trial give the same partition in whatever order the edges came.
+        """One trial. The same seed and trial give the same partition for any order of the edges.
 
-        On a small graph, of up to some thousand links, a trial is several searches and the shortest of them, and
-        as a rule it finds the same modules however the nodes are numbered.
+        On a graph of up to some thousand links, a trial is the shortest of several searches, and usually finds the
+        same modules however the nodes are numbered.
 
         Args:
             two_level: a flat partition rather than a hierarchy.
@@ -78,12 +79,12 @@ class Network:
                 is never longer than this partition (for ``two_level``: than its bottom modules).
 
         Raises:
-            ValueError: a negative seed or trial, states of physical nodes; what ``partition`` raises.
+            ValueError: for a negative seed or trial, or states of physical nodes; what ``partition`` raises.
         """
         if self._physical is not None:
             raise ValueError(
-                "a network with states of physical nodes is scored, not searched: give its modules to codelength or "
-                "partition, or leave physical out for modules in which every state has a code word of its own"
+                "a network with states of physical nodes is scored, not searched: pass its modules to codelength or "
+                "partition, or leave physical out to give every state its own code word"
             )
         if seed < 0 or trial < 0:
             raise ValueError(f"seed and trial must not be negative: {seed}, {trial}")
@@ -100,9 +101,9 @@ class Network:
 
     @functools.cached_property
     def _searched(self) -> tuple[Flow, np.ndarray]:
-        """What a search works on: a small graph in an order that does not depend on the nodes' numbers.
+        """What a search works on: a small graph is reordered independently of the nodes' numbers.
 
-        Chance plays a larger part there, and the order costs next to nothing.
+        Results vary more on small graphs, and there the order costs next to nothing.
         """
         if num_starts(self._flow) == 1:
             return self._flow, np.arange(self.num_nodes)
@@ -118,7 +119,7 @@ class Network:
                 ``(n, depth)`` integers with -1 below the bottom module. Nodes of a graph object in its order.
 
         Raises:
-            ValueError: not one label or path per node.
+            ValueError: if there is not one label or path per node.
         """
         return self._describe(self._read(modules), [])
 
@@ -127,11 +128,11 @@ class Network:
         return codelength(self._flow, self._read(modules), self._physical)
 
     def link_flow(self) -> scipy.sparse.csr_array:
-        """F ``(n, n)``, row -> column: the rate at which each link is walked in a step, self-loops included.
+        """F ``(n, n)``, row -> column: the rate per step of each link, self-loops included.
 
-        Teleportation is not in it, see ``teleportation_rates``. Where none is recorded F sums to 1. ``flow`` is F's
-        column sums, plus the landings where teleportation is recorded. F is multiplied by ``markov_time``, which
-        leaves the visit rates as they are; with ``bipartite`` it is twice the rate of a step between the two kinds.
+        It leaves out teleportation, see ``teleportation_rates``. If none is recorded, F sums to 1. ``flow`` is F's
+        column sums, plus the landings of recorded teleportation. F is multiplied by ``markov_time``, which doesn't
+        change the visit rates; with ``bipartite`` it is twice the rate of a step between the two kinds.
         """
         flow, n = self._flow, self.num_nodes
         links = scipy.sparse.csr_array((flow.out, flow.neighbour, flow.indptr), (n, n))
@@ -140,9 +141,9 @@ class Network:
         return links
 
     def teleportation_rates(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """``leave (n,)``, ``land (n,)``: F + leave (x) land is the whole flow, of sum 1; None where none is recorded.
+        """``leave (n,)``, ``land (n,)``: F + leave (x) land is the whole flow and sums to 1; None if none is recorded.
 
-        ``land`` sums to 1. ``markov_time`` has no part in them.
+        ``land`` sums to 1. Independent of ``markov_time``.
         """
         if kind_of(self._flow) != RECORDED:
             return None

@@ -1,4 +1,4 @@
-"""The result of a search."""
+"""The result of a search: modules, code lengths, and the files they are written to."""
 
 import csv
 import os
@@ -17,28 +17,27 @@ from .flow import UNDIRECTED, Flow, kind_of
 class Partition:
     """Modules of a graph and their code length. All code lengths are in bits per step of the flow model's walk.
 
-    Modules are numbered from 0, siblings by falling flow; bottom modules are numbered in the order of the tree. A
-    search puts every node into a bottom module. In a given partition nodes may stand beside modules: directly under the
-    root each counts as a module of its own, as Infomap takes it, and under a module all of them as one, after the
-    modules beside them.
+    Modules are numbered from 0, siblings by decreasing flow; bottom modules are numbered in tree order. A search puts
+    every node into a bottom module. In a given partition nodes may be siblings of modules: directly under the root each
+    counts as a module of its own, as in Infomap; under a module all of them count as one, after its sub-modules.
 
     Args:
         codelength: ``index_codelength + module_codelength``.
         index_codelength: cost of the root's code book, which names the top modules.
         module_codelength: cost of all other code books.
-        one_level_codelength: cost with no modules, the entropy of the visit rates.
+        one_level_codelength: cost without modules, the entropy of the visit rates.
         modules: ``(n,)`` int64, the bottom module of each node.
         top_modules: ``(n,)`` int64, the top module of each node.
-        num_modules: how many bottom modules.
-        num_levels: levels of the tree with the nodes as the lowest: 2 for a flat partition.
-        flow: ``(n,)`` visit rate of each node, of sum 1.
-        flow_model: the flow model that the code lengths belong to; those of different models do not compare.
+        num_modules: number of bottom modules.
+        num_levels: levels of the tree, nodes included: 2 for a flat partition.
+        flow: ``(n,)`` visit rate of each node; they sum to 1.
+        flow_model: the flow model of the code lengths; those of different models are not comparable.
         table: ``(n, num_levels - 1)`` number of the node's module among its siblings, level by level from the top,
             -1 below the bottom module (branches may differ in depth).
         links: the flow that was searched, as arrays.
-        names: names of the nodes of a graph object, or None.
-        passes: code length at the start of the search (no modules, or the initial ones) and after each pass of it
-            (moves, tunings, levels), never rising; the last one is ``codelength``.
+        names: node names of a graph object, or None.
+        passes: code length at the start of the search (without modules, or with the initial ones) and after each pass
+            (moves, tuning, levels), never increasing; the last one is ``codelength``.
     """
 
     codelength: float
@@ -58,7 +57,7 @@ class Partition:
 
     @property
     def paths(self) -> list[tuple[int, ...]]:
-        """The modules of each node from the top to the bottom module, each numbered among its siblings."""
+        """The modules of each node from top to bottom, each numbered among its siblings."""
         return [tuple(int(number) for number in row if number >= 0) for row in self.table]
 
     def __repr__(self) -> str:
@@ -68,16 +67,16 @@ class Partition:
         )
 
     def name(self, node: int) -> Any:
-        """What the user calls a node: its name in a graph object, else its number."""
+        """The name of a node in a graph object, else its number."""
         return self.names[node] if self.names else node
 
     def write(self, path: str | Path) -> None:
-        """Writes the file that the ending of ``path`` names: ``.tree``, ``.clu`` or ``.csv``.
+        """Writes a file in the format of the extension of ``path``: ``.tree``, ``.clu`` or ``.csv``.
 
-        A file of that name is replaced at the end, so it is never half written.
+        An existing file is replaced only when the new one is complete.
 
         Raises:
-            ValueError: another ending.
+            ValueError: for any other extension.
         """
         path = check_ending(path)
         part = path.with_name(f"{path.name}.part")
@@ -87,23 +86,23 @@ class Partition:
     def to_tree(self, path: str | Path) -> None:
         """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module.
 
-        Nodes beside modules are numbered after them, so no path comes twice.
+        Nodes that are siblings of modules are numbered after them, so paths are unique.
         """
         with Path(path).open("w", encoding="utf-8") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
-            last: dict[tuple[int, ...], int] = defaultdict(int)  # number of the last thing directly in a module
+            last: dict[tuple[int, ...], int] = defaultdict(int)  # number of the last child of a module
             for node in self.order():
-                path = tuple(number + 1 for number in self.table[node].tolist() if number >= 0)
-                for depth, number in enumerate(path):
-                    last[path[:depth]] = number
-                last[path] += 1
-                place = ":".join(map(str, (*path, last[path])))
+                modules = tuple(number + 1 for number in self.table[node].tolist() if number >= 0)
+                for depth, number in enumerate(modules):
+                    last[modules[:depth]] = number
+                last[modules] += 1
+                place = ":".join(map(str, (*modules, last[modules])))
                 file.write(f'{place} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
 
     def to_clu(self, path: str | Path) -> None:
         """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1.
 
-        A node is called by its name, in quotes where that is no number; without names by its number from 0.
+        Nodes are given by name, in quotes unless it is a number; without names by their number from 0.
         """
         with Path(path).open("w", encoding="utf-8") as file:
             file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node module flow\n")
@@ -113,7 +112,7 @@ class Partition:
                 file.write(f"{name} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes a line a node in the order of the tree: name, module, top module, path (all from 1), flow."""
+        """Writes one line per node in tree order: name, module, top module, path (all from 1), flow."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "module", "top_module", "path", "flow"])
@@ -123,13 +122,13 @@ class Partition:
                 writer.writerow([self.name(node), module, top, place, f"{self.flow[node]:.12g}"])
 
     def order(self) -> np.ndarray:
-        """Nodes by bottom module, within it by falling flow."""
+        """Nodes by bottom module, within it by decreasing flow."""
         return np.lexsort((np.arange(len(self.flow)), -self.flow, self.modules))
 
     def to_networkx(self) -> networkx.Graph:
         """The graph with ``flow`` on its links and ``module``, ``top_module``, ``path``, ``flow`` on its nodes.
 
-        A ``DiGraph`` where the flow has a direction. Self-loops are left out, as they carry no flow between modules.
+        A ``DiGraph`` if the flow is directed. Self-loops are left out, as they carry no flow between modules.
         """
         undirected = kind_of(self.links) == UNDIRECTED
         graph = networkx.Graph() if undirected else networkx.DiGraph()
@@ -152,27 +151,27 @@ WRITERS = {".tree": Partition.to_tree, ".clu": Partition.to_clu, ".csv": Partiti
 
 
 def check_ending(path: str | Path) -> Path:
-    """The path, if a partition can be written there.
+    """The path, if its extension is one that ``Partition.write`` knows.
 
     Raises:
-        ValueError: its ending is not one of those that ``Partition.write`` knows.
+        ValueError: if it is not.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
-        raise ValueError(f"{path} must end with {', '.join(WRITERS)}")
+        raise ValueError(f"{path} must end in {', '.join(WRITERS)}")
     return path
 
 
 def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Module numbers among siblings by falling flow (ties: the smallest node first), and bottom modules in order.
+    """Module numbers among siblings by decreasing flow (ties: smallest node first), and bottom modules in tree order.
 
-    Nodes beside modules come after them; each of those directly under the root is a bottom module.
+    Nodes that are siblings of modules come after them; each one directly under the root is a bottom module.
 
     Args:
         table: ``(n, depth)`` numbers that are unique in each level, -1 below the bottom module.
     """
     numbers = np.full_like(table, -1)
-    above = np.zeros(len(table), np.int64)  # rank of the module above among all of its level
+    above = np.zeros(len(table), np.int64)  # rank of the parent module in its level
     for level in range(table.shape[1]):
         label = table[:, level]
         here = np.flatnonzero(label >= 0)
@@ -198,7 +197,7 @@ def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def top_modules(numbers: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """``(n,)`` from what ``number_modules`` returns: the nodes directly under the root come after the modules."""
+    """``(n,)`` from the result of ``number_modules``: nodes directly under the root come after the modules."""
     top = numbers[:, 0].copy()
     alone = top < 0
     if alone.any():

@@ -14,24 +14,24 @@ from .flow import RECORDED, Flow, kind_of
 from .moves import block_costs, dissolve, move_nodes
 from .walk_graph import WalkGraph, aggregate, module_exits, renumber, restrict, walk_graph
 
-# A round of tuning must gain this share of the one-level code length for another to follow.
+# Tuning continues while a round gains at least this share of the one-level code length.
 LEAST_TUNING_GAIN = 1e-3
-# A trial of a small graph starts anew until it has gone through so many links, counted both ways.
+# A trial on a small graph restarts until it has processed this many links, counted both ways.
 LINKS_PER_TRIAL, MAX_STARTS = 12_000, 20
 
-# Visits per node in a search from each node alone: in parts without structure nodes go on moving to little avail.
+# Visits per node in a search from singletons: in parts without structure, nodes keep moving to little avail.
 SWEEPS, SPLITTING_SWEEPS = 30, 3
 
 
 class Problem(NamedTuple):
-    """Nodes to be put into modules, block by block (see ``moves``).
+    """Nodes to be partitioned, block by block (see ``moves``).
 
     Args:
         kind: of the flow, see ``flow.kind_of``.
         graph: n nodes with the links inside blocks.
         block: ``(n,)`` int32, numbered from 0.
         outside: ``(blocks,)`` exit rate of each block.
-        least_gain: bits that a round of tuning must gain for another to follow.
+        least_gain: bits that a round of tuning must gain for another one to follow.
     """
 
     kind: int
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
     least_gain: float
 
     def costs(self, module: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Bits of each block with these modules and left whole."""
+        """Bits of each block with these modules, and undivided."""
         return block_costs(self.kind, self.graph, self.block, self.outside, module, self.graph.leave.sum())
 
 
@@ -51,12 +51,12 @@ def search(
     """One trial.
 
     Args:
-        initial: ``(n, depth)`` as the result; the search starts from the bottom modules, and this is the result where
-            nothing shorter is found.
+        initial: ``(n, depth)``, like the result; the search starts from the bottom modules, and returns this if it
+            finds nothing shorter.
 
     Returns:
         ``(n, depth)`` module numbers from the top, -1 below the bottom module, numbered from 0 in each level; the
-        code length in bits at the start and after each pass, never rising.
+        code length in bits at the start and after each pass, never increasing.
     """
     random = np.random.default_rng(seed)
     n = len(flow.flow)
@@ -65,7 +65,7 @@ def search(
         kind_of(flow), walk_graph(flow), np.zeros(n, np.int32), np.zeros(1), LEAST_TUNING_GAIN * one_level
     )
     start = None if initial is None else bottom_modules(initial)
-    nodes = plogps(flow.flow).sum()  # the part of every code length that no partition changes
+    nodes = plogps(flow.flow).sum()  # the part of the code length that is the same for all partitions
     best = np.zeros((n, 1), np.int64) if initial is None else initial
     best_length = codelength(flow, best)
     passes = [best_length]
@@ -80,7 +80,7 @@ def search(
 
 
 def num_starts(flow: Flow) -> int:
-    """Searches in a trial."""
+    """Number of searches in a trial."""
     return int(np.clip(LINKS_PER_TRIAL // (len(flow.neighbour) + 1), 1, MAX_STARTS))
 
 
@@ -92,9 +92,9 @@ def search_once(
     start: np.ndarray | None,
     passes: list[float],
 ) -> np.ndarray:
-    """One search of a trial, from each node alone or from the modules ``start``; the result is that of ``search``.
+    """One search of a trial, from singletons or from the modules ``start``; the result is as in ``search``.
 
-    ``passes`` takes the bits after each pass, without the nodes' own terms.
+    The bits after each pass, without the nodes' own terms, are appended to ``passes``.
     """
     module = partition(problem, random, start, passes)
     if two_level or module.max() == 0:
@@ -103,7 +103,7 @@ def search_once(
 
 
 def bottom_modules(table: np.ndarray) -> np.ndarray:
-    """``(n,)`` int32, the bottom module of each node; a node directly under the root is alone."""
+    """``(n,)`` int32, the bottom module of each node; a node directly under the root is a module of its own."""
     width = int(table.max(initial=0)) + 1
     depth = (table >= 0).sum(1)
     nodes = np.arange(len(table))
@@ -114,7 +114,7 @@ def bottom_modules(table: np.ndarray) -> np.ndarray:
 def optimise(
     problem: Problem, random: np.random.Generator, start: np.ndarray | None = None, sweeps: int = SWEEPS
 ) -> np.ndarray:
-    """Moves nodes, then the modules so made, and so on until nothing moves. From each node alone, or from ``start``."""
+    """Moves nodes, then the resulting modules, and so on until nothing moves; from singletons or from ``start``."""
     kind, graph, block, outside, _ = problem
     module = np.arange(len(block), dtype=np.int32) if start is None else start.copy()
     result = None
@@ -136,9 +136,9 @@ def partition(
     start: np.ndarray | None = None,
     passes: list[float] | None = None,
 ) -> np.ndarray:
-    """Modules of each block in two levels, tuned; a block that is not shortened by any stays one module.
+    """A tuned two-level partition of each block; a block that no modules shorten stays one module.
 
-    ``passes`` takes the bits of all blocks after each pass.
+    The bits of all blocks after each pass are appended to ``passes``.
     """
     passes = [] if passes is None else passes
     module = optimise(problem, random, start)
@@ -159,7 +159,7 @@ def partition(
 
 
 def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.ndarray:
-    """Blocks that are not ``split`` become one module each."""
+    """Turns blocks that are not ``split`` into one module each."""
     if not split.all():
         module = np.where(split[problem.block], module, len(module) + problem.block).astype(np.int32)
     renumber(module)
@@ -167,7 +167,7 @@ def keep_whole(problem: Problem, module: np.ndarray, split: np.ndarray) -> np.nd
 
 
 def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Splits every module by itself, then moves the parts, beginning with the modules as they are."""
+    """Splits every module separately, then moves the parts, starting from the given modules."""
     kind, graph, block = problem.kind, problem.graph, problem.block
     part = optimise(inside(problem, np.arange(len(module)), module), random, sweeps=SPLITTING_SWEEPS)
     count = int(part.max()) + 1
@@ -179,21 +179,21 @@ def coarse_tune(problem: Problem, module: np.ndarray, random: np.random.Generato
 
 
 def blocks_of(module: np.ndarray, block: np.ndarray, count: int) -> np.ndarray:
-    """``(count,)`` int32, the block of each module, from those of the nodes."""
+    """``(count,)`` int32, the block of each module, from the blocks of the nodes."""
     result = np.zeros(count, np.int32)
     result[module] = block
     return result
 
 
 def inside(problem: Problem, nodes: np.ndarray, module: np.ndarray) -> Problem:
-    """The problem of splitting modules: of these nodes, all members of the modules ``module (len(nodes),)``."""
+    """The problem of splitting modules ``module (len(nodes),)``, of which these nodes are all members."""
     graph = restrict(problem.graph, nodes, module)
     outside = module_exits(problem.kind, graph, module, int(module.max()) + 1)
     return problem._replace(graph=graph, block=module, outside=outside)
 
 
 def group(problem: Problem, module: np.ndarray) -> Problem:
-    """The problem of grouping the modules: their enter rates stand where the nodes' visit rates stood."""
+    """The problem of grouping modules: their enter rates take the place of the nodes' visit rates."""
     count = int(module.max()) + 1
     graph = aggregate(problem.kind, problem.graph, module, count)
     blocks = blocks_of(module, problem.block, count)
@@ -204,9 +204,9 @@ def group(problem: Problem, module: np.ndarray) -> Problem:
 
 
 def add_levels(flow: Flow, problem: Problem, module: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The hierarchy over and under a two-level partition.
+    """The hierarchy above and below a two-level partition.
 
-    Levels are first added on top. Then each top module is split anew downwards, and the shorter of its two
+    Levels are first added on top. Then each top module is split again from above, and the shorter of its two
     descriptions is kept.
     """
     supers = super_modules(problem, module, random)
@@ -218,14 +218,14 @@ def add_levels(flow: Flow, problem: Problem, module: np.ndarray, random: np.rand
     shorter = costs_by_top(flow, fresh) < costs_by_top(flow, kept) - 1e-12
     depth = max(kept.shape[1], fresh.shape[1])
     kept, fresh = (np.pad(table, ((0, 0), (0, depth - table.shape[1])), constant_values=-1) for table in (kept, fresh))
-    # Numbers of a level must stay apart where both kinds meet.
+    # Keeps the numbers of a level distinct where both tables meet.
     fresh[:, 1:] = np.where(fresh[:, 1:] >= 0, fresh[:, 1:] + len(top), -1)
     return compact(np.where(shorter[top][:, None], fresh, kept))
 
 
 def super_modules(problem: Problem, module: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """Levels above the modules inside each block, from below; -1 where a level adds nothing for a module."""
-    levels = []
+    """Levels above the modules inside each block, from the bottom up; -1 if a level adds nothing for a module."""
+    levels: list[np.ndarray] = []
     group_of = module
     level = group(problem, module)
     while True:
@@ -239,7 +239,7 @@ def super_modules(problem: Problem, module: np.ndarray, random: np.random.Genera
         column = np.where(useful[level.block], above, -1)
         column[sizes[above] == 1] = -1
         levels.append(column[group_of])
-        # Blocks without a new level stay out of the next round: their modules pass as they are.
+        # Blocks without a new level skip the next round: their modules are passed on unchanged.
         merged = np.where(useful[level.block], above, above.max() + 1 + np.arange(len(above))).astype(np.int32)
         renumber(merged)
         level = group(level, merged)
@@ -247,8 +247,8 @@ def super_modules(problem: Problem, module: np.ndarray, random: np.random.Genera
 
 
 def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
-    """One level above modules. A group of one costs nothing, which hinders the first merges: the search begins
-    once as if it did, once as it is, and each block keeps the better outcome."""
+    """One level above modules. A group of one costs nothing, which hinders the first merges: the search starts once
+    as if it had a cost and once without, and each block keeps the better result."""
     found = []
     for start in (partition(level._replace(graph=level.graph._replace(parts=np.empty(0))), random), None):
         module = optimise(level, random, start)
@@ -264,7 +264,7 @@ def group_modules(level: Problem, random: np.random.Generator) -> np.ndarray:
 
 
 def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
-    """Levels below the top modules, from above, split again and again; -1 where a node's module has ended."""
+    """Levels below the top modules, from the top down, by recursive splitting; -1 below a node's bottom module."""
     columns: list[np.ndarray] = []
     nodes, current = np.arange(len(top)), top
     while True:
@@ -292,12 +292,12 @@ def split_down(problem: Problem, top: np.ndarray, random: np.random.Generator) -
 
 
 def modules_per_block(problem: Problem, module: np.ndarray) -> np.ndarray:
-    """How many modules each block has; they must be numbered from 0 without gaps."""
+    """Number of modules in each block; they must be numbered from 0 without gaps."""
     return np.bincount(blocks_of(module, problem.block, int(module.max()) + 1), minlength=len(problem.outside))
 
 
 def costs_by_top(flow: Flow, table: np.ndarray) -> np.ndarray:
-    """Bits of all code books in and under each top module."""
+    """Bits of all code books in and below each top module."""
     total = np.zeros(int(table[:, 0].max()) + 1)
     for level, costs in enumerate(book_costs(flow, table)[1:]):
         label = table[:, level]
@@ -308,13 +308,13 @@ def costs_by_top(flow: Flow, table: np.ndarray) -> np.ndarray:
 
 
 def compact(table: np.ndarray) -> np.ndarray:
-    """Moves the -1 of each row to its end and numbers the modules of each level anew."""
+    """Moves the -1 of each row to its end and renumbers the modules of each level."""
     order = np.argsort(table < 0, axis=1, kind="stable")
     table = np.take_along_axis(table, order, 1)
     width = int(table.max()) + 1
     columns = []
     for level in range(int((table >= 0).any(0).sum())):
-        # One number may have come to a level from two columns.
+        # A level may have got the same number from two columns.
         label = np.where(table[:, level] >= 0, order[:, level] * width + table[:, level], -1).astype(np.int32)
         renumber(label)
         columns.append(label.astype(np.int64))

@@ -1,4 +1,4 @@
-"""Independent searches of one network, one after another or at the same time."""
+"""Independent searches of one network, in sequence or in parallel."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -9,15 +9,15 @@ from .partition import Partition
 
 
 def best_of_trials(network: Network, num_trials: int, num_threads: int, progress: bool, **options: Any) -> Partition:
-    """The shortest of ``num_trials`` searches, of equal ones the first.
+    """The shortest of ``num_trials`` searches, the first one in a tie.
 
-    Compiled code holds no lock, so threads run side by side; each has working memory of its own.
+    Compiled code releases the GIL, so threads run in parallel; each has its own working memory.
 
     Args:
         options: of ``Network.search``.
 
     Raises:
-        ValueError: no trial or no thread; what ``Network.search`` raises.
+        ValueError: if there is no trial or no thread; what ``Network.search`` raises.
     """
     for name, value in (("num_trials", num_trials), ("num_threads", num_threads)):
         if value < 1:
@@ -33,6 +33,7 @@ def best_of_trials(network: Network, num_trials: int, num_threads: int, progress
                 best = candidate
             if progress:
                 print(f"trial {done}/{num_trials}: {found.codelength:.6f} bits, best {best[0]:.6f}", file=sys.stderr)
-    finally:  # after an interrupt the trials that have not begun are dropped
+    finally:  # after an interrupt, trials that have not started are dropped
         pool.shutdown(cancel_futures=True)
+    assert best is not None
     return best[2]

@@ -1,6 +1,6 @@
-"""The graph that the search works on, and what becomes of it: modules as nodes, or the insides of modules.
+"""The graph that the search works on, and its derived graphs: modules as nodes, or the insides of modules.
 
-Indices in compiled loops are unsigned, as signed ones are checked for being negative at each access.
+Indices in compiled loops are unsigned, as signed ones are tested for negative values at each access.
 """
 
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from .flow import RECORDED, UNDIRECTED, Flow, kind_of
 
 
 class WalkGraph(NamedTuple):
-    """A graph, or modules taken as its nodes, as the search sees it.
+    """A graph, or its modules as nodes, as the search sees it.
 
-    What a move changes depends on the links of a node both ways together, so that one rate per link is enough.
+    The gain of a move depends only on the sum of a link's rates in both directions, so one rate per link is enough.
 
     Args:
         indptr: ``(n + 1,)`` int64, first entry of each row.
         neighbour: ``(entries,)`` int32.
         link: ``(entries,)`` mean of the rates row -> neighbour and neighbour -> row.
         flow: ``(n,)`` rate at which the node's own code word is used.
-        exits: ``(n,)`` rate of all links that leave the node, those beyond this graph included.
-        enters: ``(n,)`` the same coming in.
-        leave: ``(n,)`` rate of teleportation from the node, of length 0 where it is not recorded.
-        land: ``(n,)`` probability that a teleportation lands on the node, of length 0 where it is not recorded.
-        parts: ``(n,)`` modules that the node is made of, where modules are grouped: a group of one is no level of its
-            own and has no code book. Of length 0 where the nodes are the graph's.
+        exits: ``(n,)`` rate of all links that leave the node, including those out of this graph.
+        enters: ``(n,)`` likewise of those that enter it.
+        leave: ``(n,)`` rate of teleportation from the node; of length 0 if it is not recorded.
+        land: ``(n,)`` probability that a teleportation lands on the node; of length 0 if it is not recorded.
+        parts: ``(n,)`` number of modules in the node, when grouping modules: a group of one adds no level and has no
+            code book. Of length 0 if the nodes are the graph's.
     """
 
     indptr: np.ndarray
@@ -41,7 +41,7 @@ class WalkGraph(NamedTuple):
 
 
 def walk_graph(flow: Flow) -> WalkGraph:
-    """No copy where the flow is undirected."""
+    """The flow as a ``WalkGraph``; no copy if the flow is undirected."""
     link = flow.out if kind_of(flow) == UNDIRECTED else (flow.out + flow.into) / 2
     return WalkGraph(
         flow.indptr,
@@ -58,7 +58,7 @@ def walk_graph(flow: Flow) -> WalkGraph:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def rate_inside(graph, module, u):
-    """Half the rate of the links between the node and its module. Both ends together give the whole."""
+    """Half the rate of the links between the node and its module; both ends together give the whole."""
     inside = 0.0
     a = module[u]
     for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
@@ -69,7 +69,7 @@ def rate_inside(graph, module, u):
 
 @numba.njit(cache=True, nogil=True)
 def renumber(label):
-    """Labels in order of first appearance, in place; -1 stays. Returns how many."""
+    """Renumbers labels by first appearance, in place; -1 stays. Returns their number."""
     highest = -1
     for u in range(len(label)):
         highest = max(highest, label[u])
@@ -104,7 +104,7 @@ def members_of(label, count):
 
 @numba.njit(cache=True, nogil=True)
 def aggregate_links(graph, module, count):
-    """CSR of the modules; links inside a module are left out."""
+    """CSR of the modules; links inside a module are dropped."""
     start, member = members_of(module, count)
     indptr = np.zeros(count + 1, np.int64)
     neighbour = np.empty(len(graph.neighbour), np.int32)
@@ -132,7 +132,7 @@ def aggregate_links(graph, module, count):
 
 @numba.njit(cache=True, nogil=True)
 def restrict_links(graph, nodes, block):
-    """CSR of these nodes with the links inside blocks only."""
+    """CSR of these nodes with only the links inside blocks."""
     number = np.full(len(graph.flow), -1, np.int32)
     for i in range(len(nodes)):
         number[nodes[i]] = i
@@ -185,12 +185,12 @@ def aggregate(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> Wa
 
 
 def restrict(graph: WalkGraph, nodes: np.ndarray, block: np.ndarray) -> WalkGraph:
-    """These nodes (ascending) with the links inside blocks only; ``block`` holds one number for each of them."""
+    """These nodes (ascending) with only the links inside blocks; ``block`` has one number per node."""
     parts = (part[nodes] if len(part) else part for part in graph[3:])
     return WalkGraph(*restrict_links(graph, nodes, block), *parts)
 
 
 def module_exits(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> np.ndarray:
-    """Exit rates of the modules, teleportation included where it is recorded."""
+    """Exit rates of the modules, including recorded teleportation."""
     _, exits, _, leave, land, _ = module_sums(kind, graph, module, count)
     return exits + leave * np.maximum(1 - land, 0) if kind == RECORDED else exits

@@ -1,7 +1,9 @@
-"""Metrics (``torchmetrics.Metric`` subclasses) and the probes behind them."""
+"""Metrics (``torchmetrics.Metric`` subclasses), the probes behind them, and rules on triples."""
 
+from .grouped_accuracy import GroupedAccuracy as GroupedAccuracy
 from .parsing import ParseF1 as ParseF1
 from .representation import RepresentationQuality as RepresentationQuality
+from .threshold_counts import ThresholdCounts as ThresholdCounts
 from .triple_rules import SKE_RULES as SKE_RULES
 from .triple_rules import ExcludeSubjects as ExcludeSubjects
 from .triple_rules import Symmetric as Symmetric

@@ -6,13 +6,15 @@ from torchmetrics import Metric
 
 
 class GroupedAccuracy(Metric):
-    """Correct and all examples in each of several groups, such as sentences by their number of operations.
+    """Correct and total examples in each of several groups, such as sentences by number of operations.
 
     Args:
         num_groups: number of groups.
     """
 
     full_state_update = False
+    correct: Tensor
+    total: Tensor
 
     def __init__(self, num_groups: int) -> None:
         super().__init__()
@@ -20,10 +22,10 @@ class GroupedAccuracy(Metric):
         self.add_state("total", torch.zeros(num_groups, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, correct: Tensor, groups: Tensor) -> None:
-        """Takes in whether examples are right, (B,) bool, and their groups, (B,) int64 in [0, num_groups)."""
+        """Adds examples: whether each is correct, (B,) bool, and its group, (B,) int64 in [0, num_groups)."""
         self.total += torch.bincount(groups, minlength=len(self.total))
         self.correct += torch.bincount(groups[correct], minlength=len(self.total))
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Numbers of correct and of all examples, (num_groups,) int64 each."""
+        """Numbers of correct and of total examples, (num_groups,) int64 each."""
         return self.correct, self.total

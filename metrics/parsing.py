@@ -1,4 +1,4 @@
-"""How good are trees without labels? Both scorers of the literature, by name."""
+"""Scores of unlabelled parse trees, by the two scorers of the literature."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,23 +17,24 @@ LabelledSpans = Sequence[tuple[int, int, str]]
 class ParseF1(Metric):
     """Unlabelled F1 of predicted constituents, in percent, by two scorers that must not be confused.
 
-    ``sentence_f1_no_root``: the F1 of each sentence, without its whole-sentence span, averaged over sentences; without
-    gold spans R = 1, and P too if nothing is predicted either:
+    ``sentence_f1_no_root``: the F1 of each sentence, without the whole-sentence span, averaged over sentences; without
+    gold spans R = 1, and P = 1 too if nothing is predicted:
 
         P = |pred ∩ gold| / (|pred| + ε),   R = |pred ∩ gold| / (|gold| + ε),   F1 = 2 P R / (P + R + ε),   ε = 1e-8
 
-    ``corpus_f1_evalb``: spans counted over all sentences, each sentence's whole span with them, as EVALB does with
-    COLLINS.prm on trees without labels; the figures of the ON-LSTM paper are of this kind. Spans are sets and have at
-    least two words in both.
+    ``corpus_f1_evalb``: spans counted over all sentences, including the whole-sentence spans, as EVALB does with
+    COLLINS.prm on unlabelled trees; the ON-LSTM paper reports this one. In both, spans are sets and have at least two
+    words.
 
-    ``compute`` gives both for all sentences, both for those of ten words and fewer (``…_wsj10``), and
-    ``recall/<label>``, the share (in percent) of the gold constituents of a label that are predicted. What no sentence
-    tells anything of is left out. Sums only are kept, so any division of the sentences among processes gives the same.
+    ``compute`` gives both for all sentences, both for those of at most ten words (``…_wsj10``), and
+    ``recall/<label>``, the share (in percent) of a label's gold constituents that are predicted. Scores without any
+    sentence are left out. Only sums are kept, so the result doesn't depend on how sentences are divided among
+    processes.
 
     Args:
-        labels: those whose recall is told.
+        labels: those whose recall is computed.
 
-    Source: Shen et al. (arXiv 1810.09536), ``test_phrase_grammar.py``, and their answer on which figure is which
+    Source: Shen et al. (arXiv 1810.09536), ``test_phrase_grammar.py``, and their explanation of the two scores
     (Ordered-Neurons, issue 23).
     """
 
@@ -57,15 +58,15 @@ class ParseF1(Metric):
     def update(
         self, predicted_spans: Sequence[Spans], gold_spans: Sequence[LabelledSpans], num_words: Sequence[int] | Tensor
     ) -> None:
-        """Add sentences.
+        """Adds sentences.
 
         Args:
             predicted_spans: [start, end) in words, for each sentence.
-            gold_spans: [start, end) in words and label, for each sentence; joined labels (``S+VP``) count for each.
-            num_words: (B,) words of each sentence.
+            gold_spans: [start, end) in words and label, for each sentence; joined labels (``S+VP``) count as each.
+            num_words: (B,) words per sentence.
 
         Raises:
-            ValueError: the three differ in length.
+            ValueError: if the three differ in length.
         """
         lengths = num_words.tolist() if isinstance(num_words, Tensor) else list(num_words)
         if not len(predicted_spans) == len(gold_spans) == len(lengths):
@@ -110,7 +111,7 @@ def _constituents(spans: Iterable[tuple]) -> set[tuple[int, int]]:
 
 
 def _judge(predicted: set[tuple[int, int]], gold: set[tuple[int, int]], length: int) -> tuple[float, ...]:
-    """What a sentence adds to a row of the totals."""
+    """A sentence's contribution to a row of the totals."""
     root = {(0, length)}
     ours, theirs = predicted - root, gold - root
     both = len(ours & theirs)

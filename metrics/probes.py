@@ -1,12 +1,12 @@
-"""How good are frozen features? Three probes on them.
+"""Three probes of the quality of frozen features.
 
-All read a *memory* (the training set's features and classes) and score *queries* (the test set's):
+All learn from a *memory* (the training set's features and classes) and score *queries* (the test set's):
 
-* ``knn_accuracy``: majority vote of the k nearest by cosine; nothing is trained;
+* ``knn_accuracy``: majority vote of the k nearest neighbours by cosine; nothing is trained;
 * ``linear_probe_accuracy``: multinomial logistic regression;
 * ``mlp_probe_accuracy``: one hidden layer of 200 units, the classifier of the Deep InfoMax paper's tables.
 
-The three measure different things: never compare one probe's figure with another's.
+The three measure different things: never compare one probe's accuracy with another's.
 """
 
 import math
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
-CHUNK_ROWS = 4096  # samples in double precision, or in a product, at a time
+CHUNK_ROWS = 4096  # samples per chunk, in double precision or in a matrix product
 
 
 @contextmanager
 def _plain_fp32(device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast and inference mode off, whatever the caller (a test loop) has set."""
+    """Gradients on, autocast and inference mode off, whatever the caller (a test loop) set."""
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         yield
 
@@ -34,7 +34,7 @@ def _check(memory: Tensor, memory_labels: Tensor, queries: Tensor, query_labels:
             shapes = f"{tuple(features.shape)} and {tuple(labels.shape)}"
             raise ValueError(f"{name}: features must be (N, d) and labels (N,), got {shapes}")
         if not len(features):
-            raise ValueError(f"{name}: no samples, so there is no accuracy to compute")
+            raise ValueError(f"{name}: no samples")
         if labels.min() < 0:
             raise ValueError(f"{name}: labels must be 0 or more, got {int(labels.min())} (-1 stands for 'no class')")
     if memory.shape[1] != queries.shape[1]:
@@ -48,14 +48,14 @@ def _num_classes(*labels: Tensor) -> int:
 def nearest_neighbors(memory: Tensor, queries: Tensor, k: int, chunk_size: int = CHUNK_ROWS) -> tuple[Tensor, Tensor]:
     """The k memory vectors of largest cosine, cos(q, m) = <q, m> / (|q| |m|), for every query; nearest first.
 
-    Chunks of queries meet chunks of the memory in one matrix product each, and the best k so far are carried along:
-    besides its inputs and results this needs memory for one product and two chunks only.
+    Works chunk by chunk, with one matrix product per pair of chunks, and keeps the best k so far: besides inputs and
+    results it needs memory for one product and two chunks only.
 
     Args:
-        memory: (N, d), any float dtype; the maths is fp32. A zero vector has cosine 0 with everything.
+        memory: (N, d), any float dtype; computed in fp32. A zero vector has cosine 0 with everything.
         queries: (Q, d).
         k: neighbours per query, at most N.
-        chunk_size: rows of memory, and of queries, per product.
+        chunk_size: rows of memory and of queries per product.
 
     Returns:
         Similarities (Q, k) fp32 in [-1, 1] and indices into the memory (Q, k) int64.
@@ -92,12 +92,12 @@ def knn_accuracy(
 ) -> float:
     """Accuracy of the majority vote of a query's k nearest memory vectors by cosine.
 
-    Classes with equally many votes are told apart by the sum of their voters' cosines.
+    Ties between classes are broken by the sum of their voters' cosines.
 
     Args:
         memory, queries: (N, d), (Q, d), any float dtype.
         memory_labels, query_labels: (N,), (Q,) int64, 0 or more.
-        k: voters; a smaller memory votes as a whole.
+        k: voters; if the memory is smaller, all of it votes.
         chunk_size: see ``nearest_neighbors``.
 
     Returns:
@@ -119,13 +119,13 @@ def knn_accuracy(
 
 
 def _standardiser(memory: Tensor) -> Callable[[Tensor], Tensor]:
-    """The map x -> (x - mean) / std with the memory's statistics per feature, in fp32; a constant feature maps to 0.
+    """The map x -> (x - mean) / std with the memory's statistics per feature, in fp32; constant features map to 0.
 
-    The sums are kept in fp64, a chunk at a time: features may come in half precision and in any number.
+    Sums are in fp64, chunk by chunk: features may come in half precision and in any number.
     """
     mean = sum(part.double().sum(0) for part in memory.split(CHUNK_ROWS)) / len(memory)
     variance = sum((part.double() - mean).square_().sum(0) for part in memory.split(CHUNK_ROWS)) / len(memory)
-    # Constant up to rounding: dividing such a column by its tiny deviation would blow up whatever differs in a query.
+    # Constant up to rounding: dividing such a feature by its tiny deviation would blow up differences in the queries.
     constant = variance <= (torch.finfo(torch.float32).eps * mean.abs()).square()
     shift, scale = mean.float(), torch.where(constant, 0.0, variance.rsqrt()).float()
 
@@ -136,7 +136,7 @@ def _standardiser(memory: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _accuracy(predict: Callable[[Tensor], Tensor], queries: Tensor, query_labels: Tensor) -> float:
-    """Share of the queries whose largest logit is that of their class."""
+    """Share of queries whose largest logit is that of their class."""
     chunks = zip(queries.split(CHUNK_ROWS), query_labels.split(CHUNK_ROWS), strict=True)
     return sum(int((predict(part).argmax(1) == labels).sum()) for part, labels in chunks) / len(queries)
 
@@ -153,15 +153,16 @@ def linear_probe_accuracy(
     """Accuracy of multinomial logistic regression on standardised features.
 
     Minimises mean_n -log softmax(W x_n + b)[y_n] + l2 / 2 |W|^2 over W and b by full-batch L-BFGS from zero: no
-    randomness, no learning rate. x are the features less the memory's mean, divided by its standard deviation; a
-    constant feature counts as 0. scikit-learn's ``LogisticRegression`` has the same minimum with C = 1 / (l2 * N).
+    randomness, no learning rate. x are the features, standardised by the memory's mean and standard deviation; a
+    constant feature is 0. scikit-learn's ``LogisticRegression`` has the same minimum with C = 1 / (l2 * N).
 
     Args:
         memory, queries: (N, d), (Q, d), any float dtype; one fp32 copy of the memory is made.
         memory_labels, query_labels: (N,), (Q,) int64, 0 or more.
         l2: weight of the penalty.
-        max_iterations: L-BFGS steps at most; it stops earlier when the gradient vanishes. A few hundred features get
-            to the minimum; thousands are stopped a little before it, which costs no accuracy but half the time.
+        max_iterations: maximum number of L-BFGS steps; it stops earlier when the gradient vanishes. With a few hundred
+            features it reaches the minimum; with thousands it stops a little before, which halves the time at no cost
+            in accuracy.
         chunk_size: rows per matrix product.
 
     Returns:
@@ -175,7 +176,7 @@ def linear_probe_accuracy(
         standardise = _standardiser(memory)
         inputs, labels = standardise(memory), memory_labels.long().clone()
         classes = _num_classes(memory_labels, query_labels)
-        # (classes, d), not its transpose: the product in the gradient is many times faster on a CPU this way round.
+        # (classes, d), not its transpose: the gradient's matrix product is many times faster on a CPU this way.
         weight = torch.zeros(classes, inputs.shape[1], device=inputs.device, requires_grad=True)
         bias = torch.zeros(classes, device=inputs.device, requires_grad=True)
         optimizer = torch.optim.LBFGS(
@@ -204,7 +205,7 @@ def linear_probe_accuracy(
 
 
 class _SeededDropout(nn.Module):
-    """Dropout whose masks come from a generator of its own, so that the global random state stays as it is."""
+    """Dropout with masks from its own generator, so that the global random state is untouched."""
 
     def __init__(self, p: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -243,18 +244,18 @@ def mlp_probe_accuracy(
     """Accuracy of the Deep InfoMax paper's classifier, softmax(W2 relu(dropout(BN(W1 x + b1))) + b2), 200 hidden units.
 
     The network is the paper's (arXiv 1808.06670: one hidden layer of 200 units, batch normalisation, dropout 0.1,
-    ReLU, linear). It differs in how it is trained, to fit a CPU: batches of 512 instead of 64; Adam with one cosine
-    cycle (a tenth of the steps rising to ``lr``, then falling to 0) over 10 epochs instead of lr 1e-4 divided by ten
-    at epochs 50 and 100; and the features are standardised first, because that few steps don't recover from features
-    of very different scales. An incomplete last batch of an epoch is left out, as in the paper's code.
+    ReLU, linear). The training differs, to suit a CPU: batches of 512 instead of 64; Adam with one cosine cycle (a
+    tenth of the steps rising to ``lr``, then falling to 0) over 10 epochs instead of lr 1e-4 divided by ten at epochs
+    50 and 100; and standardised features, as so few steps can't make up for features of very different scales. An
+    incomplete last batch of an epoch is dropped, as in the paper's code.
 
     Args:
         memory, queries: (N, d), (Q, d), any float dtype; one fp32 copy of the memory is made.
         memory_labels, query_labels: (N,), (Q,) int64, 0 or more.
         epochs: passes over the memory.
-        batch_size: samples per step at most; a memory of fewer than 64 * batch_size samples takes N / 64, but not
-            fewer than the paper's 64.
-        lr: highest learning rate of the cycle.
+        batch_size: maximum samples per step; a memory of fewer than 64 * batch_size samples takes N / 64, but at least
+            the paper's 64.
+        lr: peak learning rate of the cycle.
         seed: of the initial weights, the order of the samples and the dropout masks. Same seed and machine: same
             result. The global random state is neither read nor changed.
 
@@ -273,7 +274,7 @@ def mlp_probe_accuracy(
         inputs, labels = standardise(memory), memory_labels.long().clone()
         classes = _num_classes(memory_labels, query_labels)
         network = _mlp(inputs.shape[1], classes, hidden=200, dropout=0.1, generator=generator)
-        # A small memory would else be over after a handful of steps.
+        # Otherwise a small memory would give only a handful of steps.
         batch_size = min(batch_size, max(len(inputs) // 64, 64), len(inputs))
         steps = len(inputs) // batch_size
         optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=inputs.device.type in ("cpu", "cuda"))

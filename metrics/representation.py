@@ -1,4 +1,4 @@
-"""The metric that collects frozen features over an epoch and runs the probes on them."""
+"""A metric that collects frozen features over an epoch and runs the probes on them."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ class RepresentationQuality(Metric):
     """Accuracy of k-NN, linear and MLP probes on frozen features, collected over an evaluation epoch.
 
     ``update`` stores features; ``compute`` runs the probes with the samples marked ``memory=True`` (training set) as
-    memory and the others (test set) as queries. Under DDP every rank gets the features of all, and the result is the
-    same as that of one process, whatever the shards.
+    memory and the others (test set) as queries. Under DDP every rank gets the features of all ranks, and the result
+    equals that of one process, however the samples are sharded.
 
     Args:
         probes: which to run, of ``"knn"``, ``"linear_probe"``, ``"mlp_probe"``.
@@ -25,8 +25,8 @@ class RepresentationQuality(Metric):
         kwargs: those of ``torchmetrics.Metric``, such as ``compute_on_cpu``.
 
     Computes:
-        ``{"knn_accuracy", "linear_probe_accuracy", "mlp_probe_accuracy"}`` -> fp32 scalar in [0, 1], those asked for.
-        Samples without a class (label -1) don't take part; if no class is left the result is ``{}``.
+        ``{"knn_accuracy", "linear_probe_accuracy", "mlp_probe_accuracy"}`` -> fp32 scalar in [0, 1], those chosen.
+        Samples without a class (label -1) are ignored; if none has a class the result is ``{}``.
 
     Raises:
         ValueError: for an unknown probe, or if ``k`` or ``mlp_epochs`` is below 1.
@@ -57,10 +57,10 @@ class RepresentationQuality(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, features: Tensor, labels: Tensor, *, memory: bool) -> None:
-        """Store features (B, d), any float dtype and kept in it, and labels (B,) int64 (-1: no class).
+        """Stores features (B, d), in their own float dtype, and labels (B,) int64 (-1: no class).
 
         Raises:
-            ValueError: on other shapes.
+            ValueError: for other shapes.
         """
         if features.ndim != 2 or labels.shape != features.shape[:1]:
             raise ValueError(f"expected features (B, d) and labels (B,), got {features.shape} and {labels.shape}")
@@ -68,7 +68,7 @@ class RepresentationQuality(Metric):
         (self.memory_labels if memory else self.query_labels).append(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Run the probes: what the class computes, by name.
+        """Runs the probes; accuracies by name.
 
         Raises:
             ValueError: if memory or queries are empty.
@@ -89,9 +89,9 @@ class RepresentationQuality(Metric):
         return {f"{probe}_accuracy": torch.tensor(run[probe](), device=queries.device) for probe in self.probes}
 
     def sync(self, *args, **kwargs) -> None:
-        """Gather the features of all ranks; a rank that got no sample of a kind takes part with zero of them."""
+        """Gathers the features of all ranks; a rank without samples of a kind contributes an empty tensor."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # For such a rank torchmetrics sends an empty 1-D fp32 tensor, which the others can't match: they hang.
+            # For such a rank torchmetrics sends an empty 1-D fp32 tensor, which the others can't match, and hangs.
             for role in ("memory", "query"):
                 features, labels = self._parts(f"{role}_features"), self._parts(f"{role}_labels")
                 mine = (features[0].shape[1], features[0].dtype) if features else None
@@ -105,7 +105,7 @@ class RepresentationQuality(Metric):
 
     def _parts(self, state: str) -> list[Tensor]:
         value = getattr(self, state)
-        # After a gather over ranks torchmetrics has joined the list to one tensor.
+        # After gathering, torchmetrics has concatenated the list to one tensor.
         return value if isinstance(value, list) else [value]
 
     def _labelled(self, role: str) -> tuple[Tensor, Tensor]:
@@ -117,10 +117,10 @@ class RepresentationQuality(Metric):
 
 
 def _canonical_order(features: Tensor, labels: Tensor) -> Tensor:
-    """An order of the samples, (N,) int64, that depends on what they are and not on how they came.
+    """An order of the samples, (N,) int64, that depends on their values and not on the order in which they came.
 
-    Samples are sorted by a fixed projection of their features, equal ones by label, so that probes which depend on
-    the order (batches, rounding) give the same result for one process and for many.
+    Samples are sorted by a fixed projection of their features, ties by label, so that probes that depend on the order
+    (batches, rounding) give the same result for one process and for many.
     """
     direction = torch.sin(torch.arange(1, features.shape[1] + 1, device=features.device, dtype=torch.float64))
     keys = torch.cat([part.double() @ direction for part in features.split(CHUNK_ROWS)])

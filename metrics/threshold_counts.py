@@ -10,7 +10,7 @@ from .triples import EPSILON
 
 
 class ThresholdCounts(Metric):
-    """Correct, predicted and gold items at each of K settings of a model's thresholds.
+    """Numbers of correct, predicted and gold items at each of K settings of a model's thresholds.
 
     Args:
         num_settings: K.
@@ -28,9 +28,9 @@ class ThresholdCounts(Metric):
         self.counts += counts.to(self.counts.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """``f1``, ``precision`` and ``recall``, micro means in [0, 1], (K,) float32 each.
+        """``f1``, ``precision`` and ``recall``, micro averages in [0, 1], (K,) float32 each.
 
-        As in ``metrics.triples.TripleF1``, all counts begin at a little above 0.
+        As in ``metrics.triples.TripleF1``, all counts start slightly above 0.
         """
         correct, predicted, gold = (self.counts.double() + EPSILON).unbind(1)
         scores = {"f1": 2 * correct / (predicted + gold), "precision": correct / predicted, "recall": correct / gold}
@@ -38,14 +38,14 @@ class ThresholdCounts(Metric):
 
 
 def count_items(predicted: Sequence[Sequence[Collection[Sequence]]], gold: Sequence[Collection[Sequence]]) -> Tensor:
-    """Counts of a batch of sentences, for ``ThresholdCounts``.
+    """Counts for a batch of sentences, for ``ThresholdCounts``.
 
     Args:
-        predicted: for each of K settings, for each sentence, the triples found: (subject, predicate, object, …).
+        predicted: for each of K settings and each sentence, the triples found: (subject, predicate, object, …).
         gold: for each sentence the true (subject, predicate, object).
 
     Returns:
-        (K, 3) int64 on the CPU: correct, predicted and gold triples, equal ones of a sentence counted once.
+        (K, 3) int64 on the CPU: correct, predicted and gold triples; duplicates in a sentence count once.
     """
     true = [set(triples) for triples in gold]
     total = sum(map(len, true))

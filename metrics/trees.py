@@ -1,6 +1,6 @@
 """Binary trees over the words of a sentence, as nested pairs of word indices: ``((0, 1), 2)``; a word is its index.
 
-Nothing here recurses as deep as a tree may be: that is as deep as the sentence is long.
+Nothing here recurses along a tree, which may be as deep as the sentence is long.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,21 +11,18 @@ Tree = int | tuple["Tree", "Tree"]
 
 
 def tree_from_distances(distances: Sequence[float]) -> Tree:
-    """The tree of the greedy split: the word with the largest distance opens the right part of the sentence.
+    """The tree of greedy splitting: the word with the largest distance starts the right part of the sentence.
 
         m = argmax(d), the first one;   T(d) = [T(d[:m]), [m, T(d[m+1:])]]
 
-    with what is empty left out, so that each node has two children. The scheme can't make every binary tree, and it
-    leans to the right (Dyer et al. 2019): give right branching beside its scores.
+    with empty parts left out, so that each node has two children. This can't produce every binary tree, and it is
+    biased towards right branching (Dyer et al. 2019): report the right-branching baseline beside its scores.
 
     Args:
-        distances: (n,) one number a word, n >= 1.
-
-    Returns:
-        the tree.
+        distances: (n,) one number per word, n >= 1.
 
     Raises:
-        ValueError: there is no word, or a distance is not a number.
+        ValueError: if there is no word, or a distance is nan.
 
     Source: Shen et al. (arXiv 1810.09536), ``test_phrase_grammar.py``.
     """
@@ -35,16 +32,17 @@ def tree_from_distances(distances: Sequence[float]) -> Tree:
     order, left, right = _split(values)
     trees: list[Tree] = [0] * len(values)
     for node in reversed(order):
-        tail = node if right[node] is None else (node, trees[right[node]])
-        trees[node] = tail if left[node] is None else (trees[left[node]], tail)
+        before, after = left[node], right[node]
+        tail = node if after is None else (node, trees[after])
+        trees[node] = tail if before is None else (trees[before], tail)
     return trees[order[0]]
 
 
 def _split(values: Sequence[float]) -> tuple[list[int], list[int | None], list[int | None]]:
-    """Places split at their first maximum, again and again, in time O(n) (a Cartesian tree, by a stack).
+    """Positions split recursively at their first maximum (a Cartesian tree, built with a stack in O(n)).
 
     Returns:
-        the places, each before those that lie in its parts; for each the maximum of its left and of its right part.
+        The positions, each before those in its parts; for each, the maximum of its left and of its right part.
     """
     left: list[int | None] = [None] * len(values)
     right: list[int | None] = [None] * len(values)
@@ -64,10 +62,10 @@ def _split(values: Sequence[float]) -> tuple[list[int], list[int | None], list[i
 
 
 def right_branching(num_words: int) -> Tree:
-    """``(0, (1, (2, 3)))``: a hard baseline in English.
+    """``(0, (1, (2, 3)))``: a strong baseline in English.
 
     Raises:
-        ValueError: fewer than one word; of the next three, too.
+        ValueError: if ``num_words`` is below 1; likewise in the next three functions.
     """
     _check(num_words)
     tree: Tree = num_words - 1
@@ -86,9 +84,9 @@ def left_branching(num_words: int) -> Tree:
 
 
 def balanced(num_words: int) -> Tree:
-    """Halves again and again, the left one larger by a word where the number is odd: ``(((0, 1), 2), (3, 4))``."""
+    """Recursive halving, the left half larger by one word if the number is odd: ``(((0, 1), 2), (3, 4))``."""
     _check(num_words)
-    # As deep as log2 of the words: recursion is safe.
+    # Depth is log2 of the number of words: recursion is safe.
     return _halves(0, num_words)
 
 
@@ -100,18 +98,17 @@ def _halves(start: int, end: int) -> Tree:
 
 
 def random_tree(num_words: int, generator: torch.Generator) -> Tree:
-    """Split between two words, each place as likely, again and again; drawn by ``generator``, on the CPU."""
+    """Recursively split at a uniformly random gap between words, drawn from ``generator``, on the CPU."""
     _check(num_words)
     if num_words == 1:
         return 0
-    # Splitting at the largest of random numbers is splitting uniformly, in both parts anew.
+    # Splitting at the largest of random numbers is a uniform split, independently in both parts.
     gaps = torch.rand(num_words - 1, dtype=torch.float64, generator=generator).tolist()
     order, left, right = _split(gaps)
     trees: list[Tree] = [0] * len(gaps)
     for gap in reversed(order):
-        before = gap if left[gap] is None else trees[left[gap]]
-        after = gap + 1 if right[gap] is None else trees[right[gap]]
-        trees[gap] = (before, after)
+        before, after = left[gap], right[gap]
+        trees[gap] = (gap if before is None else trees[before], gap + 1 if after is None else trees[after])
     return trees[order[0]]
 
 
@@ -120,7 +117,7 @@ def _check(num_words: int) -> None:
         raise ValueError(f"num_words ({num_words}) must be at least 1")
 
 
-# Trees that need no model, of the number of words.
+# Trees that need no model, only the number of words.
 BASELINES: dict[str, Callable[[int, torch.Generator], Tree]] = {
     "right_branching": lambda num_words, _: right_branching(num_words),
     "left_branching": lambda num_words, _: left_branching(num_words),
@@ -130,12 +127,14 @@ BASELINES: dict[str, Callable[[int, torch.Generator], Tree]] = {
 
 
 def tree_spans(tree: Tree) -> list[tuple[int, int]]:
-    """The spans [start, end) in words of the nodes with two children, the whole sentence included, outer ones first."""
-    spans, starts, count = [], [], 0
+    """The spans [start, end) in words of all nodes with two children, the whole sentence included, outer ones first."""
+    spans: list[tuple[int, int]] = []
+    starts: list[int] = []
+    count = 0
     todo: list[Tree | None] = [tree]
     while todo:
         node = todo.pop()
-        if node is None:  # all below the innermost open node is read
+        if node is None:  # the innermost open node is complete
             spans.append((starts.pop(), count))
         elif isinstance(node, tuple):
             starts.append(count)
@@ -146,19 +145,20 @@ def tree_spans(tree: Tree) -> list[tuple[int, int]]:
 
 
 def bracketed(tree: Tree, words: Sequence[str]) -> str:
-    """The tree on one line, ``((the cat) (sat down))``; brackets among the words become ``-LRB-`` and ``-RRB-``.
+    """The tree on one line, ``((the cat) (sat down))``; brackets in words become ``-LRB-`` and ``-RRB-``.
 
     Raises:
-        ValueError: words and leaves differ in number.
+        ValueError: if the numbers of words and leaves differ.
     """
-    pieces, todo, count = [], [tree if isinstance(tree, tuple) else (tree,)], 0
+    todo: list[Tree | tuple[int] | str] = [tree if isinstance(tree, tuple) else (tree,)]
+    pieces, count = [], 0
     while todo:
         node = todo.pop()
         if isinstance(node, tuple):
             pieces.append("(")
             todo += [")", *reversed(node)]
-        elif node == ")":
-            pieces.append(")")
+        elif isinstance(node, str):
+            pieces.append(node)
         else:
             if node >= len(words):
                 raise ValueError(f"the tree has more leaves than the {len(words)} words")

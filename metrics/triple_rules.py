@@ -1,4 +1,4 @@
-"""What a schema says about triples beyond their spans, as a declared list of rules on the triples of a sentence."""
+"""What a schema implies about triples beyond their spans, as a list of rules on the triples of a sentence."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,23 +8,29 @@ from .triples import ExtractedTriple
 
 
 class TripleRule(ABC):
-    """A rule on the triples of one sentence; a frozen dataclass each, so that a schema's rules print as a list."""
+    """A rule on the triples of one sentence; each is a frozen dataclass, so that a schema's rules print as a list."""
 
     @abstractmethod
     def apply(self, triples: list[ExtractedTriple]) -> list[ExtractedTriple]:
-        """The triples after the rule, in their order, what is new behind; the given list stays as it is."""
+        """The triples after the rule, in their order, new ones last; the given list is not changed."""
 
 
 @dataclass(frozen=True)
 class Symmetric(TripleRule):
-    """(a, first, b) states (b, second, a) and the other way about: whichever is missing is added.
+    """(a, first, b) implies (b, second, a) and vice versa: whichever is missing is added.
 
-    The added triple has the spans of the one it follows from, changed over, and its confidence (the highest, where it
-    follows from several).
+    The added triple has the spans of the one that implies it, swapped, and its confidence (the highest if several do).
 
     Args:
         first: a predicate.
-        second: its converse; the same one again for a predicate that is its own converse.
+        second: its converse; the same again for a predicate that is its own converse.
+
+    Example:
+        from metrics import ExtractedTriple, Symmetric
+
+        triple = ExtractedTriple("Ann", "husband", "Bob", (0, 3), (12, 15), 0.9)
+        both = Symmetric("husband", "wife").apply([triple])
+        assert both[1] == ExtractedTriple("Bob", "wife", "Ann", (12, 15), (0, 3), 0.9)
     """
 
     first: str
@@ -45,14 +51,21 @@ class Symmetric(TripleRule):
 
 @dataclass(frozen=True)
 class ExcludeSubjects(TripleRule):
-    """Drops triples of ``predicates`` whose subject is of the wrong type, as another predicate tells.
+    """Drops triples of ``predicates`` whose subject has the wrong type, judging by another predicate.
 
-    A subject is wrong if it is an object of ``objects_of`` in the same sentence and not also a subject of it: what
-    songs belong to is an album, and an album has no singer of its own in the schema, unless a song has the same name.
+    A subject is wrong if it is an object of ``objects_of`` in the same sentence and not also a subject of it: songs
+    belong to an album, and the schema gives an album no singer of its own, unless a song has the same name.
 
     Args:
         predicates: whose triples may be dropped.
-        objects_of: the predicate that tells.
+        objects_of: the predicate that reveals the type.
+
+    Example:
+        from metrics import ExcludeSubjects, ExtractedTriple
+
+        album = ExtractedTriple("Imagine", "album", "Legend", (0, 7), (12, 18), 0.9)
+        singer = ExtractedTriple("Legend", "singer", "Lennon", (12, 18), (22, 28), 0.6)
+        assert ExcludeSubjects(("singer",), objects_of="album").apply([album, singer]) == [album]
     """
 
     predicates: tuple[str, ...]

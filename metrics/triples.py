@@ -1,4 +1,4 @@
-"""How well are (subject, predicate, object) triples extracted? Exact-match F1, whole and in parts."""
+"""Exact-match F1 of extracted (subject, predicate, object) triples, in total and by groups."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -10,11 +10,11 @@ from torchmetrics import Metric
 
 TRIPLE_GROUPS = ("triples_1", "triples_2", "triples_3", "triples_4", "triples_5_and_more")
 OVERLAP_TYPES = ("normal", "single_entity_overlap", "entity_pair_overlap")
-EPSILON = 1e-10  # what each count starts at: nothing predicted where there is nothing is a score of 1
+EPSILON = 1e-10  # what each count starts at: no prediction where there is no triple scores 1
 
 
 class ExtractedTriple(NamedTuple):
-    """A triple found in a text. The first three fields are what is compared; spans are [start, end) in characters."""
+    """A triple found in a text. Scores compare the first three fields; spans are [start, end) in characters."""
 
     subject: str
     predicate: str
@@ -25,17 +25,17 @@ class ExtractedTriple(NamedTuple):
 
 
 def overlap_types(triples: Collection[Sequence]) -> set[str]:
-    """How the triples of a sentence overlap, as their (subject, object) pairs tell.
+    """How the triples of a sentence overlap, judging by their (subject, object) pairs.
 
-    ``normal``: no two triples share an entity. ``entity_pair_overlap``: two share their pair, in the same order, as
-    CasRel's code has it ((a, p, b) and (b, q, a) are no such two). ``single_entity_overlap``: two share an entity, but
-    not the pair. A sentence may be of both kinds of overlap; one without triples is of none.
+    ``normal``: no two triples share an entity. ``entity_pair_overlap``: two share their pair in the same order, as in
+    CasRel's code ((a, p, b) and (b, q, a) don't). ``single_entity_overlap``: two share an entity, but not the pair. A
+    sentence may have both kinds of overlap; one without triples has none.
 
     Args:
-        triples: (subject, predicate, object, …) each; equal ones count once.
+        triples: (subject, predicate, object, …) each; duplicates count once.
 
-    Source: Zeng et al. 2018 (ACL P18-1047) and CasRel (arXiv 1909.03227). Unlike there a lone triple whose subject is
-    its object is ``normal``: it shares nothing with another.
+    Source: Zeng et al. 2018 (ACL P18-1047) and CasRel (arXiv 1909.03227). Difference: a single triple whose subject is
+    its object is ``normal``, as it shares nothing with another.
     """
     triples = {tuple(triple[:3]) for triple in triples}
     if not triples:
@@ -51,29 +51,29 @@ def overlap_types(triples: Collection[Sequence]) -> set[str]:
 
 
 class TripleF1(Metric):
-    """Micro precision, recall and F1, in [0, 1], of sets of triples that must match exactly.
+    """Micro precision, recall and F1, in [0, 1], over exact matches of triples.
 
         A = ε + Σ |R ∩ T|,   B = ε + Σ |R|,   C = ε + Σ |T|,   ε = 1e-10
         precision = A / B,   recall = A / C,   F1 = 2 A / (B + C)
 
-    where R and T are the sets of predicted and of gold triples of a sentence, compared as strings, and the sums run
-    over sentences. ``compute`` gives ``precision``, ``recall`` and ``f1`` of all, and the F1 of parts:
+    where R and T are the sets of predicted and gold triples of a sentence, compared as strings, and the sums run over
+    sentences. ``compute`` gives the total ``precision``, ``recall`` and ``f1``, and the F1 by groups:
 
     - ``f1/predicate/<predicate>``: triples of one predicate, if it occurs in gold or prediction;
-    - ``f1/triples_1`` … ``f1/triples_4``, ``f1/triples_5_and_more``: sentences by their number of gold triples;
+    - ``f1/triples_1`` … ``f1/triples_4``, ``f1/triples_5_and_more``: sentences by number of gold triples;
     - ``f1/normal``, ``f1/single_entity_overlap``, ``f1/entity_pair_overlap``: sentences by how their gold triples
       overlap (``overlap_types``).
 
-    Groups without a sentence are left out, and sentences without gold triples belong to none. Only counts are kept, so
-    any division of the sentences among processes gives the same.
+    Empty groups are left out, and sentences without gold triples belong to none. Only counts are kept, so the result
+    doesn't depend on how sentences are divided among processes.
 
     Args:
-        predicates: the different predicates of the schema.
+        predicates: the distinct predicates of the schema.
 
     Raises:
-        ValueError: a predicate is given twice.
+        ValueError: if a predicate is given twice.
 
-    Source: the LIC2019 metric as in bojone/kg-2019 (b6b4323), whose F1 it equals.
+    Source: the LIC2019 metric as in bojone/kg-2019 (b6b4323), with the same F1.
     """
 
     full_state_update = False
@@ -86,21 +86,21 @@ class TripleF1(Metric):
         self._parts = (*(f"predicate/{name}" for name in self.predicates), *TRIPLE_GROUPS, *OVERLAP_TYPES)
         self._rows = {part: row for row, part in enumerate(self._parts, 1)}
         if len(self._rows) < len(self._parts):
-            raise ValueError(f"predicates: each may be given once, got {', '.join(self.predicates)}")
+            raise ValueError(f"predicates must be distinct, got {', '.join(self.predicates)}")
         # Rows: all, then the parts. Columns: triples in both, predicted, gold.
         zeros = torch.zeros(1 + len(self._parts), 3, dtype=torch.int64)
         self.add_state("counts", default=zeros, dist_reduce_fx="sum")
 
     def update(self, predicted: Sequence[Collection[Sequence]], gold: Sequence[Collection[Sequence]]) -> None:
-        """Add sentences.
+        """Adds sentences.
 
         Args:
             predicted: the triples found in each sentence: (subject, predicate, object, …), of which the first three
-                count, so ``ExtractedTriple`` will do.
-            gold: the true ones, likewise.
+                are compared, such as ``ExtractedTriple``.
+            gold: the true triples, likewise.
 
         Raises:
-            ValueError: the two differ in length, or a predicate is not one of ``predicates``.
+            ValueError: if the two differ in length, or a predicate is not one of ``predicates``.
         """
         if len(predicted) != len(gold):
             raise ValueError(f"each sentence needs predicted and gold triples; got {len(predicted)} and {len(gold)}")

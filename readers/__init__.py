@@ -1,1 +1,1 @@
-"""Files to plain values and arrays, errors with file and line: a room for each kind of data, a format a file."""
+"""From files to plain values and arrays: one folder per kind of data, one module per format."""

@@ -1,13 +1,13 @@
-"""What goes wrong with the user's data, in one line."""
+"""Errors in the user's data, in one line."""
 
-LONGEST, BEGINNING, END = 600, 400, 190  # characters of a message, and what is kept of a longer one
+LONGEST, BEGINNING, END = 600, 400, 190  # characters: of a message, and what is kept of a longer one
 
 
 class DataError(ValueError):
-    """The data cannot be had or read. The message is one line: what, where, and what to do about it.
+    """The data is not available or can't be read. The message is one line: what, where, and what to do about it.
 
-    It may quote what the data holds, which may be anything: characters that a terminal would obey are escaped, and of a
-    long message the middle is left out.
+    It may quote the data, which may contain anything: control characters are escaped, and the middle of a long message
+    is left out.
     """
 
     def __init__(self, message: str) -> None:
@@ -16,5 +16,5 @@ class DataError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of a library says, as a part of a message; the name of its class where it says nothing."""
+    """The message of a library's exception in one line; if it is empty, the name of its class."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where a user's file is and what it holds, gzipped or not."""
+"""The path and the content of a user's file, which may be gzipped."""
 
 import gzip
 import io
@@ -8,13 +8,13 @@ from pathlib import Path
 from .errors import DataError
 
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
-# A small file may unpack to any size. Texts and arrays don't come near this ratio, unless they hold hardly anything.
-LARGEST_UNPACKED, LARGEST_RATIO = 1 << 30, 200  # bytes that are always allowed; times the packed size
+# A small file may unpack to any size. Texts and arrays stay far below this ratio, unless they are almost empty.
+LARGEST_UNPACKED, LARGEST_RATIO = 1 << 30, 200  # bytes that are always allowed; multiple of the packed size
 CHUNK = 1 << 24  # bytes unpacked at once
 
 
 def user_path(path: Path | str) -> Path:
-    """A path as a user writes it, with the home folder in place of ``~`` or ``~name`` at its beginning.
+    """A path as a user writes it, with a leading ``~`` or ``~name`` replaced by the home folder.
 
     Raises:
         DataError: there is no such home folder.
@@ -22,11 +22,11 @@ def user_path(path: Path | str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; write the whole path") from error
+        raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; give the full path") from error
 
 
 def stamps(root: Path, paths: list[Path]) -> list[tuple[str, int, int]]:
-    """Relative path, size in bytes and time of the last change of each file."""
+    """Relative path, size in bytes and modification time of each file."""
     stamps = []
     for path in paths:
         try:
@@ -38,10 +38,10 @@ def stamps(root: Path, paths: list[Path]) -> list[tuple[str, int, int]]:
 
 
 def read_contents(path: Path) -> bytes:
-    """The bytes of a file; of a gzipped one (known by its first bytes) those that were packed.
+    """The bytes of a file, unpacked if it is gzipped (its first bytes tell).
 
     Raises:
-        DataError: it can't be read, breaks off, or is small and unpacks to more than memory may hold.
+        DataError: it can't be read, is truncated, or is small and unpacks to more than memory may hold.
     """
     try:
         data = path.read_bytes()
@@ -65,20 +65,20 @@ def _unpack(packed: bytes, path: Path) -> bytes:
 
 
 def check_unpacked_size(size: int, packed: int, where: str) -> None:
-    """Refuses what is made to fill the memory.
+    """Rejects a file that is made to fill the memory.
 
     Args:
-        size: bytes that a file unpacks to.
-        packed: its own bytes.
-        where: what to call it in a message.
+        size: bytes that the file unpacks to.
+        packed: size of the file in bytes.
+        where: what messages call it.
 
     Raises:
-        DataError: it is more than ``LARGEST_UNPACKED`` and than ``LARGEST_RATIO`` times the file's own size.
+        DataError: ``size`` exceeds both ``LARGEST_UNPACKED`` and ``LARGEST_RATIO`` times ``packed``.
     """
     if size > max(LARGEST_UNPACKED, LARGEST_RATIO * packed):
         raise DataError(
             f"{where} unpacks to {size:,} bytes or more, over {LARGEST_RATIO} times its own {packed:,}: if that is "
-            "meant, unpack it, or save it without compression"
+            "intended, unpack it, or save it without compression"
         )
 
 
@@ -87,7 +87,7 @@ def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
 
     Args:
         data: the bytes.
-        where: what to call the file in a message.
+        where: what messages call the file.
         first_line: the number of the first line of ``data`` in the file.
 
     Raises:
@@ -116,7 +116,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_text_lines(path: Path | str) -> list[str]:
-    """The lines of a UTF-8 text file as a user sees them, without what ends them.
+    """The lines of a UTF-8 text file as a user sees them, without line ends.
 
     Raises:
         DataError: as ``read_lines``.
@@ -126,20 +126,20 @@ def read_text_lines(path: Path | str) -> list[str]:
 
 
 def check_utf8(data: bytes, path: Path) -> None:
-    """Refuses what is no text in UTF-8.
+    """Rejects anything but UTF-8 text.
 
     Raises:
-        DataError: it isn't, or has a zero byte; the message names the line.
+        DataError: the data is not UTF-8 or has a zero byte; the message names the line.
     """
     nul = data.find(b"\0")
     if nul >= 0:
         line = data.count(b"\n", 0, nul) + 1
-        raise DataError(f"{path}, line {line}: a zero byte, which no text has; save the file as UTF-8")
+        raise DataError(f"{path}, line {line}: a zero byte, which text never has; save the file as UTF-8")
     if not data.isascii():
         decode_utf8(data, path)
 
 
 def bare_suffix(path: Path) -> str:
-    """The ending of a file's name in lower case, without ``.gz``."""
+    """The suffix of a file's name in lower case, without ``.gz``."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: from the hub, asked once, or from a folder of parquet files."""
+"""Data sets in the layout of the Hugging Face hub: from the hub itself, or from a folder of parquet files."""
 
 import contextlib
 import tempfile
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 TIMEOUT_SECONDS = 10
-# Where the hub keeps the parquet files that it made of data sets whose loading is a script, which nobody runs any more.
+# The branch where the hub keeps its parquet copy of data sets that are scripts, which `datasets` no longer runs.
 PARQUET_REVISION = "refs/convert/parquet"
 
 
 def load_from_hub(hub_id: str, config: str | None = None) -> "DatasetDict":
-    """All splits of a data set, from the hub or, where that is out of reach, from ``datasets``' own cache.
+    """All splits of a data set, from the hub or, where that is out of reach, from the cache of ``datasets``.
 
     Args:
         hub_id: ``owner/name``.
-        config: one of the configurations of a data set that has several.
+        config: one of its configurations, if it has several.
 
     Raises:
         DataError: neither has it.
@@ -35,23 +35,26 @@ def load_from_hub(hub_id: str, config: str | None = None) -> "DatasetDict":
             except RuntimeError as error:
                 if "script" not in str(error):
                     raise
-                return datasets.load_dataset(hub_id, config, revision=PARQUET_REVISION)
+                # That branch has a folder for each configuration, and no list of them.
+                return datasets.load_dataset(hub_id, data_dir=config, revision=PARQUET_REVISION)
         except Exception as error:
-            if "Config name is missing" in str(error):
-                raise _no_config(hub_id, error) from error
+            _check_config(hub_id, error)
+            unknown = isinstance(error, datasets.exceptions.DatasetNotFoundError)
+            problem = "has no data set" if unknown else "cannot be reached for"
+            way_out = "correct --data.hub_id" if unknown else "connect to the network"
             raise DataError(
-                f"the Hugging Face hub cannot be reached for {hub_id}: connect to the network, or give "
-                f"--data.source=PATH (your copy) or --data.source=sample (made on the spot). Reason: {one_line(error)}"
+                f"the Hugging Face hub {problem} {hub_id}: {way_out}, or give --data.source=PATH (your copy) or "
+                f"--data.source=sample (made at load time). Reason: {one_line(error)}"
             ) from error
 
 
 @contextlib.contextmanager
 def parquet_folder(root: Path, config: str | None = None) -> "Iterator[DatasetDict]":
-    """All splits of a data set whose parquet files lie below a folder; to be read within the context.
+    """All splits of a data set whose parquet files are in a folder; to be read within the context.
 
     Args:
-        root: in the hub's layout: splits are told by the names of the files, configurations by sub-folders.
-        config: one of the configurations of a data set that has several.
+        root: in the hub's layout: file names tell the splits, sub-folders the configurations.
+        config: one of its configurations, if it has several.
 
     Raises:
         DataError: it can't be read.
@@ -66,37 +69,38 @@ def parquet_folder(root: Path, config: str | None = None) -> "Iterator[DatasetDi
             yield datasets.load_dataset(str(root), config, cache_dir=cache)
         except DataError:
             raise
-        except Exception as error:  # of what is in the files, `datasets` checks little
-            if "Config name is missing" in str(error):
-                raise _no_config(str(root), error) from error
+        except Exception as error:  # `datasets` checks little of what the files hold
+            _check_config(str(root), error)
             raise DataError(f"datasets cannot read {root}: {one_line(error)}") from error
 
 
-def _no_config(where: str, error: Exception) -> DataError:
-    return DataError(f"{where} has several configurations, choose one with --data.hub_config: {one_line(error)}")
+def _check_config(where: str, error: Exception) -> None:
+    """Raises DataError if an error of ``datasets`` is about the configuration."""
+    if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
+        raise DataError(f"{where}: choose a configuration with --data.hub_config. {one_line(error)}") from error
 
 
 @contextlib.contextmanager
 def _offline_unless_hub_answers(hub_id: str) -> Iterator[None]:
-    """Ask the hub once, for a few seconds at most; without an answer `datasets` looks only into its own cache.
+    """Ask the hub once, for a few seconds at most; without an answer ``datasets`` looks only into its own cache.
 
-    Left alone it tries each file again and again: half a minute where the name is not found, much longer where a
-    firewall swallows the packets.
+    Left alone it retries each file: half a minute where the name does not resolve, much longer where a firewall drops
+    the packets.
     """
     import datasets
     import huggingface_hub
 
+    before = datasets.config.HF_HUB_OFFLINE
     try:
         huggingface_hub.HfApi().dataset_info(hub_id, timeout=TIMEOUT_SECONDS)
+    except huggingface_hub.errors.RepositoryNotFoundError:
+        pass  # an answer, too: `datasets` says it better
     except Exception:
-        before = datasets.config.HF_HUB_OFFLINE
         datasets.config.HF_HUB_OFFLINE = True
-        try:
-            yield
-        finally:
-            datasets.config.HF_HUB_OFFLINE = before
-    else:
+    try:
         yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 @contextlib.contextmanager

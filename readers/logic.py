@@ -1,4 +1,4 @@
-"""Files of formula pairs, as Bowman et al. publish them: relation, TAB, formula, TAB, formula."""
+"""Files of formula pairs as published by Bowman et al.: relation, TAB, formula, TAB, formula."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -14,12 +14,12 @@ OPEN, CLOSE, NOT, AND, OR, FIRST_VARIABLE = (
     bytes([VOCABULARY.index(word)]) for word in ("(", ")", "not", "and", "or", "a")
 )
 # Equivalence, forward and reverse entailment, negation (exhaustive contradiction), alternation (not exhaustive), cover,
-# independence: the signs of Bowman et al.
+# independence: the symbols of Bowman et al.
 RELATIONS = ("=", "<", ">", "^", "|", "v", "#")
 
 
 class Pair(NamedTuple):
-    """Two formulas, the place of their relation in ``RELATIONS``, the operations of the longer one."""
+    """Two formulas, the index of their relation in ``RELATIONS``, and the number of operations of the longer one."""
 
     premise: bytes
     hypothesis: bytes
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 class WrittenPair(NamedTuple):
-    """Two formulas as a file has them, and their words as indices into a vocabulary."""
+    """Two formulas as in a file, and their words as indices into a vocabulary."""
 
     formulas: tuple[str, str]
     premise: list[int]
@@ -36,10 +36,10 @@ class WrittenPair(NamedTuple):
 
 
 def read_pairs(file: Path) -> list[Pair]:
-    """The pairs of a file: relation, TAB, formula, TAB, formula, tokens and brackets apart or not.
+    """The pairs of a file: relation, TAB, formula, TAB, formula. Blanks around brackets are optional.
 
     Raises:
-        DataError: a line is something else; the message names it.
+        DataError: a line has another layout; the message names it.
     """
     pairs, numbers = [], _numbers(VOCABULARY)
     for where, (relation, *formulas) in _fields(file):
@@ -52,10 +52,10 @@ def read_pairs(file: Path) -> list[Pair]:
 
 
 def read_written_pairs(file: Path, vocabulary: Sequence[str]) -> list[WrittenPair]:
-    """The pairs of a file whose relations are asked for: formula, TAB, formula; a relation before them is not used.
+    """The pairs of a file to predict the relations of: formula, TAB, formula; a relation before them is ignored.
 
     Raises:
-        DataError: a line is something else, or has a word that is not in the vocabulary; the message names it.
+        DataError: a line has another layout, or a word that is not in the vocabulary; the message names it.
     """
     pairs, numbers = [], _numbers(vocabulary)
     for where, fields in _fields(file):
@@ -68,16 +68,16 @@ def read_written_pairs(file: Path, vocabulary: Sequence[str]) -> list[WrittenPai
 
 
 def encode_formula(formula: str, numbers: Mapping[str, int], where: str) -> list[int]:
-    """The numbers of a formula's words; brackets are words.
+    """The numbers of a formula's words, brackets included.
 
     Raises:
-        DataError: it is empty, has another word, or brackets that don't match; ``where`` says where it stands.
+        DataError: it is empty, has an unknown word, or its brackets don't match; the message names ``where``.
     """
     words = formula.replace("(", " ( ").replace(")", " ) ").split()
     unknown = next((word for word in words if word not in numbers), None)
     if unknown is not None or not words:
         what = "an empty formula" if unknown is None else f"the word {unknown}"
-        raise DataError(f"{where}: {what}; known are {' '.join(numbers)}")
+        raise DataError(f"{where}: {what}; the vocabulary is {' '.join(numbers)}")
     depths = list(accumulate((word == "(") - (word == ")") for word in words))
     if min(depths) < 0 or depths[-1] != 0:
         raise DataError(f"{where}: the brackets of a formula don't match; repair them")
@@ -85,12 +85,12 @@ def encode_formula(formula: str, numbers: Mapping[str, int], where: str) -> list
 
 
 def _numbers(vocabulary: Sequence[str]) -> dict[str, int]:
-    """The place of each word; the first of the vocabulary is the padding, which no formula has."""
+    """The index of each word; the vocabulary's first is the padding, which no formula contains."""
     return {word: number for number, word in enumerate(vocabulary) if number}
 
 
 def _fields(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Where each line stands, and its parts between TABs; blank lines are left out."""
+    """Yields the place of each line and its fields between TABs; blank lines are skipped."""
     for place, line in enumerate(read_lines(file), 1):
         if line.strip():
             yield f"{file}, line {place}", [part.strip() for part in line.split("\t")]

@@ -1,4 +1,4 @@
-"""Arrays from ``npz`` files, which may come from anywhere."""
+"""Arrays from untrusted ``npz`` files."""
 
 import io
 import zipfile
@@ -14,15 +14,15 @@ from .files import check_unpacked_size
 
 
 def read_arrays(file: Path | io.BytesIO, where: str, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``npz`` file, numbers and strings; no code of a pickle is run.
+    """The arrays of an ``npz`` file, numbers and strings; pickles are never loaded.
 
     Args:
         file: the file, or its content.
-        where: what to call it in a message.
-        names: those that are wanted; None for all.
+        where: what messages call it.
+        names: the arrays to read; None: all.
 
     Raises:
-        DataError: it can't be read, holds something else, or unpacks to more than memory may hold.
+        DataError: it can't be read, holds anything else, or unpacks to more than memory may hold.
     """
     try:
         size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
@@ -34,9 +34,9 @@ def read_arrays(file: Path | io.BytesIO, where: str, names: Collection[str] | No
             arrays = {name: stored[name] for name in stored.files if names is None or name in names}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or not array.dtype.itemsize:
-                raise DataError(f"{where}: {name} is no array of numbers or strings")
+                raise DataError(f"{where}: {name} is not an array of numbers or strings")
             if array.dtype.kind == "U":
-                "".join(array.ravel().tolist()).encode()  # an array may hold what is no character
+                "".join(array.ravel().tolist()).encode()  # an array may hold invalid characters
     except DataError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"  # real data, which may be missing
@@ -22,6 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _CACHE = None
 if "TESTS_CACHE" not in os.environ:
     _CACHE = os.environ["TESTS_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tests-cache-")
+
+
+settings.register_profile("tests", database=None)
+settings.load_profile("tests")
 
 
 def pytest_unconfigure() -> None:

@@ -1,6 +1,7 @@
 """Every shipped configuration parses, builds and does two steps."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ EXPERIMENTS = [path for path in CONFIGS if path.parent.name == "configs"]
 SAMPLES = [path for path in EXPERIMENTS if path.stem.endswith(("_sample", "_karate"))]
 ADD_ONS = [path for path in CONFIGS if path.parent.name == "with"]
 SWEEPS = [path for path in CONFIGS if path.parent.name == "sweeps"]
+VARIANTS = [path for path in CONFIGS if path.parent.name == "variants"]
+BASE = re.compile(r"#   -c (configs/\w+\.yaml) -c configs/variants/(\w+)\.yaml\n")
 
 TWO_STEPS = [
     "--trainer.accelerator=cpu",
@@ -115,7 +118,9 @@ def run(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_all_configurations_are_covered():
-    assert len(EXPERIMENTS) + len(ADD_ONS) + len(SWEEPS) == len(CONFIGS) == EXPECTED_COUNT
+    kinds = (EXPERIMENTS, ADD_ONS, SWEEPS, VARIANTS)
+    assert sum(map(len, kinds)) == len(CONFIGS) == EXPECTED_COUNT
+    assert all(kinds)
 
 
 EXPECTED_COUNT = 46
@@ -151,6 +156,31 @@ def test_add_on_does_two_steps_on_the_default_job(path: Path, tmp_path: Path, mo
     config = yaml.safe_load(base.read_text())
     run(["-c", str(base), "-c", str(path), *TWO_STEPS, *small_arguments(config)], tmp_path, monkeypatch)
     assert len(list((tmp_path / "runs" / "infomax_sample").glob("*/summary.json"))) == 1
+
+
+@pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
+def test_variant_does_two_steps_with_the_experiment_that_it_names(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ((base, name),) = BASE.findall(path.read_text())
+    assert name == path.stem
+    arguments = small_arguments(yaml.safe_load((ROOT / base).read_text()))
+    run(["-c", str(ROOT / base), "-c", str(path), *TWO_STEPS, *arguments], tmp_path, monkeypatch)
+    (folder,) = (tmp_path / "runs" / Path(base).stem).iterdir()
+    settings = flat(yaml.safe_load(path.read_text()))
+    resolved = flat(yaml.safe_load((folder / "config.yaml").read_text()))
+    assert settings
+    for key, value in settings.items():  # a class by its name alone is resolved to its class_path
+        found = resolved[key] if key in resolved else resolved[f"{key}.class_path"]
+        assert str(found).rpartition(".")[2] == str(value).rpartition(".")[2]
+
+
+def flat(settings: dict, prefix: str = "") -> dict[str, object]:
+    """The values of nested settings by their dotted keys."""
+    found = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def build(path: Path, add_ons: list[Path], folder: Path) -> ExperimentCLI:

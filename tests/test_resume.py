@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,39 +13,10 @@ import torch
 import yaml
 
 from tests.conftest import ROOT, TINY, script, script_environment
+from tests.tools import equal, start_and_kill
 
 # 6 batches an epoch, 3 epochs, a checkpoint after every step; the prior draws noise in every step.
 EXPERIMENT = [*TINY, "--trainer.max_epochs=3", "--save_every=0", "--data.augment=true"]
-
-
-def equal(left, right) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(equal, left, right))
-    return left == right
-
-
-def start_and_kill(arguments: list[str], run: Path, rows: int) -> None:
-    """Starts training and kills it once ``metrics.csv`` has so many rows."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), "--run_dir", str(run), *arguments],
-        env=script_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=run.parent,
-    )
-    metrics, deadline = run / "metrics.csv", time.monotonic() + 300
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) <= rows:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 def load(path: Path) -> dict:

@@ -1,8 +1,13 @@
 """What tests of several folders share: a quiet Trainer, an album for pictures, given batches, two processes."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,8 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers.logger import DummyLogger
+
+from tests.conftest import ROOT, script_environment
 
 
 def quiet_trainer(*callbacks: pl.Callback, **arguments: Any) -> pl.Trainer:
@@ -72,3 +79,33 @@ def _one_of_two(rank: int, port: int, work: Callable[..., None], arguments: tupl
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "NODE_RANK": 0, "LOCAL_RANK": rank}
     os.environ |= {name: str(value) for name, value in place.items()}
     work(rank, *arguments)
+
+
+def equal(left, right) -> bool:
+    """Bitwise equality of nested states."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return left == right
+
+
+def start_and_kill(arguments: list[str], run: Path, rows: int) -> None:
+    """Starts training and kills it once ``metrics.csv`` has so many rows."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "--run_dir", str(run), *arguments],
+        env=script_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=run.parent,
+    )
+    metrics, deadline = run / "metrics.csv", time.monotonic() + 300
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) <= rows:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()

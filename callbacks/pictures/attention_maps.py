@@ -1,10 +1,10 @@
-"""A picture of what self-attention may see and what it has learnt to look at."""
+"""A picture of self-attention's patterns and learnt weights."""
 
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from layers.attention import MultiheadSelfAttention
@@ -15,19 +15,25 @@ SIDE = 256  # pixels of a map; longer sequences are reduced to it
 
 
 class AttentionMaps(pl.Callback):
-    """Draws, for layers of a model, the pattern of its attention as an (N, N) mask and the weights of each head.
+    """Draws, for some layers, the attention pattern as an (N, N) mask and the weights of each head.
 
-    Works with every module that has ``layers.attention.MultiheadSelfAttention`` in it. During the first test batch
-    it keeps the input of its first row in each layer; the weights are computed from it afterwards, layer by layer. Rows
-    are queries, columns keys; weights are drawn relative to the largest of their row, by the square root, so that weak
-    ones show too. Of N above 256 each pixel shows the largest value in it. The picture is ``attention_maps``.
+    Works with every module that contains ``layers.attention.MultiheadSelfAttention``. During the first test batch it
+    keeps each layer's input for the first row; the weights are computed from it afterwards, layer by layer. Rows are
+    queries, columns keys. Weights are shown relative to the largest of their row, as square roots, so that small ones
+    are visible. For N above 256 each pixel shows its largest value. The picture is ``attention_maps``.
 
     Args:
-        max_layers: the most layers to draw; of more, evenly spaced ones.
-        max_heads: the most heads to draw of each, the first ones.
+        max_layers: the most layers to draw; if there are more, evenly spaced ones.
+        max_heads: the most heads to draw of each layer, the first ones.
 
     Raises:
         ValueError: for numbers below 1.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: AttentionMaps
+              init_args: {max_layers: 2}
     """
 
     def __init__(self, max_layers: int = 4, max_heads: int = 4) -> None:
@@ -51,7 +57,7 @@ class AttentionMaps(pl.Callback):
             self._hooks.append(layers[name].register_forward_hook(self._hook(name), with_kwargs=True))
 
     def _hook(self, name: str) -> Any:
-        def keep(layer: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        def keep(layer: MultiheadSelfAttention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
             query = args[0] if args else kwargs["query"]
             row = query[:1] if layer.batch_first else query[:, :1]
             padding = kwargs.get("key_padding_mask")
@@ -107,7 +113,7 @@ def spaced(names: list[str], count: int) -> list[str]:
 
 
 def reduced(values: Tensor, side: int = SIDE) -> Tensor:
-    """(N, N) as (M, M) float32, M at most ``side``: each entry the largest of the block that it stands for."""
+    """(N, N) as (M, M) float32, M at most ``side``: each entry is the largest of its block."""
     values = values.float()
     if len(values) <= side:
         return values

@@ -1,9 +1,9 @@
-"""What the callbacks that draw pictures share: drawing without global state, logging, sampling, pixels."""
+"""What picture callbacks share: drawing without global state, logging, sampling, pixels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,44 +13,45 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 INK, FAINT = "#222222", "#9a9a9a"
-# Ten colours that stay apart for colour-blind readers too, from dark to light in no order.
+# Ten colours that colour-blind readers can tell apart, too.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#9467bd", "#bcbd22")
-RIGHT, WRONG = PALETTE[2], PALETTE[1]  # what a model found, by whether it is true
+RIGHT, WRONG = PALETTE[2], PALETTE[1]  # a model's correct and wrong results
 
 
 def wants_pictures(trainer: pl.Trainer) -> bool:
-    """Whether this process is to draw: rank zero, with a logger that takes pictures."""
+    """Whether this process should draw: rank zero, if a logger takes pictures."""
     return trainer.is_global_zero and any(hasattr(logger, "log_image") for logger in trainer.loggers)
 
 
 def has_entries(outputs: Any, *names: str) -> bool:
-    """Whether a step returned a dict with these entries; a callback leaves alone what other modules return."""
+    """Whether a step returned a dict with these entries; callbacks ignore the outputs of other modules."""
     return isinstance(outputs, dict) and set(names) <= outputs.keys()
 
 
 class PictureOfTest(pl.Callback, ABC):
-    """A callback that collects what ``test_step`` returns, and draws when the test is over.
+    """A callback that collects what ``test_step`` returns and draws when the test is over.
 
     Attributes:
-        needs: the entries that the dict of ``test_step`` must have; other outputs are left alone.
+        needs: the entries that the dict of ``test_step`` must have; other outputs are ignored.
     """
 
     needs: tuple[str, ...]
 
     @abstractmethod
     def forget(self) -> None:
-        """Begin anew."""
+        """Drop what was collected."""
 
     @abstractmethod
     def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
-        """Keep what is needed of a batch, in every process."""
+        """Keep what the picture needs of a batch; called in every process."""
 
     @abstractmethod
     def finish(self, trainer: pl.Trainer) -> None:
-        """Draw what was collected, in every process."""
+        """Draw what was collected; called in every process."""
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.forget()
@@ -73,11 +74,11 @@ class PictureOfTest(pl.Callback, ABC):
 
 
 class PictureOfSample(PictureOfTest):
-    """A callback that draws a random sample of what the test had, of rank zero's share where there are processes.
+    """A callback that draws a random sample of the test's rows; with several processes, of rank zero's share.
 
     Args:
-        size: rows to draw, at most.
-        seed: of the choice.
+        size: the most rows to draw.
+        seed: of the sample.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -86,11 +87,11 @@ class PictureOfSample(PictureOfTest):
 
     @abstractmethod
     def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
-        """The rows of a batch that may be drawn: tensors (B, ...) of equal first dimension; none leave it alone."""
+        """The rows of a batch that may be drawn: tensors (B, ...) of equal first dimension; empty for none."""
 
     @abstractmethod
     def draw(self, trainer: pl.Trainer, *rows: Tensor) -> None:
-        """Draw the rows that were chosen: the tensors of ``rows``, on the CPU."""
+        """Draw the sampled rows: tensors like those of ``rows``, on the CPU."""
 
     def forget(self) -> None:
         self._sample = RandomSample(self.size, self.seed)
@@ -105,7 +106,7 @@ class PictureOfSample(PictureOfTest):
 
 
 def new_figure(width: float, height: float, dpi: int = 150) -> "Figure":
-    """An empty figure of ``width`` x ``height`` inches that pyplot doesn't know: no window, no global state."""
+    """An empty figure of ``width`` x ``height`` inches, without pyplot: no window, no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -115,7 +116,7 @@ def new_figure(width: float, height: float, dpi: int = 150) -> "Figure":
 
 
 def plain_axes(axes: "Axes") -> None:
-    """A faint grid, and no lines above and on the right."""
+    """A faint grid, no top and right spines."""
     axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -124,18 +125,19 @@ def render(figure: "Figure") -> "np.ndarray":
     """The figure as pixels: (height * dpi, width * dpi, 3) uint8."""
     import numpy as np
 
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = cast("FigureCanvasAgg", figure.canvas)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def log_figure(trainer: pl.Trainer, name: str, figure: "Figure") -> None:
-    """Hand the figure to every logger that has ``log_image(key, images)``, on rank zero only; then empty the figure.
+    """Pass the figure to every logger that has ``log_image(key, images)``, on rank zero only; then clear the figure.
 
-    No step is passed: Weights & Biases drops a picture whose step lies behind what it has seen.
+    No step is passed: Weights & Biases drops pictures with an earlier step than it has seen.
 
     Args:
-        trainer: whose ``loggers`` get the picture.
-        name: key of the picture; a logger that writes files uses it as the file's name.
+        trainer: its ``loggers`` get the picture.
+        name: key of the picture; a logger that writes files uses it as the file name.
         figure: made by ``new_figure``.
     """
     if wants_pictures(trainer):
@@ -149,9 +151,9 @@ def log_figure(trainer: pl.Trainer, name: str, figure: "Figure") -> None:
 
 
 def to_uint8(images: Tensor, pixel_range: Sequence[float]) -> Tensor:
-    """Images (N, C, H, W) float, black and white at ``pixel_range``, as (N, H, W, C) uint8 on the CPU, 0 to 255.
+    """Images (N, C, H, W) float, with black and white at ``pixel_range``, as (N, H, W, C) uint8 on the CPU, 0 to 255.
 
-    It undoes the actual preprocessing: with a fixed range, images of another range would appear at half contrast.
+    This undoes the actual preprocessing; with a fixed range, images of another range would have the wrong contrast.
     """
     low, high = pixel_range
     pixels = (images.float() - low) / (high - low) * 255
@@ -159,7 +161,7 @@ def to_uint8(images: Tensor, pixel_range: Sequence[float]) -> Tensor:
 
 
 def thumbnails(images: Tensor, pixel_range: Sequence[float], longest_side: int = 96) -> Tensor:
-    """Like ``to_uint8``, larger images reduced to ``longest_side`` pixels; smaller ones keep every pixel."""
+    """Like ``to_uint8``, with larger images reduced to ``longest_side`` pixels; smaller ones keep every pixel."""
     height, width = images.shape[-2:]
     shrink = longest_side / max(height, width)
     if shrink < 1:
@@ -176,16 +178,16 @@ def pixel_range_of(pl_module: pl.LightningModule) -> tuple[float, float]:
     """
     if "pixel_range" not in pl_module.hparams:
         raise ValueError(
-            f"{type(pl_module).__name__} has no hyperparameter pixel_range, so its images can't be drawn in their true "
-            "contrast: add the argument and call save_hyperparameters()"
+            f"{type(pl_module).__name__} has no hyperparameter pixel_range, which the contrast of its images depends "
+            "on: add the argument and call save_hyperparameters()"
         )
     low, high = pl_module.hparams["pixel_range"]
     return float(low), float(high)
 
 
 def class_names_of(trainer: pl.Trainer, labels: Tensor) -> list[str]:
-    """Names for the classes 0 to the largest of ``labels``: the datamodule's ``class_names``, else numbers."""
-    known = list(getattr(trainer.datamodule, "class_names", None) or [])
+    """Names of the classes from 0 to the largest label: the datamodule's ``class_names``, else numbers."""
+    known = list(getattr(trainer.datamodule, "class_names", None) or [])  # type: ignore[attr-defined]
     count = int(labels.max()) + 1 if len(labels) else 0
     return [str(known[number]) if number < len(known) else f"class {number}" for number in range(count)]
 
@@ -198,7 +200,7 @@ class Reservoir(list, Generic[Item]):
 
     Args:
         size: items to keep.
-        seed: decides, with the order of the stream, which stay; the global random state is left alone.
+        seed: decides, together with the order of the stream, which items stay. The global random state is not used.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -216,14 +218,14 @@ class Reservoir(list, Generic[Item]):
 
 
 class RandomSample:
-    """A uniform random sample of rows from a stream of unknown length, each row in several tensors.
+    """A uniform random sample of rows from a stream of unknown length, each row split over several tensors.
 
-    Every row draws a random key from the sample's own generator, and the ``size`` smallest keys stay: the global
-    random state is neither read nor changed, and only the rows that stay are kept, on the CPU.
+    Every row draws a random key from the sample's own generator, and the ``size`` smallest keys stay. The global random
+    state is neither read nor changed; only the sampled rows are kept, on the CPU.
 
     Args:
         size: rows to keep.
-        seed: decides, with the order of the stream, which rows stay.
+        seed: decides, together with the order of the stream, which rows stay.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -250,6 +252,6 @@ class RandomSample:
 
     @property
     def rows(self) -> tuple[Tensor, ...]:
-        """The tensors of the rows kept so far, in order of their keys; empty before the first ``add``."""
+        """The rows sampled so far, as tensors, in the order of their keys; empty before the first ``add``."""
         order = self._keys.argsort()
         return tuple(tensor[order] for tensor in self._rows)

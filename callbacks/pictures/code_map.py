@@ -14,10 +14,10 @@ from .base import INK, PALETTE, PictureOfSample, class_names_of, log_figure, new
 class CodeMap(PictureOfSample):
     """Draws test codes as points in the plane, coloured by class: t-SNE of their cosine distances.
 
-    Near points have similar codes; the axes and the distances between far points mean nothing. During the test,
-    ``test_step`` returns ``{"code": (B, d)}`` for batches of images (``ImageBatch``); the
-    points are a random sample of data loader 0. With several processes they are a sample of rank zero's share. The
-    global random state stays as it is.
+    Close points have similar codes; the axes and the distances between distant points mean nothing. During the test,
+    ``test_step`` returns ``{"code": (B, d)}`` for batches of images (``ImageBatch``); the points are a random sample of
+    data loader 0, with several processes of rank zero's share. The global random state is not changed. The picture is
+    ``code_map``.
 
     Args:
         num_points: images to draw; t-SNE takes a few seconds for 2,000.
@@ -25,6 +25,12 @@ class CodeMap(PictureOfSample):
 
     Raises:
         ValueError: if ``num_points`` is below 10.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: CodeMap
+              init_args: {num_points: 500}
     """
 
     MIN_POINTS = 10
@@ -38,7 +44,8 @@ class CodeMap(PictureOfSample):
     def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
         return (outputs["code"].float(), batch.labels) if dataloader_idx == 0 else ()
 
-    def draw(self, trainer: pl.Trainer, codes: Tensor, labels: Tensor) -> None:
+    def draw(self, trainer: pl.Trainer, *rows: Tensor) -> None:
+        codes, labels = rows
         finite = codes.isfinite().all(dim=1)
         if int(finite.sum()) < self.MIN_POINTS:
             rank_zero_warn(f"CodeMap: no picture, fewer than {self.MIN_POINTS} finite codes in the test")
@@ -50,7 +57,7 @@ class CodeMap(PictureOfSample):
         figure = new_figure(6.6 if len(present) > 1 else 5.4, 5.2)
         axes = figure.add_subplot()
         size = max(3, min(24, 16000 / len(points)))
-        style = {"s": size, "linewidths": 0, "alpha": 0.8}
+        style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
         if not present:
             axes.scatter(*points.T, color=PALETTE[0], **style)
         elif len(present) <= 2 * len(PALETTE):
@@ -62,12 +69,13 @@ class CodeMap(PictureOfSample):
             legend = axes.legend(
                 loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handletextpad=0.2, labelcolor=INK
             )
-            for handle in legend.legend_handles:
+            handles: list[Any] = legend.legend_handles
+            for handle in handles:
                 handle.set_sizes([40])
                 handle.set_alpha(1)
         else:
-            # Too many classes for a legend: neighbouring colours for neighbouring numbers.
-            axes.scatter(*points.T, c=labels.tolist(), cmap="turbo", **style)
+            # Too many classes for a legend: a colour map over the labels.
+            axes.scatter(points[:, 0], points[:, 1], c=labels.tolist(), cmap="turbo", **style)
         axes.set_title(f"t-SNE of {len(points):,} test codes, by cosine", color=INK, fontsize=10)
         axes.set(xticks=[], yticks=[])
         axes.set_box_aspect(1)
@@ -76,7 +84,7 @@ class CodeMap(PictureOfSample):
 
 
 def plane_map(codes: Tensor, seed: int) -> Any:
-    """t-SNE of codes (N, d) by cosine distance: (N, 2) float32 array. Deterministic, no global random state."""
+    """t-SNE of codes (N, d) by cosine distance, (N, 2) float32. Deterministic, without the global random state."""
     from sklearn.manifold import TSNE
 
     directions = F.normalize(codes.double()).numpy()

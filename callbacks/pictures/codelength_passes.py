@@ -1,4 +1,4 @@
-"""A picture of the code length over the passes of each trial."""
+"""A picture of the codelength over the passes of each trial."""
 
 from typing import Any
 
@@ -8,10 +8,15 @@ from .base import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, plai
 
 
 class CodelengthPasses(pl.Callback):
-    """Draws the code length after each pass of each trial of a search, the best trial in colour.
+    """Draws the codelength after each pass of each trial of a search, the best trial in colour.
 
-    ``training_step`` returns ``{"loss", "passes": [(trial, [bits after each pass]), ...]}``; other modules get no
-    picture. What was seen is part of the checkpoint. The picture, drawn when training ends, is ``codelength_passes``.
+    ``training_step`` returns ``{"loss", "passes": [(trial, [bits after each pass]), ...]}``; other outputs are ignored.
+    The passes are part of the checkpoint. The picture, drawn when training ends, is ``codelength_passes``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: CodelengthPasses
     """
 
     def __init__(self) -> None:
@@ -22,7 +27,7 @@ class CodelengthPasses(pl.Callback):
         return {"passes": dict(self.passes)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the passes of a checkpoint."""
+        """Continue from the passes of a checkpoint."""
         self.passes = dict(state_dict["passes"])
 
     def on_train_batch_end(
@@ -44,8 +49,8 @@ class CodelengthPasses(pl.Callback):
         text = f"trial {best + 1} of {len(self.passes)}: {lengths[-1]:.4f} bits"
         axes.plot(range(1, len(lengths) + 1), lengths, color=PALETTE[0], marker="o", markersize=4, label=text)
         axes.set_xlabel("passes (moves, tuning, levels)", color=INK)
-        axes.set_ylabel("code length, bits per step", color=INK)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylabel("codelength, bits per step", color=INK)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False)
         plain_axes(axes)
         log_figure(trainer, "codelength_passes", figure)

@@ -13,27 +13,32 @@ from .graph_layout import module_layout, push_apart, spring
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_NAMES = 60  # nodes of a graph whose names can all be read
+MOST_NAMES = 60  # nodes whose names are all legible
 NAMED_MODULES = 15
-MOST_DISCS = 400  # modules whose layout still takes a second
+MOST_DISCS = 400  # modules whose layout takes about a second
 LEAST_NAMED = 0.025  # radius of a module's disc with room for a name, as a share of the picture
 
 
 class CommunityMap(pl.Callback):
-    """Draws the graph with each module in a place and colour of its own; of a large graph the map of its modules.
+    """Draws the graph with each module in its own place and colour; of a large graph, a map of its modules.
 
-    ``test_step`` returns ``{"partition", "graph"}``, a ``map_equation.Partition`` and the
-    ``GraphBatch`` it belongs to; other modules get no picture. Colours are those of the top
-    modules, ten that come again from the largest on. The picture is ``communities``.
+    ``test_step`` returns ``{"partition", "graph"}``, a ``map_equation.Partition`` and its ``GraphBatch``; other outputs
+    are ignored. Ten colours show the top modules, in turn by falling flow. The picture is ``communities``.
 
     Args:
-        max_nodes: nodes that are drawn one by one; of a larger graph, or one of more than 400 modules, each bottom
-            module is a disc, its area the share of the walk's time, its name that of the node visited most.
-        max_modules: modules on such a map, the most visited ones.
+        max_nodes: the most nodes to draw individually; in a larger graph, or one with more than 400 modules, each
+            bottom module is a disc, whose area is its share of the walk's time, with the name of its most visited node.
+        max_modules: the most modules on such a map; the most visited ones are drawn.
         seed: of the layout.
 
     Raises:
         ValueError: a number is below 1.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: CommunityMap
+              init_args: {max_nodes: 500}
     """
 
     def __init__(self, max_nodes: int = 2000, max_modules: int = 150, seed: int = 0) -> None:
@@ -72,12 +77,11 @@ class CommunityMap(pl.Callback):
         crowded = min(1.0, 3 * len(positions) / max(len(edges), 1))
         draw_links(axes, positions, edges[~same], [FAINT] * int((~same).sum()), 0.15 + 0.25 * crowded)
         draw_links(axes, positions, edges[same], [colours[node] for node in edges[same, 0]], 0.25 + 0.4 * crowded)
-        # A node's area is its share of the walk's time, within bounds.
+        # A node's area shows its share of the walk's time, with a lower bound.
         share = partition.flow / partition.flow.max()
         unit = (8 * 72 / (2.3 * radius)) ** 2  # points² of a square of one spacing
-        axes.scatter(
-            *positions.T, s=unit * (0.04 + 0.3 * share), c=colours, linewidths=0.3, edgecolors="white", zorder=3
-        )
+        x, y = positions.T
+        axes.scatter(x, y, s=unit * (0.04 + 0.3 * share), c=colours, linewidths=0.3, edgecolors="white", zorder=3)
         if len(positions) <= MOST_NAMES:
             label(axes, positions, partition, range(len(positions)), 7)
         else:
@@ -112,7 +116,7 @@ class CommunityMap(pl.Callback):
 
 
 def node_colours(partition: Any) -> list[str]:
-    """A colour for each node: that of its top module, by falling flow."""
+    """Each node's colour, that of its top module; top modules are numbered by falling flow."""
     return [PALETTE[module % len(PALETTE)] for module in partition.top_modules.tolist()]
 
 
@@ -130,14 +134,14 @@ def draw_links(
     alpha: float,
     widths: Any = 0.5,
 ) -> None:
-    """Draws the links ``pairs`` (E, 2) between positions (n, 2), each in its colour; widths in points, one or (E,)."""
+    """Draws links ``pairs`` (E, 2) between positions (n, 2), each in its colour; widths in points, one or (E,)."""
     from matplotlib.collections import LineCollection
 
-    axes.add_collection(LineCollection(positions[pairs], colors=colours, linewidths=widths, alpha=alpha, zorder=1))
+    axes.add_collection(LineCollection([*positions[pairs]], colors=colours, linewidths=widths, alpha=alpha, zorder=1))
 
 
 def label(axes: "Axes", positions: NDArray[np.float64], partition: Any, nodes: Any, size: float) -> None:
-    """Writes the names of some nodes beside them."""
+    """Writes the names of some nodes onto them."""
     from matplotlib.patheffects import withStroke
 
     names = {int(node): str(partition.name(node))[:18] for node in nodes}

@@ -10,19 +10,25 @@ from .base import INK, PictureOfSample, log_figure, new_figure, pixel_range_of, 
 
 
 class CompletedImages(PictureOfSample):
-    """Draws random test images, their upper halves, and what the model makes of these.
+    """Draws random test images, their upper halves and the model's completions of these.
 
     ``test_step`` returns ``{"images": (B, 3, S, S)}``, and the module has ``complete_images(images, seed=...)``, which
-    gives such images with new lower halves, and a hyperparameter ``pixel_range``. With several processes the picture
+    returns such images with new lower halves, and a hyperparameter ``pixel_range``. With several processes the picture
     shows rank zero's share. The picture is ``completed_images``.
 
     Args:
         num_images: rows of the picture.
-        num_completions: different completions of each.
-        seed: of the choice of images; of the completions seed, seed + 1 ...
+        num_completions: completions of each image.
+        seed: of the choice of images; the completions use seed, seed + 1, …
 
     Raises:
         ValueError: for numbers below 1; in the test, if the module has no ``pixel_range``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: CompletedImages
+              init_args: {num_images: 4, num_completions: 2}
     """
 
     needs = ("images",)
@@ -36,8 +42,9 @@ class CompletedImages(PictureOfSample):
     def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
         return (outputs["images"],)
 
-    def draw(self, trainer: pl.Trainer, images: Tensor) -> None:
-        module = trainer.lightning_module
+    def draw(self, trainer: pl.Trainer, *rows: Tensor) -> None:
+        (images,) = rows
+        module: Any = trainer.lightning_module
         pixel_range = pixel_range_of(module)
         given = images.clone()
         given[:, :, images.shape[2] // 2 :] = pixel_range[1]

@@ -1,4 +1,4 @@
-"""A picture of how the syntactic distances of each layer are distributed; a warning when they say nothing."""
+"""A picture of the distribution of each layer's syntactic distances, with a warning when a gate is stuck."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +15,19 @@ NEAR_ONE, NEARLY_ALL = 0.95, 0.95
 
 
 class DistanceHistogram(PictureOfTest):
-    """Draws a histogram of the distances for each layer, and warns when nearly all are near 1.
+    """Draws a histogram of each layer's distances, and warns when nearly all are close to 1.
 
-    The distance of a word is 1 - mean of the master forget gate, in [0, 1]: the level up to which the word closes what
-    was open. Where 95 % of a layer's distances lie above 0.95, its gate is stuck and its trees mean little; one line
-    says so (the failure that users of the first implementations met).
+    The distance of a word is 1 - mean of the master forget gate, in [0, 1]: the level up to which the word closes open
+    constituents. If 95 % of a layer's distances are above 0.95, its gate is stuck and its trees mean little; one line
+    warns of this (a known failure of the first implementations).
 
-    During the test, ``test_step`` returns ``{"distances": (L, B, T)}``, nan where there is no word; batches without
-    are left alone. With several processes the picture shows rank zero's share.
+    During the test, ``test_step`` returns ``{"distances": (L, B, T)}``, NaN where there is no word; other outputs are
+    ignored. With several processes the picture shows rank zero's share. The picture is ``distance_histogram``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: DistanceHistogram
     """
 
     needs = ("distances",)
@@ -37,7 +42,7 @@ class DistanceHistogram(PictureOfTest):
         if not trainer.is_global_zero:
             return
         distances = outputs["distances"].detach().float().cpu().flatten(1)
-        # Two rows a layer: counts in bins, and how many are near 1 and all.
+        # For each layer: the counts in bins, the number close to 1 and the total.
         counts = torch.zeros(len(distances), BINS + 2, dtype=torch.int64)
         for row, values in zip(counts, distances, strict=True):
             values = values[~values.isnan()]

@@ -1,24 +1,24 @@
-"""Where to draw the nodes of a graph so that its modules are seen: modules as discs inside the discs of those above."""
+"""Node positions that show a graph's modules: nested discs, each module inside the disc of its parent."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-SPACING = 1.0  # distance of neighbouring nodes of a module
-LARGEST_SPRING = 400  # nodes that a spring layout still arranges in about a second
+SPACING = 1.0  # distance between neighbouring nodes of a module
+LARGEST_SPRING = 400  # nodes for which a spring layout takes about a second
 
 
 def module_layout(
     edges: NDArray[np.int64], table: NDArray[np.int64], seed: int = 0
 ) -> tuple[NDArray[np.float64], float]:
-    """Positions of n nodes, module by module: the modules inside a module are discs that do not overlap.
+    """Positions of n nodes, module by module: the submodules of a module are discs that do not overlap.
 
     Args:
         edges: (E, 2) int64, nodes from 0.
         table: (n, depth) int64, module numbers among siblings from the top, -1 below the bottom module.
-        seed: of the springs' start.
+        seed: of the spring layouts.
 
     Returns:
-        (n, 2) positions about (0, 0), and the radius of the disc that holds them.
+        (n, 2) positions around (0, 0), and the radius of the disc that contains them.
     """
     return _arrange(np.arange(len(table)), edges, table, 0, seed)
 
@@ -26,7 +26,7 @@ def module_layout(
 def _arrange(
     nodes: NDArray[np.int64], edges: NDArray[np.int64], table: NDArray[np.int64], level: int, seed: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Positions of ``nodes``, which share a module down to ``level``; ``edges`` count from 0 within them."""
+    """Positions of ``nodes``, which share a module down to ``level``; ``edges`` number them from 0."""
     groups = _groups(table[nodes, level]) if level < table.shape[1] else np.arange(len(nodes))
     count = int(groups.max()) + 1
     if count == len(nodes):
@@ -46,7 +46,7 @@ def _arrange(
 
 
 def _groups(label: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers from 0; each node that is in no module of this level is a group of its own."""
+    """Group numbers from 0; each node without a module on this level is its own group."""
     alone = label < 0
     unique = np.where(alone, label.max() + 1 + np.arange(len(label)), label)
     return np.unique(unique, return_inverse=True)[1]
@@ -56,7 +56,7 @@ def _arrange_nodes(count: int, edges: NDArray[np.int64], seed: int) -> tuple[NDA
     radius = SPACING * np.sqrt(count) * 0.6
     if count == 1:
         return np.zeros((1, 2)), 0.6 * SPACING
-    if count > LARGEST_SPRING:  # a sunflower's seeds: even, and quick
+    if count > LARGEST_SPRING:  # a sunflower's seeds: even and fast
         angle, distance = np.arange(count) * 2.39996, np.sqrt(np.arange(count) / count)
         return radius * np.stack([distance * np.cos(angle), distance * np.sin(angle)], 1), radius
     positions = push_apart(spring(count, edges, seed) * radius, np.full(count, SPACING * 0.35))
@@ -64,7 +64,7 @@ def _arrange_nodes(count: int, edges: NDArray[np.int64], seed: int) -> tuple[NDA
 
 
 def spring(count: int, edges: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """networkx's spring layout (count, 2) about (0, 0), the farthest node at distance 1; parallel links count."""
+    """networkx's spring layout (count, 2) around (0, 0), the farthest node at distance 1; parallel links add up."""
     import networkx
 
     graph = networkx.Graph()
@@ -78,7 +78,7 @@ def spring(count: int, edges: NDArray[np.int64], seed: int) -> NDArray[np.float6
 
 
 def push_apart(centres: NDArray[np.float64], radii: NDArray[np.float64], rounds: int = 200) -> NDArray[np.float64]:
-    """Moves discs (count, 2) until hardly any two overlap, each pair by its overlap along the line of its centres."""
+    """Moves discs (count, 2) until they hardly overlap, each pair by its overlap along the line of its centres."""
     centres = centres.copy()
     for _ in range(rounds):
         step = centres[:, None] - centres[None]
@@ -87,7 +87,7 @@ def push_apart(centres: NDArray[np.float64], radii: NDArray[np.float64], rounds:
         np.fill_diagonal(overlap, 0)
         if overlap.max(initial=0) < 1e-2 * radii.min():
             break
-        # Equal centres: any direction will do, the pair must disagree.
+        # Equal centres: any direction will do, as long as the two differ.
         angle = np.arange(len(radii)) * 2.39996
         apart = np.stack([np.cos(angle), np.sin(angle)], 1)
         direction = np.where(distance[..., None] > 1e-9, step / np.maximum(distance, 1e-9)[..., None], apart[:, None])

@@ -13,17 +13,24 @@ COLUMNS = ["module", "nodes", "flow", "names"]
 
 
 class LargestModules(pl.Callback):
-    """Lists the largest bottom modules, each by the nodes that the walk visits most: of words, what a cluster is about.
+    """Lists the largest bottom modules with their most visited nodes; for words, what each cluster is about.
 
-    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``; other modules get no table. It goes
-    into the run folder, ``largest_modules.md``, to Weights & Biases, and into the picture ``largest_modules``.
+    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``; other outputs are ignored. The table is
+    written to the run folder, as ``largest_modules.md``, and to Weights & Biases, and drawn as the picture
+    ``largest_modules``.
 
     Args:
-        num_modules: rows, by falling number of nodes.
-        num_names: nodes named in each.
+        num_modules: modules to list, by falling number of nodes.
+        num_names: nodes to name of each module.
 
     Raises:
         ValueError: a number is below 1.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: LargestModules
+              init_args: {num_modules: 10}
     """
 
     def __init__(self, num_modules: int = 20, num_names: int = 15) -> None:
@@ -47,7 +54,7 @@ class LargestModules(pl.Callback):
         self._draw(trainer, rows)
 
     def rows(self, partition: Any) -> list[list[Any]]:
-        """``[module from 1, its nodes, its share of the walk's time, names]``, the largest module first."""
+        """``[module (from 1), nodes, share of the walk's time, names]`` of each module, the largest first."""
         sizes = np.bincount(partition.modules)
         flow = np.bincount(partition.modules, partition.flow)
         order = partition.order()
@@ -79,9 +86,7 @@ class LargestModules(pl.Callback):
                 parse_math=False,
                 clip_on=True,
             )
-        axes.set_title(
-            "the largest modules: number of nodes, and those visited most", fontsize=10, color=INK, loc="left"
-        )
+        axes.set_title("largest modules: number of nodes, most visited nodes", fontsize=10, color=INK, loc="left")
         axes.set_xlim(0, 1)
         axes.set_ylim(-len(rows) + 0.4, 0.6)
         axes.axis("off")

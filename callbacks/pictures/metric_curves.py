@@ -1,4 +1,4 @@
-"""A picture of logged metrics over the optimizer steps."""
+"""A picture of logged metrics over optimizer steps."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,20 +12,26 @@ if TYPE_CHECKING:
 
 
 class MetricCurves(pl.Callback):
-    """Draws curves of logged metrics over optimizer steps, such as the mutual-information estimates.
+    """Draws curves of logged metrics over optimizer steps, such as mutual-information estimates.
 
-    Metrics that start with ``val/`` are taken when a validation ends, the others every ``trainer.log_every_n_steps``
-    optimizer steps. The picture is drawn anew after each validation and at the end of training. The points are part
-    of the checkpoint: a resumed run's picture shows the whole run. Dense curves are drawn faintly, with their running
-    mean over them.
+    Metrics that start with ``val/`` are recorded at the end of each validation, the others every
+    ``trainer.log_every_n_steps`` optimizer steps. The picture is updated after each validation and at the end of
+    training. The points are part of the checkpoint: a resumed run's picture shows the whole run. Dense curves are
+    faint, with their running mean on top.
 
     Args:
-        metrics: names as logged, e.g. ``["train/local_mi", "val/local_mi"]``; one that is never logged is left out.
-        name: of the picture.
-        ylabel: of the vertical axis, with the unit, e.g. ``"nats"``.
+        metrics: names as logged, e.g. ``["train/local_mi", "val/local_mi"]``; those that are never logged are left out.
+        name: name of the picture.
+        ylabel: label of the vertical axis, with the unit, e.g. ``"nats"``.
 
     Raises:
         ValueError: if ``metrics`` is empty.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: MetricCurves
+              init_args: {metrics: [train/loss, val/loss], name: loss, ylabel: nats}
     """
 
     def __init__(self, metrics: Sequence[str], name: str, ylabel: str | None = None) -> None:
@@ -37,7 +43,7 @@ class MetricCurves(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        # Lightning refuses two stateful callbacks of one type under one key.
+        # Lightning refuses several stateful callbacks of one type with the same key.
         return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,17 +54,17 @@ class MetricCurves(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the points of those metrics that are drawn now."""
+        """Restore the points of those metrics that are drawn now."""
         for metric in self.metrics:
             self.steps[metric] = list(state_dict["steps"].get(metric, []))
             self.values[metric] = list(state_dict["values"].get(metric, []))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._collect(trainer, validation=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A validation outside of training has no place on the axis of steps.
+        # Validation outside of training has no place on the step axis.
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._collect(trainer, validation=True)
@@ -70,11 +76,11 @@ class MetricCurves(pl.Callback):
     def _collect(self, trainer: pl.Trainer, validation: bool) -> None:
         logged = trainer.callback_metrics
         for metric in self.metrics:
-            # Lightning keeps a validation's metrics until the next: taken while training they would repeat.
+            # Lightning keeps validation metrics until the next validation: in training steps they would repeat.
             if metric in logged and metric.startswith("val/") == validation:
                 steps, values = self.steps[metric], self.values[metric]
                 if steps and steps[-1] >= trainer.global_step:
-                    # Batches of one accumulated step, or a validation repeated after resuming: the latest counts.
+                    # Batches of one accumulated step, or a validation repeated after a resume: the last one counts.
                     steps.pop()
                     values.pop()
                 steps.append(int(trainer.global_step))
@@ -102,14 +108,14 @@ class MetricCurves(pl.Callback):
         else:
             axes.set_ylabel(self.ylabel or "", color=INK)
             axes.legend(frameon=False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         plain_axes(axes)
         axes.margins(x=0.02)
         log_figure(trainer, self.name, figure)
 
 
 def _running_mean(values: Sequence[float], window: int) -> "np.ndarray":
-    """Mean of the ``window`` values about each place (fewer at the ends), values that are not finite left out."""
+    """Mean of the ``window`` values around each place (fewer at the ends), without values that are not finite."""
     import numpy as np
 
     points = np.asarray(values)

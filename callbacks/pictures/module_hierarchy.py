@@ -8,15 +8,20 @@ import pytorch_lightning as pl
 from .base import INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
 from .fonts import font_families, quiet_fonts
 
-LEAST_NAMED = 0.02  # share of the width that has room for a name
-LEAST_DRAWN = 2e-4  # share of the width that can be seen
+LEAST_NAMED = 0.02  # share of the width with room for a name
+LEAST_DRAWN = 2e-4  # share of the width that is visible
 
 
 class ModuleHierarchy(pl.Callback):
-    """Draws the modules level by level, from the top: a module's width is the share of the walk's time in it.
+    """Draws the modules level by level, from the top; a module's width is its share of the walk's time.
 
-    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``; other modules get no picture. Below each
-    module stand those it is made of; a module is named by the node visited most. The picture is ``hierarchy``.
+    ``test_step`` returns ``{"partition": ...}``, a ``map_equation.Partition``; other outputs are ignored. Each module's
+    submodules are below it; its name is that of its most visited node. The picture is ``hierarchy``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: ModuleHierarchy
     """
 
     def on_test_batch_end(
@@ -66,7 +71,7 @@ class ModuleHierarchy(pl.Callback):
 
 
 def runs(paths: np.ndarray) -> list[tuple[int, int]]:
-    """[start, end) of the equal rows that follow each other and are modules: no -1 in them."""
+    """[start, end) of runs of equal rows that are modules, that is, without -1."""
     if not len(paths):
         return []
     changes = np.flatnonzero((paths[1:] != paths[:-1]).any(1)) + 1

@@ -31,20 +31,26 @@ FRAME, GAP, ROW_GAP = 4, 6, 8
 class NearestNeighbors(PictureOfTest):
     """Draws random test images beside their nearest neighbours, by the cosine of their codes.
 
-    During the test, ``test_step`` returns ``{"code": (B, d)}`` (other outputs are left alone) for batches of images
-    (``ImageBatch``); data loader 0 gives the queries, data loader 1 the memory that is
-    searched. The best neighbours so far are carried along with their thumbnails, nothing else is kept. Where the images
-    have classes, a neighbour's frame is green (same class as the query) or orange (another). Pixels are shown as they
-    were before the preprocessing, which the module's hyperparameter ``pixel_range`` describes. With several processes
-    the picture shows queries and memory of rank zero's share. The global random state stays as it is.
+    During the test, ``test_step`` returns ``{"code": (B, d)}`` for batches of images (``ImageBatch``); other outputs
+    are ignored. Data loader 0 has the queries, data loader 1 the memory that is searched. Only the best neighbours so
+    far and their thumbnails are kept. If the images have classes, a neighbour's frame is green (the query's class) or
+    orange (another class). Pixels are shown as before the preprocessing, which the module's hyperparameter
+    ``pixel_range`` describes. With several processes the picture shows rank zero's share of queries and memory. The
+    global random state is not changed. The picture is ``nearest_neighbors``.
 
     Args:
         num_queries: rows of the picture.
-        num_neighbors: neighbours in a row.
+        num_neighbors: neighbours in each row.
         seed: of the choice of queries.
 
     Raises:
         ValueError: for numbers below 1; in the test, if the module has no ``pixel_range``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: NearestNeighbors
+              init_args: {num_queries: 8, num_neighbors: 6}
     """
 
     needs = ("code",)
@@ -57,7 +63,7 @@ class NearestNeighbors(PictureOfTest):
 
     def forget(self) -> None:
         self._queries = RandomSample(self.num_queries, self.seed)
-        self._similarities = self._images = self._labels = None
+        self._best: tuple[Tensor, ...] = ()  # similarities, images and labels of the nearest so far
 
     def collect(self, trainer: pl.Trainer, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> None:
         if not wants_pictures(trainer):
@@ -69,31 +75,28 @@ class NearestNeighbors(PictureOfTest):
             self._search(codes, batch, pixel_range_of(trainer.lightning_module))
 
     def _search(self, codes: Tensor, batch: Any, pixel_range: tuple[float, float]) -> None:
-        """Merge the best of a batch of the memory with the best so far."""
+        """Merge the best neighbours in a batch of the memory with the best so far."""
         queries = self._queries.rows[0]
         similarities, places = (codes @ queries.to(codes.device).T).T.topk(min(self.num_neighbors, len(codes)))
         images = thumbnails(batch.images[places.flatten()], pixel_range)
-        images, labels = images.unflatten(0, places.shape), batch.labels[places].cpu()
-        similarities = similarities.cpu()
-        if self._similarities is not None:
-            similarities = torch.cat([self._similarities, similarities], dim=1)
-            images = torch.cat([self._images, images], dim=1)
-            labels = torch.cat([self._labels, labels], dim=1)
-        self._similarities, order = similarities.topk(min(self.num_neighbors, similarities.shape[1]))
+        found: tuple[Tensor, ...] = similarities.cpu(), images.unflatten(0, places.shape), batch.labels[places].cpu()
+        if self._best:
+            found = tuple(torch.cat(pair, dim=1) for pair in zip(self._best, found, strict=True))
+        similarities, order = found[0].topk(min(self.num_neighbors, found[0].shape[1]))
         rows = torch.arange(len(order))[:, None]
-        self._images, self._labels = images[rows, order], labels[rows, order]
+        self._best = (similarities, *(part[rows, order] for part in found[1:]))
 
     def finish(self, trainer: pl.Trainer) -> None:
-        if self._images is not None:
+        if self._best:
             self._draw(trainer)
         elif len(self._queries):
             rank_zero_warn("NearestNeighbors: no picture, the test has no second data loader to search")
 
     def _draw(self, trainer: pl.Trainer) -> None:
         _, images, labels = self._queries.rows
-        canvas, row_height, query_width = _grid(
-            thumbnails(images, pixel_range_of(trainer.lightning_module)), self._images, labels, self._labels
-        )
+        _, neighbors, neighbor_labels = self._best
+        queries = thumbnails(images, pixel_range_of(trainer.lightning_module))
+        canvas, row_height, query_width = _grid(queries, neighbors, labels, neighbor_labels)
         height, width = canvas.shape[:2]
         known = bool((labels >= 0).any())
         names = class_names_of(trainer, labels)
@@ -122,28 +125,28 @@ class NearestNeighbors(PictureOfTest):
         if known:
             text(left + query_width, 18, "■ same class", color=RIGHT)
             text(left + query_width + 150, 18, "■ another class", color=WRONG)
-            same = (self._labels == labels[:, None])[labels >= 0].double().mean()
+            same = (neighbor_labels == labels[:, None])[labels >= 0].double().mean()
             text(left + width, 18, f"{same:.0%} same", ha="right", color=FAINT)
         log_figure(trainer, "nearest_neighbors", figure)
 
 
 def _grid(queries: Tensor, neighbors: Tensor, labels: Tensor, neighbor_labels: Tensor) -> tuple[Tensor, int, int]:
-    """Lay the images out, each query left of its neighbours, with frames that tell right classes from wrong.
+    """Lay out the images, each query left of its neighbours, with frames that tell the same class from another.
 
     Args:
         queries: (Q, H, W, 3) uint8.
         neighbors: (Q, K, H, W, 3) uint8.
-        labels, neighbor_labels: (Q,), (Q, K) int64, -1 where there is no class.
+        labels, neighbor_labels: (Q,), (Q, K) int64, -1 for no class.
 
     Returns:
-        The picture (height, width, 3) uint8, every image enlarged by a whole number; the height of a row; and where
-        the neighbours begin, in pixels.
+        The picture (height, width, 3) uint8, every image enlarged by an integer factor; the height of a row; and the
+        left edge of the neighbours, in pixels.
     """
     num_queries, num_neighbors, height, width, _ = neighbors.shape
     enlarge = max(1, round(72 / max(height, width)))
 
     def framed(images: Tensor, colours: Tensor) -> Tensor:
-        """(N, H, W, 3) -> (N, H', W', 3), each enlarged and in a frame of its colour (N, 3)."""
+        """(N, H, W, 3) -> (N, H', W', 3), each image enlarged and in a frame of its colour (N, 3)."""
         images = images.repeat_interleave(enlarge, dim=1).repeat_interleave(enlarge, dim=2)
         n, h, w, _ = images.shape
         tiles = colours[:, None, None].expand(n, h + 2 * FRAME, w + 2 * FRAME, 3).clone()

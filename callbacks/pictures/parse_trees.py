@@ -1,4 +1,4 @@
-"""Pictures of the trees that a language model finds, beside the gold trees, and of the distances behind them."""
+"""Pictures of a language model's parse trees beside the gold trees, and of the distances they come from."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,7 @@ Span = tuple[int, int]
 
 
 class _Sentence(NamedTuple):
-    """A sentence of the test: gold spans [start, end) with labels, the tree and the distances (L, T) of each layer."""
+    """A test sentence: gold spans [start, end) with labels, each layer's tree and distances (L, T)."""
 
     words: tuple[str, ...]
     gold: tuple[tuple[int, int, str], ...]
@@ -27,24 +27,30 @@ class _Sentence(NamedTuple):
 
 
 class ParseTrees(PictureOfTest):
-    """Draws predicted trees beside gold trees, and a heat map of the distances that they come from.
+    """Draws predicted trees beside gold trees, and a heat map of the distances they come from.
 
-    During the test, ``test_step`` returns for a batch of sentences with trees
-    (``ParseBatch``) ``{"trees": [layer][sentence], "distances": (L, B, T)}``: trees as nested
-    pairs of word indices, distances of the words from place 0, anything after a sentence's end. Other batches are left
-    alone. A sample of sentences of middling length is drawn: the picture ``parse_trees`` shows the trees of one layer,
-    constituents that are right in green; ``distance_heatmap`` the distances of all layers, each layer's colours from
-    its lowest to its highest value in the sentence. With several processes the pictures show rank zero's share.
+    During the test, ``test_step`` returns ``{"trees": [layer][sentence], "distances": (L, B, T)}`` for a batch of
+    sentences with trees (``ParseBatch``): trees as nested pairs of word indices, distances with any values after a
+    sentence's end. Other outputs are ignored. A sample of sentences of medium length is drawn: the picture
+    ``parse_trees`` shows the trees of one layer, with correct constituents in green; ``distance_heatmap`` the distances
+    of all layers, each coloured from its lowest to its highest value in the sentence. With several processes the
+    pictures show rank zero's share.
 
     Args:
         num_sentences: sentences to draw.
-        layer: whose trees are drawn, counted from 1; the last one of a module that has fewer.
-        min_words: of a sentence to be drawn.
-        max_words: of a sentence to be drawn.
+        layer: the layer whose trees are drawn, counted from 1; the last one if the module has fewer.
+        min_words: words in the shortest sentence that may be drawn.
+        max_words: words in the longest sentence that may be drawn.
         seed: of the choice of sentences.
 
     Raises:
         ValueError: a number is below 1, or ``min_words`` above ``max_words``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: ParseTrees
+              init_args: {num_sentences: 2, layer: 1}
     """
 
     needs = ("trees", "distances")
@@ -83,7 +89,7 @@ class ParseTrees(PictureOfTest):
             self._draw_distances(trainer)
         else:
             rank_zero_warn(
-                f"ParseTrees: no picture, the model gave no trees of {self.min_words} to {self.max_words} words"
+                f"ParseTrees: no picture, the test had no trees of {self.min_words} to {self.max_words} words"
             )
 
     def _draw_trees(self, trainer: pl.Trainer) -> None:
@@ -123,14 +129,15 @@ class ParseTrees(PictureOfTest):
             axes.set_yticks(range(layers), [f"layer {layer + 1}" for layer in range(layers)])
             axes.tick_params(length=0, labelsize=7.5, labelcolor=INK)
             axes.spines[:].set_visible(False)
-        figure.suptitle("distance before each word; colours from the lowest to the highest of each layer", fontsize=8.5)
+        figure.suptitle("distance before each word; colours span each layer's lowest to highest value", fontsize=8.5)
         log_figure(trainer, "distance_heatmap", figure)
 
 
 def _spans(tree: Any) -> list[Span]:
-    """The spans [start, end) of two words and more of a tree of nested pairs."""
-    spans, starts, count = [], [], 0
-    todo = [tree]
+    """The spans [start, end) of two or more words in a tree of nested pairs."""
+    spans: list[Span] = []
+    starts: list[int] = []
+    count, todo = 0, [tree]
     while todo:
         node = todo.pop()
         if node is None:
@@ -144,9 +151,9 @@ def _spans(tree: Any) -> list[Span]:
 
 
 def _draw_tree(axes: "Axes", words: tuple[str, ...], labels: dict[Span, str], colours: dict[Span, str]) -> None:
-    """A tree given by its nested spans: words below, every constituent a bar over what it is made of."""
+    """Draws a tree given by its nested spans: words at the bottom, each constituent as a bar above its parts."""
     places = {(word, word + 1): (float(word), 0.0) for word in range(len(words))}
-    free = list(places)  # constituents that are not part of another one yet, in order
+    free = list(places)  # constituents that are not yet part of another one, in order
     for start, end in sorted(labels, key=lambda span: span[1] - span[0]):
         parts = [span for span in free if start <= span[0] and span[1] <= end]
         xs, ys = zip(*(places[part] for part in parts), strict=True)

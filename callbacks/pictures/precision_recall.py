@@ -1,4 +1,4 @@
-"""A picture of precision and recall as a model's thresholds move."""
+"""A picture of precision and recall over a model's thresholds."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+
+from layers.processes import gather_objects
 
 from .base import FAINT, INK, PALETTE, PictureOfTest, log_figure, new_figure, plain_axes, wants_pictures
 
@@ -19,9 +21,14 @@ class PrecisionRecallCurve(PictureOfTest):
         precision = correct / predicted,   recall = correct / gold,   F1 = 2 correct / (predicted + gold)
 
     During the test, ``test_step`` returns ``{"thresholds": (K,) float, "threshold_counts": (K, 3) int64}``: correct,
-    predicted and gold items of the batch at each threshold; other outputs are left alone. Counts are summed over the
-    test and over all processes. Thresholds at which nothing is predicted have no precision and stay out. The picture
-    is ``precision_recall``.
+    predicted and gold items of the batch at each threshold; other outputs are ignored. Counts are summed over the test
+    and all processes. Thresholds at which nothing is predicted have no precision and are left out. The picture is
+    ``precision_recall``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: PrecisionRecallCurve
     """
 
     needs = ("thresholds", "threshold_counts")
@@ -39,13 +46,12 @@ class PrecisionRecallCurve(PictureOfTest):
         self._thresholds = outputs["thresholds"].detach().float().cpu()
 
     def finish(self, trainer: pl.Trainer) -> None:
-        own = (self._thresholds, self._counts)
-        shares: list[Any] = [own]
-        if trainer.world_size > 1 and torch.distributed.is_initialized():
-            # Objects, since a process whose share was empty doesn't know how many thresholds there are.
-            shares = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, own)
-        shares = [share for share in shares if share[1] is not None]
+        # Objects, since a process whose share was empty doesn't know how many thresholds there are.
+        shares = [
+            (thresholds, counts)
+            for thresholds, counts in gather_objects((self._thresholds, self._counts))
+            if thresholds is not None and counts is not None
+        ]
         if shares and wants_pictures(trainer):
             self._draw(trainer, shares[0][0], torch.stack([counts for _, counts in shares]).sum(0))
 

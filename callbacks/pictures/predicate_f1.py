@@ -1,4 +1,4 @@
-"""A picture of how well each predicate's triples are found."""
+"""A picture of the F1 of each predicate's triples."""
 
 import pytorch_lightning as pl
 
@@ -9,9 +9,14 @@ PREFIX = "test/f1/predicate/"
 
 
 class PredicateF1(pl.Callback):
-    """Draws ``test/f1/predicate/<predicate>`` as bars from the best to the worst, and ``test/f1`` as a line.
+    """Draws ``test/f1/predicate/<predicate>`` as bars from best to worst, and ``test/f1`` as a line.
 
-    The picture is ``predicate_f1``; a test that logs no such metric leaves none.
+    The picture is ``predicate_f1``; a test that logs no such metric has none.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: PredicateF1
     """
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""A picture of test images and what came back from their codes, and of images that a model drew."""
+"""A picture of test images, their reconstructions and images that the model sampled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,26 @@ from .base import INK, PictureOfSample, log_figure, new_figure, pixel_range_of, 
 
 
 class Reconstructions(PictureOfSample):
-    """Draws random test images over their reconstructions and, of a model that can draw images, some of these.
+    """Draws random test images above their reconstructions and, for a generative model, images sampled from it.
 
-    ``test_step`` returns ``{"reconstruction": (B, 3, S, S)}`` for a batch of images
-    (``ImageBatch``), and the module has a hyperparameter ``pixel_range``. A model that draws
-    has ``variational`` true and ``sample_images(count, seed)``. With several processes the picture shows rank zero's
-    share. The global random state stays as it is. The picture is ``reconstructions``.
+    ``test_step`` returns ``{"reconstruction": (B, 3, S, S)}`` for a batch of images (``ImageBatch``), and the module
+    has a hyperparameter ``pixel_range``. A generative model has ``variational`` true and ``sample_images(count,
+    seed)``. With several processes the picture shows rank zero's share. The global random state is not changed. The
+    picture is ``reconstructions``.
 
     Args:
         num_images: columns of the picture.
-        num_sample_rows: rows of drawn images.
-        seed: of the choice of images, and of the drawn ones.
+        num_sample_rows: rows of sampled images.
+        seed: of the choice of test images and of the sampled ones.
 
     Raises:
-        ValueError: for less than one image; in the test, if the module has no ``pixel_range``.
+        ValueError: if a number is out of range; in the test, if the module has no ``pixel_range``.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: Reconstructions
+              init_args: {num_images: 8}
     """
 
     needs = ("reconstruction",)
@@ -40,18 +46,17 @@ class Reconstructions(PictureOfSample):
     def rows(self, outputs: Mapping[str, Any], batch: Any, dataloader_idx: int) -> tuple[Tensor, ...]:
         return batch.images, outputs["reconstruction"]
 
-    def draw(self, trainer: pl.Trainer, images: Tensor, reconstructions: Tensor) -> None:
-        module = trainer.lightning_module
-        titles, rows = ["image", "reconstruction"], [images, reconstructions]
+    def draw(self, trainer: pl.Trainer, *rows: Tensor) -> None:
+        module: Any = trainer.lightning_module
+        count, titles, parts = len(rows[0]), ["image", "reconstruction"], [*rows]
         if self.num_sample_rows and getattr(module, "variational", False):
-            drawn = module.sample_images(self.num_sample_rows * len(images), self.seed)
-            titles += ["drawn anew", *[""] * (self.num_sample_rows - 1)]
-            rows += drawn.cpu().split(len(images))
-        log_figure(trainer, "reconstructions", _grid(titles, rows, pixel_range_of(module)))
+            titles += ["sampled", *[""] * (self.num_sample_rows - 1)]
+            parts += module.sample_images(self.num_sample_rows * count, self.seed).cpu().split(count)
+        log_figure(trainer, "reconstructions", _grid(titles, parts, pixel_range_of(module)))
 
 
 def _grid(titles: list[str], rows: list[Tensor], pixel_range: tuple[float, float]) -> Any:
-    """A figure of rows of images (N, 3, S, S), a title before each, a gap before the third."""
+    """A figure of rows of images (N, 3, S, S), with a title left of each and a gap before the third."""
     columns, left, dpi = len(rows[0]), 140, 150
     tiles = [thumbnails(row, pixel_range) for row in rows]
     side = tiles[0].shape[1]

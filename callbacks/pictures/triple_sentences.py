@@ -1,18 +1,23 @@
-"""A picture of sentences with the triples found in them, and the true ones."""
+"""A picture of sentences with the triples found in them and the gold ones."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
-from .base import RIGHT, WRONG, PictureOfTest, Reservoir, log_figure, wants_pictures
-from .fonts import quiet_fonts
-from .triple_drawing import MISSED, draw_sentences
-from .triple_layout import Arrow, DrawnSentence
+from .base import INK, RIGHT, WRONG, PictureOfTest, Reservoir, log_figure, new_figure, wants_pictures
+from .fonts import font_families, quiet_fonts
 
-MOST_PREDICTED = 8  # arrows over one sentence
-SOLID, DOTTED, DASHED = "-", (0, (4, 1.2, 1, 1.2)), (0, (3, 2))
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MISSED = "#6b6b6b"
+MOST_PREDICTED = 8  # predicted triples listed for one sentence
+WIDTH, MARGIN, LINE, GAP, INDENT = 560.0, 18.0, 17.0, 10.0, 20.0  # points
+# The distance from the left in points, the text and its colour.
+LEGEND = ((0, "✓ right (confidence)", RIGHT), (150, "✗ wrong (confidence)", WRONG), (300, "– missed", MISSED))
 
 
 class _Sentence(NamedTuple):
@@ -24,27 +29,32 @@ class _Sentence(NamedTuple):
 
 
 class TripleSentences(PictureOfTest):
-    """Draws some sentences of the test with their triples, predicted above the text and gold below it.
+    """Draws some test sentences, each with a list of its triples, one ``subject —predicate→ object`` per line.
 
-    An arrow from subject to object carries the predicate, over it the entities are marked. Right triples are green and
-    solid, with a tick; wrong ones orange and dash-dotted, with a cross and, as all predicted ones, their confidence;
-    missed ones grey and dashed.
+    Right triples have a tick and are green, wrong ones a cross and orange, both with their confidence; missed gold
+    ones have a dash and are grey.
 
     During the test, ``test_step`` returns ``{"texts": …, "gold": …, "predicted": …}``: for each sentence its text, the
-    true (subject, predicate, object), and the triples found, which have the fields of
-    ``metrics.triples.ExtractedTriple``; outputs without these are left alone. A random sample of sentences of
-    moderate length whose gold entities all occur in the text makes the picture ``triples``. Of a sentence with many
-    predicted triples the surest eight are drawn, and a line says how many are not. With several processes the picture
+    gold (subject, predicate, object), and the triples found, which have the fields of
+    ``metrics.triples.ExtractedTriple``; other outputs are ignored. The picture ``triples`` shows a random sample of
+    sentences of moderate length whose gold entities all occur in the text. Of a sentence's predicted triples the
+    eight most confident and all right ones are listed, and a line counts the rest. With several processes the picture
     shows rank zero's share.
 
     Args:
         num_sentences: sentences to draw.
-        max_characters: of a sentence to be drawn.
-        max_triples: gold triples of a sentence to be drawn; it has at least one.
+        max_characters: length of the longest sentence that may be drawn.
+        max_triples: the most gold triples of a sentence that may be drawn; it has at least one.
         seed: of the choice of sentences.
 
     Raises:
         ValueError: a number is below 1.
+
+    Example:
+        trainer:
+          callbacks+:
+            - class_path: TripleSentences
+              init_args: {num_sentences: 8, max_characters: 120}
     """
 
     needs = ("texts", "gold", "predicted")
@@ -84,7 +94,7 @@ class TripleSentences(PictureOfTest):
         if self._sentences:
             self._sentences.sort(key=lambda sentence: len(sentence.text))
             with quiet_fonts():
-                log_figure(trainer, "triples", draw_sentences([*map(_drawn, self._sentences)], LEGEND))
+                log_figure(trainer, "triples", draw_sentences(self._sentences))
         elif self._had_triples:
             rank_zero_warn(
                 f"TripleSentences: no picture, the test has no sentence of at most {self.max_characters} characters "
@@ -92,40 +102,68 @@ class TripleSentences(PictureOfTest):
             )
 
 
-LEGEND = (
-    Arrow((0, 0), (0, 0), "✓ right", RIGHT, SOLID),
-    Arrow((0, 0), (0, 0), "✗ wrong, with confidence", WRONG, DOTTED),
-    Arrow((0, 0), (0, 0), "missed", MISSED, DASHED),
-)
+def draw_sentences(sentences: Sequence[_Sentence]) -> "Figure":
+    """A figure of sentences above their triples, all lines wrapped to one width."""
+    blocks = [_lines(sentence) for sentence in sentences]
+    families = font_families("".join(text for lines in blocks for text, _ in lines))
+    full_width = WIDTH + 2 * MARGIN
+    figure = new_figure(full_width / 72, 1)
+    figure.set_layout_engine("none")
+    style: dict[str, Any] = {"fontsize": 10, "family": families, "parse_math": False}
+    probe = figure.text(0, 0, "", **style)
+
+    def width(text: str) -> float:
+        probe.set_text(text)
+        return probe.get_window_extent().width / figure.dpi * 72
+
+    top = MARGIN + LINE / 2
+    artists = [
+        (top, figure.text((MARGIN + left) / full_width, 0, text, color=colour, **style))
+        for left, text, colour in LEGEND
+    ]
+    for lines in blocks:
+        top += GAP
+        for text, colour in lines:
+            left = MARGIN + (INDENT if colour != INK else 0)
+            for part in wrap(text, width, WIDTH + MARGIN - left):
+                top += LINE
+                artists.append((top, figure.text(left / full_width, 0, part, color=colour, **style)))
+    probe.remove()
+    height = top + MARGIN
+    figure.set_size_inches(full_width / 72, height / 72)
+    for top, artist in artists:
+        artist.set_y(1 - top / height)
+    return figure
 
 
-def _drawn(sentence: _Sentence) -> DrawnSentence:
+def _lines(sentence: _Sentence) -> list[tuple[str, str]]:
+    """The sentence and its triples, each with its colour."""
     gold = set(sentence.gold)
-    surest = sorted(sentence.predicted, key=lambda triple: -triple.confidence)
-    # The mentions of a triple count once.
-    different: dict[tuple[str, ...], Any] = {}
-    for triple in surest:
-        different.setdefault(tuple(triple[:3]), triple)
-    predicted = list(different.values())
-    above = []
-    for triple in predicted[:MOST_PREDICTED]:
-        right = tuple(triple[:3]) in gold
-        label = f"{'✓' if right else '✗'} {triple.predicate} {triple.confidence:.2f}"
-        style = (RIGHT, SOLID) if right else (WRONG, DOTTED)
-        above.append(Arrow(tuple(triple.subject_span), tuple(triple.object_span), label, *style))
-    spans = {tuple(triple[:3]): (triple.subject_span, triple.object_span) for triple in predicted}
-    below = []
-    for triple in sorted(gold):
-        subject, predicate, object_ = triple
-        if triple in spans:
-            below.append(Arrow(*map(tuple, spans[triple]), f"✓ {predicate}", RIGHT, SOLID))
-        else:
-            places = _first_place(sentence.text, subject), _first_place(sentence.text, object_)
-            below.append(Arrow(*places, predicate, MISSED, DASHED))
-    hidden = len(predicted) - len(above)
-    return DrawnSentence(sentence.text, above, below, f"and {hidden} less sure predicted triples" if hidden else "")
+    confidences: dict[tuple[str, ...], float] = {}  # several mentions of a triple count once, by the most confident
+    for triple in sorted(sentence.predicted, key=lambda triple: -triple.confidence):
+        confidences.setdefault(tuple(triple[:3]), triple.confidence)
+    listed = [triple for place, triple in enumerate(confidences) if place < MOST_PREDICTED or triple in gold]
+    lines = [(sentence.text, INK)]
+    for triple in listed:
+        mark, colour = ("✓", RIGHT) if triple in gold else ("✗", WRONG)
+        lines.append((f"{mark} {_arrow(*triple)} ({confidences[triple]:.2f})", colour))
+    if hidden := len(confidences) - len(listed):
+        lines.append((f"… and {hidden} more predicted with less confidence", MISSED))
+    return lines + [(f"– {_arrow(*triple)}", MISSED) for triple in sorted(gold - confidences.keys())]
 
 
-def _first_place(text: str, entity: str) -> tuple[int, int]:
-    start = text.index(entity)
-    return start, start + len(entity)
+def _arrow(subject: str, predicate: str, object_: str) -> str:
+    return f"{subject} —{predicate}→ {object_}"
+
+
+def wrap(text: str, width: Callable[[str], float], most: float) -> list[str]:
+    """Lines of a text no wider than ``most``: broken at a blank in a line's second half, else at any character."""
+    rest, lines = " ".join(text.split()), []
+    while rest:
+        end = max(1, bisect_right(range(1, len(rest) + 1), most, key=lambda length: width(rest[:length])))
+        if end < len(rest):
+            blank = rest.rfind(" ", end // 2, end + 1)
+            end = blank if blank > 0 else end
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return lines

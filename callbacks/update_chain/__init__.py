@@ -1,4 +1,4 @@
-"""What the derived optimizers share: a chain of rules that reshapes the update of any optimizer."""
+"""The chain of rules that derived optimizers share; it reshapes the update of any optimizer."""
 
 from .chain import Action, Block, Phase, Rule, UpdateChain, in_order
 from .kept_weights import KeepsWeights

@@ -1,8 +1,8 @@
 """The chain of rules that reshapes one optimizer's update: phases, cache-sized blocks, one snapshot.
 
-Write any optimizer as theta' = theta - lr * h. A derived optimizer changes this update for any h
-(kexue.fm/archives/7094). Each trick is a rule; the chain keeps one copy of theta, taken after the gradients are known
-and before the optimizer moves the weights, and hands (theta, theta') to the rules in the order of their phases.
+Write any optimizer as theta' = theta - lr * h. A derived optimizer changes this update, whatever h is
+(kexue.fm/archives/7094). Each trick is a rule. The chain keeps one copy of theta, taken once the gradients are complete
+and before the optimizer moves the weights, and passes (theta, theta') to the rules in the order of their phases.
 """
 
 from abc import ABC, abstractmethod
@@ -20,15 +20,15 @@ from torch.optim import Optimizer
 from layers.weights.selection import DEFAULT_EXCLUDE, check_entries, parameter_names, select
 
 Action = Callable[[float], None]
-"""What a rule does to one block after the base optimizer's step, given the learning rate that the step used."""
+"""What a rule does to one block after the base optimizer's step, given the learning rate of that step."""
 
-# On a CPU the rules run block by block, so that theta and theta' are read from memory once for all of them and then
-# lie in the cache. On an accelerator one block keeps the number of kernel launches small.
+# On a CPU the rules run block by block, so that theta and theta' are read from memory once and then stay in the cache
+# for all rules. On an accelerator a single block keeps the number of kernel launches small.
 CPU_BLOCK_BYTES = 2**19
 
 
 class Phase(IntEnum):
-    """When a rule acts; the order is fixed, whatever order the YAML file has."""
+    """When a rule acts. The order is fixed, whatever the order in the YAML file."""
 
     GRADIENT = 0
     LEARNING_RATE = 1
@@ -46,37 +46,36 @@ class Phase(IntEnum):
 
 
 class Rule(ABC):
-    """One trick: a rule on the update of any optimizer, neutral where a subclass says nothing else.
+    """One trick: a rule that changes the update of any optimizer. The defaults change nothing.
 
-    A subclass names its ``phase`` and overrides what it needs of ``plan``, ``before_step``,
-    ``after_step``, ``attach`` and ``check``.
+    A subclass sets its ``phase`` and overrides the hooks it needs, mostly ``plan`` and ``before_step``.
 
     Args:
-        include, exclude: see ``layers.weights.selection.select``.
-        log: log what the rule measures (``train/…``) every ``Trainer(log_every_n_steps)`` steps.
+        include, exclude: the parameters to act on, see ``layers.weights.selection.select``.
+        log: log the rule's ``measurements`` as ``train/…`` every ``Trainer(log_every_n_steps)`` steps.
     """
 
     @property
     @abstractmethod
     def phase(self) -> Phase:
-        """When the rule acts: a class attribute of every subclass that can be used."""
+        """When the rule acts; concrete subclasses set it as a class attribute."""
 
     place: ClassVar[int] = 0
     """Order among the rules of one phase."""
 
     needs_old: ClassVar[bool] = False
-    """Whether the rule reads theta, the weights before the step, which are kept only then."""
+    """Whether the rule reads theta, the weights before the step; they are copied only if some rule does."""
 
     repeatable: ClassVar[bool] = False
-    """Whether a Trainer may hold several (with different parameters)."""
+    """Whether a Trainer may have several (for different parameters)."""
 
     exchanges_weights: bool = False
-    """Whether validation shall see other weights than those being trained (``evaluated``)."""
+    """Whether validation uses other weights (``evaluated``) than those being trained."""
 
     @property
     @abstractmethod
     def state_key(self) -> str:
-        """The name of the rule's state in a checkpoint."""
+        """Key of the rule's state in a checkpoint."""
 
     def __init__(self, include: Sequence[str] | None = None, exclude: Sequence[str] = (), *, log: bool = False) -> None:
         self.include = check_entries("include", include)
@@ -84,14 +83,14 @@ class Rule(ABC):
         self.logs = log  # not `log`: there Lightning puts the module's method
         self._chosen: set[nn.Parameter] | None = None
 
-    # What a subclass may say about itself.
+    # Description.
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that change the training; they are printed, and compared on resume."""
+        """The arguments that change training; they are printed, and compared on resume."""
         return {}
 
     def selection(self) -> dict[str, Any]:
-        """Part of ``settings``: the selection where it differs from "everything"."""
+        """Part of ``settings``: ``include`` and ``exclude``, where they are not the defaults."""
         parts = {"include": self.include, "exclude": self.exclude}
         return {name: value for name, value in parts.items() if value is not None and (name, value) != ("exclude", [])}
 
@@ -99,12 +98,12 @@ class Rule(ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings().items())})"
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raise MisconfigurationException where the rule can't be right; before the optimizers exist."""
+        """Raise MisconfigurationException if the rule can't work here. The optimizers don't exist yet."""
 
-    # What the chain asks for.
+    # Hooks, called by the chain and its session.
 
     def choose(self, module: nn.Module) -> None:
-        """Work out the selected parameters of the module."""
+        """Find the module's selected parameters."""
         if self.include is None and not self.exclude:
             self._chosen = None
             return
@@ -119,59 +118,59 @@ class Rule(ABC):
         return self._chosen is None or parameter in self._chosen
 
     def lr_multiplier(self, parameter: nn.Parameter) -> float:
-        """Factor on the group's learning rate for one parameter."""
+        """Factor on the group's learning rate for this parameter."""
         return 1.0
 
     def attach(self, chain: "UpdateChain", trainer: pl.Trainer) -> None:
-        """The training starts (or goes on): weights, optimizer states and ``chain.steps`` are in place."""
+        """Training starts or resumes: weights, optimizer states and ``chain.steps`` are in place."""
 
     def detach(self, chain: "UpdateChain", trainer: pl.Trainer) -> None:
-        """The training is over: undo what ``attach`` did to other objects."""
+        """Training is over: undo what ``attach`` did to other objects."""
 
     def before_step(self, chain: "UpdateChain") -> None:
-        """The gradients are complete, not yet clipped, and the weights not yet moved."""
+        """The gradients are complete but not clipped yet; the weights have not moved yet."""
 
     def plan(self, block: "Block") -> Action | None:
-        """What to do to this block after each step; ``None`` for nothing, which keeps the update bit-identical."""
+        """What to do to this block after each step; ``None`` leaves the update bit-identical."""
         return None
 
     def plan_after_constraint(self, block: "Block") -> Action | None:
-        """What to do once a weight constraint has acted (only asked where there is one)."""
+        """What to do after a weight constraint has acted; called only if the chain has one."""
         return None
 
     def after_step(self, chain: "UpdateChain") -> None:
-        """All rules have acted; ``chain.steps`` already counts this step."""
+        """All rules have acted; ``chain.steps`` already includes this step."""
 
     def restart(self, chain: "UpdateChain") -> None:
-        """Somebody set the weights and learning rates, emptied the optimizer, and trains on from there.
+        """Training continues from weights and learning rates that were set from outside, with an empty optimizer.
 
-        Drop what was derived from the earlier ones; ``chain.steps`` goes on.
+        Drop what was derived from the previous ones; ``chain.steps`` keeps counting.
         """
 
     # State.
 
     def evaluated(self, chain: "UpdateChain") -> dict[str, Tensor] | None:
-        """The weights by name that validation shall use instead of the present ones."""
+        """The weights, by name, that validation uses instead of the current ones; ``None`` for no others."""
         return None
 
     def on_dump(self, checkpoint: dict[str, Any]) -> None:
-        """Last word on a checkpoint that is being written."""
+        """Last changes to a checkpoint that is about to be written."""
 
     def measurements(self, chain: "UpdateChain") -> dict[str, float | Tensor]:
-        """Figures of the last step by metric name; asked only where ``logs`` is set."""
+        """Values of the last step by metric name; called only if ``logs`` is set."""
         return {}
 
     def forget(self) -> None:
-        """Drop the state of an earlier run; a checkpoint is loaded after this."""
+        """Drop the state of an earlier run. A checkpoint is loaded afterwards."""
 
 
 def in_order(rules: Sequence[Rule]) -> list[Rule]:
-    """The rules in the order in which they act."""
+    """The rules in the order in which they act: by phase, then place."""
     return sorted(rules, key=lambda rule: (rule.phase, rule.place))
 
 
 def write_lr(group: dict[str, Any], value: float) -> float:
-    """Set a group's learning rate; returns it as the group holds it (a tensor may round)."""
+    """Set a group's learning rate; returns the value that the group then has (a tensor may round)."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(value)
     else:
@@ -184,11 +183,11 @@ class Block:
     """Parameters of one group, device, dtype and learning rate, updated together.
 
     Attributes:
-        chain: the chain it belongs to.
+        chain: the chain that the block belongs to.
         group: index of the optimizer's parameter group.
         multiplier: factor on the group's learning rate (``callbacks.ParameterwiseLR``).
-        positions: positions of its parameters in ``chain.params``.
-        stepped: for each of ``chain.params``, whether the optimizer moves it in this step (it has a gradient).
+        positions: indices of its parameters in ``chain.params``.
+        stepped: for each of ``chain.params``, whether it has a gradient in this step, so that the optimizer moves it.
     """
 
     chain: "UpdateChain"
@@ -198,7 +197,7 @@ class Block:
     stepped: tuple[bool, ...]
 
     def members(self, rule: Rule, *, stepped_only: bool) -> list[int]:
-        """Positions of the parameters that the rule chose, optionally only those with a gradient in this step."""
+        """Positions of the parameters that the rule acts on, optionally only of those with a gradient."""
         params = self.chain.params
         return [i for i in self.positions if (self.stepped[i] or not stepped_only) and rule.chosen(params[i])]
 
@@ -207,7 +206,7 @@ class Block:
         return [self.chain.params[i] for i in positions]
 
     def old(self, positions: Collection[int]) -> list[Tensor]:
-        """theta: the weights before this step, in buffers that are filled anew at each step."""
+        """theta, the weights before this step, in buffers that are overwritten at each step."""
         return [self.chain.old[i] for i in positions]
 
     def names(self, positions: Collection[int]) -> list[str]:
@@ -219,13 +218,13 @@ class UpdateChain:
     """The rules that act on one optimizer, in phase order.
 
     Works without a Trainer: call ``before_step`` when the gradients are complete, then ``optimizer.step()``, then
-    ``after_step`` (or register it as a step post hook).
+    ``after_step`` (or register ``after_step`` as a step post hook).
 
     Args:
         optimizer: the base optimizer.
-        rules: put in order here (``in_order``).
+        rules: in any order.
         module: gives the parameters their names.
-        index: which of the module's optimizers this is; names the state in a checkpoint.
+        index: which of the module's optimizers this is; part of the state's key in a checkpoint.
     """
 
     def __init__(self, optimizer: Optimizer, rules: Sequence[Rule], module: nn.Module, index: int = 0) -> None:
@@ -233,8 +232,8 @@ class UpdateChain:
         self.rules = in_order(rules)
         self.module = module
         self.index = index
-        # Updates that really happened, counted where the optimizer's own step ends: batches, Lightning's global_step
-        # and the attempts that a GradScaler skips all count something else.
+        # Updates that really happened, counted where the optimizer's own step ends: not batches, nor Lightning's
+        # global_step, which includes the steps that a GradScaler skips.
         self.steps = 0
         self.params: list[nn.Parameter] = []
         self.names: list[str] = []
@@ -243,17 +242,17 @@ class UpdateChain:
 
     @property
     def key(self) -> str:
-        """Name of this optimizer's part of a rule's state."""
+        """Key of this optimizer's part of a rule's state."""
         return f"optimizer{self.index}"
 
     def bind(self) -> None:
-        """Read the parameters of the optimizer's groups; again when a group was added (unfreezing)."""
+        """Read the parameters of the optimizer's groups; done again when a group was added (unfreezing)."""
         known = parameter_names(self.module)
         self.params, self.names = [], []
         for group_index, group in enumerate(self.optimizer.param_groups):
             for i, parameter in enumerate(group["params"]):
                 self.params.append(parameter)
-                # The optimizer may hold a parameter that no module registers: a position is a stable name, too.
+                # The optimizer may hold a parameter that no module registers; its position is a stable name, too.
                 aliases = known.get(parameter, [f"{self.key}.group{group_index}.parameter{i}"])
                 self.names.append(aliases[0])
         self.old = {}
@@ -262,12 +261,12 @@ class UpdateChain:
         self._inside_step = self._snapshot_taken = False
 
     def items(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name and parameter of all that the optimizer holds, in its order."""
+        """Names and parameters that the optimizer holds, in its order."""
         return zip(self.names, self.params, strict=True)
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Complete the gradients, set the learning rate and keep theta: after backward, before clipping."""
+        """Let the rules change gradients and learning rate, and copy theta: after backward, before clipping."""
         if len(self.params) != sum(len(group["params"]) for group in self.optimizer.param_groups):
             self.bind()
         # A closure that is evaluated several times within one step (LBFGS) must not move theta.
@@ -288,17 +287,17 @@ class UpdateChain:
     def enter_step(self, *_: Any) -> None:
         """Step pre hook: the optimizer's ``step`` begins.
 
-        In full precision Lightning runs the closure, and so ``before_step``, within ``step``; under a GradScaler
-        before it. Either way theta is copied once for each step.
+        In full precision Lightning runs the closure, and with it ``before_step``, within ``step``; with a GradScaler,
+        before it. Either way theta is copied once per step.
         """
         self._inside_step, self._snapshot_taken = True, False
 
     @torch.no_grad()
     def after_step(self, *_: Any) -> None:
-        """Step post hook: the base optimizer has written theta'; its learning rate is still in the groups."""
+        """Step post hook: the base optimizer has written theta'; the groups still have the step's learning rate."""
         plan, self._plan = self._plan, None
         self._inside_step = self._snapshot_taken = False
-        if plan is None:  # a step that no `before_step` announced, for example by a warm-up of the user's own
+        if plan is None:  # a step without `before_step`, for example in a warm-up of the user's own
             return
         learning_rates = [float(group["lr"]) if "lr" in group else 1.0 for group in self.optimizer.param_groups]
         for block, actions in plan.blocks:
@@ -306,13 +305,13 @@ class UpdateChain:
             for action in actions:
                 action(lr)
         self.steps += 1
-        # Last in, first out: who changed a learning rate after another rule gives it back before that rule looks.
+        # Last in, first out: a rule that changed a learning rate after another one restores it before that one looks.
         for rule in reversed(self.rules):
             rule.after_step(self)
 
 
 class _Plan:
-    """What each rule does to which tensors, worked out once for each set of parameters that have a gradient."""
+    """What each rule does to which tensors, computed once for each set of parameters that have a gradient."""
 
     def __init__(self, chain: UpdateChain, stepped: tuple[bool, ...]) -> None:
         readers = [rule for rule in chain.rules if rule.needs_old]
@@ -321,7 +320,7 @@ class _Plan:
             for i, parameter in enumerate(chain.params)
             if stepped[i] and any(rule.chosen(parameter) for rule in readers)
         ]
-        self.snapshot_params = [chain.params[i] for i in self.snapshot]
+        self.snapshot_params: list[Tensor] = [chain.params[i] for i in self.snapshot]
         for i in self.snapshot:
             chain.old.setdefault(i, torch.empty_like(chain.params[i]))
         self.blocks: list[tuple[Block, list[Action]]] = []
@@ -359,7 +358,7 @@ def _blocks(chain: UpdateChain, stepped: tuple[bool, ...]) -> Iterator[Block]:
             yield Block(chain, group_index, multiplier, part, stepped)
 
 
-def check_argument(owner: str, argument: str, value: float, rule: str, ok: bool) -> None:
-    """Raise a ValueError that names the argument, the value and the rule."""
+def check_argument(owner: str, argument: str, value: object, rule: str, ok: bool) -> None:
+    """Raise a ValueError that names the argument, its value and the rule, unless ``ok``."""
     if not ok:
         raise ValueError(f"{owner}: {argument} ({value!r}) must be {rule}")

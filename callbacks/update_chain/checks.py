@@ -1,4 +1,4 @@
-"""What goes together with an update chain: strategies, other callbacks, optimizers, and the checkpoint gone on with."""
+"""What an update chain works with: strategies, other callbacks, optimizers, and the checkpoint to resume from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ SHARDING_STRATEGIES = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Sequence[Rule]) -> None:
-    """Refuse what can't be right, before the optimizers exist.
+    """Refuse what can't work, before the optimizers exist.
 
     Raises:
-        MisconfigurationException: names what clashes and the way out.
+        MisconfigurationException: names the conflict and the way out.
     """
     if isinstance(trainer.strategy, SHARDING_STRATEGIES):
         raise MisconfigurationException(
@@ -34,7 +34,7 @@ def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Seque
                 f"trainer.callbacks holds {len(twins)} {type(rule).__name__}; keep one of them"
             )
         rule.check(trainer, pl_module)
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
             for rule in rules:
                 if rule.exchanges_weights:
@@ -58,8 +58,8 @@ def check_optimizer(optimizer: Optimizer, trainer: pl.Trainer, rules: Sequence[R
         )
     if name == "ZeroRedundancyOptimizer":
         raise MisconfigurationException(
-            f"{owner} can't work with {name}, where each process holds and steps a part of "
-            "the parameters; use the optimizer that it wraps"
+            f"{owner} can't work with {name}, which shards the parameters over the processes; "
+            "use the optimizer that it wraps"
         )
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -77,25 +77,25 @@ def check_optimizer(optimizer: Optimizer, trainer: pl.Trainer, rules: Sequence[R
 
 
 def warn_of_raw_weights(trainer: pl.Trainer, rules: Sequence[Rule]) -> None:
-    """Warn where a checkpoint would hold other weights than those that were validated."""
+    """Warn if a checkpoint would hold other weights than those that were validated."""
     swaps = [rule for rule in rules if rule.exchanges_weights]
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if swaps and isinstance(callback, ModelCheckpoint) and callback.save_weights_only:
             rank_zero_warn(
                 f"ModelCheckpoint(save_weights_only=True) writes the raw weights, not those of "
-                f"{type(swaps[-1]).__name__}: Lightning asks no callback then; set save_weights_only=False"
+                f"{type(swaps[-1]).__name__}: Lightning skips the callbacks then; set save_weights_only=False"
             )
 
 
 def refuse_other_chain(checkpoint: dict[str, Any], rules: list[str]) -> None:
-    """Refuse to go on with a checkpoint that another chain wrote.
+    """Refuse to resume from a checkpoint that another chain wrote.
 
     Args:
         checkpoint: as loaded from the file.
-        rules: ``str`` of this run's rules in phase order; empty where it has none.
+        rules: ``str`` of this run's rules in phase order; empty if it has none.
 
     Raises:
-        MisconfigurationException: the line names the rules that differ, and the way out.
+        MisconfigurationException: names the rules that differ and the way out.
     """
     saved = list(checkpoint.get(CHECKPOINT_KEY, {}).get("rules", []))
     if saved == rules:

@@ -1,4 +1,4 @@
-"""The base of those derived optimizers that keep a second copy of the weights."""
+"""The base class of derived optimizers that keep a second copy of the weights."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from .rule import UpdateRule
 
 
 class KeepsWeights(UpdateRule):
-    """A rule with a second copy of the weights for each optimizer, by parameter name (Lookahead, the average).
+    """A rule that keeps a second copy of each optimizer's weights, by parameter name (Lookahead, averages).
 
-    ``kept_steps`` counts the optimizer steps since the copy began, which is not the chain's number of steps where it
-    began late or anew.
+    ``kept_steps`` counts the optimizer steps since the copy was made: fewer than the chain's where it was made late or
+    again.
     """
 
     def __init__(self, *, log: bool = False) -> None:
@@ -28,10 +28,10 @@ class KeepsWeights(UpdateRule):
         self._loaded: dict[str, dict[str, Tensor]] = {}
 
     def restart(self, chain: UpdateChain) -> None:
-        """Drop the copy and its count: it begins anew with the weights before the next step."""
+        """Drop the copy and its count; a new one is made of the weights before the next step."""
         self.copies.pop(chain.key, None)
         self.kept_steps.pop(chain.key, None)
-        chain.bind()  # its plans hold the old copy
+        chain.bind()  # drops the plans, which hold the old copy
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         loaded = self._loaded.pop(chain.key, None)
@@ -45,12 +45,10 @@ class KeepsWeights(UpdateRule):
                 f"{'it lacks ' + missing[0] if missing else 'this model lacks ' + surplus[0]}; "
                 "resume with the model that wrote it"
             )
-        # A checkpoint is read on the CPU, before the module moved to its device.
+        # The checkpoint was read on the CPU, before the module moved to its device.
         self.copies[chain.key] = {
             name: loaded[name].to(parameter.device, self.kept_dtype(parameter)) for name, parameter in chain.items()
         }
-        # Older checkpoints have no count; their copies began with the training.
-        self.kept_steps.setdefault(chain.key, chain.steps)
 
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         """The dtype of a parameter's copy: its own."""
@@ -58,7 +56,7 @@ class KeepsWeights(UpdateRule):
 
     def before_step(self, chain: UpdateChain) -> None:
         copies = self.copies.setdefault(chain.key, {})
-        # At the first step, so that whatever initialises the weights until then is in; and for thawed parameters.
+        # At the first step, so that it includes all initialisation until then; later for unfrozen parameters.
         if len(copies) < len(chain.names):
             for name, parameter in chain.items():
                 if name not in copies:
@@ -78,4 +76,4 @@ class KeepsWeights(UpdateRule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = dict(state_dict.get("copies", {}))
-        self.kept_steps = dict(state_dict.get("kept_steps", state_dict.get("averaged_steps", {})))
+        self.kept_steps = dict(state_dict.get("kept_steps", {}))

@@ -1,4 +1,4 @@
-"""The base of all derived optimizers: a Lightning callback that is one rule of the shared update chain."""
+"""The base class of all derived optimizers: a Lightning callback that is one rule of the shared update chain."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,23 +11,24 @@ from .session import ChainSession
 
 
 class UpdateRule(pl.Callback, Rule):
-    """A rule as a callback; all rules of a Trainer share one chain for each optimizer.
+    """A rule as a callback. All rules of a Trainer share one chain per optimizer.
 
     The first rule in the Trainer's list runs the chain for all of them (see
-    ``callbacks.update_chain.session.ChainSession``), so the order in the list never matters.
+    ``callbacks.update_chain.session.ChainSession``), so the order of the list doesn't matter.
 
     Args:
-        include, exclude, log: those of ``callbacks.update_chain.Rule``.
+        include, exclude, log: see ``callbacks.update_chain.Rule``.
     """
 
     def __init__(self, include: Sequence[str] | None = None, exclude: Sequence[str] = (), *, log: bool = False) -> None:
         super().__init__(include, exclude, log=log)
         self.session: ChainSession | None = None
 
-    # Lightning's hooks. Each is forwarded by every rule; the session listens to the first one alone.
+    # Lightning's hooks. Lightning calls them on every rule; only the first one forwards them to the session.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        rules = [callback for callback in trainer.callbacks if isinstance(callback, UpdateRule)]
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        rules = [callback for callback in callbacks if isinstance(callback, UpdateRule)]
         if rules[0] is not self:
             return
         if self.session is not None:
@@ -78,7 +79,7 @@ class UpdateRule(pl.Callback, Rule):
             session.swap_in()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The last rule gives the raw weights back, so that pictures drawn between two rules see the evaluated ones.
+        # The last rule restores the raw weights, so that callbacks between two rules still see the evaluated ones.
         if self.session is not None and self.session.rules_in_list[-1] is self:
             self.session.swap_out()
 

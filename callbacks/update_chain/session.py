@@ -1,5 +1,6 @@
-"""One run of the update chains within a Trainer: start, hooks, evaluated weights, checkpoint, resume."""
+"""The update chains during one ``fit`` of a Trainer: start, hooks, evaluated weights, checkpoint, resume."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from layers.processes import gather_objects
 from layers.weights.selection import parameter_names
 
 from .chain import Rule, UpdateChain, in_order
@@ -16,20 +18,20 @@ from .checks import CHECKPOINT_KEY, check_optimizer, check_rules, refuse_other_c
 
 
 class ChainSession:
-    """Everything that the rules of one ``fit`` share; the first rule forwards Lightning's hooks to it.
+    """What the rules share during one ``fit``; the first rule forwards Lightning's hooks to it.
 
     Args:
-        trainer, pl_module: of this fit.
+        trainer, pl_module: of this ``fit``.
         rules: all rules of the Trainer, in the order of its list.
     """
 
-    def __init__(self, trainer: pl.Trainer, pl_module: pl.LightningModule, rules: list[Rule]) -> None:
+    def __init__(self, trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Sequence[Rule]) -> None:
         self.trainer = trainer
         self.pl_module = pl_module
         self.rules_in_list = rules
         self.rules = in_order(rules)
         self.chains: list[UpdateChain] = []
-        # Optimizers with gradients that no step has used yet: the inside of an accumulation window.
+        # Optimizers with gradients that no step has used yet: within an accumulation window.
         self._pending: set[int] = set()
         self._raw: dict[int, list[Tensor]] | None = None
         self._handles: list[RemovableHandle] = []
@@ -39,17 +41,17 @@ class ChainSession:
         self._logged_steps = -1
 
     def description(self) -> list[str]:
-        """The chain, one rule an entry, in phase order."""
+        """The chain, one entry per rule, in phase order."""
         return [str(rule) for rule in self.rules]
 
     # Start.
 
     def check(self) -> None:
-        """Refuse what can't be right, before the optimizers exist."""
+        """Refuse what can't work, before the optimizers exist."""
         check_rules(self.trainer, self.pl_module, self.rules)
 
     def build(self) -> None:
-        """Make one chain for each optimizer, check it, and say once what it is."""
+        """Make and check one chain per optimizer, and log the chain once."""
         for index, optimizer in enumerate(self.trainer.optimizers):
             check_optimizer(optimizer, self.trainer, self.rules)
             if index == 0:
@@ -64,7 +66,7 @@ class ChainSession:
                 logger.log_hyperparams({"update_chain": line})
 
     def _line(self) -> str:
-        """The chain as the log shows it, with what each rule acts on."""
+        """The chain as it is logged, with the number of tensors that each rule acts on."""
         parts = []
         for rule in self.rules:
             parameters = [parameter for chain in self.chains for parameter in chain.params]
@@ -75,7 +77,7 @@ class ChainSession:
         return f"Update chain of {optimizers}: " + " -> ".join(parts)
 
     def start(self) -> None:
-        """Take up the state of a checkpoint and hook onto the optimizers; all else is restored by now."""
+        """Restore the chains' state from a checkpoint and hook into the optimizers; all else is restored by now."""
         saved = self._loaded or {}
         for chain in self.chains:
             chain.bind()
@@ -90,20 +92,20 @@ class ChainSession:
         self._restore_gradients(saved.get("gradients", {}))
         self._resumed, self._loaded = self._loaded is not None, None
 
-    # While training.
+    # During training.
 
     def before_batch(self) -> None:
-        """A batch begins: where a resumed run goes on inside an epoch, set Lightning's scheduled accumulation."""
-        # Lightning calls no `on_train_epoch_start` where it goes on inside an epoch, and its scheduled accumulation
-        # would then continue with windows of one batch.
+        """A batch begins: after a resume within an epoch, set Lightning's scheduled accumulation."""
+        # Lightning doesn't call `on_train_epoch_start` when it resumes within an epoch; its scheduled accumulation
+        # would continue with windows of one batch.
         if self._resumed:
             self._resumed = False
-            for callback in self.trainer.callbacks:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, GradientAccumulationScheduler):
                     callback.on_train_epoch_start(self.trainer)
 
     def after_backward(self) -> None:
-        """There are gradients that no step has used yet."""
+        """All optimizers have gradients that no step has used yet."""
         self._pending = {chain.index for chain in self.chains}
 
     def before_step(self, optimizer: Optimizer) -> None:
@@ -114,7 +116,7 @@ class ChainSession:
                 self._pending.discard(chain.index)
 
     def log_measurements(self) -> None:
-        """Log what the rules measured in a step (``train/...``), of several optimizers with its key in the name."""
+        """Log the rules' measurements of a step (``train/…``); with several optimizers, each name ends with its key."""
         steps = sum(chain.steps for chain in self.chains)
         if steps == self._logged_steps:  # an accumulating batch
             return
@@ -128,44 +130,44 @@ class ChainSession:
 
     # Evaluated weights.
 
-    def _evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
-        """Those of the last phase that has some: the average before Lookahead's slow weights."""
-        found = [weights for rule in self.rules if (weights := rule.evaluated(chain)) is not None]
+    def _evaluated(self, chain: UpdateChain) -> tuple[Rule, dict[str, Tensor]] | None:
+        """The last rule with evaluated weights, and these: an average takes precedence over Lookahead's slow ones."""
+        found = [(rule, weights) for rule in self.rules if (weights := rule.evaluated(chain)) is not None]
         return found[-1] if found else None
 
     @torch.no_grad()
     def swap_in(self) -> None:
-        """Put the evaluated weights into the module and keep the raw ones aside."""
+        """Put the evaluated weights into the module and keep a copy of the raw ones."""
         if self._raw is not None or not self._attached:
             return
         self._raw = {}
         for chain in self.chains:
-            if (weights := self._evaluated(chain)) is not None:
+            if found := self._evaluated(chain):
                 self._raw[chain.index] = [parameter.detach().clone() for parameter in chain.params]
-                torch._foreach_copy_(chain.params, [weights[name] for name in chain.names])
+                torch._foreach_copy_([*chain.params], [found[1][name] for name in chain.names])
 
     @torch.no_grad()
     def swap_out(self) -> None:
-        """Give the module its raw weights back, if they were put aside."""
+        """Restore the module's raw weights, if they were swapped out."""
         if self._raw is None:
             return
         for index, raw in self._raw.items():
-            torch._foreach_copy_(self.chains[index].params, raw)
+            torch._foreach_copy_([*self.chains[index].params], raw)
         self._raw = None
 
     def finish(self) -> None:
-        """The training is over: the module keeps the weights that validation used."""
+        """Training is over: the module keeps the weights that validation used."""
         self.swap_in()
         self.close()
 
     def restart(self) -> None:
-        """Train on from weights and learning rates that somebody has set, with emptied optimizers."""
+        """Training continues from weights and learning rates set from outside, with empty optimizers."""
         for chain in self.chains:
             for rule in self.rules:
                 rule.restart(chain)
 
     def close(self) -> None:
-        """Let go of the optimizers. The state stays, for a checkpoint that is written after the fit."""
+        """Remove the hooks from the optimizers. The state stays, for a checkpoint that is written after ``fit``."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -178,7 +180,7 @@ class ChainSession:
     # Checkpoint.
 
     def dump(self, checkpoint: dict[str, Any]) -> None:
-        """Write the chain, the evaluated weights as ``state_dict``, the raw ones into the rule's state."""
+        """Write the chain, the evaluated weights as ``state_dict`` and the raw ones into the rule's state."""
         checkpoint[CHECKPOINT_KEY] = {
             "rules": self.description(),
             "steps": {chain.key: chain.steps for chain in self.chains},
@@ -186,10 +188,9 @@ class ChainSession:
         }
         names = parameter_names(self.pl_module)
         for chain in self.chains:
-            owner = next((rule for rule in reversed(self.rules) if rule.evaluated(chain) is not None), None)
-            if owner is None:
+            if (found := self._evaluated(chain)) is None:
                 continue
-            weights = owner.evaluated(chain)
+            owner, weights = found
             raw = self._raw[chain.index] if self._raw is not None else [p.detach() for p in chain.params]
             state = checkpoint["callbacks"].setdefault(owner.state_key, {})
             state.setdefault("raw_weights", {})[chain.key] = dict(zip(chain.names, raw, strict=True))
@@ -201,10 +202,10 @@ class ChainSession:
             rule.on_dump(checkpoint)
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the chains and give the module its raw weights back.
+        """Compare the chains and restore the module's raw weights.
 
         Raises:
-            MisconfigurationException: if another chain wrote the checkpoint; the line names the difference.
+            MisconfigurationException: another chain wrote the checkpoint; names the difference.
         """
         refuse_other_chain(checkpoint, self.description())
         self._loaded = checkpoint[CHECKPOINT_KEY]
@@ -218,20 +219,17 @@ class ChainSession:
                             parameters[name].copy_(raw)
 
     def _partial_gradients(self) -> dict[str, dict[str, Tensor]]:
-        """Gradients of an unfinished accumulation window, by rank (each holds its own) and parameter name."""
+        """Gradients of an unfinished accumulation window, by rank (each has its own) and parameter name."""
         world_size = self.trainer.world_size
         gradients: dict[str, dict[str, Tensor]] = {str(rank): {} for rank in range(world_size)}
         for chain in self.chains:
             if chain.index not in self._pending:
                 continue
             for name, parameter in chain.items():
-                if world_size == 1:
-                    parts = [parameter.grad]
-                else:
-                    parts = [None] * world_size
-                    own = None if parameter.grad is None else parameter.grad.cpu()
-                    torch.distributed.all_gather_object(parts, own)
-                for rank, part in enumerate(parts):
+                own = parameter.grad
+                if own is not None and world_size > 1:
+                    own = own.cpu()
+                for rank, part in enumerate(gather_objects(own)):
                     if part is not None:
                         gradients[str(rank)][name] = part
         return {rank: part for rank, part in gradients.items() if part}
@@ -243,7 +241,8 @@ class ChainSession:
         if len(gradients) != self.trainer.world_size:
             # Another number of processes: each takes the mean, whose mean over the processes is the same.
             names = {name for part in gradients.values() for name in part}
-            own = {name: sum(p[name] for p in gradients.values() if name in p) / len(gradients) for name in names}
+            sums = {name: sum((p[name] for p in gradients.values() if name in p), torch.zeros(())) for name in names}
+            own = {name: total / len(gradients) for name, total in sums.items()}
         for chain in self.chains:
             for name, parameter in chain.items():
                 if name in own:

@@ -1,1 +1,1 @@
-"""Data made by our own code at load time: deterministic by seed, small, and hard enough that learning shows."""
+"""Data generated at load time: deterministic by seed, small, and hard enough that learning shows."""

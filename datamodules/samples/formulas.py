@@ -1,7 +1,7 @@
-"""Formulas of propositional logic, the exact relation between two, random pairs with all relations alike frequent.
+"""Formulas of propositional logic, the exact relation between two, and random pairs with balanced relations.
 
-A formula is a ``bytes`` object, one token a byte. Its truth set is an integer of 64 bits: bit j is the formula's value
-where variable i has the value of bit i of j.
+A formula is a ``bytes`` object, one byte per token. Its truth set is a 64-bit integer: bit j is the formula's value if
+variable i has the value of bit i of j.
 """
 
 import zlib
@@ -17,18 +17,18 @@ from readers.logic import AND, CLOSE, FIRST_VARIABLE, NOT, OPEN, OR, RELATIONS, 
 ALL = (1 << 64) - 1
 TRUTH = [sum(1 << j for j in range(64) if j >> i & 1) for i in range(len(VARIABLES))]
 
-SHARED_VARIABLES = 4  # at most so many different ones in a pair
-POOL = 4000  # formulas of each number of operations that pairs are drawn from
-DRAWS = 20_000  # pairs looked at in one go
-POOR = 0.01  # a lot of pairs is poor if it brings no larger share of the missing ones ...
-PATIENCE = 5  # ... and after so many poor ones, rare relations are left to longer formulas
+SHARED_VARIABLES = 4  # maximum number of variables in a pair
+POOL = 4000  # formulas to draw pairs from, for each number of operations
+DRAWS = 20_000  # pairs drawn at once
+POOR = 0.01  # a draw is poor if it yields no more than this share of the missing pairs ...
+PATIENCE = 5  # ... and after this many poor draws, rare relations are left to longer formulas
 
 
 def relations(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The relation of truth sets X and Y, none of them empty or everything, as places in ``RELATIONS``.
+    """The relation of truth sets X and Y, neither empty nor full, as indices into ``RELATIONS``.
 
-        =  X is Y;  <  X inside Y;  >  Y inside X;  ^  disjoint, together everything;  |  disjoint, not everything;
-        v  together everything, not disjoint;  #  none of these
+        =  X equals Y;  <  X in Y;  >  Y in X;  ^  disjoint, union full;  |  disjoint, union not full;
+        v  union full, not disjoint;  #  none of these
 
     Shapes:
         first, second: (N,) uint64; the result (N,) int64.
@@ -49,21 +49,21 @@ def relations(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[
 class FormulaPool:
     """Random formulas of 0 to ``max_operations`` operations over the first four variables.
 
-    A formula of k operations is, with equal chances, ``( not X )``, ``( X and Y )`` or ``( X or Y )``, the k - 1 other
-    operations divided between X and Y with equal chances.
+    A formula of k operations is, with equal probability, ``( not X )``, ``( X and Y )`` or ``( X or Y )``; all ways to
+    divide the other k - 1 operations between X and Y are equally likely.
 
     Args:
         max_operations: of the longest formulas.
-        random: decides which.
+        random: the source of randomness.
     """
 
     def __init__(self, max_operations: int, random: Random) -> None:
         self.random = random
-        # Longer ones are put together from those that are there already.
+        # Longer formulas are built from shorter ones.
         self.levels = [[(bytes([FIRST_VARIABLE[0] + i]), TRUTH[i]) for i in range(SHARED_VARIABLES)]]
         for operations in range(1, max_operations + 1):
             self.levels.append([self._make(operations) for _ in range(POOL)])
-        # Neither a tautology nor a contradiction stands in one of the seven relations.
+        # Tautologies and contradictions are in none of the seven relations.
         self.levels = [[formula for formula in level if 0 < formula[1] < ALL] for level in self.levels]
         self.truth = [np.array([truth for _, truth in level], np.uint64) for level in self.levels]
 
@@ -84,21 +84,21 @@ class FormulaPool:
 
 
 def make_pairs(count: int, operations: range, seed: int, test: bool) -> list[Pair]:
-    """Different random pairs, equally many of each relation, and of each number of operations as far as they exist.
+    """Distinct random pairs, balanced over relations and, as far as there are enough, over numbers of operations.
 
     Independence holds for most pairs of random formulas, equivalence for hardly any; so pairs are drawn until each
-    relation has its share. Both formulas of a pair have at most four different variables, as in Bowman et al., which
-    makes relations other than independence less rare. Short formulas don't have enough different pairs of each relation
-    (``a`` and ``b`` stand in two relations only): what lacks there is spread over the longer ones.
+    relation has its share. Both formulas of a pair have at most four variables, as in Bowman et al., which makes
+    relations other than independence less rare. There are too few distinct pairs of short formulas for some relations
+    (single variables are only equivalent or independent); the missing ones are spread over the longer formulas.
 
     Args:
-        count: pairs to make.
-        operations: numbers of operations that the longer formula of a pair may have.
-        seed: with ``test``, decides which.
-        test: pairs for the test; a checksum keeps one pair in four for it, so that no pair is in training and test.
+        count: number of pairs.
+        operations: allowed numbers of operations of a pair's longer formula.
+        seed: together with ``test``, of all draws.
+        test: make test pairs; a checksum reserves one pair in four for them, so that no pair is in training and test.
 
     Returns:
-        ``count`` pairs, or fewer where hardly more are to be found.
+        ``count`` pairs, or fewer if more are too hard to find.
     """
     random = Random(2 * seed + test)
     pool, rng = FormulaPool(operations[-1], random), np.random.default_rng([seed, test])
@@ -107,7 +107,7 @@ def make_pairs(count: int, operations: range, seed: int, test: bool) -> list[Pai
     remaining = count // len(RELATIONS) + (label < count % len(RELATIONS))
     for step, longest in enumerate(operations):
         left = len(operations) - step
-        # An equal share of what remains; fractions rounded up for one relation now, for another later.
+        # An equal share of what remains; fractions are rounded up for different relations in turn.
         wanted = (remaining + (label + step) % left) // left
         before = wanted.copy()
         poor = 0
@@ -128,25 +128,25 @@ def _draw(
     rng: np.random.Generator,
     random: Random,
 ) -> None:
-    """Look at one lot of pairs and take those that are wanted and new; ``wanted`` is lowered."""
+    """Draw pairs once and keep those that are wanted and new; lowers ``wanted``."""
     other = int(random.random() * (longest + 1))
     sizes = (longest, other) if random.random() < 0.5 else (other, longest)
     choices = [rng.integers(len(pool.levels[size]), size=DRAWS) for size in sizes]
     labels = relations(*(pool.truth[size][choice] for size, choice in zip(sizes, choices, strict=True)))
-    # Not all of a relation at once: another lot has formulas of another length on the other side.
+    # Not all of a relation at once: another draw has another length of the other formula.
     limits = np.maximum(1, wanted // 4 + 1)
     renamings = _renamings()
     for label in np.flatnonzero(wanted):
         taken = 0
         for place in np.flatnonzero(labels == label)[: 8 * limits[label]]:
             names = renamings[int(random.random() * len(renamings))]
-            key = tuple(
+            premise, hypothesis = (
                 pool.levels[size][choice[place]][0].translate(names)
                 for size, choice in zip(sizes, choices, strict=True)
             )
-            if key in pairs or is_test_pair(*key) != test:
+            if (premise, hypothesis) in pairs or is_test_pair(premise, hypothesis) != test:
                 continue
-            pairs[key] = Pair(*key, int(label), longest)
+            pairs[premise, hypothesis] = Pair(premise, hypothesis, int(label), longest)
             taken += 1
             if taken == min(limits[label], wanted[label]):
                 break
@@ -154,13 +154,13 @@ def _draw(
 
 
 def is_test_pair(premise: bytes, hypothesis: bytes) -> bool:
-    """Whether a pair is kept for the test: one in four."""
+    """Whether a pair is reserved for the test: one in four."""
     return zlib.crc32(hypothesis, zlib.crc32(premise)) % 4 == 0
 
 
 @lru_cache
 def _renamings() -> list[bytes]:
-    """Tables for ``bytes.translate``: all ways to give the variables new names. Relations stay what they are."""
+    """Tables for ``bytes.translate``: all permutations of the variables, under which relations are invariant."""
     first = FIRST_VARIABLE[0]
     names, rest = range(first, first + len(VARIABLES)), range(first + len(VARIABLES), 256)
     return [bytes([*range(first), *order, *rest]) for order in permutations(names)]

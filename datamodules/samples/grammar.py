@@ -1,9 +1,9 @@
-"""The sample text: sentences of a small probabilistic grammar of our own, with their trees.
+"""The sample text: sentences of a small probabilistic grammar, with their trees.
 
-What there is to learn: nouns and verbs agree in number, also across relative clauses and prepositional phrases; verbs
-and prepositions choose what they take (one repairs a clock, not a mayor; with a hammer, in a garden), which decides
-where a phrase belongs; clauses nest. The trees branch to both sides: possessives, phrases and clauses before the
-subject and long subjects make right branching a poor parser.
+What there is to learn: nouns and verbs agree in number, even across relative clauses and prepositional phrases; verbs
+and prepositions select their objects (one repairs a clock, not a mayor; with a hammer, in a garden), which decides
+where a phrase attaches; clauses nest. The trees branch to both sides: possessives, phrases and clauses before the
+subject, and long subjects, make right branching a poor parser.
 """
 
 from bisect import bisect
@@ -14,7 +14,7 @@ from random import Random
 
 from readers.text.treebank import ParsedSentence, SpanBuilder
 
-DEEPEST = 3  # clauses and phrases within each other
+DEEPEST = 3  # nesting of clauses and phrases
 LONGEST = 30  # words
 
 
@@ -44,7 +44,7 @@ INTRANSITIVE = {
     "animal": _words("sleep run jump wait drink swim hide return"),
     "thing": _words("disappear fall shine burn vanish rot"),
 }
-# What takes what: subject, object, verbs.
+# Subject, object, and the verbs between them.
 TRANSITIVE = [
     ("person", "person", _words("help thank follow blame trust greet admire visit invite marry ignore")),
     ("person", "animal", _words("feed follow hear train chase own catch")),
@@ -78,7 +78,7 @@ def plural(noun: str) -> str:
 
 
 def third_person(verb: str) -> str:
-    """The form of a verb of the lexicon after a subject in the singular."""
+    """The form of a verb of the lexicon after a singular subject."""
     return verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeou" else verb + _ending(verb)
 
 
@@ -90,13 +90,14 @@ def make_sentences(count: int, seed: int, split: str, without: Iterable[ParsedSe
     """Sentences of the grammar.
 
     Args:
-        count: how many.
-        seed: with ``split``, decides which.
-        split: name of the split that they are for.
-        without: their words are not made again.
+        count: number of sentences.
+        seed: together with ``split``, of all draws.
+        split: the name of their split.
+        without: sentences not to repeat.
     """
     known = {sentence.words for sentence in without}
-    random, sentences = Random(f"{split} {seed}"), []
+    random = Random(f"{split} {seed}")
+    sentences: list[ParsedSentence] = []
     while len(sentences) < count:
         sentence = _Speaker(random).sentence()
         if 3 <= len(sentence.words) <= LONGEST and sentence.words not in known:
@@ -105,7 +106,7 @@ def make_sentences(count: int, seed: int, split: str, without: Iterable[ParsedSe
 
 
 class _Speaker:
-    """Says one sentence; each method says one constituent."""
+    """Utters one sentence; each method utters one constituent."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -127,11 +128,11 @@ class _Speaker:
         return self.random.random() < probability
 
     def pick(self, words: list[str]) -> str:
-        """One of the words, the first ones more often (Zipf)."""
+        """One of the words, earlier ones more often (Zipf)."""
         return words[bisect(_zipf(len(words)), self.random.random())]
 
     def choose(self, depth: int, options: dict[str, tuple[float, float]]) -> str:
-        """One of the options by its weight, which falls with the depth: (weight at the top, weight at the deepest)."""
+        """A random option; weights are given at the top and at the greatest depth, and interpolated."""
         share = min(1.0, depth / DEEPEST)
         weights = [top * (1 - share) + deep * share for top, deep in options.values()]
         return self.random.choices(list(options), weights)[0]
@@ -173,7 +174,7 @@ class _Speaker:
         self.builder.close()
 
     def noun_phrase(self, kind: str, depth: int, many: bool | None = None) -> bool:
-        """Says a noun phrase of a semantic ``kind``; whether it is a plural."""
+        """Utters a noun phrase of a semantic ``kind``; returns whether it is plural."""
         many = self.chance(0.4) if many is None else many
         relative = 1.6 if kind in ("person", "animal", "thing") else 0.0
         options = {

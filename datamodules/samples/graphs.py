@@ -1,4 +1,4 @@
-"""Graphs made on the spot: a planted partition with features, the LFR benchmark, and the classics of the field."""
+"""Sample graphs: a planted partition with features, the LFR benchmark, and the classics of the field."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
@@ -27,17 +27,17 @@ Link = tuple[int, int, float]
 
 
 def classic_graph(name: str) -> Graph:
-    """One of the undirected graphs that the field knows by name.
+    """One of the undirected graphs that are well known in the field.
 
     - ``two_triangles``: 6 nodes, joined by one link.
     - ``nine_triangles``: 27 nodes; three links join three triangles, and three of weight 0.8 join these groups.
     - ``ring_of_cliques``: 16 cliques of 4 nodes.
-    - ``caveman``: 10 caves of 5 nodes, a link of each turned to the cave before.
+    - ``caveman``: 10 caves of 5 nodes, one link of each rewired to the previous cave.
     - ``karate``: 34 members and the weights of their friendships; the classes are the two clubs they split into.
     - ``les_miserables``: 77 characters, weighted by the chapters they share; no classes.
     - ``florentine_families``: 15 families, joined by marriages; no classes.
 
-    The classes of the made ones are their triangles, cliques and caves.
+    The classes of the first four are their triangles, cliques and caves.
 
     Raises:
         KeyError: there is no such graph.
@@ -46,22 +46,22 @@ def classic_graph(name: str) -> Graph:
 
 
 def two_triangles() -> Graph:
-    """Two triangles, joined by a link; a class each."""
+    """Two triangles, joined by a link; each is a class."""
     return from_links([*_cliques(2, 3), (2, 3, 1.0)], np.arange(6) // 3)
 
 
 def nine_triangles() -> Graph:
-    """Nine triangles in three groups of three, joined inside each group, and weakly between the groups; a class each.
+    """Nine triangles in three groups of three, linked within groups and weakly between them; each is a class.
 
-    Three levels are in it: nodes, triangles, groups.
+    There are three levels: nodes, triangles, groups.
     """
-    # In each group of three triangles (nodes 0..8) three links; then three between the groups.
+    # Three links within each group of three triangles (nodes 0..8), and three between the groups.
     bridges = [(9 * group + a, 9 * group + b, 1.0) for group in range(3) for a, b in ((1, 3), (2, 6), (5, 7))]
     return from_links([*_cliques(9, 3), *bridges, (4, 9, 0.8), (8, 18, 0.8), (17, 22, 0.8)], np.arange(27) // 3)
 
 
 def ring_of_cliques() -> Graph:
-    """16 cliques of 4 nodes in a ring, each joined to the next by a link; a class each."""
+    """16 cliques of 4 nodes in a ring, each joined to the next by a link; each is a class."""
     num_cliques, size = 16, 4
     nodes = num_cliques * size
     ring = [(size * clique + 1, size * (clique + 1) % nodes, 1.0) for clique in range(num_cliques)]
@@ -69,7 +69,7 @@ def ring_of_cliques() -> Graph:
 
 
 def caveman() -> Graph:
-    """10 cliques of 5 nodes in a ring, a link of each turned to the one before; a class each.
+    """10 cliques of 5 nodes in a ring, one link of each rewired to the previous one; each is a class.
 
     Source: the connected caveman graph, Watts 1999.
     """
@@ -129,20 +129,20 @@ CLASSICS: dict[str, Callable[[], Graph]] = {
 def lfr_graph(num_nodes: int, mean_degree: float, mixing: float, seed: int) -> Graph:
     """An LFR benchmark graph, by networkx: degrees and sizes of communities follow power laws; no features.
 
-    Exponents are 2 for the degrees and 1.1 for the sizes, which lie between 20 and 100; the largest degree is
-    ``2 sqrt(num_nodes)``. The realised degree and mixing lie above those asked for: the datamodule's ``describe()`` has
-    the latter.
+    Exponents are 2 for the degrees and 1.1 for the sizes, which are between 20 and 100; the maximum degree is
+    ``2 sqrt(num_nodes)``. The actual mean degree and mixing are higher than requested: the datamodule's ``describe()``
+    has the mixing.
 
     Raises:
         DataError: networkx finds no such graph.
 
-    Source: Lancichinetti, Fortunato, Radicchi 2008; degrees are those of Blöcker et al. (arXiv 2310.01144), whose
-    exponent of 1 for the sizes networkx doesn't take.
+    Source: Lancichinetti, Fortunato, Radicchi 2008; degrees as in Blöcker et al. (arXiv 2310.01144), whose exponent of
+    1 for the sizes networkx doesn't accept.
     """
     import networkx
 
     largest = min(num_nodes - 1, round(2 * num_nodes**0.5))
-    # The generator gives up on some seeds; those derived from a seed are the same every time.
+    # The generator fails for some seeds; the derived ones are deterministic.
     for attempt in range(10):
         try:
             graph = networkx.LFR_benchmark_graph(
@@ -177,26 +177,27 @@ def planted_partition(
     directed: bool,
     seed: int,
 ) -> Graph:
-    """Communities of unlike sizes among nodes of unlike degrees; features that hint at the community.
+    """Communities of different sizes, nodes of different degrees, and features that hint at the community.
 
-    Sizes of communities differ by up to three times. Node i draws links in proportion to ``θ_i``, Pareto of exponent
-    2.5 up to ten times the least. A link begins at a node drawn by θ; with probability ``mixing`` it ends in another
-    community, else in its own, again drawn by θ. Repeated links and self-loops are drawn anew.
+    Community sizes differ by a factor of up to three. Node i attracts links in proportion to ``θ_i``, which is Pareto
+    distributed with exponent 2.5 and truncated at ten times the minimum. A link begins at a node drawn by θ; with
+    probability ``mixing`` it ends in another community, else in its own, again drawn by θ. Repeated links and
+    self-loops are redrawn.
 
-    Features are 0 or 1. A quarter of them is typical of each community: these are 1 with probability 0.35 in its nodes,
-    all others with 0.1.
+    Features are 0 or 1. A quarter of them are typical of each community: these are 1 with probability 0.35 in its
+    nodes, all others with 0.1.
 
     Args:
-        num_nodes: the number of nodes.
-        num_communities: the number of communities.
-        mean_degree: links a node has in the mean; into and out of it together.
-        mixing: share of the links between communities, in [0, 1].
+        num_nodes: number of nodes.
+        num_communities: number of communities.
+        mean_degree: mean number of links per node, in and out together.
+        mixing: share of links between communities, in [0, 1].
         num_features: F.
         directed: keep the direction in which links are drawn.
         seed: of everything.
 
     Raises:
-        ValueError: so few nodes don't have so many communities or links.
+        ValueError: there are too few nodes for so many communities or links.
 
     Source: the degree-corrected stochastic block model, Karrer and Newman 2011.
     """
@@ -212,7 +213,7 @@ def planted_partition(
     labels = np.repeat(np.arange(num_communities), np.diff(ends, prepend=0) + 1)
     attraction = np.minimum((1 - random.random(num_nodes)) ** (-1 / 1.5), 10)
     edges = _draw_links(labels, attraction, round(num_nodes * mean_degree / 2), mixing, directed, random)
-    # The nodes were in the order of their communities.
+    # Until here the nodes were sorted by community.
     place = random.permutation(num_nodes)
     shuffled = np.empty(num_nodes, np.int64)
     shuffled[place] = labels
@@ -232,7 +233,7 @@ def _draw_links(
     directed: bool,
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """(num_links, 2) different links without self-loops; ``labels`` ascend."""
+    """(num_links, 2) distinct links without self-loops; ``labels`` are ascending."""
     nodes = len(labels)
     until = np.cumsum(attraction)
     bounds = np.searchsorted(labels, np.arange(labels[-1] + 2))
@@ -259,7 +260,7 @@ def _draw_links(
         links = np.concatenate([links, random.permutation(new)[:missing]])
     else:
         raise ValueError(
-            f"{nodes} nodes are too few for {num_links} different links: lower sample_mean_degree, or raise "
+            f"{nodes} nodes are too few for {num_links} distinct links: lower sample_mean_degree, or raise "
             "sample_num_nodes"
         )
     return np.stack(np.divmod(links, nodes), 1)
@@ -275,7 +276,7 @@ def _cliques(number: int, size: int) -> list[Link]:
 
 
 def from_links(links: Iterable[Link], labels: NDArray[np.int64]) -> Graph:
-    """An undirected graph of (node, node, weight) with a label for every node."""
+    """An undirected graph from (node, node, weight) and a label per node."""
     links = list(links)
     edges = np.array([link[:2] for link in links], np.int64)
     weights = np.array([link[2] for link in links])
@@ -283,7 +284,7 @@ def from_links(links: Iterable[Link], labels: NDArray[np.int64]) -> Graph:
 
 
 def from_networkx(graph: "networkx.Graph", labels: NDArray[np.int64] | None = None) -> Graph:
-    """An undirected graph of networkx, the nodes in its order; a link without ``weight`` has 1."""
+    """An undirected graph from networkx, with its order of nodes; a link without ``weight`` has 1."""
     index = {node: number for number, node in enumerate(graph)}
     links = [(index[a], index[b], float(weight)) for a, b, weight in graph.edges(data="weight", default=1.0)]
     edges = np.array([link[:2] for link in links], np.int64).reshape(-1, 2)

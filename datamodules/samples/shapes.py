@@ -1,9 +1,9 @@
-"""The procedural sample: small colour images of ten shapes, made at load time, no file and no network needed.
+"""The procedural sample: small colour images of ten shapes, made at load time without files or network.
 
-Each image holds several copies of one shape. Colour, size, place and rotation differ from copy to copy and the
-background varies inside the image, so the shape is what the patches of an image have in common. That makes raw pixels
-poor (two images of a class share hardly a pixel), and it gives methods without labels, which look for what the parts of
-an image tell about each other, something worth finding.
+Each image has several copies of one shape. Colour, size, position and rotation differ between copies and the
+background varies within the image, so the shape is what the patches of an image have in common. Raw pixels are
+therefore poor features (two images of a class share hardly any), while self-supervised methods, which look for what
+the parts of an image tell about each other, have something to find.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
-CHUNK = 500  # images rendered at a time: keeps the working set within the CPU's cache and memory small
+CHUNK = 500  # images rendered at once: keeps the working set small
 
 
 def _box(x: Field, y: Field, half_width: float, half_height: float) -> Field:
@@ -41,7 +41,7 @@ def _cross(x: Field, y: Field) -> Field:
 
 
 def _star(x: Field, y: Field) -> Field:
-    """Five points: every point is folded into one tenth of the plane, bounded by a single line there."""
+    """Five points, folded into one tenth of the plane, where a single line is the outline."""
     radius = np.hypot(x, y)
     angle = np.abs(np.mod(np.arctan2(x, -y), 2 * np.pi / 5) - np.pi / 5)
     tip, notch = 1.15, 0.45
@@ -76,7 +76,7 @@ def _heart(x: Field, y: Field) -> Field:
     return np.minimum(square, lobes)
 
 
-# Signed distance to each outline (negative inside) about the origin, the shape's extent being about 1.
+# Signed distance to each outline (negative inside); shapes are centred at the origin, of radius about 1.
 SHAPES: dict[str, Callable[[Field, Field], Field]] = {
     "disc": _disc,
     "ring": _ring,
@@ -90,11 +90,11 @@ SHAPES: dict[str, Callable[[Field, Field], Field]] = {
     "heart": _heart,
 }
 CLASS_NAMES = tuple(SHAPES)
-MAX_ROTATION = np.pi / 8  # a square stays a square, bars stay upright
+MAX_ROTATION = np.pi / 8  # squares stay recognisable, bars upright
 
 
 def render_shapes(num_images: int, image_size: int, seed: int | tuple[int, ...]) -> tuple[NDArray, NDArray]:
-    """Draw ``num_images`` images, the ten classes equally often, in random order.
+    """Render ``num_images`` images of the ten classes, equally often, in random order.
 
     Args:
         num_images: number of images N.
@@ -113,7 +113,7 @@ def render_shapes(num_images: int, image_size: int, seed: int | tuple[int, ...])
 
 
 def _render(labels: NDArray, size: int, rng: np.random.Generator) -> NDArray:
-    """One image (S, S, 3) uint8 for each label."""
+    """One image (S, S, 3) uint8 per label."""
     count = len(labels)
     canvas = _background(count, size, rng)
     for cell_y, cell_x in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)):
@@ -125,7 +125,7 @@ def _render(labels: NDArray, size: int, rng: np.random.Generator) -> NDArray:
 
 
 def _coverage(labels: NDArray, size: int, centre: tuple[float, float], rng: np.random.Generator) -> Field:
-    """Share of each pixel (N, S, S) in [0, 1] that the shape covers: anti-aliased by the distance to its outline."""
+    """Share of each pixel (N, S, S) in [0, 1] covered by the shape, anti-aliased by the distance to its outline."""
     count = len(labels)
     scale = rng.uniform(0.3, 0.46, (count, 1, 1)).astype(np.float32)
     shift = rng.uniform(-0.2, 0.2, (2, count, 1, 1)).astype(np.float32)
@@ -144,7 +144,7 @@ def _coverage(labels: NDArray, size: int, centre: tuple[float, float], rng: np.r
 
 
 def _colour(count: int, level: NDArray | float, rng: np.random.Generator) -> Field:
-    """Colours (N, 3) in [0, 1] of any hue about a given lightness ``level`` (N,)."""
+    """Colours (N, 3) in [0, 1] of random hue around a given lightness ``level`` (N,)."""
     hue = rng.uniform(-1, 1, (count, 3))
     hue -= hue.mean(axis=1, keepdims=True)
     hue *= 0.2 / np.abs(hue).max(axis=1, keepdims=True)
@@ -153,7 +153,7 @@ def _colour(count: int, level: NDArray | float, rng: np.random.Generator) -> Fie
 
 
 def _background(count: int, size: int, rng: np.random.Generator) -> Field:
-    """Patches of middling colours that run into each other (N, S, S, 3) in [0, 1]."""
+    """Smoothly varying colours of medium lightness (N, S, S, 3) in [0, 1]."""
     knots = 3
     colours = _colour(count * knots * knots, 0.5, rng).reshape(count, knots, knots, 3)
     position = np.linspace(0, knots - 1, size, dtype=np.float32)

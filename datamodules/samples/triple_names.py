@@ -1,11 +1,11 @@
-"""The names in the sample for triple extraction, made of parts: people, places, works, dates, amounts."""
+"""Names for the sample of triple extraction, composed of parts: people, places, works, dates, amounts."""
 
 from collections.abc import Callable
 from random import Random
 
 
 def words(text: str) -> list[str]:
-    """What stands between blanks."""
+    """The words of a text, separated by blanks."""
     return text.split()
 
 
@@ -45,7 +45,7 @@ def _date(random: Random) -> str:
     return random.choice([f"{year}年", f"{year}年{month}月", f"{year}年{month}月{day}日"])
 
 
-# What makes an entity of each kind.
+# A generator of entities for each kind.
 MAKERS: dict[str, Callable[[Random], str]] = {
     "person": lambda random: random.choice(_SURNAMES) + _parts(random, _GIVEN, 1, 2),
     "ancient": lambda random: random.choice(_SURNAMES) + _parts(random, _GIVEN, 1, 2),

@@ -1,9 +1,9 @@
-"""The sample for triple extraction: Chinese sentences of our own over all 49 predicates of SKE, with their triples.
+"""The sample for triple extraction: Chinese sentences over all 49 predicates of SKE, with their triples.
 
 What there is to learn: which relation a clause states, in which order it names subject and object, where entities
-begin and end (titles stand in 《》 or not), to whom an elliptic clause belongs (``…，由…出版``), lists of subjects and
-objects, two relations of the same pair, and entities that stand in no relation at all. The names are made of
-parts, so that most of the test's are new.
+begin and end (titles may be in 《》), which subject an elliptic clause has (``…，由…出版``), lists of subjects and
+objects, two relations between the same pair, and entities without any relation. Names are composed of parts, so that
+most of those in the test are new.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from readers.triples.json_lines import Sentence
 from ..batches import Triple
 from .triple_names import MAKERS, words
 
-# Each line: subject type, predicate, object type (the 50 rows of SKE's schema, in its order); kinds of entities that
-# are made for them; clauses with subject; clauses without, for a subject that was named before.
+# Each line: subject type, predicate, object type (the 50 rows of SKE's schema, in its order); kinds of subject and
+# object; clauses with the subject; clauses without it, for a subject named before.
 _TABLE = """
 人物 祖籍 地点|person place|{s}祖籍{o};{o}是{s}的老家|祖籍{o};老家在{o}
 人物 父亲 人物|person person|{s}是{o}的儿子;{o}生下了{s}|父亲叫{o};是{o}之子
@@ -74,10 +74,11 @@ SCHEMA = [line[0].split() for line in _LINES]  # [subject type, predicate, objec
 
 # By predicate and kinds of subject and object: clauses with and without a subject.
 _CLAUSES = [
-    (row[1], *kinds.split(), full.split(";"), tail.split(";"))
+    (row[1], subject, obj, full.split(";"), tail.split(";"))
     for row, (_, kinds, full, tail) in zip(SCHEMA, _LINES, strict=True)
+    for subject, obj in [kinds.split()]
 ]
-# What two people can be to each other, or a work to a person, at the same time; the rest would be odd.
+# Predicates that can hold for the same subject and object.
 _TOGETHER = [
     ("导演", "编剧", "主演", "制片人"),
     ("歌手", "作词", "作曲"),
@@ -85,11 +86,11 @@ _TOGETHER = [
     ("出生地", "祖籍"),
     ("主持人", "嘉宾"),
 ]
-# Each says the other of the other one.
+# Each implies the other in the opposite direction.
 _MARRIED = {"妻子": "丈夫", "丈夫": "妻子"}
-# Of these a subject can have several.
+# A subject can have several objects of these.
 _LISTED = set(words("导演 编剧 主演 制片人 歌手 作词 作曲 主持人 嘉宾 创始人 作者 出品公司 官方语言"))
-# Of these several subjects can have the same.
+# Several subjects can share an object of these.
 _SHARED = _LISTED | set(
     words(
         "父亲 母亲 出生地 祖籍 毕业院校 国籍 民族 朝代 出版社 连载网站 所在城市 气候 所属专辑 总部地点 董事长 目 "
@@ -114,22 +115,24 @@ _ENDINGS = [
 ]
 _BETWEEN = ["，", "，", "；", "。"]
 _POOL = 400  # entities of each kind that all sentences share; others are made for a single sentence
-_FACTS = 20  # triples of each predicate that come again and again
+_FACTS = 20  # recurring triples of each predicate
 
 
 def make_triple_sentences(count: int, seed: int, split: str, without: Iterable[Sentence] = ()) -> list[Sentence]:
     """Sentences with their triples. Every entity of a triple occurs once in its text.
 
     Args:
-        count: how many.
-        seed: with ``split``, decides which; what the world is like depends on the seed alone.
-        split: name of the split that they are for.
-        without: no sentence is made whose triples are all among those of these.
+        count: number of sentences.
+        seed: together with ``split``, of all draws; shared entities and facts depend on the seed alone.
+        split: the name of their split.
+        without: sentences; each new one has a triple that is in none of these.
     """
     known = {triple for sentence in without for triple in sentence.triples}
-    speaker, sentences, texts = _Speaker(seed, Random(f"{split} {seed}")), [], set()
+    speaker = _Speaker(seed, Random(f"{split} {seed}"))
+    sentences: list[Sentence] = []
+    texts: set[str] = set()
     while len(sentences) < count:
-        # All predicates in turn: each has its share even in a small sample.
+        # All predicates in turn: each has its share, even in a small sample.
         sentence = speaker.sentence(len(sentences) % len(_CLAUSES))
         if sentence is not None and sentence.text not in texts and not known.issuperset(sentence.triples):
             sentences.append(sentence)
@@ -151,7 +154,7 @@ class _Speaker:
         ]
 
     def sentence(self, number: int) -> Sentence | None:
-        """A sentence about a predicate, among others; None where an entity would not be clear."""
+        """A sentence with a given predicate, among others; None if an entity would be ambiguous."""
         draw = self.random.random()
         make = (
             self._same_pair if draw < 0.2
@@ -173,18 +176,18 @@ class _Speaker:
         return self.random.choice(self.pools[kind]) if self.random.random() < 0.6 else MAKERS[kind](self.random)
 
     def _pair(self, number: int) -> tuple[str, str]:
-        """Subject and object: a known fact, or new."""
+        """Subject and object: a shared fact, or new."""
         if self.random.random() < 0.2:
             return self.random.choice(self.facts[number])
         _, subject, obj, _, _ = _CLAUSES[number]
         return self._entity(subject), self._entity(obj)
 
     def _show(self, entity: str, kind: str) -> str:
-        """An entity as it stands in the text: titles mostly in 《》."""
+        """An entity as written in the text: titles mostly in 《》."""
         return f"《{entity}》" if kind in _TITLED and self.random.random() < 0.8 else entity
 
     def _frame(self, clause: str) -> str:
-        """A clause among remarks that name entities without a relation."""
+        """A clause between remarks that name entities without a relation."""
         opener = self.random.choice(_OPENERS) if self.random.random() < 0.35 else ""
         ending = self.random.choice(_ENDINGS) if self.random.random() < 0.35 else ""
         return self._fill(opener) + clause + self._fill(ending)
@@ -207,7 +210,7 @@ class _Speaker:
         return self.random.choice([*tail, *tail, f"{predicate}为{{o}}"]).format(o=self._show(obj, object_kind))
 
     def _apart(self, number: int) -> tuple[str, list[Triple]]:
-        """One clause, or two that have nothing in common."""
+        """One clause, or two unrelated ones."""
         numbers = [number] if self.random.random() < 0.5 else [number, self.random.randrange(len(_CLAUSES))]
         clauses, triples = [], []
         for each in numbers:
@@ -217,7 +220,7 @@ class _Speaker:
         return self.random.choice(_BETWEEN).join(clauses), triples
 
     def _shared_subject(self, number: int) -> tuple[str, list[Triple]]:
-        """A subject with two to five predicates; it is named once."""
+        """A subject, named once, with two to five predicates."""
         kind = _CLAUSES[number][1]
         others = [other for other, line in enumerate(_CLAUSES) if line[1] == kind and other != number]
         subject, obj = self._pair(number)
@@ -259,7 +262,7 @@ class _Speaker:
         return clause, [(each, predicate, obj) for each in subjects]
 
     def _same_pair(self, number: int) -> tuple[str, list[Triple]]:
-        """Two predicates, or three, of the same subject and object."""
+        """Two or three predicates of the same subject and object."""
         predicate, kind, object_kind, _, _ = _CLAUSES[number]
         group = next((group for group in _TOGETHER if predicate in group), None)
         if group is None:

@@ -1,4 +1,4 @@
-"""Self-attention over all, over every rate-th, over neighbouring keys, and unions of these; (B, H, N, D) or layers."""
+"""Self-attention over all, every rate-th or neighbouring keys, or unions of these: functions and layers."""
 
 from .base import AttentionState, MultiheadSelfAttention
 from .functional import atrous_attention, fixed_attention, full_attention, local_attention, sparse_attention

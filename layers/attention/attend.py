@@ -10,7 +10,7 @@ from .kernels import FlashCPU, Kernel, Products, finite, wide
 from .patterns import Pattern
 from .tiles import Branch, Piece
 
-# Logits held at once by the kernel of matrix products: those that stay in a processor's cache, enough for a GPU.
+# Logits that the matrix-product kernel holds at once: what fits in a CPU's cache, and enough to keep a GPU busy.
 CPU_LOGITS, GPU_LOGITS = 2**19, 2**25
 
 
@@ -19,20 +19,20 @@ def attend(
 ) -> Tensor:
     """softmax_j(q_i k_j / sqrt(D)) v_j over the pattern's pairs that are not padding.
 
-    Branches are computed apart, each with the logarithm l_b of its sum of exponentials, and merged:
+    Branches are computed separately, each with the log-sum-exp l_b of its logits, and merged:
 
         l = log sum_b exp(l_b);    o = sum_b exp(l_b - l) o_b
 
     The backward pass recomputes weights exp(logit - l), so only q, k, v, o and l are kept.
 
     Args:
-        q: (B, H, N, D), as k and v.
-        k: keys.
-        v: values.
-        pattern: which pairs.
-        causal: whether only j <= i.
+        q: queries (B, H, N, D).
+        k: keys, of the same shape.
+        v: values, likewise.
+        pattern: the pairs of query and key.
+        causal: keep only pairs with j <= i.
         key_padding_mask: (B, N) bool, True for padding.
-        dropout: of the weights.
+        dropout: dropout rate of the weights.
 
     Returns:
         (B, H, N, D); 0 where a row sees no key.
@@ -44,14 +44,14 @@ def attend(
         bias = bias.masked_fill_(key_padding_mask, -torch.inf).repeat_interleave(heads, 0)
     folded = (x.flatten(0, 1) for x in (q, k, v))
     folded = (x if x.stride(-1) == 1 else x.contiguous() for x in folded)
-    # Drawn from the default generator, so that a run's seed and activation checkpointing hold.
+    # Drawn from the default generator, so that a run's seed and activation checkpointing apply.
     seed = int(torch.randint(2**62, ())) if dropout else 0
     out = _Attend.apply(*folded, bias, pattern.branches(n, causal), dropout, seed)
     return out.unflatten(0, (batch, heads))
 
 
 class _Attend(torch.autograd.Function):
-    """On q, k, v (R, N, D), R = B H, and the bias of padding (R, N)."""
+    """``attend`` on q, k, v (R, N, D), R = B H, and the padding bias (R, N)."""
 
     @staticmethod
     def forward(
@@ -93,10 +93,10 @@ class _Attend(torch.autograd.Function):
             for branch in ctx.branches:
                 for piece in _split(branch, q):
                     places = piece.queries, piece.keys, piece.keys
-                    mine = (place.read(x) for place, x in zip(places, (q, k, v), strict=True))
+                    tile = piece.queries.read(q), piece.keys.read(k), piece.keys.read(v)
                     whole = piece.queries.read(out), piece.queries.read(lse)
                     parts = kernel.backward(
-                        piece.queries.read(grad), *mine, *whole, _bias(piece, bias, q), piece.causal
+                        piece.queries.read(grad), *tile, *whole, _bias(piece, bias, q), piece.causal
                     )
                     for place, gradient, part in zip(places, gradients, parts, strict=True):
                         place.add(gradient, part)
@@ -111,17 +111,17 @@ def _kernel(q: Tensor, dropout: float, seed: int) -> Kernel:
 
 
 def _split(branch: Branch, q: Tensor) -> list[Piece]:
-    """Pieces whose keys' gradients, apart from one another, take at most three times the keys' memory.
+    """Pieces whose key gradients, before they are summed, take at most three times the memory of the keys.
 
-    Fewer would be leaner, but each piece makes the threads wait for each other some ten times. A band in tiles of its
-    radius, with three times the keys, is one piece.
+    A lower limit would save memory, but each piece synchronises the threads about ten times. A band in tiles of its
+    radius, which has three times the keys, stays one piece.
     """
     most_keys = 3 * q.shape[1]
     return [part for piece in branch for part in piece.split(most_keys)]
 
 
 def _bias(piece: Piece, padding: Tensor | None, q: Tensor) -> Tensor | None:
-    """What is added to a piece's logits, 0 or -inf, broadcasting to (G, R, m, n); None for nothing."""
+    """The bias on a piece's logits, 0 or -inf, broadcastable to (G, R, m, n); None for no bias."""
     bias = None
     if piece.mask is not None:
         bias = torch.zeros(piece.mask.shape, dtype=wide(q.dtype), device=q.device)
@@ -133,7 +133,7 @@ def _bias(piece: Piece, padding: Tensor | None, q: Tensor) -> Tensor | None:
 
 
 def _merge(out: Tensor, lse: Tensor, other_out: Tensor, other_lse: Tensor) -> None:
-    """Adds a branch to what the earlier ones gave, in place."""
+    """Merges a branch into the result of the earlier ones, in place."""
     both = torch.logaddexp(lse, other_lse)
     safe = finite(both)
     out.mul_((lse - safe).exp_().unsqueeze(-1)).add_(other_out * (other_lse - safe).exp_().unsqueeze(-1))

@@ -1,4 +1,4 @@
-"""What the self-attention layers share: projections, masks, weights for pictures, decoding step by step."""
+"""Base of the self-attention layers: projections, masks, weights for plots, step-by-step decoding."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from .rotary import rotate
 
 @dataclass
 class AttentionState:
-    """What decoding keeps of the positions before.
+    """The key-value cache of decoding.
 
     Args:
-        keys: (B, H, S, D of a head), position p in slot p mod S.
+        keys: (B, H, S, D), D the size of a head; position p is in slot p mod S.
         values: likewise.
-        max_length: positions that there may be.
-        length: positions so far.
+        max_length: the most positions that may be read.
+        length: positions read so far.
     """
 
     keys: Tensor
@@ -35,20 +35,22 @@ class MultiheadSelfAttention(nn.Module, ABC):
 
         q, k, v = W_in x + b_in;    y = W_out [attention of each head] + b_out
 
-    Parameters are named, shaped and drawn as in ``nn.MultiheadAttention``, whose ``state_dict`` fits.
+    Parameters have the names, shapes and initialisation of ``nn.MultiheadAttention``, whose ``state_dict`` loads.
 
     Args:
         embed_dim: size of input and output.
-        num_heads: heads; must divide ``embed_dim``.
+        num_heads: number of heads; must divide ``embed_dim``.
         pattern: which keys a query sees.
-        dropout: of the attention weights, in training.
-        bias: whether the projections have one.
+        dropout: dropout rate of the attention weights.
+        bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions (``layers.attention.rotate``).
+        rotary: apply rotary positions to queries and keys (``layers.attention.rotate``).
 
     Raises:
-        ValueError: on a number that doesn't fit.
+        ValueError: if a number is out of range.
     """
+
+    in_proj_bias: nn.Parameter | None
 
     @abstractmethod
     def __init__(
@@ -79,7 +81,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the weights of the first projection and sets the biases to zero; the second one draws its own."""
+        """Draws the input projection's weights and zeroes the biases; the output projection draws its own weights."""
         nn.init.xavier_uniform_(self.in_proj_weight)
         if self.in_proj_bias is not None:
             nn.init.zeros_(self.in_proj_bias)
@@ -96,26 +98,26 @@ class MultiheadSelfAttention(nn.Module, ABC):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention of a sequence to itself; arguments as in ``nn.MultiheadAttention``.
+        """Attention of a sequence to itself; the arguments are those of ``nn.MultiheadAttention``.
 
         Args:
             query: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
-            key: left out, or the query itself.
+            key: None, or the query itself.
             value: likewise.
-            key_padding_mask: (B, N) bool, True for keys that nobody sees. Padded queries are computed like others.
-            need_weights: whether to return the weights of each head, for pictures: takes N^2 memory.
-            attn_mask: refused; the pattern is the mask.
+            key_padding_mask: (B, N) bool, True for keys that no query sees. Padded queries are computed like any other.
+            need_weights: also return the weights of each head, for plots; takes N^2 memory.
+            attn_mask: must be None; the pattern is the mask.
             is_causal: position i sees only j <= i.
 
         Returns:
-            the output, like the query; the weights (B, H, N, N) without dropout, or None.
+            The output, shaped like the query; the weights (B, H, N, N) without dropout, or None.
 
         Raises:
-            ValueError: on another key or value, an ``attn_mask``, a wrong shape or type.
+            ValueError: if key or value is not the query, on an ``attn_mask``, or on a wrong shape or dtype.
         """
         name = type(self).__name__
         if (key is not None and key is not query) or (value is not None and value is not query):
-            raise ValueError(f"{name} is self-attention: leave key and value out, or give the query itself")
+            raise ValueError(f"{name} is self-attention: leave out key and value, or pass the query itself")
         if attn_mask is not None:
             raise ValueError(f"{name} takes no attn_mask: its pattern is the mask; use is_causal and key_padding_mask")
         self._check_input("query", query)
@@ -131,15 +133,15 @@ class MultiheadSelfAttention(nn.Module, ABC):
         return output, weights
 
     def mask(self, n: int, causal: bool = False) -> Tensor:
-        """The pattern as a matrix, for pictures and tests: (n, n) bool, True where query i (row) sees key j."""
+        """The pattern as a matrix, for plots and tests: (n, n) bool, True where query i (row) sees key j."""
         return self.pattern.mask(n, causal)
 
     def pairs(self, n: int, causal: bool = False) -> int:
-        """How many pairs of query and key the pattern has among n positions."""
+        """Number of query-key pairs in the pattern over n positions."""
         return self.pattern.pairs(n, causal)
 
     def init_state(self, batch_size: int, max_length: int) -> AttentionState:
-        """An empty state for decoding up to so many positions, of the weights' type and on their device."""
+        """An empty state for decoding up to ``max_length`` positions, with the weights' dtype and device."""
         check_positive("batch_size", batch_size)
         check_positive("max_length", max_length)
         slots = self.pattern.memory(max_length)
@@ -148,17 +150,17 @@ class MultiheadSelfAttention(nn.Module, ABC):
 
     @torch.no_grad()
     def prefill(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        """The causal outputs at the first positions, all at once: the same as that many steps from an empty state.
+        """The causal outputs at the first N positions in one call, equal to N steps from an empty state.
 
         Args:
             x: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
-            state: of ``init_state``; changed in place.
+            state: from ``init_state``; updated in place.
 
         Returns:
-            the outputs, like x; the state.
+            The outputs, shaped like x; the state.
 
         Raises:
-            ValueError: if the state is not empty or too small, or a shape doesn't fit.
+            ValueError: if the state is not empty or too small, or on a wrong shape.
         """
         self._check_input("x", x)
         x = x if self.batch_first else x.transpose(0, 1)
@@ -171,7 +173,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
                 f"{state.max_length}"
             )
         q, k, v = self._heads(x, torch.arange(length))
-        # A ring keeps the last positions alone.
+        # A ring buffer keeps only the last positions.
         kept = torch.arange(max(0, length - slots), length, device=x.device)
         state.keys[:, :, kept % slots] = k[:, :, kept].to(state.keys.dtype)
         state.values[:, :, kept % slots] = v[:, :, kept].to(state.values.dtype)
@@ -180,17 +182,17 @@ class MultiheadSelfAttention(nn.Module, ABC):
 
     @torch.no_grad()
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        """The causal output at the next position, from the keys that its query sees; without gradient and dropout.
+        """The causal output at the next position, from the keys that its query sees; without gradient or dropout.
 
         Args:
             x: (B, 1, embed_dim), or (1, B, embed_dim) without ``batch_first``.
-            state: of ``init_state`` or the step before; changed in place.
+            state: from ``init_state`` or the previous step; updated in place.
 
         Returns:
-            the output, like x; the state.
+            The output, shaped like x; the state.
 
         Raises:
-            ValueError: if the state is full or a shape doesn't fit.
+            ValueError: if the state is full, or on a wrong shape.
         """
         self._check_input("x", x)
         x = x if self.batch_first else x.transpose(0, 1)
@@ -232,6 +234,6 @@ class MultiheadSelfAttention(nn.Module, ABC):
 
 
 def dense_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """The softmax as a matrix (B, H, N, N), for pictures; mask: bool, broadcasts to that, True where seen."""
+    """The attention weights (B, H, N, N), for plots; mask: bool, broadcastable to them, True where a key is seen."""
     logits = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
     return logits.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)

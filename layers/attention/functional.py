@@ -1,4 +1,4 @@
-"""Attention functions on heads (B, H, N, D): full, atrous, local, sparse, and the Sparse Transformer's fixed."""
+"""Attention functions on (B, H, N, D): full, atrous, local, sparse, and the Sparse Transformer's fixed pattern."""
 
 import torch
 from torch import Tensor
@@ -22,17 +22,17 @@ def full_attention(
 
     Args:
         q: queries (B, H, N, D) in float64, float32, float16 or bfloat16; the softmax is computed in float32 or float64.
-        k: keys, of the same shape and type.
+        k: keys, of the same shape and dtype.
         v: values, likewise.
         causal: query i sees only keys j <= i.
-        key_padding_mask: (B, N) bool, True for keys that nobody sees. Rows of padded queries are computed like others.
-        dropout: share of the softmax's weights that are zeroed, the others divided by 1 - dropout.
+        key_padding_mask: (B, N) bool, True for keys that no query sees. Padded queries are computed like any other.
+        dropout: probability that a weight is zeroed; the others are divided by 1 - dropout.
 
     Returns:
         (B, H, N, D). A row that sees no key is 0 and has no gradient.
 
     Raises:
-        ValueError: on a shape, a type or a number that doesn't fit.
+        ValueError: on a wrong shape or dtype, or a number out of range.
     """
     return pattern_attention(q, k, v, Full(), causal, key_padding_mask, dropout)
 
@@ -49,16 +49,16 @@ def atrous_attention(
 ) -> Tensor:
     """Query i sees the keys j with (i - j) mod rate = 0: about N^2 / rate pairs.
 
-    Source: kexue.fm/archives/6853. Other arguments, result and errors: ``full_attention``.
+    Source: kexue.fm/archives/6853. Other arguments, result and errors as in ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
         k: keys.
         v: values.
         rate: at least 1; N need not be a multiple.
-        causal: intersect with j <= i.
+        causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding.
-        dropout: of the weights.
+        dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Atrous(rate), causal, key_padding_mask, dropout)
 
@@ -76,7 +76,7 @@ def local_attention(
 ) -> Tensor:
     """Query i sees the keys j with |i - j| <= window * dilation in steps of dilation: about N (2 window + 1) pairs.
 
-    Source: kexue.fm/archives/6853. Other arguments, result and errors: ``full_attention``.
+    Source: kexue.fm/archives/6853. Other arguments, result and errors as in ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
@@ -84,9 +84,9 @@ def local_attention(
         v: values.
         window: keys seen to each side, at least 1.
         dilation: their distance, at least 1.
-        causal: intersect with j <= i.
+        causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding.
-        dropout: of the weights.
+        dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout)
 
@@ -103,10 +103,10 @@ def sparse_attention(
 ) -> Tensor:
     """Query i sees the keys j with |i - j| <= rate or (i - j) mod rate = 0, in one softmax.
 
-    These are about N^2 / rate + 2 N rate pairs; rate = sqrt(N / 2) has the fewest, about 2.8 N^1.5. The causal
-    form is the Sparse Transformer's strided pattern with both parts merged.
+    About N^2 / rate + 2 N rate pairs, fewest at rate = sqrt(N / 2): about 2.8 N^1.5. The causal form is
+    the Sparse Transformer's strided pattern with both parts merged.
 
-    Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509. Other arguments, result and errors:
+    Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509. Other arguments, result and errors as in
     ``full_attention``.
 
     Args:
@@ -114,9 +114,9 @@ def sparse_attention(
         k: keys.
         v: values.
         rate: distance of the far keys and radius of the near ones, at least 1.
-        causal: intersect with j <= i.
+        causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding.
-        dropout: of the weights.
+        dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Sparse(rate), causal, key_padding_mask, dropout)
 
@@ -137,17 +137,17 @@ def fixed_attention(
         floor(i / block) = floor(j / block)   or   j mod block >= block - summary
 
     Source: the fixed pattern of Child et al. 2019, arXiv 1904.10509, both parts merged. Other arguments, result and
-    errors: ``full_attention``.
+    errors as in ``full_attention``.
 
     Args:
         q: queries (B, H, N, D).
         k: keys.
         v: values.
         block: positions of a block, at least 1.
-        summary: keys of each block that all see, 1 to ``block``.
-        causal: intersect with j <= i.
+        summary: last keys of each block, which all queries see, 1 to ``block``.
+        causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding.
-        dropout: of the weights.
+        dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Fixed(block, summary), causal, key_padding_mask, dropout)
 
@@ -165,7 +165,7 @@ def pattern_attention(
 
 
 def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None, dropout: float) -> None:
-    """Raises ValueError for what the functions don't take."""
+    """Raises ValueError on inputs that the functions don't accept."""
     if q.dim() != 4 or 0 in q.shape or not q.is_floating_point():
         raise ValueError(f"q {tuple(q.shape)} of {q.dtype} must be non-empty (B, H, N, D) floating-point numbers")
     for name, x in (("k", k), ("v", v)):
@@ -179,7 +179,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | Non
 
 
 def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
-    """Raises ValueError where a ``key_padding_mask`` is not (batch, n) bool."""
+    """Raises ValueError if a ``key_padding_mask`` is not (batch, n) bool."""
     if mask is not None and (mask.dtype != torch.bool or mask.shape != (batch, n)):
         raise ValueError(
             f"key_padding_mask {tuple(mask.shape)} of {mask.dtype} must be (B, N) = ({batch}, {n}) of torch.bool, "

@@ -1,4 +1,4 @@
-"""Patterns that torch's own attention computes: on a GPU its kernels are the fastest."""
+"""Patterns computed by torch's own attention, whose kernels are the fastest on a GPU."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from torch.nn import functional as F
 def fused_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, key_padding_mask: Tensor | None, dropout: float
 ) -> Tensor:
-    """Full attention by ``scaled_dot_product_attention``, which has the fastest kernels on a GPU."""
+    """Full attention by ``scaled_dot_product_attention``; rows without a key are 0."""
     if key_padding_mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal, dropout_p=dropout)
     seen = ~key_padding_mask[:, None, None]
     if causal:
         seen = seen & torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     empty = ~seen.any(-1, keepdim=True)
-    # An empty row sees everything and is zeroed afterwards: so no kernel meets a softmax over nothing.
+    # Empty rows see everything and are zeroed afterwards, so no kernel takes a softmax over nothing.
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen | empty, dropout_p=dropout)
     return out.masked_fill(empty, 0)
 
@@ -23,7 +23,7 @@ def fused_attention(
 def fused_atrous_attention(
     q: Tensor, k: Tensor, v: Tensor, rate: int, causal: bool, key_padding_mask: Tensor | None, dropout: float
 ) -> Tensor:
-    """Atrous attention as full attention of each residue class, the sequence padded to a multiple of the rate."""
+    """Atrous attention as full attention within each residue class, the sequence padded to a multiple of the rate."""
     batch, heads, n, size = q.shape
     extra = -n % rate
     if extra:

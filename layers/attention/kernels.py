@@ -1,8 +1,8 @@
-"""Attention within dense tiles and its derivative: torch's flash kernel on the CPU, matrix products elsewhere.
+"""Attention within dense tiles, forward and backward: torch's flash kernel on the CPU, matrix products elsewhere.
 
-A kernel's tensors are q, out, grad (G, R, m, D), k, v (G, R, n, D), lse (G, R, m) and bias, None or 0 and -inf, which
-broadcasts to (G, R, m, n). lse = logsumexp_j of the logits q k / sqrt(D) + bias; out = exp(logits - lse) v.
-The derivative needs lse and out of the whole softmax, of which the tile may be a part.
+A kernel's tensors are q, out, grad (G, R, m, D), k, v (G, R, n, D), lse (G, R, m) and bias, None or 0 and -inf,
+broadcastable to (G, R, m, n). lse = logsumexp_j of the logits q k / sqrt(D) + bias; out = exp(logits - lse) v.
+The backward pass needs lse and out of the whole softmax, of which the tile may be only a part.
 """
 
 from abc import ABC, abstractmethod
@@ -33,19 +33,19 @@ class Kernel(ABC):
         bias: Tensor | None,
         causal: bool,
     ) -> Gradients:
-        """The tile's part of the gradients of q, k, v; lse is finite (any value where a row sees nothing)."""
+        """The tile's share of the gradients of q, k, v; lse is finite (any value where a row sees nothing)."""
 
 
 class FlashCPU(Kernel):
-    """The kernel behind ``scaled_dot_product_attention`` on the CPU, which also gives lse. No dropout.
+    """The kernel behind ``scaled_dot_product_attention`` on the CPU, which also returns lse. No dropout.
 
-    Its operators are private, but the same since torch 2.3.
+    Its operators are private, but unchanged since torch 2.3.
     """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
         operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, lse = operator(q, k, v, 0.0, causal, attn_mask=bias)
-        if bias is not None:  # what the operator gives for empty rows is not documented
+        if bias is not None:  # the operator's result for empty rows is undocumented
             empty = empty_rows(bias, causal)
             if empty.any():
                 out = out.masked_fill(empty.unsqueeze(-1), 0)
@@ -68,7 +68,7 @@ class FlashCPU(Kernel):
 
 
 def empty_rows(bias: Tensor, causal: bool) -> Tensor:
-    """Rows that see nothing: bool, broadcasts to (G, R, m)."""
+    """Rows that see nothing: bool, broadcastable to (G, R, m)."""
     seen = bias > -torch.inf
     if not causal:
         return ~seen.any(-1)
@@ -78,12 +78,12 @@ def empty_rows(bias: Tensor, causal: bool) -> Tensor:
 
 
 class Products(Kernel):
-    """The formulas by matrix products, softmax in float32 (float64 for float64), so many logits at a time.
+    """The formulas as matrix products, softmax in float32 (float64 for float64), in chunks of logits.
 
     Args:
-        most_logits: how many are held at once, if no single row has more.
-        dropout: share of the weights that are zeroed, below 1; the others are divided by 1 - dropout.
-        generator: of the dropout; one in the same state gives backward the same zeros as forward.
+        most_logits: how many are held at once, unless a single row has more.
+        dropout: probability below 1 that a weight is zeroed; the others are divided by 1 - dropout.
+        generator: draws the dropout; from the same state backward draws the same zeros as forward.
     """
 
     def __init__(self, most_logits: int, dropout: float = 0.0, generator: torch.Generator | None = None) -> None:
@@ -131,7 +131,7 @@ class Products(Kernel):
         return grad_q, grad_k, grad_v
 
     def _parts(self, q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-        """Parts of the tiles, and of their rows."""
+        """Slices of the tiles and of their rows."""
         (tiles, heads, m, _), n = q.shape, k.shape[-2]
         rows = min(m, max(1, self.most_logits // (heads * n)))
         count = max(1, self.most_logits // (heads * n * m))
@@ -150,7 +150,7 @@ class Products(Kernel):
         return logits
 
     def _keep(self, weights: Tensor) -> Tensor | None:
-        """What the weights are multiplied by, 0 or 1 / (1 - dropout); None without dropout."""
+        """The dropout factors of the weights, 0 or 1 / (1 - dropout); None without dropout."""
         if not self.dropout:
             return None
         keep = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=self.generator)
@@ -158,19 +158,19 @@ class Products(Kernel):
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type for sums of values of this type."""
+    """The dtype in which values of this dtype are summed."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def finite(lse: Tensor) -> Tensor:
-    """Zero where a row sees nothing, so that exp(-inf - lse) is 0 there and not NaN."""
+    """lse with 0 where a row sees nothing, so that exp(-inf - lse) is 0 there and not NaN."""
     return lse.masked_fill(lse == -torch.inf, 0)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product (G, R, m, K) x (G, R, K, n) -> (G, R, m, n), summed and given in float32 or wider.
+    """Matrix product (G, R, m, K) x (G, R, K, n) -> (G, R, m, n), accumulated and returned in float32 or wider.
 
-    On a GPU with both factors in the narrower type, whose products are the fast ones.
+    On a GPU both factors are cast to the narrower dtype, whose products are faster.
     """
     narrow = a.dtype if b.dtype == wide(b.dtype) else b.dtype
     kind = wide(narrow)

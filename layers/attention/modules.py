@@ -1,4 +1,4 @@
-"""The self-attention layers, one for each pattern: they fill the attention slot of transformers."""
+"""The self-attention layers, one per pattern, for the attention slot of transformers."""
 
 from .base import MultiheadSelfAttention
 from .patterns import Atrous, Fixed, Full, Local, Sparse
@@ -9,11 +9,19 @@ class FullAttention(MultiheadSelfAttention):
 
     Args:
         embed_dim: size of input and output.
-        num_heads: heads; must divide ``embed_dim``.
-        dropout: of the attention weights.
-        bias: whether the projections have one.
+        num_heads: number of heads; must divide ``embed_dim``.
+        dropout: dropout rate of the attention weights.
+        bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions.
+        rotary: apply rotary positions to queries and keys.
+
+    Example:
+        import torch
+
+        from layers import FullAttention
+
+        attention = FullAttention(embed_dim=64, num_heads=4, rotary=True)
+        output, _ = attention(torch.randn(2, 100, 64), is_causal=True)  # (2, 100, 64)
     """
 
     def __init__(
@@ -30,18 +38,24 @@ class FullAttention(MultiheadSelfAttention):
 
 
 class AtrousAttention(MultiheadSelfAttention):
-    """A position sees every rate-th one, those with (i - j) mod rate = 0: N^2 / rate pairs.
+    """A position sees every rate-th position, (i - j) mod rate = 0: N^2 / rate pairs.
 
     Source: kexue.fm/archives/6853.
 
     Args:
         embed_dim: size of input and output.
-        num_heads: heads; must divide ``embed_dim``.
-        rate: distance of the keys.
-        dropout: of the attention weights.
-        bias: whether the projections have one.
+        num_heads: number of heads; must divide ``embed_dim``.
+        rate: distance between keys.
+        dropout: dropout rate of the attention weights.
+        bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions.
+        rotary: apply rotary positions to queries and keys.
+
+    Example:
+        model:
+          class_path: SparseTransformer
+          init_args:
+            attention: [AtrousAttention, LocalAttention] # the blocks take them in turn
     """
 
     def __init__(
@@ -61,19 +75,27 @@ class AtrousAttention(MultiheadSelfAttention):
 class LocalAttention(MultiheadSelfAttention):
     """A position sees its neighbours, |i - j| <= window * dilation in steps of dilation: N (2 window + 1) pairs.
 
-    Decoding keeps the keys of the window alone, in a ring.
+    Decoding keeps only the window's keys, in a ring buffer.
 
     Source: kexue.fm/archives/6853.
 
     Args:
         embed_dim: size of input and output.
-        num_heads: heads; must divide ``embed_dim``.
+        num_heads: number of heads; must divide ``embed_dim``.
         window: keys seen to each side.
-        dilation: their distance.
-        dropout: of the attention weights.
-        bias: whether the projections have one.
+        dilation: distance between keys.
+        dropout: dropout rate of the attention weights.
+        bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions.
+        rotary: apply rotary positions to queries and keys.
+
+    Example:
+        model:
+          class_path: SparseTransformer
+          init_args:
+            attention:
+              class_path: LocalAttention
+              init_args: {window: 64, rotary: true}
     """
 
     def __init__(
@@ -94,18 +116,26 @@ class LocalAttention(MultiheadSelfAttention):
 class SparseAttention(MultiheadSelfAttention):
     """A position sees its neighbours up to rate and every rate-th position, in one softmax.
 
-    These are about N^2 / rate + 2 N rate pairs; rate = sqrt(N / 2) has the fewest.
+    About N^2 / rate + 2 N rate pairs, fewest at rate = sqrt(N / 2).
 
     Source: kexue.fm/archives/6853; Child et al. 2019, arXiv 1904.10509.
 
     Args:
         embed_dim: size of input and output.
-        num_heads: heads; must divide ``embed_dim``.
+        num_heads: number of heads; must divide ``embed_dim``.
         rate: distance of the far keys and radius of the near ones.
-        dropout: of the attention weights.
-        bias: whether the projections have one.
+        dropout: dropout rate of the attention weights.
+        bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions.
+        rotary: apply rotary positions to queries and keys.
+
+    Example:
+        model:
+          class_path: SparseTransformer
+          init_args:
+            attention:
+              class_path: SparseAttention
+              init_args: {rate: 32}
     """
 
     def __init__(
@@ -129,13 +159,21 @@ class FixedAttention(MultiheadSelfAttention):
 
     Args:
         embed_dim: size of input and output.
-        num_heads: heads; must divide ``embed_dim``.
-        block: positions of a block.
-        summary: keys of each block that all see.
-        dropout: of the attention weights.
-        bias: whether the projections have one.
+        num_heads: number of heads; must divide ``embed_dim``.
+        block: positions per block.
+        summary: last keys of each block, which all queries see.
+        dropout: dropout rate of the attention weights.
+        bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
-        rotary: whether queries and keys are turned by their positions.
+        rotary: apply rotary positions to queries and keys.
+
+    Example:
+        model:
+          class_path: SparseTransformer
+          init_args:
+            attention:
+              class_path: FixedAttention
+              init_args: {block: 128, summary: 8}
     """
 
     def __init__(

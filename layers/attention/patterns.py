@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .tiles import Branch, Columns, Grid, Piece, band, residue_classes
 
-FIXED_ROWS = 1024  # queries at a time against summary columns: bounds the mask
+FIXED_ROWS = 1024  # queries per tile against the summary columns: bounds the size of the mask
 
 
 class Pattern(ABC):
@@ -17,15 +17,15 @@ class Pattern(ABC):
 
     @abstractmethod
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
-        """Whether query i sees key j where no order is asked for: bool, of the shape to which i and j broadcast."""
+        """Whether query i sees key j in the non-causal form: bool, of the broadcast shape of i and j."""
 
     @abstractmethod
     def pairs(self, n: int, causal: bool) -> int:
-        """How many pairs there are among n positions, by the closed form."""
+        """Number of pairs over n positions, in closed form."""
 
     @abstractmethod
     def branches(self, n: int, causal: bool) -> list[Branch]:
-        """Disjoint sets of pairs that are the pattern together; the first one's queries are all n, each once."""
+        """Disjoint sets of pairs whose union is the pattern; the first has each of the n queries exactly once."""
 
     @abstractmethod
     def visible(self, i: int) -> Tensor:
@@ -38,7 +38,7 @@ class Pattern(ABC):
         return mask & (j <= i) if causal else mask.clone()
 
     def memory(self, max_length: int) -> int:
-        """How many of the latest keys decoding has to keep."""
+        """Number of most recent keys that decoding has to keep."""
         return max_length
 
 
@@ -86,9 +86,9 @@ class Atrous(Pattern):
 
 @dataclass(frozen=True)
 class Local(Pattern):
-    """|i - j| <= window * dilation in steps of dilation: within a residue class modulo dilation, a band.
+    """|i - j| <= window * dilation in steps of dilation: a band within each residue class modulo dilation.
 
-    The band is cut into tiles of some queries with the keys that any of them sees.
+    The band is cut into tiles: consecutive queries with all keys that any of them sees.
     """
 
     window: int
@@ -127,8 +127,8 @@ class Local(Pattern):
 class Sparse(Pattern):
     """|i - j| <= rate or (i - j) mod rate = 0.
 
-    Distances of rate and 0 belong to both: the branches are the atrous pattern, and the band of radius rate - 1
-    without its centre.
+    Distances 0 and rate satisfy both conditions, so the branches are the atrous pattern and the band of radius
+    rate - 1 without its centre.
     """
 
     rate: int
@@ -191,7 +191,7 @@ class Fixed(Pattern):
         return [own, summaries] if summaries else [own]
 
     def _summaries(self, n: int, causal: bool) -> Iterator[Piece]:
-        """Queries against the summary columns of all blocks but their own."""
+        """Queries against the summary columns of all other blocks."""
         positions = torch.arange(n)
         columns = positions[positions % self.block >= self.block - self.summary]
         rows = self.block * max(1, FIXED_ROWS // self.block)
@@ -211,14 +211,14 @@ class Fixed(Pattern):
 
 
 def check_positive(name: str, value: int) -> None:
-    """Raises ValueError where an argument is no whole number of at least 1."""
+    """Raises ValueError unless the argument is a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} ({value!r}) must be a whole number of at least 1")
+        raise ValueError(f"{name} ({value!r}) must be a positive integer")
 
 
 def _band_tiles(n: int, window: int, causal: bool) -> Iterator[Piece]:
-    """|i - j| <= window among n positions. Tiles that reach over an end have the keys that there are."""
-    # Small tiles compute little outside the band, large ones use the processor better.
+    """|i - j| <= window among n positions. Tiles at the ends have only the keys that exist."""
+    # Small tiles waste little work outside the band, large ones use the processor better.
     m = min(128, max(32, window))
     after = 0 if causal else window
     inner_first = -(-window // m)  # tiles of full width: inner_first <= t < inner_last
@@ -236,7 +236,8 @@ def _band_tiles(n: int, window: int, causal: bool) -> Iterator[Piece]:
 
 
 def _in_classes(piece: Piece, first: int, count: int, dilation: int) -> Iterator[Piece]:
-    """A piece of positions within a residue class, for ``count`` classes from ``first`` on."""
+    """A piece in positions within a residue class, mapped to ``count`` classes starting at ``first``."""
+    assert isinstance(piece.keys, Grid)
     grids = piece.queries, piece.keys
     if count <= piece.queries.count:  # class by class, tiles together
         for residue in range(first, first + count):
@@ -253,6 +254,8 @@ def _in_classes(piece: Piece, first: int, count: int, dilation: int) -> Iterator
 
 
 def _without_centre(piece: Piece) -> Piece:
+    assert isinstance(piece.keys, Grid)
+    assert piece.mask is not None
     i = piece.queries.start + torch.arange(piece.queries.length)
     j = piece.keys.start + torch.arange(piece.keys.length)
     return replace(piece, mask=piece.mask & (i[:, None] != j[None, :]))

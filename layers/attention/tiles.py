@@ -28,7 +28,7 @@ class Grid:
         return x.as_strided(shape, strides, x.storage_offset() + self.start * places)
 
     def add(self, x: Tensor, values: Tensor) -> None:
-        """Adds values (count, R, length, ...) to x (R, N, ...) at these positions, to each as often as it occurs."""
+        """Adds values (count, R, length, ...) to x (R, N, ...) at these positions; repeated positions add up."""
         shift = self.step // self.stride
         if self.count == 1 or not 0 < shift < self.length:
             self.read(x).add_(values)
@@ -39,13 +39,13 @@ class Grid:
             part.read(x).add_(values[:, :, i : i + length])
 
     def rows(self, first: int, last: int) -> "Grid":
-        """The same for first <= g < last."""
+        """The rows first <= g < last."""
         return replace(self, start=self.start + first * self.step, count=last - first)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Positions without a regular distance, the same keys for every query: a single tile.
+    """Irregularly spaced positions, the same keys for every query: a single tile.
 
     Args:
         index: (length,) int64, each at most once.
@@ -55,7 +55,7 @@ class Columns:
 
     @property
     def length(self) -> int:
-        """How many positions there are."""
+        """Number of positions."""
         return len(self.index)
 
     def read(self, x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Columns:
         x.index_add_(1, self.index.to(x.device), values[0].to(x.dtype))
 
     def rows(self, first: int, last: int) -> "Columns":
-        """The same, whichever queries see them."""
+        """Itself: the keys are the same for all queries."""
         return self
 
 
@@ -78,7 +78,7 @@ class Piece:
     Args:
         queries: count rows of m positions.
         keys: count rows of n positions.
-        mask: (m, n) bool, True where query i of a row sees key j; None where it sees all.
+        mask: (m, n) bool, True where query i of a row sees key j; None if it sees all.
         causal: query i of a row sees only keys j <= i; needs m = n and no ``mask``.
     """
 
@@ -88,7 +88,7 @@ class Piece:
     causal: bool = False
 
     def split(self, most_keys: int) -> Iterator["Piece"]:
-        """The same in parts whose tiles have at most so many keys together, or one tile."""
+        """The piece in parts, each of one tile or of tiles with at most ``most_keys`` keys in total."""
         count = self.queries.count
         size = max(1, most_keys // self.keys.length)
         for first in range(0, count, size):

@@ -9,25 +9,26 @@ from torch import Tensor
 
 from .sparse_matrix import SparseMatrix, to_scipy
 
-# log2 is taken of nothing smaller, so slopes are at most 126 and those of unused clusters are finite.
+# The smallest argument of log2: it bounds the slopes by 126, so that those of unused clusters are finite.
 SMALLEST = torch.finfo(torch.float32).tiny
-BLOCK = 2**18  # entries of S that are in float64 at a time
+BLOCK = 2**18  # entries of S converted to float64 at a time
 
 
 class MapEquationLoss:
-    """Bits per step of a random walk that is described by modules, for soft modules; made once for a graph.
+    """Bits per step to describe a random walk by modules, for soft modules; made once per graph.
 
         L = plogp(sum_m enter_m) - sum_m plogp(enter_m) - sum_m plogp(exit_m) + sum_m plogp(exit_m + flow_m)
             - sum_a plogp(p_a),                                                         plogp(x) = x log2 x
         flow = S^T p,   exit = S^T F 1 - diag(S^T F S),   enter = S^T F^T 1 - diag(S^T F S)
 
-    S (n, s): the share of each node in each cluster; F: the link flow; p: the visit rates. Recorded teleportation adds
-    leave (x) land to F, which is never formed: S^T leave * (1 - S^T land) to exit, the mirror image to enter.
+    S (n, s): each node's share in each cluster; F: the link flow; p: the visit rates. Recorded teleportation adds the
+    outer product of leave and land to F without forming it: S^T leave * (1 - S^T land) to exit, its mirror image to
+    enter.
 
-    The quadratic form is that of (F + F^T) / 2, which is its own transpose: one sparse product serves forward and
-    backward pass. Time O(links * s), memory O(links + n * s). In float32 the sparse product and S are of that
-    precision; sums over nodes, and what is made of them, are float64. plogp(x) = x log2 max(x, 1.2e-38): at 0 its value
-    is 0 and its slope finite.
+    The quadratic form is that of (F + F^T) / 2, which is its own transpose: one sparse product serves the forward
+    and backward pass. Time O(links * s), memory O(links + n * s). With float32 the sparse product and S are in
+    float32; sums over nodes and all that follows are in float64. plogp(x) = x log2 max(x, 1.2e-38): at 0 its value is 0
+    and its slope finite.
 
     Source: Blöcker, Tan, Scholtes, arXiv 2310.01144. Differences: enter and exit rates differ (unrecorded directed
     flow), dangling nodes keep their flow, nothing is added to S.
@@ -36,12 +37,12 @@ class MapEquationLoss:
         link_flow: F (n, n), row -> column, sparse (scipy or torch), without recorded teleportation.
         node_flow: p (n,).
         leave: (n,) rate of recorded teleportation from each node; None without.
-        land: (n,) probability of its landing on each node, of sum 1.
-        dtype: that S is computed with, float32 or float64.
-        device: that S is on.
+        land: (n,) probability of landing on each node, summing to 1.
+        dtype: dtype of S in the computation, float32 or float64.
+        device: device of S.
 
     Raises:
-        ValueError: shapes differ, or one of ``leave`` and ``land`` is missing.
+        ValueError: if shapes differ, or one of ``leave`` and ``land`` is missing.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class MapEquationLoss:
         rates = {"node_flow": node_flow, "leave": leave, "land": land}
         rates = {name: _array(value) for name, value in rates.items() if value is not None}
         if ("leave" in rates) != ("land" in rates):
-            raise ValueError("leave and land go together: give both or none")
+            raise ValueError("leave and land go together: pass both or neither")
         for name, value in rates.items():
             if flow.shape != (len(value), len(value)) or value.ndim != 1:
                 raise ValueError(f"{name} {value.shape} and link_flow {flow.shape} must be (n,) and (n, n)")
@@ -71,7 +72,7 @@ class MapEquationLoss:
         """L in bits, a float64 scalar.
 
         Args:
-            assignment: S (n, s), rows of sum 1. Half precision is brought to the precision of the flow.
+            assignment: S (n, s), rows summing to 1. Half precision is converted to ``dtype``.
         """
         with torch.autocast(assignment.device.type, enabled=False):
             assignment = assignment.to(self.symmetric.dtype)
@@ -86,7 +87,7 @@ class MapEquationLoss:
 
 
 class _ModuleRates(torch.autograd.Function):
-    """V S for vectors V (k, n), less diag(S^T F S) in its first row; F symmetric. Computes and gives float64.
+    """V S for vectors V (k, n), minus diag(S^T F S) in the first row; F symmetric. Computes and returns float64.
 
     One sparse product, and memory for one more S.
     """
@@ -116,13 +117,13 @@ class _ModuleRates(torch.autograd.Function):
 def map_equation_loss(
     assignment: Tensor, link_flow: Any, node_flow: Any, leave: Any = None, land: Any = None
 ) -> Tensor:
-    """``MapEquationLoss`` for one use: L in bits of the assignment S (n, s)."""
+    """``MapEquationLoss`` for a single use: L in bits of the assignment S (n, s)."""
     dtype = torch.promote_types(assignment.dtype, torch.float32)
     return MapEquationLoss(link_flow, node_flow, leave, land, dtype, assignment.device)(assignment)
 
 
 def plogp(x: Tensor) -> Tensor:
-    """x log2 x, 0 at and below 0, with slopes that are finite everywhere."""
+    """x log2 x, 0 at and below 0, with finite slopes everywhere."""
     x = x.clamp(min=0)
     return x * x.clamp(min=SMALLEST).log2()
 

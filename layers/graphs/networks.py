@@ -1,4 +1,4 @@
-"""Networks that assign the nodes of a graph to clusters, the slot of Neuromap: Linear, MLP, GCN, GraphSAGE, GIN."""
+"""Networks that assign the nodes of a graph to clusters, for Neuromap's slot: Linear, MLP, GCN, GraphSAGE, GIN."""
 
 from abc import ABC, abstractmethod
 
@@ -12,13 +12,13 @@ Features = Tensor | SparseMatrix
 
 
 class GraphNetwork(nn.Module, ABC):
-    """Base class of the assignment network's slot: the features of nodes to a logit for each cluster.
+    """Base class of the assignment network slot: node features to one logit per cluster.
 
     A subclass is called with the two sizes, then with its own arguments.
 
     Args:
-        input_size: features of a node; the number of nodes where the adjacency takes the place of features.
-        num_clusters: s of the output.
+        input_size: number of features of a node; the number of nodes if the adjacency serves as features.
+        num_clusters: number of clusters, the size of the output.
 
     Raises:
         ValueError: if a size is below 1.
@@ -35,7 +35,7 @@ class GraphNetwork(nn.Module, ABC):
 
         Args:
             features: (n, input_size), dense or sparse.
-            adjacency: (n, n), in row a the weights of the links through which node a hears from its neighbours.
+            adjacency: (n, n), in row a the weights of the links over which node a hears from its neighbours.
 
         Returns:
             (n, num_clusters).
@@ -45,11 +45,11 @@ class GraphNetwork(nn.Module, ABC):
 class Projection(nn.Module):
     """A linear layer that also takes sparse input: (n, in) -> (n, out), x W + b.
 
-    W is kept as (in, out), as sparse products read and write it; torch's own layer would copy it twice a step.
+    W is stored as (in, out), as sparse products read and write it; ``nn.Linear`` would copy it twice per step.
     """
 
     weight_output_dim = 1
-    """Where the output units lie, for ``layers.weights.functions.unit_dim``."""
+    """Dimension of the output units, for ``layers.weights.functions.unit_dim``."""
 
     def __init__(self, input_size: int, output_size: int, bias: bool = True) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Projection(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws weight and bias anew, as ``nn.Linear`` does."""
+        """Initialises weight and bias as ``nn.Linear`` does."""
         bound = len(self.weight) ** -0.5
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -69,7 +69,14 @@ class Projection(nn.Module):
 
 
 class GraphLinear(GraphNetwork):
-    """One linear layer; what a node hears from its neighbours comes from the loss alone."""
+    """One linear layer; nodes learn about their neighbours only through the loss.
+
+    Example:
+        model:
+          class_path: Neuromap
+          init_args:
+            network: GraphLinear
+    """
 
     def __init__(self, input_size: int, num_clusters: int) -> None:
         super().__init__(input_size, num_clusters)
@@ -85,8 +92,8 @@ class TwoLayers(GraphNetwork):
     Args:
         input_size: see ``GraphNetwork``.
         num_clusters: see ``GraphNetwork``.
-        hidden_size: units between the layers; None: four times as many as clusters, but at most 512.
-        dropout: of these units.
+        hidden_size: units between the layers; None: four per cluster, at most 512.
+        dropout: dropout rate of these units.
     """
 
     def __init__(
@@ -109,39 +116,73 @@ class TwoLayers(GraphNetwork):
 
 
 class GraphMLP(TwoLayers):
-    """A perceptron on each node's own features."""
+    """A perceptron on each node's own features.
+
+    Example:
+        model:
+          class_path: Neuromap
+          init_args:
+            network:
+              class_path: GraphMLP
+              init_args: {dropout: 0.2}
+    """
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return MLPLayer(input_size, output_size)
 
 
 class GCN(TwoLayers):
-    """Graph convolutions, see ``GCNLayer``."""
+    """Graph convolutions, see ``GCNLayer``.
+
+    Example:
+        model:
+          class_path: Neuromap
+          init_args:
+            network: GCN
+    """
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return GCNLayer(input_size, output_size)
 
 
 class GraphSAGE(TwoLayers):
-    """A node's own features beside the mean of its neighbours', see ``SAGELayer``."""
+    """A node's own features plus the mean of its neighbours', see ``SAGELayer``.
+
+    Example:
+        model:
+          class_path: Neuromap
+          init_args:
+            network:
+              class_path: GraphSAGE
+              init_args: {hidden_size: 128}
+    """
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return SAGELayer(input_size, output_size)
 
 
 class GIN(TwoLayers):
-    """The sum over a node and its neighbours through a perceptron, see ``GINLayer``."""
+    """A perceptron on the sum over a node and its neighbours, see ``GINLayer``.
+
+    Example:
+        model:
+          class_path: Neuromap
+          init_args:
+            network:
+              class_path: GIN
+              init_args: {hidden_size: 64, dropout: 0.2}
+    """
 
     def make_layer(self, input_size: int, output_size: int) -> nn.Module:
         return GINLayer(input_size, output_size)
 
 
-# Linear maps come before sums over neighbours, which commute with them: the sums are over fewer units then, and sparse
-# features meet weights, never another sparse matrix.
+# Linear maps come before sums over neighbours, with which they commute: the sums are then over fewer units, and sparse
+# features are multiplied by dense weights, never by another sparse matrix.
 
 
 class MLPLayer(nn.Module):
-    """y_a = W x_a + b; the neighbours are not asked."""
+    """y_a = W x_a + b; neighbours are ignored."""
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
@@ -163,7 +204,7 @@ class GCNLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(output_size))
 
     def reset_parameters(self) -> None:
-        """Sets the bias to zero; the projection draws its own weight."""
+        """Zeroes the bias; the projection initialises its own weight."""
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Features, adjacency: SparseMatrix) -> Tensor:
@@ -199,7 +240,7 @@ class GINLayer(nn.Module):
         self.second = nn.Linear(output_size, output_size)
 
     def reset_parameters(self) -> None:
-        """Sets epsilon and the first bias to zero; the layers draw their own weights."""
+        """Zeroes epsilon and the first bias; the layers initialise their own weights."""
         nn.init.zeros_(self.epsilon)
         nn.init.zeros_(self.bias)
 

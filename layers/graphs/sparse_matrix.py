@@ -1,4 +1,4 @@
-"""Sparse matrices that networks multiply by."""
+"""Constant sparse matrices."""
 
 import warnings
 from functools import cached_property
@@ -15,14 +15,14 @@ class SparseMatrix:
 
         d loss / d x = A^T (d loss / d (A x))
 
-    A and its transpose are both kept in CSR with 32-bit indices, which is what the fastest kernels take: on a processor
-    half the time of torch's COO or of 64-bit indices, and no transposition in the backward pass. One that is symmetric
-    is kept once. Half precision is not multiplied: x is brought to the matrix's own precision, under autocast too.
+    A and its transpose are both stored in CSR with 32-bit indices, as the fastest kernels take them: on a CPU half the
+    time of torch's COO or of 64-bit indices, and no transposition in the backward pass. A symmetric matrix is stored
+    once. There is no product in half precision: x is converted to the matrix's dtype, under autocast too.
 
     Args:
-        matrix: (n, m), scipy's or torch's (COO or CSR); multiple entries are summed.
-        dtype: of the values.
-        device: where it lies.
+        matrix: (n, m), scipy's or torch's (COO or CSR); duplicate entries are summed.
+        dtype: dtype of the values.
+        device: device of the values.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class _Product(torch.autograd.Function):
 
 
 def to_scipy(matrix: Any) -> scipy.sparse.csr_array:
-    """A sparse matrix of scipy or torch as scipy's CSR, in float64, sorted, multiple entries summed."""
+    """A sparse matrix of scipy or torch as scipy's CSR, in float64, sorted, duplicate entries summed."""
     if isinstance(matrix, Tensor):
         entries = matrix.detach().cpu().to_sparse_coo().coalesce()
         row, column = entries.indices().numpy()

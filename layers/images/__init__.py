@@ -1,4 +1,4 @@
-"""Image encoders and decoders, and what keeps the distribution of their codes simple."""
+"""Image encoders and decoders, and priors on their codes."""
 
 from .decoders import ConvolutionalDecoder, Decoder, DenseDecoder
 from .encoders import BlogEncoder, DenseEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy

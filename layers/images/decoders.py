@@ -1,4 +1,4 @@
-"""Image decoders: a code to an image."""
+"""Image decoders: from a code to an image."""
 
 from abc import ABC, abstractmethod
 
@@ -16,19 +16,27 @@ class Decoder(nn.Module, ABC):
 
 
 class ConvolutionalDecoder(Decoder):
-    """The counterpart of ``BlogEncoder``: its sides halved become sides doubled.
+    """The counterpart of ``BlogEncoder``: it doubles the side where the encoder halves it.
 
-    A linear layer gives a small map with ``channels`` channels (4x4, where the image's side is 4 * 2^n); blocks
-    [Conv 3x3 - BatchNorm - LeakyReLU(0.2) - nearest neighbour upsampling] double its side and halve its channels up to
+    A linear layer gives a small map with ``channels`` channels (4x4 if the image's side is 4 * 2^n); blocks
+    [Conv 3x3 - BatchNorm - LeakyReLU(0.2) - nearest-neighbour upsampling] double its side and halve its channels up to
     the image's size; a last convolution and a sigmoid give the three colours.
 
     Args:
         code_size: length of the code.
         image_size: side of the images in pixels.
-        channels: of the small map, divisible by 2^n.
+        channels: channels of the small map, divisible by 2^n.
 
     Raises:
-        ValueError: if ``channels`` can't be halved that often.
+        ValueError: if ``channels`` can't be halved often enough.
+
+    Example:
+        model:
+          class_path: AutoEncoder
+          init_args:
+            decoder:
+              class_path: ConvolutionalDecoder
+              init_args: {channels: 64}
     """
 
     def __init__(self, code_size: int, image_size: int = 32, channels: int = 256) -> None:
@@ -51,13 +59,21 @@ class ConvolutionalDecoder(Decoder):
 
 
 class DenseDecoder(Decoder):
-    """One linear layer and a sigmoid, the article's: sigmoid(W z + b).
+    """One linear layer and a sigmoid, the decoder of the article's autoencoder: sigmoid(W z + b).
 
     Source: kexue.fm/archives/6311.
 
     Args:
         code_size: length of the code.
         image_size: side of the images in pixels.
+
+    Example:
+        import torch
+
+        from layers import DenseDecoder
+
+        decoder = DenseDecoder(code_size=100, image_size=32)
+        images = decoder(torch.randn(8, 100))  # (8, 3, 32, 32), in [0, 1]
     """
 
     def __init__(self, code_size: int, image_size: int = 32) -> None:

@@ -1,4 +1,4 @@
-"""Image encoders: an image to a local feature map, a feature vector and a code."""
+"""Image encoders: from an image to a local feature map, a feature vector and a code."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -13,12 +13,12 @@ from .keras_layers import GlorotLinear, KerasBlock
 
 
 class EncoderOutput(NamedTuple):
-    """What an ``Encoder`` computes.
+    """Output of an ``Encoder``.
 
     Shapes:
         local: (B, C, h, w) feature map that the local objective scores against the code.
-        conv: (B, C', h', w') the last convolutional map, the one that probes look at (the same as ``local`` in the
-            blog's encoder).
+        conv: (B, C', h', w') the last convolutional map, which probes read (the same as ``local`` in the blog's
+            encoder).
         fc: (B, F) the feature vector before the code.
         mean: (B, d) the code; with a stochastic encoder the mean of the code's distribution.
         logvar: (B, d) log-variance of the code's distribution, None for a deterministic encoder.
@@ -37,7 +37,7 @@ class Encoder(nn.Module, ABC):
     Attributes:
         code_size: d, length of the code.
         local_size: C, channels of the local map.
-        stochastic: whether the encoder gives a distribution N(mean, exp(logvar)) instead of a point.
+        stochastic: whether the encoder outputs a distribution N(mean, exp(logvar)) instead of a point.
     """
 
     code_size: int
@@ -50,13 +50,13 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def global_network(self, units: int) -> nn.Module:
-        """A fresh network with the layers that follow the local map, ending in ``units``: (B, C, h, w) -> (B, units).
+        """A new network with the layers that follow the local map, ending in ``units``: (B, C, h, w) -> (B, units).
 
         DIM(G) scores its output against the code.
         """
 
     def reset_parameters(self) -> None:
-        """Draws all weights anew, as at construction: what an untrained encoder is."""
+        """Re-initialises all weights: the encoder is untrained again."""
         for module in self.modules():
             if module is not self and hasattr(module, "reset_parameters"):
                 reset_parameters(module)
@@ -66,7 +66,7 @@ class BlogEncoder(Encoder):
     """The encoder of Su Jianlin's article 6024, for 32x32 and 64x64 images (and 4 * 2^n in general).
 
     Blocks [Conv 3x3 - BatchNorm - LeakyReLU(0.2) - MaxPool 2x2] halve the image down to a 4x4 map C, the local map;
-    two more blocks without pooling and a global max pooling give the feature vector; two linear heads give mean and
+    two more blocks without pooling and a global max pooling give the feature vector; two linear heads give the mean and
     log-variance of the code. 32x32: 64, 128, 256 channels; 64x64: 32, 64, 128, 256. Batch normalisation and
     initialisation are those of Keras (momentum 0.99, eps 1e-3, Glorot uniform, zero biases).
 
@@ -75,11 +75,17 @@ class BlogEncoder(Encoder):
     Args:
         image_size: side of the images in pixels, 4 * 2^n.
         code_size: length of the code.
-        channels: channels of the last convolutions; each pooled block before the last has half of the next one's.
-        stochastic: with a head for the log-variance, as the Gaussian prior needs.
+        channels: channels of the last convolutions; each earlier pooled block has half as many as the next.
+        stochastic: add a head for the log-variance, which the Gaussian prior needs.
 
     Raises:
-        ValueError: if ``image_size`` is not 4 * 2^n, n >= 1, or ``channels`` can't be halved that often.
+        ValueError: if ``image_size`` is not 4 * 2^n, n >= 1, or ``channels`` can't be halved often enough.
+
+    Example:
+        model:
+          encoder:
+            class_path: BlogEncoder
+            init_args: {channels: 64, code_size: 32}
     """
 
     def __init__(
@@ -88,7 +94,7 @@ class BlogEncoder(Encoder):
         super().__init__()
         blocks = (image_size // 4).bit_length() - 1
         if blocks < 1 or image_size != 4 << blocks:
-            raise ValueError(f"image_size ({image_size}) must be 8, 16, 32, 64 ...: 4 * 2^n for BlogEncoder")
+            raise ValueError(f"image_size ({image_size}) must be 8, 16, 32, 64, ... (4 * 2^n) for BlogEncoder")
         if channels % (1 << (blocks - 1)):
             raise ValueError(f"channels ({channels}) must be divisible by {1 << (blocks - 1)}")
         self.code_size, self.local_size, self.stochastic = code_size, channels, stochastic
@@ -132,10 +138,16 @@ class DIMEncoder(Encoder):
     Args:
         image_size: side of the images in pixels, a multiple of 8.
         code_size: length of the code.
-        stochastic: with a head for the log-variance, as the Gaussian prior needs; the paper's is deterministic.
+        stochastic: add a head for the log-variance, which the Gaussian prior needs; the paper's has none.
 
     Raises:
         ValueError: if ``image_size`` is not a multiple of 8.
+
+    Example:
+        model:
+          encoder:
+            class_path: DIMEncoder
+            init_args: {code_size: 64}
     """
 
     def __init__(self, image_size: int = 32, code_size: int = 64, stochastic: bool = False) -> None:
@@ -172,13 +184,20 @@ class DIMEncoder(Encoder):
 class DenseEncoder(Encoder):
     """One linear layer with ReLU, the encoder of the article's autoencoder: relu(W x + b).
 
-    Without convolutions the local map is the image itself.
+    There are no convolutions, so the local map is the image itself.
 
     Source: kexue.fm/archives/6311.
 
     Args:
         image_size: side of the images in pixels.
         code_size: length of the code.
+
+    Example:
+        model:
+          class_path: AutoEncoder
+          init_args:
+            encoder: DenseEncoder
+            decoder: DenseDecoder
     """
 
     stochastic = False
@@ -207,12 +226,12 @@ def _stride_block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @torch.no_grad()
 def untrained_copy(encoder: Encoder, seed: int = 0) -> Encoder:
-    """An encoder of the same architecture, on the same device, with freshly drawn weights, in evaluation mode.
+    """An encoder of the same architecture, on the same device, with freshly initialised weights, in evaluation mode.
 
-    The same seed gives the same weights; the global random state stays as it is.
+    The same seed gives the same weights; the global random state does not change.
     """
     untrained = copy.deepcopy(encoder)
-    # Drawn on the CPU, from its generator alone: the baseline is then the same on every device.
+    # Drawn on the CPU, from its generator only, so that the baseline is the same on every device.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         device = next(untrained.parameters()).device

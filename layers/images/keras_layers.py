@@ -1,4 +1,4 @@
-"""Layers as Keras makes them by default: what the encoders and scores of the articles are built of."""
+"""Layers with the defaults of Keras, used by the articles' encoders and scores."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,15 +7,16 @@ from torch import nn
 
 
 class GlorotConv2d(nn.Conv2d):
-    """A convolution whose weight starts as Keras': Glorot's uniform, biases zero."""
+    """A convolution initialised as in Keras: Glorot uniform weight, zero bias."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
-        nn.init.zeros_(self.bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 class GlorotLinear(nn.Linear):
-    """A linear layer whose weight starts likewise."""
+    """A linear layer initialised likewise."""
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -28,7 +29,7 @@ class KerasBlock(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
             GlorotConv2d(in_channels, out_channels, 3, padding=1),
-            # Keras counts momentum the other way round: its 0.99 is torch's 0.01.
+            # Keras defines momentum the other way round: its 0.99 is torch's 0.01.
             nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01),
             nn.LeakyReLU(0.2),
         )

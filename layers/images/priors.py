@@ -1,4 +1,4 @@
-"""Priors on codes: what keeps the codes' distribution simple."""
+"""Priors: they keep the distribution of the codes simple."""
 
 from abc import ABC, abstractmethod
 
@@ -11,8 +11,8 @@ class Prior(nn.Module, ABC):
     """Base class of the prior slot.
 
     Attributes:
-        stochastic: the prior needs an encoder that gives a distribution of codes.
-        adversarial: the prior trains a discriminator of its own, by ``discriminator_loss``.
+        stochastic: the prior needs an encoder that outputs a distribution of codes.
+        adversarial: the prior trains a discriminator of its own with ``discriminator_loss``.
     """
 
     stochastic = False
@@ -30,13 +30,18 @@ class Prior(nn.Module, ABC):
 class GaussianPrior(Prior):
     """Analytic KL to N(0, I), as in a VAE: -1/2 mean_{b,k}(1 + logvar - mean^2 - exp(logvar)).
 
-    The mean runs over the dimensions of the code too, as the article's does: for the usual sum over dimensions
+    The mean runs over the dimensions of the code too, as in the article: for the usual sum over dimensions,
     multiply the weight by ``code_size``. Codes are drawn as mean + exp(logvar / 2) * noise.
 
     Source: kexue.fm/archives/6024.
 
     Args:
         code_size: length of the code.
+
+    Example:
+        model:
+          prior: GaussianPrior
+          prior_weight: 0.01
     """
 
     stochastic = True
@@ -46,21 +51,23 @@ class GaussianPrior(Prior):
         self.code_size = code_size
 
     def sample(self, mean: Tensor, logvar: Tensor | None) -> Tensor:
+        assert logvar is not None
         mean, logvar = mean.float(), logvar.float()
         return mean + torch.exp(logvar / 2) * torch.randn_like(mean)
 
     def forward(self, mean: Tensor, logvar: Tensor | None) -> Tensor:
+        assert logvar is not None
         mean, logvar = mean.float(), logvar.float()
         return -0.5 * (1 + logvar - mean.square() - logvar.exp()).mean()
 
 
 class AdversarialPrior(Prior):
-    """The paper's prior: sigmoid(code) is to look like a draw from the uniform distribution on [0, 1]^d.
+    """The paper's prior: sigmoid(code) should look like a draw from the uniform distribution on [0, 1]^d.
 
     A discriminator D (MLP, ReLU) minimises E_u[softplus(-D(u))] + E_x[softplus(D(sigmoid(z)))] + penalty * mean of
     the squared gradient norms of D at both; the encoder minimises the non-saturating E_x[softplus(-D(sigmoid(z)))].
-    The two losses have opposite signs in D(sigmoid(z)): that is what makes the game adversarial. Each loss gives
-    gradients to its own player only. Computed in float32.
+    The two losses have opposite signs in D(sigmoid(z)), which makes the game adversarial. Each loss gives gradients
+    only to its own player. Computed in float32.
 
     Source: arXiv 1808.06670; rdevon/DIM.
 
@@ -68,6 +75,11 @@ class AdversarialPrior(Prior):
         code_size: length of the code.
         hidden_sizes: widths of the discriminator's hidden layers.
         penalty: weight of the gradient penalty.
+
+    Example:
+        model:
+          prior: AdversarialPrior
+          prior_weight: 1.0
     """
 
     adversarial = True
@@ -84,7 +96,7 @@ class AdversarialPrior(Prior):
         return mean.float()
 
     def forward(self, mean: Tensor, logvar: Tensor | None) -> Tensor:
-        # The discriminator is constant here: one backward pass can then serve both losses.
+        # The discriminator is constant here, so one backward pass can serve both losses.
         constants = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         with torch.autocast(mean.device.type, enabled=False):
             logits = torch.func.functional_call(self.discriminator, constants, (torch.sigmoid(mean.float()),))
@@ -101,6 +113,6 @@ class AdversarialPrior(Prior):
             if inputs.requires_grad:
                 logits = real_logits.sum() + fake_logits.sum()
                 (gradient,) = torch.autograd.grad(logits, inputs, create_graph=True)
-                # Real and fake are equally many: one mean over both is the mean of the two penalties.
+                # As many real as fake: one mean over both is the mean of the two penalties.
                 loss = loss + self.penalty * gradient.square().sum(1).mean()
             return loss

@@ -1,4 +1,4 @@
-"""A code that is drawn from a distribution, and what that costs."""
+"""A stochastic code and its KL divergence from the prior, as a loss."""
 
 from torch import Tensor, nn
 
@@ -7,17 +7,17 @@ from .priors import GaussianPrior
 
 
 class VariationalCode(AddsLosses, nn.Module):
-    """Draws codes z = mean + exp(logvar / 2) * noise and adds their divergence from N(0, I) as a loss, ``kl``:
+    """Draws codes z = mean + exp(logvar / 2) * noise and adds their KL divergence from N(0, I) as a loss, ``kl``:
 
         KL(N(mean, exp(logvar)) || N(0, I)) = -1/2 sum_k (1 + logvar_k - mean_k^2 - exp(logvar_k))
 
-    in nats an image, mean over the batch, in float32.
+    in nats per image, averaged over the batch, in float32.
 
     Source: Kingma and Welling, arXiv 1312.6114; kexue.fm/archives/5253.
 
     Args:
         code_size: d, length of the code.
-        weight: of the loss.
+        weight: weight of the loss.
     """
 
     def __init__(self, code_size: int, weight: float = 1.0) -> None:
@@ -27,7 +27,7 @@ class VariationalCode(AddsLosses, nn.Module):
 
     def forward(self, mean: Tensor, logvar: Tensor) -> Tensor:
         """(B, d) twice -> codes (B, d) float32."""
-        # The prior's is the mean over the dimensions.
+        # The prior averages over the dimensions.
         self.add_loss("kl", self.code_size * self.prior(mean, logvar), self.weight)
         return self.prior.sample(mean, logvar)
 

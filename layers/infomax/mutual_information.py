@@ -1,12 +1,13 @@
-"""Bounds on mutual information between codes and feature maps, learned by telling matching pairs from others.
+"""Bounds on the mutual information of codes and feature maps, learned by telling matching pairs from others.
 
-The parts are independent of each other. A *score* T(z, c) says how well a code z and a feature vector c fit together;
-*negatives* say which pairs count as not belonging together; an *estimator* turns both kinds of scores into a loss.
-Scores are logits in float32 whatever the autocast precision, all logarithms are natural, losses are in nats.
+Three independent parts: a *score* T(z, c) rates how well a code z and a feature vector c match; *negatives* choose the
+non-matching pairs; an *estimator* turns both kinds of scores into a loss. Scores are float32 logits under any autocast
+precision, all logarithms are natural, losses are in nats.
 """
 
 import math
 from abc import ABC, abstractmethod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +42,10 @@ class Score(nn.Module, ABC):
 
 
 class ConcatScore(Score):
-    """The blog's discriminator: T(z, c) = MLP([z, c]), [.,.] concatenation, ReLU between the layers.
+    """The blog's discriminator: T(z, c) = MLP([z, c]), with ReLU between the layers.
 
     The first layer is linear in both parts, W [z, c] = W_z z + W_c c, so W_z z is computed once for all locations and
-    partners of a code, and the concatenation is never built.
+    partners of a code, and the concatenation [z, c] is never built.
 
     Source: kexue.fm/archives/6024.
 
@@ -56,6 +57,12 @@ class ConcatScore(Score):
 
     Raises:
         ValueError: if there is no hidden layer.
+
+    Example:
+        model:
+          score:
+            class_path: ConcatScore
+            init_args: {hidden_size: 256}
     """
 
     def __init__(self, code_size: int, feature_size: int, hidden_size: int = 256, hidden_layers: int = 3) -> None:
@@ -66,11 +73,11 @@ class ConcatScore(Score):
         self.mlp = glorot_mlp([code_size + feature_size, *[hidden_size] * hidden_layers, 1])
 
     def embed_codes(self, codes: Tensor) -> Tensor:
-        first = self.mlp[0]
+        first = cast(nn.Linear, self.mlp[0])
         return F.linear(codes, first.weight[:, : self.code_size], first.bias)
 
     def embed_features(self, features: Tensor) -> Tensor:
-        return F.linear(features, self.mlp[0].weight[:, self.code_size :])
+        return F.linear(features, cast(nn.Linear, self.mlp[0]).weight[:, self.code_size :])
 
     def matched(self, codes: Tensor, features: Tensor) -> Tensor:
         return self.mlp[1:](codes.unsqueeze(1) + features).squeeze(-1).float()
@@ -83,14 +90,20 @@ class DotScore(Score):
     """The paper's score: T(z, c) = <psi(z), phi(c)>, two learned embeddings of ``units`` dimensions.
 
     Each embedding is LayerNorm(MLP(x) + shortcut(x)), MLP = linear without bias - BatchNorm - ReLU - linear, applied
-    per location. A side that has ``units`` dimensions already passes unchanged. All pairs are one matrix product.
+    per location. A side that already has ``units`` dimensions passes unchanged. All pairs are one matrix product.
 
     Source: arXiv 1808.06670; rdevon/DIM ``mi_networks.py`` (``MI1x1ConvNet``).
 
     Args:
         code_size: d.
         feature_size: C.
-        units: dimensions of the embedding.
+        units: number of dimensions of the embeddings.
+
+    Example:
+        model:
+          score:
+            class_path: DotScore
+            init_args: {units: 512}
     """
 
     def __init__(self, code_size: int, feature_size: int, units: int = 2048) -> None:
@@ -109,7 +122,7 @@ class DotScore(Score):
             return torch.einsum("nu,nlu->nl", codes.float(), features.float())
 
     def all_pairs(self, codes: Tensor, features: Tensor) -> Tensor:
-        # In float32: products of normalised 2048-vectors reach hundreds, where bfloat16 has steps of 1 and more.
+        # In float32: dot products of normalised 2048-vectors reach hundreds, where bfloat16 has steps of 1 or more.
         with torch.autocast(codes.device.type, enabled=False):
             table = codes.float() @ features.flatten(0, 1).float().t()
         return table.view(codes.shape[0], *features.shape[:2])
@@ -129,8 +142,8 @@ class _ResidualEmbedding(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws the shortcut anew, as at construction; the other layers draw their own weights."""
-        if self.shortcut.out_features >= self.shortcut.in_features:  # it starts as a near copy of the input
+        """Re-initialises the shortcut; the other layers re-initialise their own weights."""
+        if self.shortcut.out_features >= self.shortcut.in_features:  # start close to the identity
             nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
             self.shortcut.weight.fill_diagonal_(1.0)
 
@@ -148,20 +161,20 @@ class Negatives(ABC):
 
     @abstractmethod
     def __call__(self, score: Score, codes: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Scores of matching and of other pairs.
+        """Scores matching and other pairs.
 
         Args:
-            score: the score.
+            score: T.
             codes: (N, U) embedded codes.
             features: (N, L, U) embedded features.
 
         Returns:
-            positive (N, L), negative (N, K, L): for each code the locations of K other images, and a mask (N, K) of
-            those that count, None if all do. Where there is a mask, one image of each row is left out: estimates of
-            mutual information take K - 1 for the number of the others.
+            positive (N, L); negative (N, K, L), for each code the locations of K images; a mask (N, K) of the images
+            that count, None if all do. A mask leaves out one image of each row: estimates of mutual information count
+            K - 1 others.
 
         Raises:
-            ValueError: with fewer than two images there are no negatives.
+            ValueError: if the batch has fewer than two images, hence no negatives.
         """
 
 
@@ -175,21 +188,31 @@ class _OnePartner(Negatives):
     def __call__(self, score: Score, codes: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         _check_batch(codes)
         partner = self.permutation(codes.shape[0], codes.device)
-        # The whole map of the partner moves: all its locations together. Both kinds of pairs in one pass.
+        # The partner's map moves as a whole, all its locations together. Both kinds of pairs are scored in one pass.
         scores = score.matched(torch.cat([codes, codes]), torch.cat([features, features[partner]]))
         positive, negative = scores.chunk(2)
         return positive, negative.unsqueeze(1), None
 
 
 class Shuffle(_OnePartner):
-    """The blog's negatives: a random permutation of the batch. One image in the mean meets itself."""
+    """The blog's negatives: a random permutation of the batch. On average one image is paired with itself.
+
+    Example:
+        model:
+          negatives: Shuffle
+    """
 
     def permutation(self, size: int, device: torch.device) -> Tensor:
         return torch.randperm(size, device=device)
 
 
 class Derangement(_OnePartner):
-    """A random cyclic permutation of the batch: as Shuffle, and no image meets itself."""
+    """A random cyclic permutation of the batch: like ``Shuffle``, but no image is paired with itself.
+
+    Example:
+        model:
+          negatives: Derangement
+    """
 
     def permutation(self, size: int, device: torch.device) -> Tensor:
         order = torch.randperm(size, device=device)
@@ -199,7 +222,12 @@ class Derangement(_OnePartner):
 
 
 class AllPairs(Negatives):
-    """The paper's negatives: all other images of the batch."""
+    """The paper's negatives: all other images of the batch.
+
+    Example:
+        model:
+          negatives: AllPairs
+    """
 
     def __call__(self, score: Score, codes: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         _check_batch(codes)
@@ -218,7 +246,7 @@ def _check_batch(codes: Tensor) -> None:
 
 
 class Estimator(ABC):
-    """Base class of the estimator slot: the loss of scores, and the mutual information that it stands for."""
+    """Base class of the estimator slot: a loss on scores, and the bound on the mutual information that it gives."""
 
     @abstractmethod
     def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -227,16 +255,16 @@ class Estimator(ABC):
         Args:
             positive: (N, L) scores of matching pairs.
             negative: (N, K, L) scores of other pairs.
-            mask: (N, K) bool, which of the others count; None: all.
+            mask: (N, K) bool, True for the other images that count; None: all.
         """
 
     @abstractmethod
     def mutual_information(self, loss: Tensor, num_negatives: float) -> Tensor:
-        """The bound on the mutual information in nats that this loss stands for.
+        """The bound on the mutual information that a loss gives, in nats.
 
         Args:
             loss: value of the loss.
-            num_negatives: negative vectors that each positive is compared with, K times L.
+            num_negatives: number of negative vectors that each positive is compared with, K * L.
         """
 
 
@@ -245,6 +273,10 @@ class JSD(Estimator):
 
     2 log 2 = 1.386 nats at T = 0. The paper's JSD loss is this minus 2 log 2, so ``mutual_information`` (at most
     2 log 2; a surrogate, not the mutual information itself) is the negative of the paper's loss.
+
+    Example:
+        model:
+          estimator: JSD
     """
 
     def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -255,13 +287,23 @@ class JSD(Estimator):
 
 
 class InfoNCE(Estimator):
-    """infoNCE: -log softmax of the own positive among it and all negative vectors of the code.
+    """infoNCE: -log softmax of each positive against itself and all negative vectors of its code.
 
     -mean_{n,l} log( e^{T(z_n, c_n,l)} / (e^{T(z_n, c_n,l)} + sum_{m != n, k} e^{T(z_n, c_m,k)}) )
     = mean_{n,l} softplus( logsumexp_{m != n, k} T(z_n, c_m,k) - T(z_n, c_n,l) ).
 
     The bound log(1 + number of negatives) - loss grows with the batch. Masked pairs are left out, not set to -10 as
     in rdevon/DIM, where they leak into the sum.
+
+    Example:
+        import torch
+
+        from layers import InfoNCE
+
+        positive = torch.randn(8, 16)  # 8 codes, 16 locations each
+        negative = torch.randn(8, 7, 16)  # the locations of 7 other images for each code
+        loss = InfoNCE()(positive, negative)
+        bound = InfoNCE().mutual_information(loss, num_negatives=7 * 16)  # nats
     """
 
     def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -274,19 +316,21 @@ class InfoNCE(Estimator):
 
 
 class DonskerVaradhan(Estimator):
-    """Donsker-Varadhan: log E_neg[e^T] - E_pos[T]; its negative is a lower bound of the mutual information.
+    """Donsker-Varadhan: log E_neg[e^T] - E_pos[T]; its negative is a lower bound on the mutual information.
 
     The expectation runs over all negative pairs and locations. rdevon/DIM divides by the pairs only: its value is
-    higher by log(locations), the gradient is the same.
+    higher by log(locations), with the same gradient.
+
+    Example:
+        model:
+          estimator: DonskerVaradhan
     """
 
     def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None:
-            count = negative.numel()
-        else:
-            count = mask.sum() * negative.shape[-1]
+        number = negative.numel() if mask is None else mask.sum() * negative.shape[-1]
+        if mask is not None:
             negative = negative.masked_fill(~mask.unsqueeze(-1), -torch.inf)
-        count = torch.as_tensor(count, dtype=negative.dtype, device=negative.device)
+        count = torch.as_tensor(number, dtype=negative.dtype, device=negative.device)
         return negative.flatten().logsumexp(0) - count.log() - positive.mean()
 
     def mutual_information(self, loss: Tensor, num_negatives: float) -> Tensor:

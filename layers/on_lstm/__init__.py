@@ -1,4 +1,4 @@
-"""Recurrent layers of language models, ON-LSTM above all, and the penalty on their output."""
+"""Recurrent layers of language models, above all ON-LSTM, and the penalty on their output."""
 
 from .activation_regularization import ActivationRegularization
 from .recurrent import LSTM, ONLSTM, RecurrentLayer

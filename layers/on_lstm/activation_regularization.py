@@ -6,12 +6,12 @@ from ..losses import AddsLosses
 
 
 class ActivationRegularization(AddsLosses, nn.Module):
-    """Keeps the output of a recurrent network small and slow:
+    """Keeps the output of a recurrent network small and slowly varying:
 
         activation_penalty = mean(h_dropped^2)        temporal_penalty = mean((h_t - h_(t-1))^2)
 
-    Both are losses that the layer adds by itself, weighted by alpha and beta, float32; the second from two steps on.
-    A penalty whose weight is 0 is not computed.
+    The layer adds both as losses, weighted by alpha and beta, in float32; the second needs at least two steps. A
+    penalty of weight 0 is not computed.
 
     Source: Merity et al., arXiv 1708.01009 (AR and TAR).
 
@@ -25,7 +25,7 @@ class ActivationRegularization(AddsLosses, nn.Module):
         self.activation, self.temporal = activation, temporal
 
     def forward(self, output: Tensor, dropped: Tensor) -> None:
-        """Adds the penalties of an output (T, B, D) and of the same after dropout (T, B, D)."""
+        """Adds the penalties for an output (T, B, D) and the same output after dropout (T, B, D)."""
         if self.activation:
             self.add_loss("activation_penalty", dropped.float().square().mean(), self.activation)
         if self.temporal and len(output) > 1:

@@ -1,4 +1,4 @@
-"""ON-LSTM on the CPU: pointwise steps compiled from on_lstm.cpp at first use, products with packed weights."""
+"""ON-LSTM on the CPU: pointwise steps compiled from on_lstm.cpp on first use, matrix products with packed weights."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("on_lstm.cpp")
 TYPES = ("float32", "float64", "bfloat16")
 LARGE_WEIGHT = 100_000  # entries; measured on an AMD EPYC (AVX-512) with a batch of 20
-# The second set of flags is for compilers without OpenMP's threads or a name for this machine.
+# The second set is for compilers without OpenMP threads or -march=native.
 FLAGS = (
     ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"],
     ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"],
@@ -27,9 +27,9 @@ FLAGS = (
 
 @functools.cache
 def compiled() -> ctypes.CDLL | None:
-    """The compiled steps, or None where they can't be built; tried once in a process.
+    """The compiled steps, or None if they can't be built; tried once per process.
 
-    The compiler is ``$CXX``, or g++, c++, clang++. The result is kept in the user's cache folder, named after source,
+    The compiler is ``$CXX``, or g++, c++, clang++. The library is kept in the user's cache folder, named after source,
     flags and processor. Processes may build at the same time: each writes a file of its own and moves it into place.
     """
     for flags in FLAGS:
@@ -40,7 +40,7 @@ def compiled() -> ctypes.CDLL | None:
 
 
 def _built(flags: list[str]) -> Path:
-    """Path of the shared library with these flags; builds it if it is not there."""
+    """Path of the shared library with these flags; builds it if it is missing."""
     source = SOURCE.read_bytes()
     key = hashlib.sha256(b"\0".join([source, " ".join(flags).encode(), _processor(), _openmp().encode()])).hexdigest()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scientific-spaces-lightning"
@@ -55,7 +55,7 @@ def _built(flags: list[str]) -> Path:
         new = Path(scratch) / "on_lstm.so"
         command = [*compiler.split(), *flags, "-std=c++17", "-shared", "-fPIC", str(SOURCE), "-o", str(new)]
         if "-fopenmp" in flags and _openmp():
-            # torch's own OpenMP library: a second one would bring a second pool of threads, spinning against the first.
+            # torch's own OpenMP library: a second one would bring a second thread pool, spinning against the first.
             command.append(_openmp())
         subprocess.run(command, capture_output=True, check=True, timeout=300)
         os.replace(new, library)
@@ -64,12 +64,12 @@ def _built(flags: list[str]) -> Path:
 
 @functools.cache
 def _openmp() -> str:
-    """Path of the OpenMP library that torch brings along, empty where it uses the system's."""
+    """Path of the OpenMP library bundled with torch; empty if it uses the system's."""
     return next((str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*")), "")
 
 
 def _processor() -> bytes:
-    """What ``-march=native`` depends on; a home folder may be shared by unlike machines."""
+    """What ``-march=native`` depends on; a home folder may be shared by different machines."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_bytes().splitlines()
         return b"".join(sorted({line for line in lines if line.startswith((b"flags", b"Features", b"model"))}))
@@ -86,17 +86,17 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def supports(dtype: torch.dtype) -> bool:
-    """Whether there are compiled steps for products of this type."""
+    """Whether there are compiled steps for products of this dtype."""
     return str(dtype).removeprefix("torch.") in TYPES and compiled() is not None
 
 
 class CompiledSteps:
-    """``on_lstm_steps.Steps`` by the compiled functions; all tensors contiguous, shapes and types not checked again."""
+    """``Steps`` by the compiled functions; tensors must be contiguous, shapes and dtypes are not checked again."""
 
     def __init__(self, dtype: torch.dtype, levels: int, chunk: int, reverse: bool, batch: int) -> None:
         library, kind = compiled(), str(dtype).removeprefix("torch.")
         self._functions = getattr(library, f"forward_{kind}"), getattr(library, f"backward_{kind}")
-        # A thread is not worth waking for less than some thousand neurons.
+        # Waking a thread does not pay for fewer than a few thousand neurons.
         threads = min(torch.get_num_threads(), batch, 1 + batch * levels * chunk // 4096)
         self._numbers = batch, levels, chunk, int(reverse), threads
 
@@ -112,7 +112,7 @@ class CompiledSteps:
 
 @functools.cache
 def _onednn(dtype: torch.dtype) -> Callable[..., Tensor] | None:
-    """oneDNN's linear operator where torch has it for this type. It is private, hence the trial."""
+    """oneDNN's linear operator if torch has it for this dtype. It is private, hence the trial."""
     if dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
         with contextlib.suppress(AttributeError, RuntimeError, TypeError):
             linear = functools.partial(torch.ops.mkldnn._linear_pointwise, attr="none", scalars=[], algorithm="")
@@ -128,16 +128,16 @@ def _usable(tensor: Tensor) -> Callable[..., Tensor] | None:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias for matrices; by oneDNN on the CPU, whose float32 product is the faster one on some."""
+    """x @ weight.T + bias for matrices; by oneDNN on the CPU, where its float32 product may be the faster one."""
     onednn = _usable(x)
     return onednn(x, weight, bias) if onednn else torch.nn.functional.linear(x, weight, bias)
 
 
 def product_with(weight: Tensor, times: int, batch: int) -> Callable[[Tensor], Tensor]:
-    """The function x -> x @ weight.T for x (batch, K), to be called so many times with one weight (N, K).
+    """The function x -> x @ weight.T for x (batch, K), to be called ``times`` times with one weight (N, K).
 
-    A product with a small batch is bound by reading the weight: oneDNN lays it out once in the order of reading. For
-    a small weight its operator takes longer to call than that saves.
+    A product with a small batch is bound by reading the weight, which oneDNN lays out once in reading order. For a
+    small weight its operator takes longer to call than that saves.
     """
     onednn = _usable(weight)
     if onednn and times > 3 and weight.numel() > LARGE_WEIGHT:

@@ -1,6 +1,6 @@
 """ON-LSTM's pointwise steps on CUDA, as Triton kernels.
 
-Imported only where a CUDA tensor comes in; Triton comes with torch's CUDA builds. A program holds a row of the batch.
+Imported only for CUDA tensors; Triton comes with torch's CUDA builds. Each program handles one row of the batch.
 """
 
 import triton
@@ -147,7 +147,7 @@ def _backward(
 
 
 class TritonSteps:
-    """``on_lstm_steps.Steps`` by Triton; all tensors contiguous, shapes and types not checked again."""
+    """``Steps`` by Triton; tensors must be contiguous, shapes and dtypes are not checked again."""
 
     def __init__(self, levels: int, chunk: int, reverse: bool, batch: int) -> None:
         self._grid = (batch,)

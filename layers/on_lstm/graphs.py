@@ -1,6 +1,6 @@
-"""Blocks of ON-LSTM steps replayed as CUDA graphs: a launch a block instead of two a step.
+"""Blocks of ON-LSTM steps replayed as CUDA graphs: one launch per block instead of two per step.
 
-A block has a fixed number of steps, so windows of any length share its graph; the steps left over run one by one.
+A block has a fixed number of steps, so windows of any length share its graph; the remaining steps run one by one.
 """
 
 import warnings
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 STEPS = 10
-# Shapes whose graphs are kept, each with buffers of its own: the layers of one model in training and evaluation.
+# Number of shapes whose graphs are kept, each with its own buffers: the layers of a model in training and evaluation.
 KEPT = 24
 
 
@@ -37,7 +37,7 @@ class Replayed:
 
 
 def capture(function: Callable[[], None]) -> Callable[[], None]:
-    """The kernels that a function launches, to be launched again at once."""
+    """Captures the kernels that a function launches; calling the result launches them all at once."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -61,15 +61,15 @@ def run(
     outputs: Sequence[Tensor],
     new_weight: bool,
 ) -> None:
-    """``function(inputs, outputs)``, from the second call with one key on as a graph. Outputs may overwrite inputs.
+    """``function(inputs, outputs)``, from the third call with the same key on as a graph. Outputs may overwrite inputs.
 
-    ``new_weight`` is False where the first input, a large one, is that of the call before.
+    ``new_weight`` is False if the first input, a large one, is that of the previous call.
     """
     if not _works or torch.cuda.is_current_stream_capturing():
         function(inputs, outputs)
-    elif _seen.get(key) is not None:
+    elif (replayed := _seen.get(key)) is not None:
         _seen.move_to_end(key)
-        _seen[key](inputs, outputs, new_weight)
+        replayed(inputs, outputs, new_weight)
     elif key in _seen:
         given = [tensor.clone() for tensor in inputs]
         function(inputs, outputs)
@@ -84,7 +84,7 @@ def run(
 def _checked(
     function: Callable[[Sequence[Tensor], Sequence[Tensor]], None], inputs: Sequence[Tensor], expected: Sequence[Tensor]
 ) -> Replayed | None:
-    """The graph, if it can be made and gives what the function gave; else None, and graphs are given up for good."""
+    """The graph, if it can be captured and reproduces the expected outputs; else None, and no graph is tried again."""
     global _works
     again = [torch.empty_like(tensor) for tensor in expected]
     try:

@@ -1,4 +1,4 @@
-// Pointwise part of one step of ON-LSTM on the CPU; on_lstm_steps.py holds the same in plain torch, and the formulas.
+// The pointwise part of one ON-LSTM step on the CPU; steps.py has the same in plain torch, and the formulas.
 //
 // T is the type of the state and of all arithmetic, Z the type of the matrix products around it (z, h and their
 // gradients). A row of the batch is one task. Rows of z: master input (M), master forget (M), output, cell, input,
@@ -30,8 +30,8 @@ inline void store(bfloat16* to, float x) {  // to the nearest, ties to even; NaN
     to->bits = uint16_t(x == x ? rounded : 0x7fc0);
 }
 
-// Written out, not the library's, so that loops over them become vector instructions without -ffast-math.
-// 2^n e^r with |r| <= ln(2) / 2; comparisons such that NaN passes through. Relative error below 2e-7.
+// Written out instead of the library's, so that loops over them are vectorised without -ffast-math.
+// 2^n e^r with |r| <= ln(2) / 2; the comparisons let NaN through. Relative error below 2e-7.
 inline float exp(float x) {
     x = x > 88.0f ? 88.0f : x;
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
@@ -47,7 +47,7 @@ inline float exp(float x) {
     e = e * r + 1.0f;
     uint32_t power = (bit_cast<uint32_t>(shifted) - bit_cast<uint32_t>(magic) + 127u) << 23;
     float result = e * bit_cast<float>(power);
-    return x < -87.0f ? 0.0f : result;  // 0 exactly, as one-hot probabilities need
+    return x < -87.0f ? 0.0f : result;  // exactly 0, as one-hot probabilities need
 }
 inline double exp(double x) { return std::exp(x); }
 
@@ -56,7 +56,7 @@ inline T sigmoid(T x) {
     return T(1) / (T(1) + exp(-x));
 }
 
-// Near 0 the odd series, where 1 - 2 / (e^2x + 1) would cancel.
+// Near 0 the odd series: 1 - 2 / (e^2x + 1) would cancel there.
 inline float tanh(float x) {
     float s = x * x;
     float small = -1382.0f / 155925;
@@ -184,7 +184,7 @@ void backward_row(const T* a, const T* c_before, const T* c, const Z* d_output, 
         d_input[j] = di + d_overlap * mf;
         dc[j] = d_state * forget;
     }
-    // Sums over the neurons of a level, then over the levels that a probability counts in; over work that is free now.
+    // Sums over the neurons of a level, then over the levels that a probability counts in; reuses work that is free now.
     T *dp_input = master_input, *dp_forget = master_forget;
     for (int64_t k = 0; k < M; ++k) {
         T sum_input = d_distance_input / T(M), sum_forget = -d_distance_forget / T(M);

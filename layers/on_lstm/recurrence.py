@@ -1,7 +1,7 @@
-"""The ON-LSTM recurrence over a sequence: one autograd function, its backward derived by hand.
+"""The ON-LSTM recurrence over a sequence: one autograd function with a backward derived by hand.
 
-Two types of numbers: the products (pre-activations, h and their gradients) are in that of the weights or of autocast,
-the state and all pointwise arithmetic, cumax above all, in float32 (float64 for float64 products).
+Two dtypes: matrix products (pre-activations, h and their gradients) are in that of the weights or of autocast; the
+state and all pointwise arithmetic, above all cumax, are in float32 (float64 for float64 products).
 """
 
 from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ def _backward_blocks(
 
 
 class _Recurrence(torch.autograd.Function):
-    """The arguments of ``_forward`` but ``keep`` -> output (T, B, H), last c (B, H), both distances (T, B)."""
+    """The arguments of ``_forward`` without ``keep`` -> output (T, B, H), last c (B, H), both distances (T, B)."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
@@ -123,9 +123,10 @@ def _forward(
     bias_hh: Tensor,
     dtype: torch.dtype,
     gates: Gates,
+    *,
     keep: bool,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What a backward needs, which is scratch unless ``keep``, and the results."""
+    """What the backward pass needs (scratch unless ``keep``), and the results."""
     x, h0, weight_ih, weight_hh = (tensor.to(dtype).contiguous() for tensor in (x, h0, weight_ih, weight_hh))
     of_state = torch.promote_types(dtype, torch.float32)
     c0 = c0.to(of_state).contiguous()
@@ -147,7 +148,7 @@ def _forward(
 def _backward(
     saved: tuple[Tensor, ...], gradients: tuple[Tensor, ...], needed: tuple[bool, ...], gates: Gates
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the first seven arguments of ``_Recurrence``, those that are needed."""
+    """Gradients of the first seven arguments of ``_Recurrence``, None for those not needed."""
     x, h0, c0, weight_ih, weight_hh, a, output, cells = saved
     d_output, d_distances = gradients[0].contiguous(), torch.stack(gradients[2:])
     length, batch = x.shape[:2]

@@ -19,22 +19,24 @@ class RecurrentLayer(nn.Module, ABC):
     """Base class of the cell slot, ``Callable[[int, int], RecurrentLayer]``: (input_size, hidden_size) -> layer.
 
     Parameters are named as in ``nn.LSTM`` (``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``, then
-    ``…_l1`` ...) and all drawn from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)).
+    ``…_l1`` ...) and all initialised from U(-1/sqrt(hidden_size), 1/sqrt(hidden_size)).
 
-    DropConnect: in training each entry of ``weight_hh`` is zero with probability p, one mask for a whole call and no
+    DropConnect: in training each entry of ``weight_hh`` is zeroed with probability p, one mask per call and no
     factor 1 / (1 - p); in evaluation the weight is multiplied by 1 - p, its mean in training.
 
     Args:
         input_size: size of an input vector.
         hidden_size: size of h and c.
-        rows: rows of each weight matrix, the sizes of all gates together.
-        num_layers: layers stacked, each reading the one below.
+        rows: rows of each weight matrix, the total size of all gates.
+        num_layers: number of stacked layers, each reading the one below.
         dropconnect: p.
-        batch_first: input and output are (B, T, ...) instead of (T, B, ...); state and distances stay as they are.
+        batch_first: input and output are (B, T, ...) instead of (T, B, ...); state and distances are unaffected.
 
     Raises:
         ValueError: if a size is not positive or ``dropconnect`` is not in [0, 1].
     """
+
+    weight_hh_l0: nn.Parameter
 
     def __init__(
         self, input_size: int, hidden_size: int, rows: int, num_layers: int, dropconnect: float, batch_first: bool
@@ -44,7 +46,7 @@ class RecurrentLayer(nn.Module, ABC):
             if size <= 0:
                 raise ValueError(f"{name} ({size}) must be positive")
         if not 0 <= dropconnect <= 1:
-            raise ValueError(f"dropconnect ({dropconnect}) must lie in [0, 1]")
+            raise ValueError(f"dropconnect ({dropconnect}) must be in [0, 1]")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropconnect, self.batch_first = dropconnect, batch_first
         for layer in range(num_layers):
@@ -56,7 +58,7 @@ class RecurrentLayer(nn.Module, ABC):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all weights anew, as at construction."""
+        """Re-initialises all weights."""
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -66,7 +68,7 @@ class RecurrentLayer(nn.Module, ABC):
 
         Args:
             input: (T, B, input_size), or (B, T, input_size) with ``batch_first``.
-            state: h and c before the sequence, each (num_layers, B, hidden_size); zeros where None.
+            state: h and c before the sequence, each (num_layers, B, hidden_size); None: zeros.
 
         Returns:
             output (T, B, hidden_size), or (B, T, hidden_size) with ``batch_first``: h of the last layer;
@@ -74,7 +76,7 @@ class RecurrentLayer(nn.Module, ABC):
             the pair of distances, each (num_layers, T, B), or None for a cell without levels.
 
         Raises:
-            ValueError: on shapes that don't fit.
+            ValueError: on wrong shapes.
         """
         if input.dim() != 3 or input.shape[-1] != self.input_size or input.numel() == 0:
             order = "(B, T, " if self.batch_first else "(T, B, "
@@ -94,7 +96,7 @@ class RecurrentLayer(nn.Module, ABC):
         """``forward`` for checked shapes and a given state."""
 
     def weights(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of one layer: weight_ih, weight_hh after DropConnect (a new mask in training), bias_ih, bias_hh."""
+        """The weights of a layer: weight_ih, weight_hh after DropConnect (a new mask in training), bias_ih, bias_hh."""
         weight_ih, weight_hh, bias_ih, bias_hh = (
             getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
@@ -124,23 +126,32 @@ class ONLSTM(RecurrentLayer):
     Rows of the weights: master input gate (M), master forget gate (M), then output, cell, input and forget gate
     (hidden_size each). DropConnect and initialisation: ``RecurrentLayer``.
 
-    Under autocast the products are of the lower precision, everything else (cumax, the state) stays in float32.
-    There are no second derivatives.
+    Under autocast the matrix products use the lower precision, all else (cumax, the state) stays in float32. Second
+    derivatives are not supported.
 
     Source: Shen et al., arXiv 1810.09536; ``reverse_cumsum``: kexue.fm/archives/6621.
 
     Args:
         input_size: size of an input vector.
         hidden_size: size of h and c, a multiple of ``chunk_size``.
-        num_layers: layers stacked, each reading the one below.
+        num_layers: number of stacked layers, each reading the one below.
         chunk_size: neurons that share a level.
-        dropconnect: probability that an entry of ``weight_hh`` is left out for a call in training.
+        dropconnect: probability that an entry of ``weight_hh`` is zeroed for a call in training.
         input_gate: master input gate: ``paper`` is I above (0 at the last level, which is never written);
             ``reverse_cumsum`` sums the softmax from the right (1 at the first level).
         batch_first: input and output are (B, T, ...) instead of (T, B, ...).
 
     Raises:
         ValueError: if ``chunk_size`` does not divide ``hidden_size``, or an argument is out of its range.
+
+    Example:
+        import torch
+
+        from layers import ONLSTM
+
+        layer = ONLSTM(input_size=30, hidden_size=60, chunk_size=10)
+        output, (h, c), (distance_forget, _) = layer(torch.randn(20, 4, 30))  # (T, B, input_size)
+        assert output.shape == (20, 4, 60) and distance_forget.shape == (1, 20, 4)
     """
 
     def __init__(
@@ -180,7 +191,7 @@ class ONLSTM(RecurrentLayer):
 
 
 class LSTM(RecurrentLayer):
-    """torch's LSTM (its fused kernels, cuDNN on a GPU) in the interface of ``RecurrentLayer``; distances are None.
+    """torch's LSTM (its fused kernels, cuDNN on a GPU) with the interface of ``RecurrentLayer``; distances are None.
 
     Under autocast it stays in float32 on a CPU.
 
@@ -189,9 +200,17 @@ class LSTM(RecurrentLayer):
     Args:
         input_size: size of an input vector.
         hidden_size: size of h and c.
-        num_layers: layers stacked, each reading the one below.
-        dropconnect: probability that an entry of ``weight_hh`` is left out for a call in training.
+        num_layers: number of stacked layers, each reading the one below.
+        dropconnect: probability that an entry of ``weight_hh`` is zeroed for a call in training.
         batch_first: input and output are (B, T, ...) instead of (T, B, ...).
+
+    Example:
+        model:
+          class_path: ONLSTMLanguageModel
+          init_args:
+            cell:
+              class_path: LSTM
+              init_args: {dropconnect: 0.5}
     """
 
     def __init__(
@@ -206,11 +225,11 @@ class LSTM(RecurrentLayer):
 
     def _run(self, input: Tensor, state: State) -> tuple[Tensor, State, None]:
         weights = [weight for layer in range(self.num_layers) for weight in self.weights(layer)]
-        # torch's LSTM has no autocast on a CPU: oneDNN refuses its mixture of precisions.
+        # torch's LSTM has no autocast on a CPU: oneDNN refuses mixed precisions.
         on_cpu = input.device.type == "cpu"
         input = input.to(self.weight_hh_l0.dtype) if on_cpu else input
         with warnings.catch_warnings(), torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-            # Weights after DropConnect are new tensors, so cuDNN has to gather them at every call, and says so.
+            # Weights after DropConnect are new tensors, so cuDNN gathers them in every call and warns about it.
             warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
             output, h, c = torch.lstm(
                 input, state, weights, True, self.num_layers, 0.0, self.training, False, self.batch_first

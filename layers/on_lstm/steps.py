@@ -1,4 +1,4 @@
-"""The pointwise part of a step of ON-LSTM: its interface, plain torch, and which form is the fastest on a device."""
+"""The pointwise part of an ON-LSTM step: its interface, its plain torch form, and the fastest form for a device."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from . import cpu as on_lstm_cpu
 
 
 class Gates(NamedTuple):
-    """How the N = 2M + 4H rows of the weights divide, and which master input gate is meant.
+    """How the N = 2M + 4H rows of the weights are divided, and which master input gate is used.
 
     Rows: master input gate (M), master forget gate (M), output, cell, input, forget gate (H = M * chunk each).
     ``reverse``: the master input gate is the softmax summed from the right instead of 1 - cumsum.
@@ -23,7 +23,7 @@ class Gates(NamedTuple):
 
 
 class Steps(Protocol):
-    """The pointwise part of one step; both write into tensors that are given."""
+    """The pointwise part of one step; both methods write into given tensors."""
 
     def forward(
         self,
@@ -60,9 +60,9 @@ class Steps(Protocol):
 
 
 def master_gates(probabilities: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Master input and forget gate (..., M) of the softmax probabilities (..., 2, M), which come in that order.
+    """Master input and forget gate (..., M) from their softmax probabilities (..., 2, M), in this order.
 
-    Sums of positive numbers, so both are monotone; rounding must not lift them above 1.
+    As sums of positive numbers both are monotone; the clamp keeps rounding from lifting them above 1.
     """
     of_input, of_forget = probabilities.unbind(-2)
     if reverse:
@@ -73,7 +73,7 @@ def master_gates(probabilities: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
 
 
 class PlainSteps:
-    """``Steps`` in plain torch, for every device and type."""
+    """``Steps`` in plain torch, for every device and dtype."""
 
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
@@ -87,7 +87,7 @@ class PlainSteps:
     def _forget_and_write(
         self, masters: Tensor, input: Tensor, forget: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Master input and forget gate and their overlap (B, M, 1), what c is kept by, what is written by (B, M, C)."""
+        """Master input and forget gate, their overlap (B, M, 1); how much of c is kept and how much is written."""
         master_input, master_forget = (gate.unsqueeze(-1) for gate in master_gates(masters, self.gates.reverse))
         overlap = master_input * master_forget
         kept = forget * overlap + (master_forget - overlap)
@@ -132,19 +132,19 @@ class PlainSteps:
 
 
 def steps_for(device: torch.device, dtype: torch.dtype, gates: Gates, batch: int) -> Steps:
-    """The fastest steps that work here for products of this type."""
+    """The fastest steps that work here for products of this dtype."""
     if device.type == "cpu" and on_lstm_cpu.supports(dtype):
         return on_lstm_cpu.CompiledSteps(dtype, *gates, batch)
     if device.type == "cuda":
         triton_steps = _triton_steps(device, dtype)
-        if triton_steps and gates.levels * gates.chunk <= 4096:  # a row has to fit into registers
+        if triton_steps and gates.levels * gates.chunk <= 4096:  # a row must fit into registers
             return triton_steps(*gates, batch)
     return PlainSteps(gates)
 
 
 @functools.cache
 def _triton_steps(device: torch.device, dtype: torch.dtype) -> Callable[..., Steps] | None:
-    """The Triton kernels, if they are there and give on this device what plain torch gives in a small trial."""
+    """The Triton kernels, if they are available and agree with plain torch in a small trial on this device."""
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return None
     gates, batch, hidden = Gates(3, 2, False), 2, 6
@@ -157,10 +157,10 @@ def _triton_steps(device: torch.device, dtype: torch.dtype) -> Callable[..., Ste
             a, dz = torch.empty_like(zx, dtype=torch.float32), torch.empty_like(zx)
             c_before, c, dc = torch.ones(3, batch, hidden, device=device)
             distances = torch.ones(2, batch, device=device)
-            step.forward(zx, zh, c_before, a, c, h[0], *distances)
-            step.backward(a, c_before, c, h[1], h[2], dc, *distances, dz)
+            step.forward(zx, zh, c_before, a, c, h[0], distances[0], distances[1])
+            step.backward(a, c_before, c, h[1], h[2], dc, distances[0], distances[1], dz)
             found.append([tensor.float() for tensor in (a, c, h[0], distances, dz, dc)])
         torch.testing.assert_close(*found, atol=2e-2, rtol=2e-2)
-    except Exception:  # whatever it is, plain torch does it
+    except Exception:  # whatever the cause, plain torch works
         return None
     return TritonSteps

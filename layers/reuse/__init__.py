@@ -1,4 +1,4 @@
-"""Reuse of layers and models: tied weights, copies, features from inside, and models cut in two."""
+"""Reuse of layers and models: tied weights, copies, features from inside a model, and models split in two."""
 
 from .cloning import clone
 from .splitting import features, nodes, split

@@ -1,4 +1,4 @@
-"""A model cut in two, or read out inside: parts that share its weights."""
+"""Models split in two, and features from inside: parts that share the model's weights."""
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -10,11 +10,11 @@ from .tracing import LeafModules, TracedModel, changes_input
 
 
 def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
-    """The names of the places at which a model may be cut, in the order of computing.
+    """The names of the places where a model may be cut, in order of execution.
 
-    Inputs have their names in ``forward``. The output of a module has the module's path (``encoder.blocks.0``); of one
-    that is called several times ``path#1``, ``path#2`` ...; of one that ends with another one's output both paths name
-    the same place. Other operations have the names that ``torch.fx`` gives (``add``, ``flatten_1``).
+    Inputs have their names in ``forward``. A module's output has the module's path (``encoder.blocks.0``), numbered
+    ``path#1``, ``path#2`` ... if the module is called several times; a module that returns the output of another one
+    gives that place a second name. Other operations have the names that ``torch.fx`` gives (``add``, ``flatten_1``).
 
     Args, Raises: as ``split``.
     """
@@ -24,29 +24,29 @@ def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
 def split(
     model: nn.Module, cuts: str | Sequence[str], leaf_modules: LeafModules = ()
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Cuts a model in two that share its weights: ``head`` computes the cuts, ``tail`` the output from them.
+    """Cuts a model into two parts that share its weights: ``head`` computes the cuts, ``tail`` the output from them.
 
         tail(head(inputs)) = model(inputs)
 
     With one cut the head returns its value; with several, which are needed where a skip connection crosses the cut, a
-    tuple. The tail takes what the head returns. The cut ``output`` (where a model returns one value) gives a tail that
-    returns what it gets, the name of the only input a head that does.
+    tuple. The tail takes what the head returns. The cut ``output`` (if the model returns one value) makes the tail the
+    identity, the name of the only input the head.
 
-    The parts hold the model's own layers, those that they use and no others, and are in the model's mode: training one
-    trains the model. Move the model to its device before it is cut: weights move along in place, but a parameter that
-    is assigned anew is not seen. Hooks of the layers run, those of modules around them don't. The graph is that of the
-    inputs' default values and of the settings at the time of the call.
+    The parts hold only those of the model's own layers that they use and are in the model's mode: training a part
+    trains the model. Move the model to its device before cutting it: the parts see changes of a weight in place, but
+    not a newly assigned parameter. Hooks of the layers run, those of modules around them don't. The graph is traced
+    with the default values of the inputs and the settings at the time of the call.
 
     Source: kexue.fm/archives/6985, tricks 6 and 7 (``get_outputs_of``), by ``torch.fx``.
 
     Args:
         model: a model whose ``forward`` can be traced. A module inside it that can't be becomes one node.
         cuts: names of nodes, as ``nodes`` lists them; a module's path means its output.
-        leaf_modules: paths or classes of modules that become one node each, whatever is inside.
+        leaf_modules: paths or classes of modules to keep as one node each, whatever is inside.
 
     Raises:
-        ValueError: if a name is unknown or ambiguous (says which there are), the tail needs more than the cuts give
-            (says what), or the model can't be traced (says where and what to do).
+        ValueError: if a name is unknown or ambiguous (the message lists candidates), the tail needs more than the cuts
+            provide (it says what), or the model can't be traced (it says where and what to do).
     """
     traced = TracedModel(model, leaf_modules)
     cuts = [cuts] if isinstance(cuts, str) else list(cuts)
@@ -60,9 +60,9 @@ def split(
 
 
 def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafModules = ()) -> fx.GraphModule:
-    """A module with the model's inputs that returns ``{name: value}`` of places inside; it shares the weights.
+    """A module that maps the model's inputs to ``{name: value}`` of places inside; it shares the weights.
 
-    What none of them needs is not computed and not among its parameters.
+    What none of them needs is not computed, nor among its parameters.
 
     Source: kexue.fm/archives/6985, trick 5.
 
@@ -77,14 +77,15 @@ def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafMod
 
 def _head(traced: TracedModel, targets: list[fx.Node], output: Any, copy_changed: bool = False) -> fx.GraphModule:
     needed = _needed(targets, stop=())
-    graph, copied = fx.Graph(), {}
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
     kept: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:
-        # All inputs, so that it is called as the model is.
+        # All inputs, so that the head is called like the model.
         if node in needed or node.op == "placeholder":
             copied[node] = graph.node_copy(node, copied.__getitem__)
             if copy_changed and node in targets and any(changes_input(traced.model, user) for user in node.users):
-                # The value as it was, before an operation in place (ReLU(inplace=True)) changes it.
+                # The value before an in-place operation (ReLU(inplace=True)) changes it.
                 kept[node] = graph.call_method("clone", (copied[node],))
     graph.output(fx.map_arg(output, lambda node: kept.get(node, copied[node])))
     return traced.part(graph, f"{type(traced.model).__name__}Head")
@@ -112,7 +113,7 @@ def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
 
 
 def _refuse_missing(traced: TracedModel, named: dict[str, fx.Node], needed: set[fx.Node]) -> None:
-    """Raises ValueError where the tail depends on an input of the model otherwise than through the cuts."""
+    """Raises ValueError if the tail depends on an input of the model other than through the cuts."""
     cuts = set(named.values())
     from_input = _depending(traced.inputs)
     before = _needed(cuts, stop=()) - cuts
@@ -122,11 +123,11 @@ def _refuse_missing(traced: TracedModel, named: dict[str, fx.Node], needed: set[
     missing += [node for node in traced.inputs if node in behind]
     if missing:
         names = ", ".join(traced.name_of(node) for node in _unique(missing))
-        raise ValueError(f"the tail behind {', '.join(named)} also needs {names}: add to the cuts, or cut elsewhere")
+        raise ValueError(f"the tail after {', '.join(named)} also needs {names}: add to the cuts, or cut elsewhere")
 
 
 def _needed(targets: Iterable[fx.Node], stop: Sequence[fx.Node]) -> set[fx.Node]:
-    """The nodes that compute the targets, these included, not going on beyond those in ``stop``."""
+    """The targets and all nodes that they are computed from, without looking beyond those in ``stop``."""
     return _closure(targets, lambda node: () if node in stop else node.all_input_nodes)
 
 

@@ -13,13 +13,13 @@ class TiedLinear(nn.Module):
 
         y = x E^T + b,   E (num_embeddings, embedding_dim), b (num_embeddings,), zero at first
 
-    It refers to the embedding, and holds no copy of its parameter: the weight appears once among ``parameters()`` and
-    once in the ``state_dict`` of a model that registers the embedding too, gets both gradients, and stays tied after
-    ``.to()``. What is alone is the layer's own: ``layer.parameters()`` and ``layer.state_dict()`` have the bias, and
+    It refers to the embedding instead of registering it: in a model that registers the embedding too, the weight
+    appears once among ``parameters()`` and once in the ``state_dict``, gets both gradients, and stays tied after
+    ``.to()``. Only the bias is the layer's own: ``layer.parameters()`` and ``layer.state_dict()`` contain it, and
     ``layer.to(...)`` moves it; the embedding belongs to the model.
 
-    A copy refers to the embedding's copy where ``copy.deepcopy`` copies that too (the whole model, in whatever order
-    it holds the two), else to the same embedding as before: a copy of the layer alone is a second head on it.
+    A copy refers to the embedding's copy if ``copy.deepcopy`` copies that too (as in a whole model, whichever of the
+    two comes first), else to the same embedding: a copy of the layer alone is a second head on it.
 
     Shapes: x (..., embedding_dim) -> (..., num_embeddings).
 
@@ -27,14 +27,14 @@ class TiedLinear(nn.Module):
 
     Args:
         embedding: the embedding whose weight is used.
-        bias: add a bias of its own.
+        bias: add a bias.
     """
 
     def __init__(self, embedding: nn.Embedding, bias: bool = True) -> None:
         super().__init__()
-        # In a list: the embedding is a reference, not a child, so its weight has one name in the state_dict.
+        # In a list, as a reference and not a child, so that its weight has one name in the state_dict.
         self._embedding = [embedding]
-        # Of a deep copy that may still be under way: what has been copied so far, by the id of the original.
+        # The memo of a deep copy that may still be in progress: copies so far, by the id of the original.
         self._copied: dict[int, Any] | None = None
         self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings)) if bias else None
 
@@ -49,16 +49,16 @@ class TiedLinear(nn.Module):
         return F.linear(x, self.embedding.weight, self.bias)
 
     def reset_parameters(self) -> None:
-        """Sets the bias to zero; the weight is the embedding's to draw."""
+        """Zeroes the bias; the weight is the embedding's to initialise."""
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     @torch.no_grad()
     def tie(self, embedding: nn.Embedding) -> None:
-        """Refers to another embedding, or to the same after its number of rows has changed.
+        """Ties the layer to another embedding, or to the same one after its number of rows has changed.
 
-        The bias is kept for the rows that both have and is 0 for new ones. It becomes another parameter where its
-        length changes: build the optimizer afterwards.
+        The bias is kept for the rows that both have and is 0 for new ones. If its length changes it is a new
+        parameter: build the optimizer afterwards.
         """
         self._embedding, self._copied = [embedding], None
         rows = len(embedding.weight)
@@ -77,7 +77,7 @@ class TiedLinear(nn.Module):
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling: settled, without what a deep copy left."""
+        """For pickling: the embedding resolved, without the memo of a deep copy."""
         return {**self.__dict__, "_embedding": [self.embedding], "_copied": None}
 
     def extra_repr(self) -> str:

@@ -21,15 +21,15 @@ class TracedModel:
 
     Args:
         model: the model.
-        leaf_modules: paths or classes of modules that become one node each, whatever is inside.
+        leaf_modules: paths or classes of modules to keep as one node each, whatever is inside.
 
     Attributes:
         graph: the ``torch.fx.Graph``.
-        listed: the names of what may be cut, in the order of computing: inputs by their names; calls of modules by the
-            module's path, ``path#1``, ``path#2`` ... where there are several; other operations by fx's names.
+        listed: the names of the places that may be cut, in order of execution: inputs by name; calls of modules by the
+            module's path, ``path#1``, ``path#2`` ... if there are several; other operations by fx's names.
 
     Raises:
-        ValueError: if the forward of the model itself can't be traced, or does something else in training.
+        ValueError: if the forward of the model itself can't be traced, or differs in training.
     """
 
     def __init__(self, model: nn.Module, leaf_modules: LeafModules = ()) -> None:
@@ -44,7 +44,7 @@ class TracedModel:
             for number, node in enumerate(calls, 1):
                 if node is not None:
                     self._nodes[f"{path}#{number}" if len(calls) > 1 else path] = node
-        named = {node: [] for node in self.graph.nodes}
+        named: dict[fx.Node, list[str]] = {node: [] for node in self.graph.nodes}
         for name, node in self._nodes.items():
             named[node].append(name)
         self.listed: list[str] = []
@@ -60,7 +60,7 @@ class TracedModel:
 
     @property
     def output(self) -> fx.Node:
-        """The node that returns; its arguments are what the model returns."""
+        """The output node; its arguments are what the model returns."""
         return next(node for node in reversed(self.graph.nodes) if node.op == "output")
 
     @property
@@ -69,7 +69,7 @@ class TracedModel:
         return [node for node in self.graph.nodes if node.op == "placeholder"]
 
     def part(self, graph: fx.Graph, name: str) -> fx.GraphModule:
-        """A module of a part of the graph, with the constants of the forward that it uses as its buffers."""
+        """A module for a part of the graph; the constants of the forward that it uses become its buffers."""
         vars(self.model).update(self._constants)
         try:
             made = fx.GraphModule(self.model, graph, name)
@@ -83,14 +83,14 @@ class TracedModel:
         return made
 
     def name_of(self, node: fx.Node) -> str:
-        """The name to give for a node: the shortest of its modules' paths, else fx's own."""
+        """The name to show for a node: the shortest of its modules' paths, else fx's own."""
         return min((name for name in self.listed if self._nodes[name] is node), key=len, default=node.name)
 
     def find(self, name: str) -> fx.Node:
         """The node of a name.
 
         Raises:
-            ValueError: if there is none, or several; says which there are.
+            ValueError: if there is none or several; the message lists candidates.
         """
         if name in self._nodes:
             return self._nodes[name]
@@ -104,31 +104,31 @@ class TracedModel:
             raise ValueError(f"{kind} calls {name} {len(calls)} times: name one of {several}")
         if calls or name == "output":
             inside = [listed for listed in self.listed if not calls or listed.startswith(f"{path}.")]
-            raise ValueError(f"{name} of {kind} gives several values: name what computes one of them, {_few(inside)}")
+            raise ValueError(f"{name} of {kind} returns several values: name one of {_few(inside)}")
         near = difflib.get_close_matches(name, self.listed, n=3, cutoff=0.3) or self.listed
-        raise ValueError(f"{kind} has no node '{name}' to cut at; near are {_few(near)} (layers.reuse.nodes lists all)")
+        raise ValueError(f"{kind} has no node '{name}' to cut at; nearest: {_few(near)} (layers.reuse.nodes lists all)")
 
     def _path_of_same_module(self, name: str) -> str:
-        """The first path of the module that has this path too: modules in two places are called by the first."""
+        """The first path of the module at this path: a module in two places goes by its first."""
         paths = dict(self.model.named_modules(remove_duplicate=False))
         return next((path for path, module in paths.items() if name in paths and module is paths[name]), name)
 
 
 class _Tracer(fx.Tracer):
-    """Traces down to layers without layers inside; a module that can't be traced inside becomes one node."""
+    """Traces down to modules without submodules; a module whose inside can't be traced becomes one node."""
 
     def __init__(self, leaf_modules: LeafModules) -> None:
         super().__init__()
         self.leaf_paths = {leaf for leaf in leaf_modules if isinstance(leaf, str)}
         self.leaf_types = tuple(leaf for leaf in leaf_modules if not isinstance(leaf, str))
-        # By path, the node of each call, None where a call gave something else than one value.
+        # By path, the node of each call; None if the call returned anything but one value.
         self.calls: dict[str, list[fx.Node | None]] = {}
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         if name in self.leaf_paths or isinstance(module, self.leaf_types):
             return True
         if isinstance(module, TiedLinear):
-            return False  # so that the graph knows of the embedding's weight
+            return False  # so that the graph contains the embedding's weight
         if parametrize.is_parametrized(module):
             return all(child is module.parametrizations for child in module.children())
         return super().is_leaf_module(module, name) or not any(True for _ in module.children())
@@ -155,7 +155,7 @@ def _check_leaf_modules(model: nn.Module, leaf_modules: LeafModules) -> None:
     for leaf in leaf_modules:
         if isinstance(leaf, str) and leaf not in paths:
             near = difflib.get_close_matches(leaf, paths, n=3, cutoff=0.3) or list(paths)[1:]
-            raise ValueError(f"leaf_modules: {type(model).__name__} has no module '{leaf}'; near are {_few(near)}")
+            raise ValueError(f"leaf_modules: {type(model).__name__} has no module '{leaf}'; nearest: {_few(near)}")
 
 
 def _trace(
@@ -168,11 +168,11 @@ def _trace(
             graph = tracer.trace(model)
         except Exception as error:
             raise ValueError(
-                f"the forward of {type(model).__name__} can't be traced ({_place(error)}{_first_line(error)}): put "
+                f"the forward of {type(model).__name__} can't be traced ({_place(error)}{_first_line(error)}): move "
                 "what depends on values or sizes into a module of its own, or split a module inside it"
             ) from error
         finally:
-            # Constants of the forward, which fx leaves on the model.
+            # fx leaves the constants of the forward on the model.
             for name in set(vars(model)) - attributes:
                 constants[name] = vars(model)[name]
                 delattr(model, name)
@@ -180,7 +180,7 @@ def _trace(
 
 
 def _check_nodes(model: nn.Module, graph: fx.Graph) -> None:
-    """Refuses what a part of the graph would lose."""
+    """Raises ValueError for what a part of the graph would lose."""
     for node in graph.nodes:
         if not node.users and changes_input(model, node):
             raise ValueError(
@@ -193,22 +193,22 @@ def _check_nodes(model: nn.Module, graph: fx.Graph) -> None:
             if any(isinstance(module, TiedLinear) and module.embedding in outside for module in inside):
                 raise ValueError(
                     f"{node.target} is one node, but the embedding of its TiedLinear lies outside, so a part would not "
-                    "have its weight: take both into one node, or none"
+                    "have its weight: keep both in one node, or neither"
                 )
 
 
 def changes_input(model: nn.Module, node: fx.Node) -> bool:
     """Whether an operation works in place."""
     if node.op == "call_method":
-        return node.target.endswith("_") and not node.target.endswith("__")
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
     if node.op == "call_module":
-        return bool(getattr(model.get_submodule(node.target), "inplace", False))
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     return node.op == "call_function" and bool(node.kwargs.get("inplace"))
 
 
 @contextmanager
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """All modules in training or evaluation mode, without calling ``train()``, which a model may have made its own."""
+    """All modules in training or evaluation mode, without calling ``train()``, which a model may override."""
     modes = {module: module.training for module in model.modules()}
     for module in modes:
         module.training = training
@@ -220,7 +220,7 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def _check_same(model: nn.Module, in_training: fx.Graph, in_evaluation: fx.Graph) -> None:
-    """Refuses a graph that holds in one mode only: nothing in it would show that."""
+    """Raises ValueError if the graph depends on the mode, which nothing in it would show."""
     both = [[_described(node) for node in graph.nodes] for graph in (in_training, in_evaluation)]
     if both[0] == both[1]:
         return
@@ -228,10 +228,10 @@ def _check_same(model: nn.Module, in_training: fx.Graph, in_evaluation: fx.Graph
     different = next((pair[1] for pair in pairs if _described(pair[0]) != _described(pair[1])), None)
     stack = [] if different is None else [path for path, _ in (different.meta.get("nn_module_stack") or {}).values()]
     where = stack[-1] if stack else ""
-    advice = f"name it in leaf_modules (['{where}'])" if where else "put that into a module of its own"
+    advice = f"name it in leaf_modules (['{where}'])" if where else "move that part into a module of its own"
     raise ValueError(
-        f"the forward of {where or type(model).__name__} does something else in training than in evaluation, which a "
-        f"graph can't keep: {advice}"
+        f"the forward of {where or type(model).__name__} differs between training and evaluation, which a graph "
+        f"can't express: {advice}"
     )
 
 

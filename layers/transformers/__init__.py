@@ -1,4 +1,4 @@
-"""The Sparse Transformer: its network, its positions, and writing token by token."""
+"""The Sparse Transformer: network, positions, and generation token by token."""
 
 from .generation import check_sampling, generate
 from .positions import ImagePositions, Positions, TokenPositions

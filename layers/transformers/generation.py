@@ -1,4 +1,4 @@
-"""Writing with an autoregressive network, token by token."""
+"""Autoregressive generation, token by token."""
 
 import torch
 from torch import Tensor
@@ -17,25 +17,25 @@ def generate(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Goes on with prompts. Each token is read once: what the attentions need of those before is kept. What all
-    prompts have is read at once.
+    """Continues prompts. Each token is read once, with the attentions' keys and values cached; the positions that
+    all prompts have are read in one call.
 
     Args:
         network: the network, in evaluation mode.
-        prompts: (B, P) int64, filled up with anything behind the end of a shorter one. P may be 0 where the network
-            has a start.
-        count: tokens to add to each.
-        lengths: (B,) int64, tokens of each prompt; None: P.
-        temperature: the logits are divided by it; 0 takes the most probable token.
-        top_k: draw among so many of the most probable tokens only.
-        generator: draws, on the device of the network; None: torch's own.
+        prompts: (B, P) int64; shorter prompts are padded at the end with any token. P may be 0 if the network has a
+            start.
+        count: number of tokens to add to each prompt.
+        lengths: (B,) int64, number of tokens in each prompt; None: P.
+        temperature: divides the logits; 0 takes the most probable token.
+        top_k: draw only from this many of the most probable tokens; None: from all.
+        generator: random generator on the network's device; None: torch's default.
 
     Returns:
-        (B, P + count) int64: row b is the prompt, then its ``count`` tokens from place ``lengths[b]`` on; what stands
-        behind them has no meaning.
+        (B, P + count) int64: row b is the prompt followed by ``count`` tokens from position ``lengths[b]`` on; what
+        comes after them has no meaning.
 
     Raises:
-        ValueError: if there is nothing to begin with, an argument is out of its range, or there are too few positions.
+        ValueError: if there is nothing to start from, an argument is out of range, or there are too few positions.
     """
     check_sampling(temperature, top_k)
     batch, longest = prompts.shape
@@ -44,7 +44,7 @@ def generate(
     shortest, total = int(lengths.min()), longest + count
     first = 1 if network.start is None else 0
     if shortest < first:
-        raise ValueError("an empty prompt: the network has nothing to begin with")
+        raise ValueError("an empty prompt: the network has no start, give at least one token")
     tokens = torch.cat([prompts, prompts.new_zeros(batch, count)], dim=1)
     if not count:
         return tokens
@@ -59,7 +59,7 @@ def generate(
 
 
 def check_sampling(temperature: float, top_k: int | None) -> None:
-    """Raises ValueError where a token can't be drawn so."""
+    """Raises ValueError if an argument is out of range."""
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature ({temperature}) must be at least 0")
     if top_k is not None and top_k < 1:
@@ -67,7 +67,7 @@ def check_sampling(temperature: float, top_k: int | None) -> None:
 
 
 def draw(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
-    """A token from each row of logits: (B, V) -> (B,) int64."""
+    """Draws a token from each row of logits: (B, V) -> (B,) int64."""
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits.float() / temperature

@@ -1,20 +1,20 @@
-"""Learned embeddings of where a token stands: in a text, or in an image read byte by byte."""
+"""Learned position embeddings, for text and for images read byte by byte."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, fx, nn
 
-# Standard deviation of every embedding and weight at the start, times the root of its fan-in: Child et al.
+# Initial standard deviation of every embedding and weight, times the square root of its fan-in: Child et al.
 INITIAL_SCALE = 0.125
 COLOURS = 3
 
 
 class Positions(nn.Module, ABC):
-    """Base of the position embeddings.
+    """Base class of the position embeddings.
 
     Attributes:
-        length: how many positions there are.
+        length: number of positions.
     """
 
     length: int
@@ -24,11 +24,11 @@ class Positions(nn.Module, ABC):
         """(T,) int64 positions, counted from 0 -> (T, embed_dim)."""
 
     def check(self, count: int) -> None:
-        """Raises ValueError where a sequence of ``count`` tokens has no positions."""
+        """Raises ValueError if a sequence of ``count`` tokens is longer than the positions."""
         _check_count(count, self.length)
 
 
-@fx.wrap  # a graph has no branches: to a tracer this is one operation
+@fx.wrap  # a traced graph has no branches: the tracer keeps this as one operation
 def _check_count(count: int, length: int) -> None:
     if count > length:
         raise ValueError(f"a sequence of {count} tokens is longer than the {length} positions")
@@ -38,7 +38,7 @@ class TokenPositions(Positions):
     """One vector for each position.
 
     Args:
-        length: the most tokens of a sequence.
+        length: longest sequence in tokens.
         embed_dim: size of the vectors.
     """
 
@@ -48,7 +48,7 @@ class TokenPositions(Positions):
         self.table = _table(length, embed_dim, 1)
 
     def reset_parameters(self) -> None:
-        """Draws the vectors anew, as at construction."""
+        """Re-initialises the vectors."""
         _draw(self.table, 1)
 
     def forward(self, places: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class TokenPositions(Positions):
 
 
 class ImagePositions(Positions):
-    """The sum of three vectors, of row, column and colour, for the bytes of an image read row by row, colours inmost.
+    """The sum of a row, a column and a colour vector, for the bytes of an image read row by row, colours innermost.
 
     Args:
         image_size: height and width in pixels.
@@ -72,7 +72,7 @@ class ImagePositions(Positions):
         self.colours = _table(COLOURS, embed_dim, 3)
 
     def reset_parameters(self) -> None:
-        """Draws the vectors anew, as at construction."""
+        """Re-initialises the vectors."""
         for table in (self.rows, self.columns, self.colours):
             _draw(table, 3)
 
@@ -92,16 +92,16 @@ def _table(count: int, embed_dim: int, num_tables: int) -> nn.Embedding:
 
 
 def _draw(table: nn.Embedding, num_tables: int) -> None:
-    """From N(0, 0.125 / sqrt(embed_dim * num_tables)): the sum of all tables varies as the tokens do."""
+    """From N(0, 0.125 / sqrt(embed_dim * num_tables)): the sum of all tables has the tokens' variance."""
     nn.init.normal_(table.weight, std=INITIAL_SCALE / (table.embedding_dim * num_tables) ** 0.5)
 
 
 def bytes_of_images(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
-    """Images as the bytes that they were made of, exactly: rows from the top, in them pixels, in them red, green, blue.
+    """The exact bytes that images were made from: row by row from the top, each pixel as red, green, blue.
 
     Args:
         images: (B, 3, H, W) float.
-        pixel_range: the values of the bytes 0 and 255 in them.
+        pixel_range: the values of the bytes 0 and 255 in ``images``.
 
     Returns:
         (B, H * W * 3) int64, 0 to 255.

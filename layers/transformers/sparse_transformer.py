@@ -1,6 +1,7 @@
-"""The Sparse Transformer: pre-norm blocks of any self-attention, reading forward and writing token by token."""
+"""The Sparse Transformer: pre-norm blocks with any self-attention, over whole sequences or token by token."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class SigmoidGELU(nn.Module):
 
 
 class SparseTransformerBlock(nn.Module):
-    """One layer, both parts behind a normalisation, the second behind the first:
+    """One pre-norm layer, attention and then feed-forward network:
 
         a = dropout(attention(norm(h)));    b = dropout(W2 gelu(W1 norm(h + a)));    h <- h + a + b
 
@@ -31,7 +32,7 @@ class SparseTransformerBlock(nn.Module):
         attention: the self-attention, batch first.
         embed_dim: size of the vectors.
         feedforward_size: size between W1 and W2.
-        dropout: of a and b.
+        dropout: dropout rate of a and b.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class SparseTransformerBlock(nn.Module):
         return self._add(h, attended)
 
     def prefill(self, h: Tensor, state: AttentionState) -> Tensor:
-        """The first positions at once, (B, T, embed_dim), into an empty ``state``."""
+        """Reads the first positions (B, T, embed_dim) in one call, into an empty ``state``."""
         attended, _ = self.attention.prefill(self.attention_norm(h), state)
         return self._add(h, attended)
 
     def step(self, h: Tensor, state: AttentionState) -> Tensor:
-        """The next position alone, (B, 1, embed_dim), behind those that ``state`` has, which it joins."""
+        """Reads the next position (B, 1, embed_dim) after those in ``state``, and adds it there."""
         attended, _ = self.attention.step(self.attention_norm(h), state)
         return self._add(h, attended)
 
@@ -66,14 +67,14 @@ class SparseTransformerBlock(nn.Module):
 
 
 class SparseTransformerNetwork(nn.Module):
-    """An autoregressive network over tokens: what stands before a token gives the logits of all tokens there.
+    """An autoregressive network over tokens: each token is predicted from the tokens before it.
 
-    h = E[token] + position, the blocks, a normalisation, a linear output layer. With ``start`` a learned vector stands
-    before the first token, so that this one is predicted too; where then T tokens are read, T + 1 are predicted.
+    h = E[token] + position, the blocks, a normalisation, a linear output layer. With ``start`` a learned vector
+    precedes the first token, so that it is predicted too: from T tokens the network predicts T + 1.
 
     Weights start from N(0, 0.125 / sqrt(fan-in)), the embedding from N(0, 0.125 / sqrt(embed_dim)); the last layers of
     attention and feed-forward network are scaled by 1 / sqrt(2 M) for M blocks; biases are 0, and so is the output
-    layer, unless it is tied to the embedding.
+    layer unless it is tied to the embedding.
 
     Source: Child et al., arXiv 1904.10509, sections 5 and 6.
 
@@ -83,11 +84,11 @@ class SparseTransformerNetwork(nn.Module):
         attentions: makes the attention of each block, called with ``embed_dim`` and ``num_heads``.
         num_heads: heads of each attention.
         feedforward_size: size inside the feed-forward networks.
-        dropout: of what attention and feed-forward network add; nowhere else.
-        positions: embedding of the positions; None: none, or the attentions know them themselves (``rotary``).
+        dropout: dropout rate of what attention and feed-forward network add; nowhere else.
+        positions: position embedding; None for none, also if the attentions encode positions themselves (``rotary``).
         start: predict the first token too.
-        tie_embedding: the output layer has the weights of the embedding.
-        activation_checkpointing: keep only what enters each block, and compute the block again in the backward pass.
+        tie_embedding: the output layer shares the weight of the embedding.
+        activation_checkpointing: keep only the input of each block and recompute the block in the backward pass.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class SparseTransformerNetwork(nn.Module):
         self.embedding = nn.Embedding(vocab_size, embed_dim)
         self.start = nn.Parameter(torch.empty(embed_dim)) if start else None
         self.positions = positions
-        self.blocks = nn.ModuleList(
+        self.blocks: Sequence[SparseTransformerBlock] = nn.ModuleList(  # type: ignore[assignment]  # not generic
             SparseTransformerBlock(make(embed_dim, num_heads), embed_dim, feedforward_size, dropout)
             for make in attentions
         )
@@ -118,7 +119,7 @@ class SparseTransformerNetwork(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws all weights anew but those of positions and normalisations, which have methods of their own."""
+        """Re-initialises all weights but those of positions and normalisations, which have methods of their own."""
         nn.init.normal_(self.embedding.weight, std=INITIAL_SCALE / self.embedding.embedding_dim**0.5)
         if self.start is not None:
             nn.init.normal_(self.start, std=INITIAL_SCALE / self.embedding.embedding_dim**0.5)
@@ -131,19 +132,19 @@ class SparseTransformerNetwork(nn.Module):
                     nn.init.normal_(parameter, std=INITIAL_SCALE / parameter.shape[1] ** 0.5)
             with torch.no_grad():
                 block.attention.out_proj.weight.mul_(residual_scale)
-                block.feedforward[-1].weight.mul_(residual_scale)
+                cast(nn.Linear, block.feedforward[-1]).weight.mul_(residual_scale)
         if isinstance(self.output, nn.Linear):
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the next token behind each one.
+        """Logits of the token after each one.
 
         Args:
             tokens: (B, T) int64.
 
         Returns:
-            (B, T, vocab_size) float; with ``start`` (B, T + 1, vocab_size), the first token's before the others.
+            (B, T, vocab_size) float; with ``start`` (B, T + 1, vocab_size), those of the first token first.
 
         Raises:
             ValueError: if there are more tokens than positions.
@@ -157,7 +158,7 @@ class SparseTransformerNetwork(nn.Module):
         return self.output(self.norm(h))
 
     def _embed(self, tokens: Tensor) -> Tensor:
-        """What enters the first block, the start before it: (B, T) -> (B, T or T + 1, embed_dim)."""
+        """The input of the first block, with the start in front: (B, T) -> (B, T or T + 1, embed_dim)."""
         h = self.embedding(tokens)
         if self.start is not None:
             h = torch.cat([self.start.to(h.dtype).expand(h.shape[0], 1, -1), h], dim=1)
@@ -166,13 +167,13 @@ class SparseTransformerNetwork(nn.Module):
             h = h + self.positions(torch.arange(h.shape[1], device=h.device))
         return h
 
-    # The same, position by position.
+    # Decoding, position by position.
 
     def init_state(self, batch_size: int, length: int) -> list[AttentionState]:
-        """What ``step`` keeps, empty, for ``length`` positions.
+        """An empty state for decoding ``length`` positions.
 
         Raises:
-            ValueError: if there are not so many.
+            ValueError: if there are fewer positions.
         """
         if self.positions is not None:
             self.positions.check(length)
@@ -180,14 +181,14 @@ class SparseTransformerNetwork(nn.Module):
 
     @torch.no_grad()
     def prefill(self, tokens: Tensor, state: list[AttentionState]) -> Tensor:
-        """Reads the first tokens at once: the same as that many steps, the start's before them.
+        """Reads the first tokens in one call, equal to a step for the start and one for each token.
 
         Args:
-            tokens: (B, T) int64; T may be 0 where the network has a start.
-            state: of ``init_state``; changed in place.
+            tokens: (B, T) int64; T may be 0 if the network has a start.
+            state: from ``init_state``; updated in place.
 
         Returns:
-            (B, vocab_size) float: the logits behind the last of them, without gradient and dropout.
+            (B, vocab_size) float: the logits after the last token, without gradient or dropout.
 
         Raises:
             ValueError: if the state is not empty or too small.
@@ -199,16 +200,16 @@ class SparseTransformerNetwork(nn.Module):
 
     @torch.no_grad()
     def step(self, tokens: Tensor | None, state: list[AttentionState]) -> Tensor:
-        """Logits behind the next position, without gradient and dropout.
+        """Logits after the next position, without gradient or dropout.
 
         Args:
-            tokens: (B,) int64, the tokens at that position; None for the start, which stands before the first.
-            state: of ``init_state``, or as the step before left it; changed in place.
+            tokens: (B,) int64, the tokens at that position; None for the start, which precedes the first.
+            state: from ``init_state`` or the previous step; updated in place.
 
         Returns:
             (B, vocab_size) float.
         """
-        h = self.start.expand(len(state[0].keys), -1) if tokens is None else self.embedding(tokens)
+        h = cast(Tensor, self.start).expand(len(state[0].keys), -1) if tokens is None else self.embedding(tokens)
         h = h.unsqueeze(1)
         if self.positions is not None:
             h = h + self.positions(torch.tensor([state[0].length], device=h.device))

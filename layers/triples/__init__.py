@@ -1,4 +1,4 @@
-"""The triple extractor's layers: encoders of characters, heads that tag spans, and products of probabilities."""
+"""The triple extractor's layers: character encoders, heads that tag spans, and products of probabilities."""
 
 from .attention_encoder import AttentionEncoder
 from .encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder

@@ -9,13 +9,13 @@ from .encoders import CharacterEmbedding, SequenceEncoder
 
 
 class EncoderBlock(nn.Module):
-    """A transformer's block with normalisation before each part.
+    """A pre-norm transformer block.
 
         x' = x + Dropout(Attention(Norm(x)));    y = x' + Dropout(W_2 GELU(W_1 Norm(x')))
 
     Args:
-        attention: of x's size.
-        dropout: of what is added to x.
+        attention: self-attention over vectors of x's size.
+        dropout: dropout rate of what is added to x.
     """
 
     def __init__(self, attention: MultiheadSelfAttention, dropout: float) -> None:
@@ -36,14 +36,22 @@ class AttentionEncoder(SequenceEncoder):
     """A transformer over embedded characters with learned positions: a stack of ``EncoderBlock``.
 
     Args:
-        characters: the vocabulary; given by the module that holds the encoder, as are the next two.
-        word_vector_size: of word vectors, 0 for none.
-        max_length: the longest input in characters.
+        characters: the vocabulary; passed by the module that owns the encoder, as are the next two.
+        word_vector_size: size of the word vectors, 0 for none.
+        max_length: longest input in characters.
         size: D of embedding and output.
-        num_layers: blocks.
-        num_heads: heads of each attention; must divide ``size``.
+        num_layers: number of blocks.
+        num_heads: number of heads of each attention; must divide ``size``.
         attention: the attention slot, called with ``size`` and ``num_heads``.
-        dropout: of the embedding, and of what each part of a block adds.
+        dropout: dropout rate of the embedding and of what each part of a block adds.
+
+    Example:
+        model:
+          class_path: TripleExtractor
+          init_args:
+            encoder:
+              class_path: AttentionEncoder
+              init_args: {num_layers: 4, attention: LocalAttention}
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""Encoders of characters, the slot of the triple extractor: DGCNN, BiLSTM, and any of Hugging Face's."""
+"""Character encoders for the triple extractor's slot: DGCNN, BiLSTM, and any of Hugging Face's."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,18 @@ from .gated_convolution import GatedConvolution
 
 
 class SequenceEncoder(nn.Module, ABC):
-    """Base class of the encoder slot: characters to one vector each.
+    """Base class of the encoder slot: one vector per character.
 
     A subclass is called with the vocabulary, the size of word vectors (0 for none) and the longest input, then with
     its own arguments.
 
     Args:
         size: D of the output.
-        max_length: the longest input in characters.
+        max_length: longest input in characters.
 
     Attributes:
         size: as above.
-        positions: (max_length, D) table of positions, zero at first; heads may look up distances in it.
+        positions: (max_length, D) table of positions, initially zero; heads may look up distances in it.
     """
 
     def __init__(self, size: int, max_length: int) -> None:
@@ -30,11 +31,11 @@ class SequenceEncoder(nn.Module, ABC):
             raise ValueError(f"size ({size}) must be at least 1")
         self.size = size
         self.positions = nn.Embedding(max_length, size)
-        # Not by the name: a subclass may have a method of this name that resets layers of its own, later.
+        # Not self.reset_parameters(): a subclass may override it for layers that it adds later.
         SequenceEncoder.reset_parameters(self)
 
     def reset_parameters(self) -> None:
-        """Sets the table of positions to zero; the layers draw their own weights."""
+        """Zeroes the table of positions; the layers initialise their own weights."""
         nn.init.zeros_(self.positions.weight)
 
     @abstractmethod
@@ -43,22 +44,22 @@ class SequenceEncoder(nn.Module, ABC):
 
         Args:
             characters: (B, L) int64, indices into the vocabulary, 0 for padding.
-            word_vectors: (B, L, word_vector_size), for each character the vector of its word; None without.
+            word_vectors: (B, L, word_vector_size), for each character the vector of its word; None if unused.
             mask: (B, L, 1) float, 1 for characters and 0 for padding.
 
         Returns:
-            (B, L, D), zero at padding. What stands behind a row's end changes nothing in the row.
+            (B, L, D), zero at padding. What comes after a row's end does not affect the row.
         """
 
 
 class CharacterEmbedding(nn.Module):
-    """Sum of the embeddings of a character, of the word that it is in, and of its position; dropout; mask.
+    """Sum of the embeddings of a character, its word and its position, followed by dropout and mask.
 
     Args:
         num_characters: size of the vocabulary.
-        word_vector_size: of the word vectors, which a linear map without bias brings to ``size``; 0 for none.
+        word_vector_size: size of the word vectors, which a linear map without bias brings to ``size``; 0 for none.
         size: D of the embedding.
-        dropout: of the sum.
+        dropout: dropout rate of the sum.
     """
 
     def __init__(self, num_characters: int, word_vector_size: int, size: int, dropout: float) -> None:
@@ -69,8 +70,8 @@ class CharacterEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def reset_parameters(self) -> None:
-        """Draws the embedding of characters anew, as at construction; the map of word vectors draws its own weight."""
-        nn.init.uniform_(self.characters.weight, -0.05, 0.05)  # Keras' default, which the recipe has
+        """Re-initialises the character embedding; the map of word vectors initialises its own weight."""
+        nn.init.uniform_(self.characters.weight, -0.05, 0.05)  # Keras' default, which the recipe uses
 
     def forward(
         self, characters: Tensor, word_vectors: Tensor | None, mask: Tensor, positions: nn.Embedding | None = None
@@ -87,18 +88,26 @@ class CharacterEmbedding(nn.Module):
 class DGCNN(SequenceEncoder):
     """Dilated gated convolutions: a stack of ``GatedConvolution`` over embedded characters.
 
-    The dilations of the recipe see 27 characters to each side.
+    The recipe's dilations see 27 characters to each side.
 
     Source: kexue.fm/archives/6671.
 
     Args:
-        characters: the vocabulary; given by the module that holds the encoder, as are the next two.
-        word_vector_size: of word vectors, 0 for none.
-        max_length: the longest input in characters.
+        characters: the vocabulary; passed by the module that owns the encoder, as are the next two.
+        word_vector_size: size of the word vectors, 0 for none.
+        max_length: longest input in characters.
         size: D of embedding and output.
-        dilations: of the blocks, one after the other.
-        dropout: of the embedding.
-        gate_dropout: of the gates.
+        dilations: dilations of the blocks, in order.
+        dropout: dropout rate of the embedding.
+        gate_dropout: dropout rate of the gates.
+
+    Example:
+        model:
+          class_path: TripleExtractor
+          init_args:
+            encoder:
+              class_path: DGCNN
+              init_args: {size: 64, dilations: [1, 2, 5, 1, 2, 5, 1]}
     """
 
     def __init__(
@@ -125,17 +134,25 @@ class DGCNN(SequenceEncoder):
 
 
 class BiLSTM(SequenceEncoder):
-    """LSTM in both directions over embedded characters, without positions: the encoder of the baseline.
+    """A bidirectional LSTM over embedded characters, without positions: the baseline's encoder.
 
     Source: github.com/bojone/kg-2019-baseline.
 
     Args:
-        characters: the vocabulary; given by the module that holds the encoder, as are the next two.
-        word_vector_size: of word vectors, 0 for none.
-        max_length: the longest input in characters.
+        characters: the vocabulary; passed by the module that owns the encoder, as are the next two.
+        word_vector_size: size of the word vectors, 0 for none.
+        max_length: longest input in characters.
         size: D of embedding and output, half of it for each direction.
-        num_layers: LSTM layers.
-        dropout: of the embedding.
+        num_layers: number of LSTM layers.
+        dropout: dropout rate of the embedding.
+
+    Example:
+        model:
+          class_path: TripleExtractor
+          init_args:
+            encoder:
+              class_path: BiLSTM
+              init_args: {size: 128, num_layers: 2}
     """
 
     def __init__(
@@ -149,7 +166,7 @@ class BiLSTM(SequenceEncoder):
     ) -> None:
         super().__init__(size, max_length)
         if size % 2:
-            raise ValueError(f"size ({size}) must be even: each direction has a half")
+            raise ValueError(f"size ({size}) must be even: each direction has half of it")
         self.embedding = CharacterEmbedding(len(characters), word_vector_size, size, dropout)
         self.lstm = nn.LSTM(size, size // 2, num_layers, batch_first=True, bidirectional=True)
 
@@ -162,24 +179,35 @@ class BiLSTM(SequenceEncoder):
 
 
 class HuggingFaceEncoder(SequenceEncoder):
-    """A pretrained transformer of Hugging Face that reads single characters, such as Chinese BERT and RoBERTa.
+    """A pretrained Hugging Face transformer that reads single characters, such as Chinese BERT or RoBERTa.
 
-    Each character is one token of the model's own vocabulary, between its two special tokens; characters that it lacks
-    are its unknown token. Word vectors are not used.
+    Each character is one token of the model's own vocabulary, between its two special tokens; characters
+    missing from it become its unknown token. Word vectors are not used.
 
     Source: kexue.fm/archives/7161.
 
     Args:
-        characters: the vocabulary; given by the module that holds the encoder, as are the next two.
+        characters: the vocabulary; passed by the module that owns the encoder, as are the next two.
         word_vector_size: must be 0.
-        max_length: the longest input in characters.
-        model: name on the hub, or folder, of model and tokenizer. Loading a checkpoint asks for it again, for the
+        max_length: longest input in characters.
+        model: name on the hub, or folder, of model and tokenizer. Loading a checkpoint needs it again, for the
             configuration.
 
     Raises:
-        ValueError: the model cannot be had, or reads fewer than ``max_length`` characters, or word vectors are given.
-        ImportError: transformers is not installed.
+        ValueError: if the model is not available or reads fewer than ``max_length`` characters, or word vectors are
+            given.
+        ImportError: if transformers is not installed.
+
+    Example:
+        model:
+          class_path: TripleExtractor
+          init_args:
+            encoder:
+              class_path: HuggingFaceEncoder
+              init_args: {model: hfl/chinese-roberta-wwm-ext}
     """
+
+    tokens: Tensor
 
     def __init__(
         self,
@@ -206,9 +234,9 @@ class HuggingFaceEncoder(SequenceEncoder):
         super().__init__(network.config.hidden_size, max_length)
         limit = getattr(network.config, "max_position_embeddings", max_length + 2) - 2
         if max_length > limit:
-            raise ValueError(f"{model} reads {limit} characters at most: set data.max_length={limit}")
+            raise ValueError(f"{model} reads at most {limit} characters: set data.max_length={limit}")
         self.network = network
-        tokens = tokenizer.convert_tokens_to_ids(list(characters))
+        tokens = cast(list[int | None], tokenizer.convert_tokens_to_ids(list(characters)))
         unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
         tokens = [unknown if token is None else token for token in tokens]
         tokens[:2] = [padding, unknown]

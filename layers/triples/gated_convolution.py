@@ -1,4 +1,4 @@
-"""Dilated convolutions along a sequence: the gated block of DGCNN, and what it shares with other convolutions."""
+"""Dilated convolutions along a sequence: DGCNN's gated block and the convolution that it is built on."""
 
 import torch
 from torch import Tensor, nn
@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 
 def neighbors(x: Tensor, dilation: int = 1) -> Tensor:
-    """Each position beside its two neighbours: (B, L, D) -> (B, L, 3 D), x[i - dilation], x[i], x[i + dilation].
+    """Each position with its two neighbours: (B, L, D) -> (B, L, 3 D), x[i - dilation], x[i], x[i + dilation].
 
-    Zeros stand outside the sequence. A linear map of this is a convolution of kernel 3 with "same" padding; one matrix
+    The sequence is padded with zeros. A linear map of this is a convolution of kernel 3 with "same" padding; one matrix
     product in this layout needs no transposition and is as fast as a convolution on CPU and GPU.
     """
     padded = F.pad(x, (0, 0, dilation, dilation))
@@ -19,14 +19,14 @@ def neighbors(x: Tensor, dilation: int = 1) -> Tensor:
 class SequenceConvolution(nn.Linear):
     """A convolution of kernel 3 with "same" padding along the second dimension: (B, L, in) -> (B, L, out).
 
-    Positions behind a sequence's end must be zero in the input, as those before its beginning are taken to be. The
-    weight is that of a linear map of ``neighbors``, (out, 3 in), drawn as Glorot's uniform for a convolution.
+    Positions after a sequence's end must be zero in the input, like the padding before its beginning. The weight is
+    that of a linear map of ``neighbors``, (out, 3 in), initialised as Glorot uniform for a convolution.
 
     Args:
         in_features: D of the input.
         out_features: D of the output.
-        dilation: distance of the neighbours.
-        bias: whether there is one.
+        dilation: distance to the neighbours.
+        bias: add a bias.
     """
 
     def __init__(self, in_features: int, out_features: int, dilation: int = 1, bias: bool = True) -> None:
@@ -45,17 +45,17 @@ class SequenceConvolution(nn.Linear):
 
 
 class GatedConvolution(nn.Module):
-    """A residual convolution whose gate decides how much of the input stays.
+    """A residual convolution with a gate that decides how much of the input is kept.
 
         g, h = split(Conv_3(x));    g = sigmoid(Dropout(g));    y = (g * x + (1 - g) * h) * mask
 
-    Source: kexue.fm/archives/6671 (there written with the gate's sign turned round); the dropout on the gate is the
-    code's.
+    Source: kexue.fm/archives/6671 (there with the gate's sign reversed); the dropout on the gate is from the
+    article's code.
 
     Args:
         size: D of input and output.
-        dilation: distance of the neighbours that the convolution sees.
-        dropout: of the gate, before the sigmoid.
+        dilation: distance to the neighbours that the convolution sees.
+        dropout: dropout rate of the gate, before the sigmoid.
     """
 
     def __init__(self, size: int, dilation: int = 1, dropout: float = 0.1) -> None:

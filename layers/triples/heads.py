@@ -1,4 +1,4 @@
-"""Heads of the triple extractor: which spans are subjects, and for one subject which spans are objects of what."""
+"""Heads of the triple extractor: which spans are subjects, and which are a subject's objects by predicate."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from .gated_convolution import SequenceConvolution
 
-UNITS = 128  # of every hidden layer
+UNITS = 128  # size of every hidden layer
 
 
 class CharacterAttention(nn.Module):
@@ -15,7 +15,7 @@ class CharacterAttention(nn.Module):
     Args:
         size: D.
         heads: number of heads.
-        head_size: size of each.
+        head_size: size of each head.
 
     Attributes:
         output_size: heads * head_size.
@@ -28,7 +28,7 @@ class CharacterAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the projections to queries, keys and values anew, each by itself, as at construction."""
+        """Re-initialises the projections to queries, keys and values, each by itself."""
         for part in self.projection.weight.detach().chunk(3):
             nn.init.xavier_normal_(part)
 
@@ -41,7 +41,7 @@ class CharacterAttention(nn.Module):
 
 
 class GlobalDetectors(nn.Module):
-    """Where some entity begins or ends, and which relations a text has, as factors of all other probabilities.
+    """Where any entity starts or ends and which relations a text has, as factors of all other probabilities.
 
         log sigmoid of: Linear(ReLU(Linear(t))) at each position (2);  Linear(ReLU(Linear(max_i t_i))) (C)
 
@@ -68,7 +68,7 @@ class SubjectHead(nn.Module):
 
     Args:
         size: D of the encoded characters.
-        prior_size: features of distant supervision at each position; 0 for none.
+        prior_size: number of distant-supervision features per position; 0 for none.
     """
 
     def __init__(self, size: int, prior_size: int) -> None:
@@ -84,14 +84,16 @@ class SubjectHead(nn.Module):
 
 
 class SpanVector(nn.Module):
-    """A vector of a span: the last states of a GRU in both directions over six positions from its end to its start.
+    """A span's vector: the last states of a bidirectional GRU over six positions from its end to its start.
 
     Positions are round(a * start + (1 - a) * end), a = 0, 0.2, ... 1.
 
     Args:
         size: D of the encoded characters; the vector has 2 D.
-        num_points: how many positions.
+        num_points: number of positions.
     """
+
+    shares: Tensor
 
     def __init__(self, size: int, num_points: int = 6) -> None:
         super().__init__()
@@ -122,8 +124,8 @@ class ObjectHead(nn.Module):
     Args:
         size: D of the encoded characters.
         num_predicates: C.
-        subject_prior_size: features of distant supervision about subjects at each position; 0 for none.
-        object_prior_size: those about objects of the subject; 0 for none.
+        subject_prior_size: number of distant-supervision features about subjects per position; 0 for none.
+        object_prior_size: number of those about objects of the given subject; 0 for none.
     """
 
     def __init__(self, size: int, num_predicates: int, subject_prior_size: int, object_prior_size: int) -> None:
@@ -137,7 +139,7 @@ class ObjectHead(nn.Module):
         self.ends = nn.Linear(UNITS, 2 * num_predicates)
 
     def reset_parameters(self) -> None:
-        """Draws the weights of the two parts of the convolution anew, as at construction."""
+        """Re-initialises the weights of the convolution's two parts."""
         # Glorot's bound for the two as one convolution.
         inputs = self.text_part.in_features + self.subject_part.in_features
         bound = (6 / (inputs + 3 * UNITS)) ** 0.5
@@ -145,7 +147,7 @@ class ObjectHead(nn.Module):
             nn.init.uniform_(part.weight, -bound, bound)
 
     def shared(self, encoded: Tensor, mask: Tensor, prior: Tensor | None) -> Tensor:
-        """The part of every subject: (B, L, D), (B, L, 1), (B, L, subject_prior_size) or None -> (B, L, UNITS)."""
+        """What all subjects share: (B, L, D), (B, L, 1), (B, L, subject_prior_size) or None -> (B, L, UNITS)."""
         parts = [encoded, self.attention(encoded, mask)] + ([] if prior is None else [prior.to(encoded.dtype)])
         return self.text_part(torch.cat(parts, dim=-1))
 
@@ -159,14 +161,14 @@ class ObjectHead(nn.Module):
         spans: Tensor,
         prior: Tensor | None,
     ) -> Tensor:
-        """Asks for the objects of S subjects.
+        """Scores the objects of S subjects.
 
         Args:
             encoded: (B, L, D).
             mask: (B, L, 1).
-            shared: (B, L, UNITS), of ``shared``.
+            shared: (B, L, UNITS), from ``shared``.
             positions: the table P.
-            rows: (S,) int64, the row of each subject.
+            rows: (S,) int64, the batch row of each subject.
             spans: (S, 2) int64, start and inclusive end of each subject.
             prior: (S, L, object_prior_size), or None.
 

@@ -8,14 +8,14 @@ from torch.autograd import Function
 
 
 def binary_cross_entropy_of_log_probability(log_probability: Tensor, target: Tensor) -> Tensor:
-    """-y log p - (1 - y) log(1 - p) of log p, exact for p near 0 and near 1, entry by entry.
+    """Elementwise -y log p - (1 - y) log(1 - p) from log p, accurate for p near 0 and near 1.
 
     For probabilities that are products, p = p_1 p_2 ...: their logarithms are summed, and neither the product nor
     1 - p is ever rounded to 0.
 
     Args:
         log_probability: (...) float32 or float64, at most 0.
-        target: (...) bool or the like, y.
+        target: (...) y, bool or numbers.
 
     Returns:
         (...) in nats.
@@ -29,9 +29,9 @@ class _BinaryCrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, log_p: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(log_p, target)
-        # log(1 - p) from the form that keeps its digits on either side of p = 1/2.
+        # log(1 - p) in the form that is accurate on that side of p = 1/2.
         complement = torch.where(log_p > -0.6931, (-torch.expm1(log_p)).log(), torch.log1p(-log_p.exp()))
-        # Where log p is rounded to 0, the smallest number above it: a finite loss.
+        # Where log p is rounded to 0, take the smallest positive 1 - p: the loss stays finite.
         complement = complement.clamp(min=torch.tensor(torch.finfo(log_p.dtype).tiny).log().item())
         return torch.lerp(-complement, -log_p, target)
 

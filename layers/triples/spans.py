@@ -1,4 +1,4 @@
-"""Spans as starts and ends, and back: half pointer, half tagging, for many sequences at once."""
+"""Spans to start and end marks and back (half pointer, half tagging), for many sequences at once."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ def mark_ends(shape: Sequence[int], row: Tensor, start: Tensor, end: Tensor, *la
     """Ones where spans start and end, zeros elsewhere.
 
     Args:
-        shape: (N, L, 2), or (N, L, C, 2) where spans have labels.
-        row, start, end: (S,) int64, the sequence of each span, its start and inclusive end.
-        label: (S,) int64 in [0, C), where spans have labels.
+        shape: (N, L, 2), or (N, L, C, 2) if spans have labels.
+        row, start, end: (S,) int64, each span's sequence, start and inclusive end.
+        label: (S,) int64 in [0, C), if spans have labels.
 
     Returns:
-        float32 of this shape; starts in column 0, ends in column 1 of the last dimension.
+        float32 of this shape; starts at index 0, ends at index 1 of the last dimension.
     """
     marks = torch.zeros(*shape, device=row.device)
-    marks[row, start, *label, 0] = 1
-    marks[row, end, *label, 1] = 1
+    marks[..., 0][row, start, *label] = 1
+    marks[..., 1][row, end, *label] = 1
     return marks
 
 
@@ -30,7 +30,7 @@ def nearest_end(is_end: Tensor) -> Tensor:
         is_end: (N, L) bool.
 
     Returns:
-        (N, L) int64, positions; L where none follows.
+        (N, L) int64 positions; L where no end follows.
     """
     length = is_end.shape[1]
     place = torch.arange(length, device=is_end.device)
@@ -39,7 +39,7 @@ def nearest_end(is_end: Tensor) -> Tensor:
 
 
 def pair_spans(start: Tensor, end: Tensor, start_threshold: float, end_threshold: float) -> Tensor:
-    """Spans of each sequence: every start above its threshold with the nearest end above its own, not before it.
+    """Spans of each sequence: every start above its threshold with the nearest end above its own at or after it.
 
     Args:
         start, end: (N, L) probabilities.

@@ -1,4 +1,4 @@
-"""Weights that are selected by name, normalised before use, or put back into a set."""
+"""Weights: selected by name, normalised before use, or constrained to a set."""
 
 from .normalization import normalize_weights, remove_weight_normalization
 

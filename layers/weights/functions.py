@@ -1,13 +1,14 @@
-"""Functions of a weight that a layer computes with, while the weight itself is what is trained: W_used = f(W).
+"""Functions of a weight, W_used = f(W): the layer computes with f(W) while W itself is trained.
 
-Each is a module for ``torch.nn.utils.parametrize``; ``layers.normalize_weights`` puts them into a model. A weight's
-matrix M has one row for each output unit: (units, everything else).
+Each is a module for ``torch.nn.utils.parametrize``; ``layers.normalize_weights`` applies them to a model. A weight's
+matrix M has one row per output unit: (units, everything else).
 """
 
 import difflib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,11 @@ TINY = 1e-12
 
 
 class WeightFunction(nn.Module, ABC):
-    """Base: f in float32 for half-precision weights, and outside autocast, whose products have 8 bits.
+    """Base class: f in float32 for half-precision weights, and outside autocast, whose products have 8 bits.
 
     Attributes:
-        kind: what the user calls it.
-        min_dims: weights of fewer dimensions stay as they are.
+        kind: the name that users select it by.
+        min_dims: weights of fewer dimensions are left unchanged.
 
     Args:
         dim: the weight's dimension of output units.
@@ -37,7 +38,7 @@ class WeightFunction(nn.Module, ABC):
 
     @classmethod
     def of(cls, weight: Tensor, dim: int) -> "WeightFunction":
-        """The function for a weight with these values."""
+        """The function for this weight."""
         return cls(dim)
 
     def forward(self, *originals: Tensor) -> Tensor:
@@ -47,26 +48,26 @@ class WeightFunction(nn.Module, ABC):
 
     @abstractmethod
     def used(self, originals: list[Tensor]) -> Tensor:
-        """f of what is trained: W, or the several tensors that ``right_inverse`` makes of it."""
+        """f of the trained tensors: W, or the several that ``right_inverse`` makes of it."""
 
     def right_inverse(self, weight: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What is trained, where a plain weight is given: by an assignment, or a plain model's checkpoint."""
+        """The trained tensors for a plain weight, which an assignment or a plain model's checkpoint gives."""
         return weight
 
     def follow(self, weight: Tensor) -> None:
-        """The plain weight was replaced by this one: bring what f remembers of it up to date."""
+        """Updates what f remembers of the plain weight, which was replaced by this one."""
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
 
 class SpectralNormalization(WeightFunction):
-    """W / sigma, sigma the largest singular value of M as a power iteration finds it that starts from ones each time:
+    """W / sigma, sigma the largest singular value of M by a power iteration that starts from ones each time:
 
         u = ones;  n times:  v = normalise(M u),  u = normalise(M^T v);  sigma = v^T M u
 
     The gradient flows through all iterations; nothing is kept from one call to the next. After 5 iterations sigma is
-    about 0.93 of the true value for a random matrix. For a vector sigma is its norm. Where the iteration finds nothing
+    about 0.93 of the true value for a random matrix. For a vector sigma is its norm. If the iteration finds nothing
     (all rows of M sum to zero), sigma is the Frobenius norm.
 
     Source: kexue.fm/archives/6311.
@@ -94,15 +95,15 @@ class SpectralNormalization(WeightFunction):
         return weight / torch.where(sigma > 0, sigma, matrix.norm()).clamp_min(TINY)
 
 
-class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):
+class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):  # type: ignore[misc]  # two right_inverse
     """torch's spectral normalisation: u and v are buffers that each call in training improves by one iteration.
 
     No gradient flows through the iteration.
 
-    Source: ``torch.nn.utils.parametrizations.spectral_norm``, whose keys in the ``state_dict`` it has.
+    Source: ``torch.nn.utils.parametrizations.spectral_norm``, whose ``state_dict`` keys it keeps.
 
     Args:
-        weight: the weight at first.
+        weight: the initial weight.
         dim: the weight's dimension of output units.
     """
 
@@ -126,7 +127,7 @@ class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):
 
     def _apply(self, *args, **kwargs):
         super()._apply(*args, **kwargs)
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.named_buffers(recurse=False):
             self._buffers[name] = _at_least_float32(buffer)
         return self
 
@@ -134,12 +135,12 @@ class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):
 class WeightNorm(WeightFunction, _WeightNorm):
     """torch's weight norm: g V / ||V|| for each output unit; the norm g and V are trained.
 
-    It starts at W, which it only writes in another way.
+    It only reparametrises W: initially f(W) is W itself.
 
     Raises:
-        ValueError: if the weights of a unit are all 0.
+        ValueError: if all weights of a unit are 0.
 
-    Source: ``torch.nn.utils.parametrizations.weight_norm``, whose keys in the ``state_dict`` it has.
+    Source: ``torch.nn.utils.parametrizations.weight_norm``, whose ``state_dict`` keys it keeps.
     """
 
     kind = "weight_norm"
@@ -151,7 +152,7 @@ class WeightNorm(WeightFunction, _WeightNorm):
         norms = torch.norm_except_dim(_at_least_float32(weight), 2, self.dim)
         if not weight.is_meta and not norms.all():
             raise ValueError(
-                "weight_norm: the weights of a unit are 0, without direction: draw them first, or use another kind"
+                "weight_norm: all weights of a unit are 0, without direction: initialise them, or use another kind"
             )
         return norms.to(weight.dtype), weight
 
@@ -185,8 +186,8 @@ class CallableNormalization(WeightFunction):
     """Any callable, W -> a tensor of the same shape.
 
     Args:
-        function: a function, or a module (with parameters or buffers of its own, if it likes); its ``right_inverse``
-            is used where it has one.
+        function: a function, or a module, which may have parameters and buffers; its ``right_inverse`` is used if it
+            has one.
         kind: how the user named it.
     """
 
@@ -205,7 +206,7 @@ class CallableNormalization(WeightFunction):
 
 
 def unit_norms(weight: Tensor, dim: int) -> Tensor:
-    """The Euclidean norm of each output unit's weights, of a vector the norm of the whole: broadcasts over the weight.
+    """The Euclidean norm of each output unit's weights (of a vector as a whole), broadcastable to the weight.
 
     In float32 for half precision.
     """
@@ -214,26 +215,26 @@ def unit_norms(weight: Tensor, dim: int) -> Tensor:
 
 
 def unit_dim(module: nn.Module) -> int:
-    """The dimension of a module's weight along which its output units lie: 0, and 1 in a transposed convolution.
+    """The dimension of a module's weight along which its output units lie: 0, or 1 in a transposed convolution.
 
-    A module that keeps its weight as (in, out) says so by an attribute ``weight_output_dim = 1``.
+    A module that stores its weight as (in, out) says so with the attribute ``weight_output_dim = 1``.
     """
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     return 1 if isinstance(module, transposed) else getattr(module, "weight_output_dim", 0)
 
 
 def callable_of(what: str | Callable[[Tensor], Tensor], owner: str, names: Sequence[str]) -> Callable[[Tensor], Tensor]:
-    """A callable on weights, given itself or by its dotted import path; a class is called without arguments.
+    """A callable on weights, passed itself or by its dotted import path; a class is instantiated without arguments.
 
     Args:
         what: the callable or its path.
-        owner: the argument that it was given for, for the message.
-        names: what else could be meant.
+        owner: name of the argument, for the message.
+        names: the other values that the argument takes, for the message.
 
     Raises:
-        ValueError: if it is neither; the line names the nearest of ``names``.
+        ValueError: if it is neither; the message names the nearest of ``names``.
     """
-    found = what
+    found: Any = what
     if isinstance(what, str):
         try:
             found = pkgutil.resolve_name(what) if "." in what else None

@@ -1,9 +1,9 @@
-"""Weights that are normalised before use, in layers that know nothing of it."""
+"""Weights normalised before use, in layers that need not know of it."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from .functions import (
     callable_of,
     unit_dim,
 )
-from .selection import check_entries, matching, nearest, uses
+from .selection import check_entries, matching, nearest, parametrizations_of, uses
 
 Kind = str | Callable[[Tensor], Tensor]
 Maker = Callable[[Tensor, int], WeightFunction]
@@ -38,38 +38,38 @@ KINDS: dict[str, type[WeightFunction]] = {
 
 
 def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.Module:
-    """Lets layers compute with f(W) instead of their weight W, which stays the variable that is trained.
+    """Makes layers compute with f(W) instead of their weight W, which remains the trained variable.
 
-    Call it before the optimizer is built. Shared weights stay shared. The same call again changes nothing.
+    Call it before building the optimizer. Shared weights stay shared. Repeating a call changes nothing.
 
     Args:
         model: changed in place (``torch.nn.utils.parametrize``).
-        kinds: what f is, by pattern. A pattern is a regular expression on parameter names or ``type:NAME``
+        kinds: f for each pattern. A pattern is a regular expression on parameter names or ``type:NAME``
             (``layers.weights.selection.select``). A kind is one of
 
-            - ``spectral``: W / largest singular value, found anew in each forward (``SpectralNormalization``);
-            - ``spectral_persistent``: the same by torch's running estimate;
+            - ``spectral``: W / largest singular value, estimated afresh in each forward (``SpectralNormalization``);
+            - ``spectral_persistent``: the same with torch's running estimate;
             - ``weight_norm``: g V / ||V|| for each output unit;
             - ``l2``: W / ||W|| for each output unit;
             - ``standardized``: mean 0 and variance 1 for each output unit;
-            - any callable W -> tensor of the same shape, or its dotted import path (a class is called without
-              arguments first, for each weight).
+            - any callable W -> tensor of the same shape, or its dotted import path (a class is instantiated
+              without arguments); each weight gets a copy of its own.
 
-            Biases stay as they are unless the kind is a callable. The spectral kinds give vectors (the scale of a
-            normalisation layer) norm 1, the other ones leave them alone.
+            Biases are left alone unless the kind is a callable. The spectral kinds scale vectors (the scale of a
+            normalisation layer) to norm 1, the others leave them alone.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: for an unknown kind, a pattern that selects nothing to normalise (the line names the nearest), or
+        ValueError: for an unknown kind, a pattern that selects nothing to normalise (the message names the nearest), or
             two kinds for one weight.
     """
     kinds = dict(kinds or {})
     check_entries("weight_normalization", list(kinds))
     makers = {pattern: _maker(kind) for pattern, kind in kinds.items()}
     weights = uses(model)
-    # All are chosen before the first changes, and nothing has changed where something is wrong.
+    # All are chosen before the first is changed, so that nothing has changed if something is wrong.
     chosen: dict[nn.Parameter, tuple[str, WeightFunction]] = {}
     for pattern, kind in kinds.items():
         found = matching(model, pattern)
@@ -109,20 +109,21 @@ def remove_weight_normalization(model: nn.Module) -> nn.Module:
     for owner, name, parametrization in list(_normalized(model)):
         if parametrization not in done:
             done[parametrization] = _plain_parameter(parametrization)
-        for hook in owner.parametrizations.hooks.pop(name):
+        parametrizations = parametrizations_of(owner)
+        for hook in parametrizations.hooks.pop(name):
             hook.remove()
         _own_class(owner)
-        # What torch would compute once more for each of several owners is fixed by now.
-        owner.parametrizations[name] = parametrize.ParametrizationList([nn.Identity()], done[parametrization])
+        # A fixed value: torch would compute it once more for each owner of a shared weight.
+        parametrizations[name] = parametrize.ParametrizationList([nn.Identity()], done[parametrization])
         parametrize.remove_parametrizations(owner, name, leave_parametrized=False)
     return model
 
 
 @torch.no_grad()
-def reset_parameters(module: nn.Module) -> None:
+def reset_parameters(module: Any) -> None:
     """``module.reset_parameters()`` that also reaches normalised weights.
 
-    Initialisers work in place, so on a normalised layer they would fill a passing value of ``layer.weight``.
+    Initialisers work in place, so on a normalised layer they would fill a temporary value of ``layer.weight``.
     """
     if not parametrize.is_parametrized(module):
         module.reset_parameters()
@@ -146,49 +147,50 @@ def _maker(kind: Kind) -> Maker:
     if isinstance(kind, str) and kind in KINDS:
         return KINDS[kind].of
     function = callable_of(kind, "weight_normalization: kind", list(KINDS))
-    # Each weight has a module of its own, with a state of its own.
+    # Each weight gets its own module with its own state.
     return lambda weight, dim: CallableNormalization(
         copy.deepcopy(function), kind if isinstance(kind, str) else repr(kind)
     )
 
 
 def _check_same(owner: nn.Module, name: str, kind: Kind) -> None:
-    present = owner.parametrizations[name][0]
+    present = parametrizations_of(owner)[name][0]
     present_kind = getattr(present, "kind", type(present).__name__)
     if present_kind != (kind if isinstance(kind, str) else repr(kind)):
         layer = parametrize.type_before_parametrizations(owner).__name__
-        raise ValueError(f"weight_normalization: {name!r} of a {layer} is {present_kind!r} already, not {kind!r}")
+        raise ValueError(f"weight_normalization: {name!r} of a {layer} is already {present_kind!r}, not {kind!r}")
 
 
 def _register(owners: list[tuple[nn.Module, str]], function: WeightFunction) -> None:
     shared: nn.Module | None = None
     for owner, name in owners:
         _own_class(owner)
-        # The other owners of a shared weight share the list of the first, whatever f makes of the parameter.
+        # The other owners of a shared weight share the first one's list, whatever f makes of the parameter.
         parametrize.register_parametrization(owner, name, nn.Identity() if shared else function, unsafe=bool(shared))
+        parametrizations = parametrizations_of(owner)
         if shared:
-            owner.parametrizations[name] = shared
-        shared = owner.parametrizations[name]
-        if not hasattr(owner.parametrizations, "hooks"):
-            owner.parametrizations.hooks = {}
+            parametrizations[name] = shared
+        shared = parametrizations[name]
+        if not hasattr(parametrizations, "hooks"):
+            parametrizations.hooks = {}
         hooks = [owner.register_load_state_dict_pre_hook(partial(_load_plain, name=name))]
         if isinstance(owner, nn.RNNBase):
             hooks.append(owner.register_forward_hook(_let_go_of_the_graph))
-        owner.parametrizations.hooks[name] = hooks
+        parametrizations.hooks[name] = hooks
 
 
 def _let_go_of_the_graph(module: nn.RNNBase, *_: Any) -> None:
-    """torch's recurrent layers keep the weights of the last forward, here a part of its graph, until the next one."""
-    module._flat_weights = [weight.detach() for weight in module._flat_weights]
+    """torch's recurrent layers keep the weights of the last forward, here part of its graph, until the next one."""
+    module._flat_weights = [weight.detach() for weight in cast(list[Tensor], module._flat_weights)]
 
 
 def _own_class(module: nn.Module) -> None:
-    """Parts the class that torch made for a parametrized module from that of its deep copies.
+    """Gives a parametrized module a class of its own, separate from that of its deep copies.
 
-    torch gives and takes the properties of the class; the copies, which share it, would be changed along.
+    torch adds and removes properties of the class, which would also change the copies that share it.
     """
     if parametrize.is_parametrized(module):
-        cls = type(module)
+        cls: Any = type(module)
         content = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
         module.__class__ = type(cls)(cls.__name__, cls.__bases__, content)
 
@@ -197,14 +199,14 @@ def _normalized(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Owner, name and parametrization of each normalised weight."""
     for owner in model.modules():
         if parametrize.is_parametrized(owner):
-            for name, parametrization in owner.parametrizations.items():
+            for name, parametrization in parametrizations_of(owner).items():
                 if isinstance(parametrization[0], WeightFunction):
                     yield owner, name, parametrization
 
 
 @torch.no_grad()
-def _plain_parameter(parametrization: nn.Module) -> nn.Parameter:
-    """One that has the value used, the trained one itself where there is only one, since an optimizer knows it."""
+def _plain_parameter(parametrization: Any) -> nn.Parameter:
+    """A parameter with the value used: the trained one itself if there is only one, since an optimizer knows it."""
     training = parametrization.training
     value = parametrization.eval()()  # a running estimate stays as the last forward used it
     parametrization.train(training)
@@ -216,11 +218,11 @@ def _plain_parameter(parametrization: nn.Module) -> nn.Parameter:
 
 @torch.no_grad()
 def _load_plain(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any, name: str) -> None:
-    """Gives the weight of a plain model's ``state_dict`` the name and form that it has here."""
+    """Converts the weight in a plain model's ``state_dict`` to the names and tensors that it has here."""
     inner = f"{prefix}parametrizations.{name}."
     if prefix + name not in state_dict or any(key.startswith(inner) for key in state_dict):
         return
-    parametrization = module.parametrizations[name]
+    parametrization = parametrizations_of(module)[name]
     function = parametrization[0]
     plain = state_dict.pop(prefix + name)
     like = next(parametrization.parameters())

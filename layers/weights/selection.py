@@ -1,17 +1,18 @@
-"""Which parameters something acts on: regular expressions on names, and ``type:NAME`` for module classes."""
+"""Selecting parameters: by regular expressions on their names, or by module class with ``type:NAME``."""
 
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
 
 DEFAULT_EXCLUDE = ("type:norm", "bias$")
-"""Normalisation layers and biases: neither decay nor a trust ratio does them good (kexue.fm/archives/7094)."""
+"""Normalisation layers and biases, which benefit from neither decay nor a trust ratio (kexue.fm/archives/7094)."""
 
-# Every normalisation class of torch ends so (LayerNorm, RMSNorm, GroupNorm, SyncBatchNorm, InstanceNorm2d), and so do
-# the field's own ones (ConditionalLayerNorm, ScaleNorm), which no isinstance check would know.
+# All of torch's normalisation classes end like this (LayerNorm, RMSNorm, GroupNorm, SyncBatchNorm, InstanceNorm2d), and
+# so do those of other libraries (ConditionalLayerNorm, ScaleNorm), which no isinstance check would find.
 _NORM_CLASS = re.compile(r"Norm\d?d?$")
 
 # What torch.nn.utils.parametrize makes of the name `weight`.
@@ -19,11 +20,11 @@ _PARAMETRIZED = re.compile(r"\bparametrizations\.(\w+)\.original\d*$")
 
 
 def check_entries(argument: str, entries: Sequence[str] | None) -> list[str] | None:
-    """Return the entries as a list, after checking that each is a string and a regular expression or ``type:NAME``.
+    """The entries as a list, after checking that each is a regular expression or ``type:NAME``.
 
     Args:
         argument: name of the argument, for the message.
-        entries: what the user gave; ``None`` stays ``None``.
+        entries: what the user passed; ``None`` stays ``None``.
 
     Raises:
         ValueError: for a bare string (whose letters would each be an entry), a non-string, or a bad expression.
@@ -46,9 +47,9 @@ def check_entries(argument: str, entries: Sequence[str] | None) -> list[str] | N
 def parameter_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
     """All names of each parameter, the first one being that of ``module.named_parameters()``.
 
-    A shared parameter (tied embeddings) has several names; an expression that matches any of them selects it. One under
-    a parametrization (``encoder.parametrizations.weight.original``) also has the name of the tensor that it makes
-    (``encoder.weight``), so that an expression goes on to mean the same weights.
+    A shared parameter (tied embeddings) has several names; an expression that matches any of them selects it. A
+    parametrized one (``encoder.parametrizations.weight.original``) also has the name of the tensor that it yields
+    (``encoder.weight``), so that expressions keep selecting the same weights.
     """
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -68,10 +69,15 @@ def uses(module: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
         for name, parameter in child.named_parameters(recurse=False, remove_duplicate=False):
             found.setdefault(parameter, []).append((child, name))
         if is_parametrized(child):
-            for name, parametrization in child.parametrizations.items():
+            for name, parametrization in parametrizations_of(child).items():
                 for parameter in parametrization.parameters():
                     found.setdefault(parameter, []).append((child, name))
     return found
+
+
+def parametrizations_of(module: nn.Module) -> Any:
+    """The ``ModuleDict`` of ``ParametrizationList`` that torch adds to a parametrized module, unknown to its stubs."""
+    return module.parametrizations
 
 
 def _plain_name(name: str) -> str:
@@ -102,19 +108,19 @@ def select(
     owner: str,
     may_match_nothing: Sequence[str] = (),
 ) -> set[nn.Parameter]:
-    """Parameters that some entry of ``include`` matches and no entry of ``exclude``.
+    """Parameters matched by an entry of ``include`` and by no entry of ``exclude``.
 
     Args:
-        module: its parameters are chosen from.
+        module: the module to select from.
         include: entries, each a regular expression (``re.search`` on the full parameter name) or ``type:NAME`` (the
             direct parameters of all modules of that class or a subclass; ``type:norm`` = all normalisation layers).
             ``None`` selects everything, an empty list nothing.
         exclude: entries; an empty list excludes nothing.
-        owner: who asks, for the message.
-        may_match_nothing: default entries, which are no mistake where the module has no such parameter.
+        owner: name of the caller, for the message.
+        may_match_nothing: default entries, which are no mistake if the module has no such parameter.
 
     Raises:
-        ValueError: if another entry matches nothing; the line names the nearest parameter or class.
+        ValueError: if any other entry matches nothing; the message names the nearest parameter or class.
     """
     chosen = set(parameter_names(module)) if include is None else set()
     for argument, entries in (("include", include or ()), ("exclude", exclude)):
@@ -131,7 +137,7 @@ def _is_class(cls: type, wanted: str) -> bool:
 
 
 def nearest(module: nn.Module, entry: str) -> str:
-    """What an entry that matches nothing may have meant, as a part of a message."""
+    """What an entry that matches nothing may have meant, as part of a message."""
     if entry.startswith("type:"):
         children = [child for child in module.modules() if not isinstance(child, ParametrizationList)]
         children = [child for child in children if any(True for _ in child.parameters())]
@@ -145,7 +151,7 @@ def _closest(word: str, candidates: list[str], lead: str, prefix: str) -> str:
     if not candidates:
         return "the module has no parameters"
 
-    # A part of a dotted name counts as near as the whole: 'encodr' is meant for 'encoder.layers.0.weight'.
+    # The parts of a dotted name are compared too: 'encodr' is near 'encoder.layers.0.weight'.
     def likeness(candidate: str) -> float:
         parts = [candidate, *candidate.split(".")]
         return max(difflib.SequenceMatcher(None, word.lower(), part.lower()).ratio() for part in parts)

@@ -1,4 +1,4 @@
-"""Graphs and what is known of their nodes, from files. No torch: arrays and plain values."""
+"""Graphs and the labels of their nodes, from files, as NumPy arrays and plain values."""
 
 from ..errors import DataError
 from .files import read_graph

@@ -1,7 +1,7 @@
 """Millions of ``source target weight`` lines a second: the compiled part of reading edge lists.
 
-It reads what is simple (no quotes, no errors) and gives up at anything else, without a message: whoever calls it then
-takes the slow way, which understands more and knows how to complain. Compiled code is cached on disk.
+It reads simple text (no quotes, no errors) and silently gives up at anything else; the caller then takes the slow way,
+which reads more and reports errors. Numba caches the code on disk.
 """
 
 import numba
@@ -27,19 +27,19 @@ HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3
 def parse_links(
     data: bytes, start: int, end: int, separator: str, fewest: int, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
-    """The links of a part of a text.
+    """The links of a part of a text, between nodes with integer names.
 
     Args:
-        data: the text; lines that begin with # or % and empty ones don't count.
-        start: first byte of the part, at the beginning of a line.
-        end: byte after the part.
+        data: the text; empty lines and those that begin with # or % are ignored.
+        start: the first byte of the part, at the beginning of a line.
+        end: the byte after the part.
         separator: between the fields; a blank stands for any number of blanks and TABs.
-        fewest: fields a line has at least, 2 or 3.
-        most: fields a line has at most, 2 or 3.
+        fewest: the fewest fields of a line, 2 or 3.
+        most: the most fields of a line, 2 or 3.
 
     Returns:
-        (E, 2) ids and (E,) weights, None where no line has one; or None if a line is anything else than two integers
-        and a finite weight that is not negative, or there is no line.
+        (E, 2) ids and (E,) weights, None if no line has one; or None if a line is anything other than two integers and
+        optionally a finite weight that is not negative, or there is no line.
     """
     buffers = _buffers(data, start, end)
     links, doubts, weighted = _parse(np.frombuffer(data, np.uint8), start, end, ord(separator), fewest, most, *buffers)
@@ -49,20 +49,20 @@ def parse_links(
 def parse_names(
     data: bytes, start: int, separator: str, fewest: int, most: int, columns: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None] | None:
-    """The links of a text between nodes of any name.
+    """The links of a text, between nodes with any names.
 
     Args:
-        data: the text, UTF-8; lines that begin with # or % and empty ones don't count.
-        start: first byte that counts, at the beginning of a line.
+        data: the text, UTF-8; empty lines and those that begin with # or % are ignored.
+        start: the first byte to read, at the beginning of a line.
         separator: between the fields; a blank stands for any number of blanks and TABs.
-        fewest: fields a line has at least.
-        most: fields a line has at most.
-        columns: which fields are source, target and perhaps weight; a line that doesn't go so far has none.
+        fewest: the fewest fields of a line.
+        most: the most fields of a line.
+        columns: which fields are source, target and optionally weight; shorter lines have no weight.
 
     Returns:
-        (E, 2) places in the list of the different names, as they first come, that list, and (E,) weights, None where no
-        line has one; or None if a line has quotes, another number of fields, or a weight that is negative or not
-        finite, or there is no line.
+        (E, 2) positions in the list of names, that list, in order of first appearance, and (E,) weights, None if no
+        line has one; or None if a line has quotes, an empty name, another number of fields, or a weight that is
+        negative or not finite, or there is no line.
     """
     buffers = _buffers(data, start, len(data))
     columns = (*columns, -1)[:3]
@@ -76,9 +76,9 @@ def parse_names(
 
 
 def _buffers(data: bytes, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Room for a link a line: ends, weights, and doubtful weights (link, first byte, byte after the last)."""
+    """Room for one link per line: ends, weights, and doubtful weights (link, first byte, byte after the last)."""
     capacity = data.count(b"\n", start, end) + 1
-    # Pages of memory that nothing is written to cost nothing.
+    # Memory pages that are never written to cost nothing.
     return np.empty((capacity, 2), np.int64), np.empty(capacity), np.empty((capacity, 3), np.int64)
 
 
@@ -91,7 +91,7 @@ def _finish(
     weights: NDArray[np.float64],
     doubtful: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
-    """What was parsed, with the doubtful weights read by Python."""
+    """The parsed links, with the doubtful weights read by Python."""
     if links <= 0:
         return None
     if not weighted:
@@ -105,19 +105,19 @@ def _finish(
 
 
 def _texts(data: bytes, bounds: NDArray[np.int64]) -> list[str]:
-    # Two lists, for a million pairs would keep the garbage collector busy.
+    # Two lists: a million pairs would keep the garbage collector busy.
     firsts, lasts = bounds[:, 0].tolist(), bounds[:, 1].tolist()
     return [data[first:last].decode() for first, last in zip(firsts, lasts, strict=True)]
 
 
 def number_ids(edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Replaces ids by their places among the different ones, in place.
+    """Replaces ids by their positions among the distinct ones, in place.
 
     Args:
         edges: (E, 2) int64, E > 0.
 
     Returns:
-        (n,) int64, the different ids, ascending.
+        (n,) int64, the distinct ids, ascending.
     """
     low, high = int(edges.min()), int(edges.max())
     if high - low < max(8 * len(edges), 1 << 20):
@@ -148,7 +148,7 @@ def _replace(edges, low, table):
 
 @numba.njit(cache=True, nogil=True)
 def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
-    """Number of links or -1, of doubtful weights (link, first byte, byte after the last), and whether there are any."""
+    """The number of links or -1, the number of doubtful weights, and whether there are weights."""
     links, doubts = 0, 0
     weighted = False
     place = next_line(data, start, end, separator)
@@ -189,7 +189,7 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
 
 @numba.njit(cache=True, nogil=True)
 def _parse_names(data, start, separator, fewest, most, columns, edges, weights, doubtful):
-    """As ``_parse``, and the first byte of each name and the byte after its last."""
+    """Like ``_parse``, plus the first byte of each name and the byte after its last."""
     end = len(data)
     links, doubts, names = 0, 0, 0
     weighted = False
@@ -238,10 +238,10 @@ def _parse_names(data, start, separator, fewest, most, columns, edges, weights, 
 
 @numba.njit(cache=True, nogil=True)
 def _read_fields(data, place, separator, columns, ends):
-    """How many fields a line has, -1 if there are quotes, and its end.
+    """The number of fields of a line, -1 if it has quotes, and its end.
 
-    ``ends`` takes the first byte of the field in each of the columns and the byte after its last, twice 0 where the
-    line doesn't go so far.
+    ``ends`` receives the first byte of the field in each of the columns and the byte after its last; both are 0 where
+    the line has no such field.
     """
     end = len(data)
     ends[:] = 0
@@ -270,7 +270,7 @@ def _read_fields(data, place, separator, columns, ends):
 
 @numba.njit(cache=True, nogil=True)
 def _with_more_room(data, bounds, hashes):
-    """Bounds and hashes of all names with room for as many again, and slots for them."""
+    """Bounds and hashes of all names, with twice the room, and slots for them."""
     names = len(bounds)
     bounds = np.concatenate((bounds, np.empty_like(bounds)))
     hashes = np.concatenate((hashes, np.empty_like(hashes)))
@@ -291,7 +291,7 @@ def _hash(data, first, last):
 
 @numba.njit(cache=True, nogil=True)
 def _find(data, slots, bounds, hashes, code, first, last):
-    """The slot of the name in these bytes, or a free one where it is new (as the empty name always is)."""
+    """The slot of the name in these bytes, or a free one if it is new (an empty name always is)."""
     mask = np.uint64(len(slots) - 1)
     slot = (code ^ (code >> np.uint64(32))) & mask
     while slots[slot] >= 0:

@@ -1,4 +1,4 @@
-"""Compiled reading of the parts of a line: blanks, integers, weights. Compiled code is cached on disk."""
+"""The parts of a line, read by compiled code: blanks, integers, weights. Numba caches the code on disk."""
 
 import math
 
@@ -9,7 +9,7 @@ NEWLINE, RETURN, TAB, SPACE, ZERO, NINE = (ord(sign) for sign in "\n\r\t 09")
 MINUS, PLUS, POINT, HASH, PERCENT = (ord(sign) for sign in "-+.#%")
 SMALL_E, BIG_E = ord("e"), ord("E")
 MAX_DIGITS = 18  # of an integer: below 2^60
-EXACT = 2**53  # integers up to here, and powers of ten up to 22, are exact: one division is rounded right
+EXACT = 2**53  # integers up to here and powers of ten up to 22 are exact: their quotient is correctly rounded
 POWERS = np.array([float(f"1e{power}") for power in range(23)])
 INTEGER_POWERS = np.array([10**power for power in range(MAX_DIGITS + 1)])
 
@@ -18,23 +18,23 @@ def parse_weight(text: str) -> float:
     """A weight from its text.
 
     Raises:
-        ValueError: it is no number, negative, or not finite.
+        ValueError: it is not a number, negative, or not finite.
     """
     weight = float(text) if "_" not in text else np.nan
     if not 0 <= weight < np.inf:
-        raise ValueError("not a finite number from 0 on")
+        raise ValueError("not a finite number, 0 or more")
     return weight
 
 
 @numba.njit(cache=True, nogil=True)
 def is_blank(byte, separator):
-    """Whether a byte may stand around a field without being part of it."""
+    """Whether a byte may surround a field without being part of it."""
     return byte in (SPACE, RETURN) or (byte == TAB and separator != TAB)
 
 
 @numba.njit(cache=True, nogil=True)
 def skip_blanks(data, place, end, separator):
-    """The first byte from ``place`` on that is no blank, or ``end``."""
+    """The first byte from ``place`` on that is not blank, or ``end``."""
     while place < end and is_blank(data[place], separator):
         place += 1
     return place
@@ -42,7 +42,7 @@ def skip_blanks(data, place, end, separator):
 
 @numba.njit(cache=True, nogil=True)
 def next_line(data, place, end, separator):
-    """Where the next line that is neither empty nor a comment has its first field, or ``end``."""
+    """The first field of the next line that is neither empty nor a comment, or ``end``."""
     while place < end:
         place = skip_blanks(data, place, end, separator)
         if place < end and (data[place] == HASH or data[place] == PERCENT):
@@ -56,7 +56,7 @@ def next_line(data, place, end, separator):
 
 @numba.njit(cache=True, nogil=True)
 def next_field(data, place, end, separator):
-    """Where the next field begins, or -1 if nothing separates it, or the line ends."""
+    """The beginning of the next field, or -1 if there is no separator or the line ends."""
     if place < 0:
         return -1
     after = skip_blanks(data, place, end, separator)
@@ -72,7 +72,7 @@ def next_field(data, place, end, separator):
 
 @numba.njit(cache=True, nogil=True)
 def read_id(data, place, end):
-    """An integer as it would be written again, and the byte after it; -1 for the latter if it is something else."""
+    """An integer in canonical form, and the byte after it; -1 for the latter if it is anything else."""
     negative = place < end and data[place] == MINUS
     first = place + negative
     place = first
@@ -88,9 +88,9 @@ def read_id(data, place, end):
 
 @numba.njit(cache=True, nogil=True)
 def read_weight(data, place, end, separator):
-    """A number, the byte after it, and whether it is surely right; else only that byte counts."""
+    """A number, the byte after it, and whether the number is certain; if not, only the byte is valid."""
     first = place
-    value, digits, power = np.int64(0), 0, 0
+    value, digits, power = np.int64(0), 0, np.int64(0)
     point, any_digit = False, False
     while place < end and (ZERO <= data[place] <= NINE or (data[place] == POINT and not point)):
         if data[place] == POINT:
@@ -108,7 +108,7 @@ def read_weight(data, place, end, separator):
         negative = data[place] == MINUS
         if negative or data[place] == PLUS:
             place += 1
-        exponent, begin = 0, place
+        exponent, begin = np.int64(0), place
         while place < end and place < begin + 4 and ZERO <= data[place] <= NINE:
             exponent = 10 * exponent + np.int64(data[place] - ZERO)
             place += 1
@@ -126,7 +126,7 @@ def read_weight(data, place, end, separator):
 
 @numba.njit(cache=True, nogil=True)
 def divide(numerator, denominator):
-    """The double that is nearest to a quotient of positive integers below 2^60; the even one of two."""
+    """The double nearest to a quotient of positive integers below 2^60; ties go to even."""
     quotient, rest = numerator // denominator, numerator % denominator
     exponent, more = 0, False
     while quotient >= 2 * EXACT:
@@ -138,7 +138,7 @@ def divide(numerator, denominator):
         quotient = 2 * quotient + (rest >= denominator)
         rest -= denominator * (rest >= denominator)
         exponent -= 1
-    # 54 bits, of which the last decides how the others are rounded.
+    # 54 bits; the last decides how the others are rounded.
     half = quotient % 2 == 1
     quotient //= 2
     if half and (more or rest > 0 or quotient % 2 == 1):

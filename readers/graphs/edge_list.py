@@ -1,4 +1,4 @@
-"""Edge lists as text: a link a line, source, target and perhaps a weight."""
+"""Edge lists as text: one link per line, with source, target and optionally a weight."""
 
 import csv
 import itertools
@@ -13,26 +13,26 @@ from ..errors import DataError
 from .graph import Graph, name_array, number_names
 
 BLANKS = " \t\r"
-UNCLOSED = "a field in double quotes isn't closed, or goes on after them"
+UNCLOSED = "a double quote isn't closed, or text follows the closing one"
 TWO_INTEGERS = re.compile(r"-?[0-9]+ +-?[0-9]+\t")
-# A field between blanks, in double quotes or not.
+# A field between blanks, quoted or not.
 FIELD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"][^ \t]*))(?=[ \t]|$)')
 COMMENTS = (b"#", b"%")
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
-# What columns are called in the first line, in lower case and without _ and -.
+# Names of columns in the first line, in lower case and without _ and -.
 SOURCES = {"source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid"}
 TARGETS = {"target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid"}
 WEIGHTS = {"weight", "weights", "w", "value"}
 
 
 class LineFormat(NamedTuple):
-    """How the lines of an edge list look.
+    """The layout of the lines of an edge list.
 
     Args:
         start: the first byte of the first link.
         separator: between the fields; a blank stands for any number of blanks and TABs.
-        columns: which fields are source, target, and weight where lines have one.
-        width: fields of each line; None: two or three.
+        columns: which fields are source, target and, if there is one, weight.
+        width: number of fields per line; None: two or three.
     """
 
     start: int
@@ -46,32 +46,36 @@ def read_edge_text(data: bytes, where: str) -> Graph:
 
     Args:
         data: UTF-8 text.
-        where: what to call it in a message.
+        where: what messages call it.
 
     Returns:
-        links whose nodes are in the order of their numbers if all names are integers, else of their names.
+        the graph; its nodes are in numerical order if all names are integers, else in the order of their names.
 
     Raises:
-        DataError: a line is something else; the message names it.
+        DataError: a line has another layout; the message names it.
     """
     # Imported here: numba takes half a second, which --help need not wait for.
     from .compiled_links import number_ids, parse_links, parse_names
 
     layout = find_layout(data, where)
     fewest, most = (2, 3) if layout.width is None else (layout.width, layout.width)
+    links = None
     if layout.columns in ((0, 1), (0, 1, 2)) and layout.width in (None, len(layout.columns)):
         links = parse_links(data, layout.start, len(data), layout.separator, fewest, most)
-        if links is not None:
-            edges, weights = links
-            return Graph(edges, number_names(number_ids(edges)), weights)
-    named = parse_names(data, layout.start, layout.separator, fewest, most, layout.columns)
-    return in_order(*(_read_lines(data, layout, where) if named is None else named))
+    if links is not None:
+        edges, weights = links
+        names = number_names(number_ids(edges))
+    else:
+        named = parse_names(data, layout.start, layout.separator, fewest, most, layout.columns)
+        places, found, weights = named or read_named_links(data, layout, where)
+        edges, names = in_order(places, found)
+    return Graph(edges, names, weights)
 
 
 def find_layout(data: bytes, where: str) -> LineFormat:
-    """What the first two lines show.
+    """The layout that the first two lines show.
 
-    The first line is a header if it calls its columns source and target (or the like), or if it has no number while the
+    The first line is a header if it names columns source and target (or the like), or if it has no number while the
     second line has two integers, or a number as its third field.
 
     Raises:
@@ -89,7 +93,7 @@ def find_layout(data: bytes, where: str) -> LineFormat:
     if columns is None and not _is_header(first, second):
         if len(first) not in (2, 3):
             raise DataError(
-                f"{place}: expected source, target and perhaps a weight, found {count_fields(first)}"
+                f"{place}: expected source, target and optionally a weight, found {count_fields(first)}"
                 + ("; name the columns in the first line" if len(first) > 3 else "")
             )
         if separator == " ":
@@ -99,15 +103,15 @@ def find_layout(data: bytes, where: str) -> LineFormat:
         raise DataError(f"{where} is an empty graph: it has no link")
     if columns is None:
         if len(first) > 3:
-            raise DataError(f"{place}: which of {len(first)} columns are source, target and weight? Call them so")
+            raise DataError(f"{place}: which of {len(first)} columns are source, target and weight? Name them so")
         columns = tuple(range(len(first)))
     return LineFormat(lines[1][1], separator, columns, len(first))
 
 
 def find_separator(line: str) -> str:
-    """What separates the fields of a line: the first found of TAB, semicolon and comma, else a blank.
+    """The separator of a line's fields: the first of TAB, semicolon and comma that it has, else a blank.
 
-    A blank also where a TAB comes only after two integers.
+    Still a blank if the first TAB follows two integers separated by blanks.
     """
     if TWO_INTEGERS.match(line):
         return " "
@@ -140,12 +144,12 @@ def _is_number(field: str) -> bool:
 
 
 def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, str]]:
-    """Yields number, first byte and text of the lines that aren't empty or comments.
+    """Yields line number, first byte and text of each line that is neither empty nor a comment.
 
     Args:
         data: UTF-8 text.
-        start: begin at this byte.
-        end: stop before this byte.
+        start: the first byte to read.
+        end: the byte to stop at.
     """
     end = len(data) if end is None else end
     number = data.count(b"\n", 0, start)
@@ -161,7 +165,7 @@ def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[
 
 
 def split_fields(line: str, separator: str, where: str) -> list[str]:
-    """The fields of a line; those in double quotes may have the separator in them, and quotes if doubled.
+    """The fields of a line; quoted ones may contain the separator, and doubled quotes.
 
     Raises:
         DataError: a quote isn't closed.
@@ -177,7 +181,7 @@ def split_fields(line: str, separator: str, where: str) -> list[str]:
 
 
 def _between_blanks(line: str, where: str) -> list[str]:
-    if '"' not in line:  # not at the other blanks that Unicode has: they may be part of a name
+    if '"' not in line:  # not at Unicode's other blanks, which may be part of a name
         return re.split(r"[ \t\r]+", line)
     fields, place = [], 0
     while place < len(line):
@@ -190,23 +194,23 @@ def _between_blanks(line: str, where: str) -> list[str]:
 
 
 def read_weight(field: str, where: str) -> float:
-    """A weight of a link.
+    """The weight of a link.
 
     Raises:
-        DataError: it is no number, negative, or not finite.
+        DataError: it is not a number, negative, or not finite.
     """
     from .compiled_text import parse_weight
 
     try:
         return parse_weight(field)
     except ValueError as error:
-        raise DataError(f"{where}: the weight {field!r} must be a number that is finite and not negative") from error
+        raise DataError(f"{where}: the weight {field!r} must be a finite number, 0 or more") from error
 
 
-def _read_lines(
+def read_named_links(
     data: bytes, layout: LineFormat, where: str
 ) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64] | None]:
-    """As ``parse_names``, slower, for lines that may have quotes; says what is wrong."""
+    """Like ``parse_names``, but slower; also reads quoted fields, and reports what is wrong."""
     numbers: dict[str, int] = {}
     ends: list[int] = []
     weights: list[float] = []
@@ -216,7 +220,7 @@ def _read_lines(
         place = f"{where}, line {number}"
         fields = split_fields(line, layout.separator, place)
         if len(fields) not in ((2, 3) if layout.width is None else (layout.width,)):
-            expected = "source, target and perhaps a weight" if layout.width is None else f"{layout.width} fields"
+            expected = "source, target and optionally a weight" if layout.width is None else f"{layout.width} fields"
             raise DataError(f"{place}: expected {expected}, found {count_fields(fields)}")
         for field in (fields[source], fields[target]):
             if not field:
@@ -228,15 +232,15 @@ def _read_lines(
     return np.array(ends, np.int64).reshape(-1, 2), list(numbers), np.array(weights) if weighted else None
 
 
-def in_order(edges: NDArray[np.int64], names: list[str], weights: NDArray[np.float64] | None) -> Graph:
-    """The same links, the nodes in the order of their numbers if all names are integers, else of their names."""
+def in_order(edges: NDArray[np.int64], names: list[str]) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Edges and names with the nodes in numerical order if all names are integers, else in the order of their names."""
     integers = all(INTEGER.fullmatch(name) for name in names)
     order = sorted(range(len(names)), key=(lambda node: int(names[node])) if integers else names.__getitem__)
     rank = np.empty(len(names), np.int64)
     rank[order] = np.arange(len(names))
-    return Graph(rank[edges], name_array([names[node] for node in order]), weights)
+    return rank[edges], name_array([names[node] for node in order])
 
 
 def count_fields(fields: list[str]) -> str:
-    """How many fields there are, in words for a message."""
+    """The number of fields, in words for a message."""
     return f"{len(fields)} field" + ("s" if len(fields) != 1 else "")

@@ -1,4 +1,4 @@
-"""A graph as arrays: what readers and makers of graphs hand on."""
+"""A graph as arrays: what readers and generators of graphs return."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,21 +8,23 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-NAME_BYTES = 1 << 28  # above this, names of fixed width take too much memory
-MANY_NODES, NODES_PER_LINK = 10_000_000, 100  # as many are always allowed; and as many for each link
+NAME_BYTES = 1 << 28  # above this, fixed-width names take too much memory
+MANY_NODES, NODES_PER_LINK = 10_000_000, 100  # always allowed, and allowed per link
+
+Links = tuple[NDArray[np.int64], NDArray[np.float64] | None]  # (E, 2) ends and (E,) weights; None: all are 1
 
 
 class Graph(NamedTuple):
     """A graph as arrays.
 
     Shapes:
-        edges: (E, 2) int64, source and target; nodes are counted from 0.
+        edges: (E, 2) int64, source and target; nodes are numbered from 0.
         names: (n,) strings.
-        weights: (E,) float64; None: each link weighs 1.
-        directed: None where it isn't said.
+        weights: (E,) float64; None: all are 1.
+        directed: None if not stated.
         bipartite: the first node of the second kind, or 0.
-        labels: (n,) int64, -1 where unknown; None without any.
-        features: (n, F) float32; None without any.
+        labels: (n,) int64, -1 where unknown; None if there are none.
+        features: (n, F) float32; None if there are none.
     """
 
     edges: NDArray[np.int64]
@@ -35,10 +37,10 @@ class Graph(NamedTuple):
 
 
 def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:
-    """The graph without the links that weigh less than ``min_weight``; its nodes all stay.
+    """The graph without links lighter than ``min_weight``; all nodes stay.
 
     Raises:
-        DataError: no link with a positive weight is left of ``what``.
+        DataError: no link with a positive weight is left; the message calls the graph ``what``.
     """
     weights = np.ones(len(graph.edges)) if graph.weights is None else graph.weights
     if not (weights > 0).any():
@@ -54,19 +56,19 @@ def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:
 
 
 def check_num_nodes(nodes: int, links: int, where: str) -> None:
-    """Refuses a number of nodes that is only announced, and fills the memory.
+    """Rejects a declared number of nodes that would fill the memory.
 
     Raises:
-        DataError: there are more than ``MANY_NODES`` and than ``NODES_PER_LINK`` for each link.
+        DataError: it exceeds both ``MANY_NODES`` and ``NODES_PER_LINK`` per link.
     """
     if nodes > max(MANY_NODES, NODES_PER_LINK * links):
         raise DataError(
-            f"{where} announces {nodes:,} nodes, but has {links:,} links: number the nodes without such gaps"
+            f"{where} declares {nodes:,} nodes, but has {links:,} links: number the nodes without such gaps"
         )
 
 
 def name_array(names: Sequence[str]) -> NDArray[np.str_]:
-    """Strings as an array: of fixed width, or of objects where one long name would make that too large."""
+    """Strings as an array: fixed-width, or of objects if one long name would make that too large."""
     longest = max(map(len, names), default=1)
     return np.array(names, dtype=object if 4 * longest * len(names) > NAME_BYTES else f"U{max(1, longest)}")
 

@@ -1,4 +1,4 @@
-"""Graphs in GML and GraphML, read by networkx."""
+"""Graphs in GML and GraphML, read with networkx."""
 
 import re
 from collections.abc import Sequence
@@ -21,38 +21,38 @@ LABELS = ("value", "group", "community", "class", "club", "groundtruth")
 
 
 class Markup(NamedTuple):
-    """A graph, and what its file calls the nodes: ids and, where nodes have them, known classes (else None)."""
+    """A graph, and its nodes' ids and classes (None if unknown) in the file."""
 
-    links: Graph
+    graph: Graph
     ids: list[str]
     classes: list[Any]
 
 
 def read_markup(data: bytes, where: str, suffix: str) -> Markup:
-    """The graph of a GML or GraphML file; nodes in the file's order.
+    """The graph of a GML or GraphML file; the nodes are in the file's order.
 
     Args:
         data: the file, UTF-8.
-        where: what to call it in a message.
-        suffix: ``.gml``, or else it is GraphML.
+        where: what messages call it.
+        suffix: ``.gml``; any other means GraphML.
 
     Raises:
-        DataError: networkx can't read it, or a weight is negative, not finite or no number.
+        DataError: networkx can't read it, or a weight is negative, not finite or not a number.
     """
-    graph = _parse(data, where, suffix)
-    index = {node: place for place, node in enumerate(graph)}
-    edges = np.array([(index[a], index[b]) for a, b in graph.edges()], np.int64).reshape(-1, 2)
-    attributes = dict(graph.nodes(data=True))
+    parsed = _parse(data, where, suffix)
+    index = {node: place for place, node in enumerate(parsed)}
+    edges = np.array([(index[a], index[b]) for a, b in parsed.edges()], np.int64).reshape(-1, 2)
+    attributes = dict(parsed.nodes(data=True))
     called = next((name for name in NAMES if any(name in given for given in attributes.values())), None)
     names = [str(given.get(called, node)) for node, given in attributes.items()]
     classes = _classes(list(attributes.values()))
     labels = None if all(known is None for known in classes) else number_classes(classes)
-    links = Graph(edges, name_array(names), _weights(graph, where), graph.is_directed(), labels=labels)
-    return Markup(links, [str(node) for node in graph], classes)
+    graph = Graph(edges, name_array(names), _weights(parsed, where), parsed.is_directed(), labels=labels)
+    return Markup(graph, [str(node) for node in parsed], classes)
 
 
 def number_classes(classes: Sequence[Any]) -> NDArray[np.int64]:
-    """Numbers from 0 for the different classes in their order (integers first), -1 for None."""
+    """Classes as numbers from 0 in sorted order (integers first), -1 for None."""
     known = sorted(
         {known for known in classes if known is not None},
         key=lambda value: (0, value, "") if isinstance(value, int) else (1, 0, value),
@@ -95,7 +95,7 @@ def _weights(graph: "networkx.Graph", where: str) -> NDArray[np.float64] | None:
 
 
 def _classes(nodes: list[dict[str, Any]]) -> list[Any]:
-    """The class of each node, an integer or a string; None without."""
+    """The class of each node, an integer or a string; None if it has none."""
     for attribute in LABELS:
         values = [
             next((value for name, value in given.items() if name.lower().replace("_", "") == attribute), None)

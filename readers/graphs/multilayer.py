@@ -1,11 +1,11 @@
-"""The walk on a network of layers, as links between states: a state is a node in a layer.
+"""A random walk on a multilayer network, as links between states: a state is a node in a layer.
 
-A walker in state (i, a) goes along the links of layer a, or changes to another layer b and goes along the links there:
+A walker in state (i, a) follows a link of layer a, or switches to another layer b and follows a link there:
 
     relaxed   P(i a -> j b) = (1 - r) [a = b] w^b_ij / s^b_i  +  r w^b_ij / sum_c s^c_i
     switched  W(i a -> j b) = [a = b] w^b_ij  +  d_i^ab w^b_ij / s^b_i
 
-with weights w^b_ij of the links in layer b, s^b_i = sum_j w^b_ij, r the relax rate and d_i^ab the weight of changing.
+with weights w^b_ij of the links in layer b, s^b_i = sum_j w^b_ij, r the relax rate and d_i^ab the weight of the switch.
 Source: De Domenico, Lancichinetti, Arenas, Rosvall, Phys. Rev. X 5, 011027 (2015), section II.
 """
 
@@ -18,7 +18,7 @@ Weighted = tuple[NDArray[np.int64], NDArray[np.float64]]
 def relaxed_links(
     nodes: NDArray[np.int64], edges: NDArray[np.int64], weights: NDArray[np.float64], relax_rate: float
 ) -> Weighted:
-    """Links of a walk that leaves its layer at the relax rate for the links of its node in any.
+    """Links of a walk that at the relax rate follows a link of its node in any layer.
 
     A state without links in its layer keeps only the second term.
 
@@ -29,7 +29,7 @@ def relaxed_links(
         relax_rate: r in [0, 1].
 
     Returns:
-        links between states, with repetitions, and the probabilities above.
+        links between states, possibly repeated, and the probabilities above.
     """
     source, target = edges.T
     node = nodes[source]
@@ -50,7 +50,7 @@ def switched_links(
     switches: NDArray[np.int64],
     switch_weights: NDArray[np.float64],
 ) -> Weighted:
-    """Links of a walk that changes layers where it is said; a change to where no link goes on is left out.
+    """Links of a walk that switches layers along given switches; those to a state without links are dropped.
 
     Args:
         edges: (E, 2) links inside layers, between states from 0.
@@ -59,7 +59,7 @@ def switched_links(
         switch_weights: (K,) positive.
 
     Returns:
-        links between states, with repetitions, and the weights above.
+        links between states, possibly repeated, and the weights above.
     """
     source, target = edges.T
     size = int(max(source.max(), switches.max(initial=0))) + 1
@@ -74,6 +74,6 @@ def switched_links(
 
 
 def _ranges(start: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each range [start, start + count): its number, repeated, and its members."""
+    """Index and members of each range [start, start + count), concatenated."""
     number = np.repeat(np.arange(len(count)), count)
     return number, np.arange(len(number)) + (start - np.cumsum(count) + count)[number]

@@ -13,7 +13,7 @@ from .markup import number_classes
 
 NODE_ARRAYS = ("names", "labels", "features")
 ARRAYS = ("edges", "weights", *NODE_ARRAYS, "directed")
-# Which kinds of dtype, and how many dimensions.
+# Allowed kinds of dtype, and the number of dimensions.
 KINDS = {
     "weights": ("iuf", 1),
     "names": ("U", 1),
@@ -21,20 +21,19 @@ KINDS = {
     "features": ("biuf", 2),
     "directed": ("biu", 0),
 }
-TYPES = {"weights": np.float64, "features": np.float32}  # what they become
+TYPES = {"weights": np.float64, "features": np.float32}  # what they are converted to
 
 
 def read_graph_npz(data: bytes, where: str) -> Graph:
     """The graph of an ``npz`` file.
 
     Args:
-        data: the file, with ``edges`` (E, 2) of integers from 0, and perhaps ``weights`` (E,), ``names`` (n,) of
-            strings, ``labels`` (n,) of integers (negative: unknown) or strings, ``features`` (n, F), ``directed``
-            (true or false). Without one of the middle three, n is the highest id and 1.
-        where: what to call it in a message.
+        data: the file, with the arrays that ``read_graph`` lists. Without ``names``, ``labels`` and ``features``, n is
+            the highest id plus 1.
+        where: what messages call it.
 
     Raises:
-        DataError: it is no npz of such arrays; the message names the array.
+        DataError: it is not an npz of such arrays; the message names the array.
     """
     arrays = _load(data, where)
     edges = arrays["edges"]
@@ -48,7 +47,9 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     check_num_nodes(nodes, len(edges), where)
     for name in given:
         if len(arrays[name]) != nodes:
-            raise DataError(f"{where}: {name} has {len(arrays[name])} rows, {given[0]} {nodes}; both are of the nodes")
+            raise DataError(
+                f"{where}: {name} has {len(arrays[name])} rows, but {given[0]} {nodes}: each needs one per node"
+            )
     wrong = np.flatnonzero(((edges < 0) | (edges >= nodes)).any(1))
     if len(wrong):
         row = int(wrong[0])
@@ -69,7 +70,7 @@ def _load(data: bytes, where: str) -> dict[str, NDArray[Any]]:
     arrays = read_arrays(io.BytesIO(data), where)
     if "edges" not in arrays or not set(ARRAYS) >= arrays.keys():
         found = ", ".join(sorted(arrays)) or "none"
-        raise DataError(f"{where} has the arrays {found}; expected edges, and perhaps {', '.join(ARRAYS[1:])}")
+        raise DataError(f"{where} has the arrays {found}; expected edges, and optionally {', '.join(ARRAYS[1:])}")
     for name, (kind, dimensions) in KINDS.items():
         array = arrays.get(name)
         if array is not None and (array.dtype.kind not in kind or array.ndim != dimensions):

@@ -1,4 +1,4 @@
-"""Pajek's ``.net`` files, and Infomap's additions to them."""
+"""Pajek's ``.net`` files, with Infomap's extensions."""
 
 import re
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .edge_list import INTEGER, count_fields, data_lines, read_weight, split_fields
-from .graph import Graph, check_num_nodes, name_array
+from .graph import Graph, Links, check_num_nodes, name_array
 
 READ = "*Vertices, *Edges, *Arcs, *Links and *Bipartite"
-STATES = ("states", "multilayer", "intra", "inter")  # of other files, for readers.graphs.state_networks
+STATES = ("states", "multilayer", "intra", "inter")  # sections that readers.graphs.state_networks reads
 
 
 class Section(NamedTuple):
-    """A part of a file: its name in lower case, what else stands on that line, and the lines below, as bytes."""
+    """A section of a file: its name in lower case, the rest of that line, and where the lines below begin and end."""
 
     name: str
     rest: list[str]
@@ -33,28 +33,31 @@ def is_pajek(data: bytes) -> bool:
 def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
     """The graph of a Pajek file.
 
-    - ``*Vertices [N [N1]]``: lines ``id "name"``; what else they have is not used. With N the nodes are 1 to N, unless
-      the lines have others; with N1 the first N1 are of the first kind.
-    - ``*Edges``, ``*Arcs``, ``*Links``: lines ``id id [weight]``; what else they have is not used. Links have a
-      direction if there are arcs; edges then count in both directions.
-    - ``*Bipartite N``: like ``*Links``, where nodes from id N on are of the second kind (Infomap's).
+    - ``*Vertices [N [N1]]``: lines ``id "name"``. With N the nodes are 1 to N, unless the lines have other ids; with N1
+      the first N1 are of the first kind.
+    - ``*Edges``, ``*Arcs``, ``*Links``: lines ``id id [weight]``. If there are arcs, the links are directed, and edges
+      count in both directions.
+    - ``*Bipartite N``: like ``*Links``, where the nodes from id N on are of the second kind (Infomap's).
     - ``*Network``: a title.
+
+    Further fields of a line are ignored.
 
     Args:
         data: UTF-8 text.
-        where: what to call it in a message.
-        directed: what the user says; edges beside arcs count in both directions unless it is False.
+        where: what messages call it.
+        directed: what the user says; if False, edges beside arcs count once.
 
     Raises:
-        DataError: another section, ids that are no integers or not among the vertices, a broken line.
+        DataError: another section, an id that isn't an integer or one of the vertices, or a broken line.
     """
     nodes: dict[int, str] | None = None
-    parts: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64] | None]]] = {"edges": [], "arcs": []}
+    edges: list[Links] = []
+    arcs: list[Links] = []
     second_kind = first_kind = None
     for section in read_sections(data, where):
         if section.name == "vertices":
             if nodes is not None:
-                raise DataError(f"{section.where}: a second *Vertices; give each network a file of its own")
+                raise DataError(f"{section.where}: a second *Vertices; put each network in its own file")
             nodes = read_vertices(data, section, where)
             first_kind = read_integer(section.rest[1], section.where) if len(section.rest) > 1 else None
         elif section.name in ("edges", "arcs", "links", "bipartite"):
@@ -62,32 +65,31 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
                 if not section.rest:
                     raise DataError(f"{section.where}: expected *Bipartite and the first id of the second kind")
                 second_kind = read_integer(section.rest[0], section.where)
-            links = _read_section(data, section, where)
+            links = _read_links(data, section, where)
             if links is not None:
-                parts["arcs" if section.name == "arcs" else "edges"].append(links)
+                (arcs if section.name == "arcs" else edges).append(links)
         elif section.name in STATES:
             raise DataError(
-                f"{section.where}: networks with states or layers (*{section.name}) are scored, not searched: read the "
-                "file with readers.graphs.read_state_network and give your modules to map_equation.codelength"
+                f"{section.where}: networks with states or layers (*{section.name}) can be scored, not searched: read "
+                "the file with readers.graphs.read_state_network and pass your modules to map_equation.codelength"
             )
         elif section.name != "network":
             raise DataError(f"{section.where}: the section *{section.name} is not supported, only {READ}")
-    if not parts["edges"] and not parts["arcs"]:
+    if not edges and not arcs:
         raise DataError(f"{where} is an empty graph: it has no link")
-    says_directed = bool(parts["arcs"])
-    if says_directed and directed is not False:
-        parts["edges"] += [_turned(*links) for links in parts["edges"]]
-    edges, weights = _joined(parts["edges"] + parts["arcs"])
-    ids, edges = _number(edges, nodes, where)
+    if arcs and directed is not False:
+        edges += [_reversed(*links) for links in edges]
+    ends, weights = _joined(edges + arcs)
+    ids, ends = _number(ends, nodes, where)
     names = [(nodes or {}).get(number, str(number)) for number in ids.tolist()]
     if second_kind is None and first_kind is not None:
         second_kind = int(ids[0]) + first_kind
-    links = Graph(edges, name_array(names), weights, says_directed)
-    return links if second_kind is None else _two_kinds(links, ids, second_kind, where)
+    bipartite = 0 if second_kind is None else _second_kind(ends, names, ids, second_kind, where)
+    return Graph(ends, name_array(names), weights, bool(arcs), bipartite)
 
 
 def read_sections(data: bytes, where: str) -> Iterator[Section]:
-    """The parts of a file in its order, each from the line that begins with ``*``."""
+    """Yields the sections of a file in order; each begins with a line that begins with ``*``."""
     heads = [found.start(1) for found in re.finditer(rb"^[ \t\r]*(\*)", data, re.MULTILINE)]
     for head, end in zip(heads, [*heads[1:], len(data)], strict=True):
         stop = data.find(b"\n", head, end)
@@ -98,21 +100,22 @@ def read_sections(data: bytes, where: str) -> Iterator[Section]:
 
 
 def read_integer(text: str, where: str) -> int:
-    """A number as files write it; DataError, which names ``where``, if it is none."""
+    """An integer as files write it; DataError that names ``where`` if it isn't one."""
     if not INTEGER.fullmatch(text):
         raise DataError(f"{where}: {text!r} is not an integer")
     return int(text)
 
 
 def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
-    """The names of nodes by their ids, without a name the id; DataError for other lines and counts."""
+    """The names of nodes by id, a missing name being the id; DataError for a line or count that is wrong."""
     names: dict[int, str] = {}
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"
         found = re.match(r'\s*(\S*)\s*("[^"]*"|\S*)', line)
+        assert found is not None  # it matches any line
         node = read_integer(found[1], place)
         if node in names:
-            raise DataError(f"{place}: the node {node} comes again")
+            raise DataError(f"{place}: the node {node} is listed twice")
         names[node] = found[2].strip('"') or str(node)
     if section.rest:
         count = read_integer(section.rest[0], section.where)
@@ -121,7 +124,7 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
             return {node: names.get(node, str(node)) for node in range(1, count + 1)}
         if len(names) != count:
             raise DataError(
-                f"{section.where}: {count} vertices are promised, {len(names)} are given, not all from 1 on"
+                f"{section.where}: {count} vertices are declared, {len(names)} are given, not all from 1 to {count}"
             )
     return names
 
@@ -129,10 +132,10 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
 def read_rows(
     data: bytes, section: Section, where: str, width: int, what: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Integers (E, width) and weights (E,) of a section's lines, 1 where a line has none; more fields are not used.
+    """Integers (E, width) and weights (E,) of a section's lines, 1 where a line has none; further fields are ignored.
 
     Raises:
-        DataError: a line hasn't ``what`` it should have.
+        DataError: a line doesn't have ``what`` is expected.
     """
     rows: list[list[int]] = []
     weights: list[float] = []
@@ -146,30 +149,24 @@ def read_rows(
     return np.array(rows, np.int64).reshape(-1, width), np.array(weights)
 
 
-def _read_section(
-    data: bytes, section: Section, where: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None] | None:
-    """Ids and weights of a section's links; None where it is empty."""
+def _read_links(data: bytes, section: Section, where: str) -> Links | None:
+    """Ids and weights of a section's links; None if it is empty."""
     from .compiled_links import parse_links
 
     links = parse_links(data, section.start, section.end, " ", 2, 3)
     if links is not None:
         return links
-    edges, weights = read_rows(data, section, where, 2, "two ids of nodes and perhaps a weight")
+    edges, weights = read_rows(data, section, where, 2, "two ids of nodes and optionally a weight")
     return (edges, weights) if len(edges) else None
 
 
-def _turned(
-    edges: NDArray[np.int64], weights: NDArray[np.float64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-    """The links the other way round, without those from a node to itself."""
+def _reversed(edges: NDArray[np.int64], weights: NDArray[np.float64] | None) -> Links:
+    """The links in the other direction, without self-links."""
     two = edges[:, 0] != edges[:, 1]
     return edges[two, ::-1], None if weights is None else weights[two]
 
 
-def _joined(
-    parts: list[tuple[NDArray[np.int64], NDArray[np.float64] | None]],
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+def _joined(parts: list[Links]) -> Links:
     if len(parts) == 1:
         return parts[0]
     weights = [np.ones(len(edges)) if given is None else given for edges, given in parts]
@@ -179,7 +176,7 @@ def _joined(
 def _number(
     edges: NDArray[np.int64], nodes: dict[int, str] | None, where: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The ids of the nodes, ascending, and the links between their places."""
+    """The ids of the nodes, ascending, and the links between their positions."""
     from .compiled_links import number_ids
 
     used = number_ids(edges)
@@ -194,18 +191,22 @@ def _number(
     return ids, place[edges]
 
 
-def _two_kinds(links: Graph, ids: NDArray[np.int64], second_kind: int, where: str) -> Graph:
-    """Checks that all links join the two kinds.
+def _second_kind(
+    edges: NDArray[np.int64], names: list[str], ids: NDArray[np.int64], second_kind: int, where: str
+) -> int:
+    """The first node of the second kind.
 
     Raises:
-        DataError: one doesn't, or there is only one kind.
+        DataError: a link doesn't join the two kinds, or there is only one.
     """
     first = int(np.searchsorted(ids, second_kind))
     if not 0 < first < len(ids):
         raise DataError(f"{where}: with {second_kind} as the first id of the second kind, one kind has no nodes")
-    second = links.edges >= first
+    second = edges >= first
     same = np.flatnonzero(second[:, 0] == second[:, 1])
     if len(same):
-        source, target = links.names[links.edges[same[0]]]
-        raise DataError(f"{where}: the link {source} {target} doesn't join the two kinds, which {second_kind} parts")
-    return links._replace(bipartite=first)
+        source, target = (names[node] for node in edges[same[0]])
+        raise DataError(
+            f"{where}: the link {source} {target} doesn't join the two kinds; the second begins at {second_kind}"
+        )
+    return first

@@ -1,4 +1,4 @@
-"""Networks whose nodes have states, which tell where a walk came from, or in which layer it is: Infomap's files."""
+"""Networks whose nodes have states, which tell where a walk came from or which layer it is in: Infomap's files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +29,12 @@ class StateNetwork(NamedTuple):
         )
 
     Shapes:
-        edges: (E, 2) int64, source and target; states are counted from 0. What comes again counts again.
+        edges: (E, 2) int64, source and target; states are numbered from 0. Repeated links add up.
         weights: (E,) float64.
-        physical: (n,) int64, the physical node of each state, counted from 0.
+        physical: (n,) int64, the physical node of each state, numbered from 0.
         names: (m,) strings, the names of the physical nodes.
-        states: what the file calls the states, ascending: (n,) int64 ids, or (n, 2) layers and ids of nodes.
-        directed: whether links have a direction.
+        states: the states in the file, ascending: (n,) int64 ids, or (n, 2) layers and ids of nodes.
+        directed: whether links are directed.
     """
 
     edges: NDArray[np.int64]
@@ -46,28 +46,28 @@ class StateNetwork(NamedTuple):
 
 
 def read_state_network(path: Path | str, *, directed: bool | None = None, relax_rate: float = 0.15) -> StateNetwork:
-    """The network of a file with states or layers, gzipped or not. ``*Vertices`` may give names of physical nodes.
+    """The network of a file with states or layers. ``*Vertices`` may name the physical nodes.
 
-    - ``*States``: lines ``state node``, and ``*Links``, ``*Edges`` or ``*Arcs`` (which have a direction): lines
+    - ``*States``: lines ``state node``, and ``*Links``, ``*Edges`` or ``*Arcs`` (directed): lines
       ``state state [weight]``.
     - ``*Multilayer``: lines ``layer node layer node [weight]``.
-    - ``*Intra``: lines ``layer node node [weight]``. Walkers change layers at the relax rate, or, with ``*Inter``,
-      where its lines ``layer node layer [weight]`` say: see ``multilayer``. The result has a direction.
+    - ``*Intra``: lines ``layer node node [weight]``. Walkers switch layers at the relax rate or, with ``*Inter``, along
+      its lines ``layer node layer [weight]``: see ``multilayer``. The result is directed.
 
-    Weights left out are 1, what else the lines have is not used.
+    A missing weight is 1; further fields are ignored.
 
     Args:
-        path: UTF-8 text.
-        directed: whether the links of the file have a direction; None: arcs do, others don't. Without a direction those
-            of ``*Intra`` and ``*Inter`` count both ways.
-        relax_rate: probability of a step, in [0, 1]; for ``*Intra`` alone.
+        path: UTF-8 text, may be gzipped.
+        directed: whether the links of the file are directed; None: only arcs are. Undirected links of ``*Intra`` and
+            ``*Inter`` count both ways.
+        relax_rate: probability per step of following a link in any layer, in [0, 1]; only for ``*Intra`` alone.
 
     Raises:
-        ValueError: a relax rate out of range.
+        ValueError: ``relax_rate`` is out of range.
         DataError: other sections, a broken line, an unknown node or state; the message names file and line.
     """
     if not 0 <= relax_rate <= 1:
-        raise ValueError(f"relax_rate ({relax_rate}) is a probability, in [0, 1]")
+        raise ValueError(f"relax_rate ({relax_rate}) must be in [0, 1]")
     path = user_path(path)
     data, where = read_contents(path), str(path)
     check_utf8(data, path)
@@ -92,27 +92,29 @@ def read_state_network(path: Path | str, *, directed: bool | None = None, relax_
 def _find_sections(data: bytes, where: str) -> dict[str, Section]:
     """The sections of a complete file by their names."""
     if not is_pajek(data):
-        raise DataError(f"{where} is no network of states or layers: it must begin with one of {READ}")
+        raise DataError(f"{where} is not a network of states or layers: it must begin with one of {READ}")
     found: dict[str, Section] = {}
     for section in read_sections(data, where):
         if section.name == "network":
             continue
         if section.name not in ("vertices", *set().union(*COMPLETE)):
-            raise DataError(f"{section.where}: the section *{section.name} is not supported beside states, only {READ}")
+            raise DataError(f"{section.where}: the section *{section.name} is not supported here, only {READ}")
         if section.name in found:
-            raise DataError(f"{section.where}: a second *{section.name}; join the two")
+            raise DataError(f"{section.where}: a second *{section.name}; merge the two")
         found[section.name] = section
     if found.keys() - {"vertices"} not in COMPLETE:
         given = " and ".join(f"*{name}" for name in found) or "*Network"
-        raise DataError(f"{where}: {given} make no network of states or layers; {READ} do, one of these kinds a file")
+        raise DataError(
+            f"{where}: {given} do not make a network of states or layers; expected {READ}, one kind per file"
+        )
     return found
 
 
 def _rows(data: bytes, section: Section, where: str, width: int, what: str) -> Weighted:
-    """Integers (E, width) and weights (E,) of a section's lines; those of weight 0 are left out.
+    """Integers (E, width) and weights (E,) of a section's lines, without those of weight 0.
 
     Raises:
-        DataError: a line is broken, or there is none.
+        DataError: a line is broken, or none is left.
     """
     rows, weights = read_rows(data, section, where, width, what)
     kept = weights > 0
@@ -133,17 +135,17 @@ def _states(
             raise DataError(f"{place}: expected the ids of a state and its node, found 1 field")
         state = read_integer(fields[0], place)
         if state in nodes:
-            raise DataError(f"{place}: the state {state} comes again")
+            raise DataError(f"{place}: the state {state} is listed twice")
         nodes[state] = read_integer(fields[1], place)
     states = np.array(sorted(nodes), np.int64)
-    edges, weights = _rows(data, section, where, 2, "two ids of states and perhaps a weight")
+    edges, weights = _rows(data, section, where, 2, "two ids of states and optionally a weight")
     edges = _places(states, edges, f"{section.where}: the state", "*States")
     return states, np.array([nodes[state] for state in states.tolist()], np.int64), (edges, weights)
 
 
 def _multilayer(data: bytes, section: Section, where: str) -> tuple[NDArray[np.int64], Weighted]:
     """States (layer, node) and links."""
-    rows, weights = _rows(data, section, where, 4, "layer, node, layer, node and perhaps a weight")
+    rows, weights = _rows(data, section, where, 4, "layer, node, layer, node and optionally a weight")
     states, edges = _number(rows.reshape(-1, 2))
     return states, (edges.reshape(-1, 2), weights)
 
@@ -151,8 +153,8 @@ def _multilayer(data: bytes, section: Section, where: str) -> tuple[NDArray[np.i
 def _layers(
     data: bytes, sections: dict[str, Section], where: str, directed: bool, relax_rate: float
 ) -> tuple[NDArray[np.int64], Weighted]:
-    """States (layer, node) and links from links inside layers."""
-    rows, weights = _rows(data, sections["intra"], where, 3, "layer, node, node and perhaps a weight")
+    """States (layer, node) and links, from links within layers."""
+    rows, weights = _rows(data, sections["intra"], where, 3, "layer, node, node and optionally a weight")
     ends = np.stack([rows[:, [0, 1]], rows[:, [0, 2]]], 1)  # (E, source and target, layer and node)
     if not directed:
         two = rows[:, 1] != rows[:, 2]
@@ -161,7 +163,7 @@ def _layers(
         states, edges = _number(ends.reshape(-1, 2))
         nodes = np.unique(states[:, 1], return_inverse=True)[1]
         return states, relaxed_links(nodes, edges.reshape(-1, 2), weights, relax_rate)
-    rows, switch_weights = _rows(data, sections["inter"], where, 3, "layer, node, layer and perhaps a weight")
+    rows, switch_weights = _rows(data, sections["inter"], where, 3, "layer, node, layer and optionally a weight")
     if (rows[:, 0] == rows[:, 2]).any():
         layer, node, _ = rows[rows[:, 0] == rows[:, 2]][0]
         raise DataError(f"{sections['inter'].where}: a link of the node {node} leads from layer {layer} to itself")
@@ -177,16 +179,16 @@ def _layers(
 
 
 def _number(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The different rows, ascending, and the number of each."""
+    """The distinct rows, ascending, and the index of each row among them."""
     rows, numbers = np.unique(pairs, axis=0, return_inverse=True)
     return rows, numbers.ravel()
 
 
 def _places(known: NDArray[np.int64], ids: NDArray[np.int64], what: str, section: str) -> NDArray[np.int64]:
-    """Where each id stands among the ascending known ones.
+    """The position of each id among the ascending known ones.
 
     Raises:
-        DataError: it doesn't.
+        DataError: it isn't there.
     """
     places = np.searchsorted(known, ids)
     unknown = ~np.isin(ids, known)

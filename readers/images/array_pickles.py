@@ -1,4 +1,4 @@
-"""Arrays from pickles, which may come from anywhere: no code is run, and no memory taken that isn't filled."""
+"""Arrays from untrusted pickles: no code is run, and no memory is allocated that isn't filled."""
 
 import codecs
 import pickle
@@ -8,27 +8,27 @@ import numpy as np
 
 
 def load_arrays(file: BinaryIO) -> Any:
-    """What a pickle holds: numpy arrays of numbers and plain values; strings of Python 2 as bytes.
+    """The content of a pickle: NumPy arrays of numbers and plain values; Python 2's strings as bytes.
 
     Raises:
-        pickle.UnpicklingError: it asks for anything else; a damaged pickle may raise any exception.
+        pickle.UnpicklingError: it contains anything else. A damaged pickle may raise any exception.
     """
     return _ArrayUnpickler(file, encoding="bytes").load()
 
 
-class _ArrayUnpickler(pickle._Unpickler):  # Python's own: it doesn't make room for what is only announced
-    """Builds numpy arrays and plain values, and nothing else: a pickle may otherwise run any code when it is read."""
+class _ArrayUnpickler(pickle._Unpickler):  # Python's own: it doesn't allocate what is only declared
+    """Builds only NumPy arrays and plain values: other pickles may run any code when read."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # Old pickles name numpy's core by its old name.
+        # Old pickles use the old name of NumPy's core.
         known = KNOWN.get((module.replace("numpy.core.", "numpy._core."), name))
         if known is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays have no need of")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need")
         return known
 
 
 def _plain_dtype(name: str | bytes, *_: Any) -> np.dtype:
-    """A dtype of numbers: an array of objects could be made of any bytes."""
+    """A numeric dtype: an array of objects could be built from any bytes."""
     dtype = np.dtype(name.decode() if isinstance(name, bytes) else name)
     if dtype.kind not in "biuf":
         raise pickle.UnpicklingError(f"it has an array of {dtype}")
@@ -36,18 +36,18 @@ def _plain_dtype(name: str | bytes, *_: Any) -> np.dtype:
 
 
 def _empty_array(*_: Any) -> np.ndarray:
-    """What the state of an array, the next in a pickle, is put into."""
+    """Receives the array's state, which comes next in the pickle."""
     return np.empty(0, np.uint8)
 
 
 def _array_of_bytes(content: Any, dtype: np.dtype, shape: tuple[int, ...], order: str, *_: Any) -> np.ndarray:
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
+    return np.frombuffer(content, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 KNOWN = {
     ("_codecs", "encode"): codecs.encode,
     ("numpy", "dtype"): _plain_dtype,
-    ("numpy", "ndarray"): "ndarray",  # only named, and never called
+    ("numpy", "ndarray"): "ndarray",  # only named, never called
     ("numpy._core.multiarray", "_reconstruct"): _empty_array,
     ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
 }

@@ -37,10 +37,10 @@ class PickledImages:
         return ImageArrays(images, labels, num_train, names)
 
     def _class_names(self) -> tuple[str, ...]:
-        names = self._unpickle("batches.meta").get(b"label_names")
         try:
+            names = self._unpickle("batches.meta")[b"label_names"]
             return tuple(name if isinstance(name, str) else name.decode() for name in names)
-        except (TypeError, AttributeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise DataError(f"{self.folder / 'batches.meta'} has no label_names: {one_line(error)}") from error
 
     def _read_batch(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -65,5 +65,5 @@ class PickledImages:
             raise DataError(f"cannot read {path}: {one_line(error)}; unpack cifar-10-python.tar.gz again") from error
         if not isinstance(content, dict):
             raise DataError(f"{path} is not a batch of CIFAR-10: it holds a {type(content).__name__}")
-        # Written by Python 3 the keys are text.
+        # Pickles written by Python 3 have strings as keys.
         return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face with a column of images."""
+"""Hugging Face data sets with a column of images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 
 class DataSetLayout(NamedTuple):
-    """What is read of a data set.
-
-    Args:
-        config: one of its configurations; None: it has only one.
-        image_column: None: ``img`` or ``image``, else the first column of images.
-        label_column: None: ``label`` or ``labels``, else the first column of classes, if there is one.
-        train_split: the split of the training images.
-        test_split: None: the first of test, validation, valid and val that is there, if any.
-    """
+    """Which configuration, columns and splits of a data set to read: arguments of ``ImageDataModule``."""
 
     config: str | None = None
     image_column: str | None = None
@@ -74,26 +66,26 @@ def _read_splits(splits: "DatasetDict", layout: DataSetLayout, where: str, image
     image_column = _column(features, datasets.Image, ("img", "image"), layout.image_column, where, "image_column")
     if image_column is None:
         raise DataError(f"{where} has no column of images, only {', '.join(features)}: set data.image_column")
-    label_column = _column(
-        features, datasets.ClassLabel, ("label", "labels"), layout.label_column, where, "label_column"
-    )
+    kind = datasets.ClassLabel
+    label_column = _column(features, kind, ("label", "labels"), layout.label_column, where, "label_column")
     count = sum(len(part) for part in parts)
     images = decode_images(_encoded(parts, image_column, where), count, image_size)
     if label_column is None:
         return ImageArrays(images, np.full(count, -1, np.int64), len(parts[0]), ())
-    labels = np.concatenate([np.asarray(part.with_format("numpy")[label_column][:]) for part in parts])
-    if labels.dtype.kind not in "iu" or (labels < 0).any():
-        raise DataError(f"{where}: the column {label_column} must have an integer from 0 on in every row")
-    labels = labels.astype(np.int64)
     feature = features[label_column]
+    labels = np.zeros(0)
+    if isinstance(feature, datasets.ClassLabel | datasets.Value):
+        labels = np.concatenate([np.asarray(part.with_format("numpy")[label_column][:]) for part in parts])
+    if labels.dtype.kind not in "iu" or (labels < 0).any():
+        raise DataError(f"{where}: {label_column} must have an integer from 0 on in every row: set data.label_column")
     names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max()) + 1)]
-    return ImageArrays(images, labels, len(parts[0]), tuple(names))
+    return ImageArrays(images, labels.astype(np.int64), len(parts[0]), tuple(names))
 
 
 def _column(
     features: dict[str, Any], kind: type, names: tuple[str, ...], given: str | None, where: str, argument: str
 ) -> str | None:
-    """The column that the user names, else the first that has one of the names, else the first of its kind."""
+    """The given column, else the first with one of the names, else the first of the kind, else None."""
     if given is not None and given not in features:
         raise DataError(f"{where} has no column {given}, only {', '.join(features)}: set data.{argument}")
     by_name = [name for name in names if name in features]
@@ -105,7 +97,10 @@ def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[Encode
     import datasets
 
     for part in parts:
-        rows = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        try:
+            rows = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        except Exception as error:  # pyarrow has many
+            raise DataError(f"{where}: {column} is not a column of images: set data.image_column") from error
         for index, row in enumerate(rows):
             value = row[column]
             name = f"{index} of split {part.split} of {where}"

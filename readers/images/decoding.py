@@ -18,20 +18,20 @@ from ..errors import DataError, one_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DECODE_CHUNK = 256  # images for one task of the thread pool
-# Of all that Pillow opens, these: for some others it starts a program.
+DECODE_CHUNK = 256  # images per task of the thread pool
+# Not all that Pillow opens: for some formats it starts an external program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
 class ImageArrays:
-    """All images of a source. The first ``num_train`` belong to its training split, the others to its test split.
+    """All images of a source. The first ``num_train`` are its training split, the others its test split.
 
     Args:
         images: (N, S, S, 3) uint8.
-        labels: (N,) int64, indices into ``class_names``; -1 where the source has no classes.
-        num_train: how many are of the training split.
-        class_names: the classes; empty without.
+        labels: (N,) int64, indices into ``class_names``; -1 if the source has no classes.
+        num_train: number of training images.
+        class_names: the classes; empty if there are none.
         fingerprint: a digest of all this, or empty.
     """
 
@@ -42,15 +42,15 @@ class ImageArrays:
     fingerprint: str = ""
 
     def with_fingerprint(self) -> "ImageArrays":
-        """The same with a digest of what the images and labels are, wherever they came from."""
+        """The same, with a digest of the images and labels, whatever their source."""
         digest = hashlib.sha256(json.dumps([self.num_train, self.class_names]).encode())
         for array in (self.images, self.labels):
             digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return ImageArrays(self.images, self.labels, self.num_train, self.class_names, digest.hexdigest()[:16])
 
 
-# One image to decode: what to call it in a message, and its encoded bytes or the file that holds them.
+# One image to decode: what messages call it, and its encoded bytes or their file.
 EncodedImage = tuple[str, bytes | Path]
 
 
@@ -89,7 +89,7 @@ def _cores() -> int:
 
 
 def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
-    """One image as (size, size, 3) uint8: upright, RGB on white, the middle square where it is not square.
+    """One image as (size, size, 3) uint8: upright, RGB on white, cropped to the central square.
 
     Raises:
         DataError: the image cannot be read.
@@ -98,7 +98,7 @@ def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
 
     try:
         if isinstance(data, Path) and data.exists() and not data.is_file():
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
             return np.asarray(_to_rgb(image, size), np.uint8)
     except Exception as error:  # Pillow's plugins raise nearly everything on broken files
@@ -108,7 +108,7 @@ def decode_image(name: str, data: bytes | Path, size: int) -> NDArray[np.uint8]:
 def _to_rgb(image: "Image", size: int) -> "Image":
     from PIL import Image, ImageOps
 
-    # JPEG can be decoded at a half, a quarter or an eighth of its size: much faster, and still at least twice `size`.
+    # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: much faster, and still at least twice `size`.
     image.draft(None, (2 * size, 2 * size))
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
@@ -123,7 +123,7 @@ def _to_rgb(image: "Image", size: int) -> "Image":
 
 
 def resize_images(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Decoded images (N, H, W, 3) uint8 as (N, size, size, 3), by the same rule as ``decode_image``."""
+    """Decoded images (N, H, W, 3) uint8, resized to (N, size, size, 3) like in ``decode_image``."""
     from PIL import Image, ImageOps
 
     return np.stack(

@@ -13,14 +13,14 @@ from ..files import stamps, user_path
 from .decoding import ImageArrays, decode_images
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-TEST_SPLITS = ("test", "validation", "valid", "val")  # the first that is there is used
+TEST_SPLITS = ("test", "validation", "valid", "val")  # the first one found is used
 
 
 class ImageFiles:
     """The user's folder of image files.
 
-    Its sub-folders are the classes (images lie anywhere below them); images directly in the folder have no class.
-    ``train/`` and ``test/`` (or ``val/``) inside it are the splits, each laid out like that.
+    Its sub-folders are the classes (with images at any depth); images directly in the folder have no class. The
+    sub-folders ``train/`` and ``test/`` (or ``validation/``, ``valid/``, ``val/``) are splits, each laid out like that.
     """
 
     def __init__(self, root: Path) -> None:
@@ -38,13 +38,15 @@ class ImageFiles:
                 f"{self.splits[0]} holds images beside the folder {self.class_names[0]}; put every image into the "
                 "folder of its class, or all of them directly into the folder"
             )
-        if len(self.class_names) < 2:  # a single class tells nothing: the images count as without labels
+        if len(self.class_names) < 2:  # a single class carries no information: treat the images as unlabelled
             self.class_names = ()
         for split, classes in zip(self.splits[1:], found[1:], strict=True):
             unknown = sorted(classes.keys() - set(self.class_names)) if self.class_names else []
             if unknown:
                 what = f"the class {unknown[0]}" if unknown[0] else "images without a class"
-                raise DataError(f"{split} has {what}, which {self.splits[0]} has not; use the same sub-folders in both")
+                raise DataError(
+                    f"{split} has {what}, which {self.splits[0]} does not have; use the same sub-folders in both"
+                )
         self.files = [
             (path, self.class_names.index(name) if self.class_names else -1)
             for classes in found
@@ -64,10 +66,10 @@ class ImageFiles:
 
 
 def find_images(path: Path) -> list[Path]:
-    """The image files below a folder, sorted; of a file, the file itself.
+    """The image files in a folder and its sub-folders, sorted; for a file, the file itself.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     if not path.exists():
         raise DataError(f"no such file or folder: {path}")
@@ -83,18 +85,18 @@ def find_images(path: Path) -> list[Path]:
 def read_image_files(
     path: Path | str, image_size: int, batch_size: int
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
-    """Yields the images below a folder (or one image file) in batches.
+    """Yields the images of a folder and its sub-folders (or one image file) in batches.
 
     Args:
         path: folder or file.
         image_size: height and width in pixels that images are resized to.
-        batch_size: images a batch.
+        batch_size: images per batch.
 
     Yields:
         the names, relative to the folder, and (B, S, S, 3) uint8.
 
     Raises:
-        DataError: there is no image, or one can't be decoded.
+        DataError: there are no images, or one can't be decoded.
     """
     path = user_path(path)
     files = find_images(path)
@@ -110,7 +112,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _images_by_class(split: Path) -> dict[str, list[Path]]:
-    """Image files below each sub-folder of ``split``, those directly in it under ``""``."""
+    """The image files of each sub-folder of ``split``, and those directly in it under ``""``."""
     found: dict[str, list[Path]] = {}
     for path in _visible(split):
         if path.is_dir():

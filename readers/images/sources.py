@@ -1,4 +1,4 @@
-"""What a source of images is, by its name: the hub, parquet files, CIFAR-10's own pickles, image files."""
+"""The reader for a source of images: the hub, parquet files, CIFAR-10's original pickles, or image files."""
 
 from typing import Any, Protocol
 
@@ -11,22 +11,26 @@ from .folders import ImageFiles
 
 
 class ImageSource(Protocol):
-    """Something that images can be read from."""
+    """A source of images."""
 
     def key(self) -> dict[str, Any]:
-        """Plain values that change when the images may have changed."""
+        """Plain values that differ if the images may have changed."""
 
     def read(self, image_size: int) -> ImageArrays:
         """All images, decoded and resized."""
 
 
 def open_source(source: str, hub_id: str = "uoft-cs/cifar10", layout: DataSetLayout | None = None) -> ImageSource:
-    """The reader for ``"hub"`` or a path.
+    """The reader for ``hub`` or a folder.
+
+    A folder holds, in this order of precedence: CIFAR-10 as published (``data_batch_1`` …, also in the sub-folder
+    ``cifar-10-batches-py``), a data set in the hub's layout (``.parquet``), or image files (BMP, GIF, JPEG, PBM, PGM,
+    PNG, PPM, TIFF, WebP), see ``ImageFiles``.
 
     Args:
         source: ``hub``, or a folder.
         hub_id: the data set on the hub.
-        layout: what is read of a data set, on the hub or in parquet files; None: what is found.
+        layout: what to read of a data set, from the hub or from parquet files; None: the defaults.
 
     Raises:
         DataError: the path does not exist, or holds nothing that can be read.

@@ -1,7 +1,7 @@
-"""Texts and treebanks."""
+"""Texts and treebanks, from files."""
 
 from ..errors import DataError
 from .files import find_texts
-from .treebank import ParsedSentence, read_treebank
+from .treebank import ParsedSentence, SpanBuilder, read_treebank
 
-__all__ = ["DataError", "ParsedSentence", "find_texts", "read_treebank"]
+__all__ = ["DataError", "ParsedSentence", "SpanBuilder", "find_texts", "read_treebank"]

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face with a column of text."""
+"""Hugging Face data sets with a column of text."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 COLUMNS = ("text", "sentence")
 
 
-def read_lines_of(splits: "DatasetDict", text_column: str | None, where: str) -> dict[str, Sequence[str]]:
-    """The rows of ``train``, ``valid`` and ``test``, a line each.
+def lines_by_split(splits: "DatasetDict", text_column: str | None, where: str) -> dict[str, Sequence[str]]:
+    """The rows of the splits ``train``, ``valid`` and ``test`` as lines of text.
 
     Args:
         splits: the data set.
-        text_column: the column with the text; None: ``text`` or ``sentence``, else the only column.
-        where: what to call the data set in a message.
+        text_column: the column of text; None: ``text`` or ``sentence``, else the only column.
+        where: what messages call the data set.
 
     Raises:
-        DataError: a split or the column isn't there, or isn't text.
+        DataError: a split or the column is missing, or the column isn't text.
     """
     lines = {}
     for split, names in SPLITS.items():
@@ -34,5 +34,5 @@ def read_lines_of(splits: "DatasetDict", text_column: str | None, where: str) ->
             raise DataError(f"{where} has the columns {', '.join(columns)}: set data.text_column to the one with text")
         lines[split] = splits[name][column][:]
         if not all(isinstance(line, str) for line in lines[split]):
-            raise DataError(f"{where}: the column {column} of {name} holds something else than text")
+            raise DataError(f"{where}: the column {column} of {name} is not text: set data.text_column")
     return lines

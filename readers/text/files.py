@@ -1,4 +1,4 @@
-"""The three texts of a language model, in a folder."""
+"""The training, validation and test text of a language model, in a folder."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test"
 
 
 def find_texts(folder: Path) -> dict[str, Path]:
-    """The files ``ptb.{train,valid,test}.txt`` of a folder, or the ``.txt`` files named after the three splits.
+    """The files ``ptb.{train,valid,test}.txt`` of a folder, else its ``.txt`` files named after the three splits.
 
     Raises:
-        DataError: there is no such folder, or no single file for a split.
+        DataError: there is no such folder, or a split doesn't have exactly one file.
     """
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "does not exist"

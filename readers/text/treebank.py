@@ -1,4 +1,4 @@
-"""Parsed sentences: read from Penn Treebank ``.mrg`` files, reduced to words and labelled spans."""
+"""Parsed sentences from Penn Treebank ``.mrg`` files, reduced to words and labelled spans."""
 
 import re
 import zipfile
@@ -25,8 +25,8 @@ class ParsedSentence(NamedTuple):
 
     Args:
         words: the n words.
-        spans: (start, end, label) of the constituents of two words or more, [start, end) counted in words, the whole
-            sentence included, outer ones first. What covers the same words is one span, labels joined from the top:
+        spans: (start, end, label) of the constituents of two or more words, [start, end) in words, including the whole
+            sentence, outer ones first. Constituents of the same words are one span, their labels joined from the top:
             ``S+VP``.
     """
 
@@ -35,7 +35,7 @@ class ParsedSentence(NamedTuple):
 
 
 class SpanBuilder:
-    """Puts a ``ParsedSentence`` together from brackets and words in their order; trees of any depth."""
+    """Builds a ``ParsedSentence`` from brackets and words in order, for trees of any depth."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -47,11 +47,11 @@ class SpanBuilder:
         self._open.append((label, len(self.words)))
 
     def word(self, word: str) -> None:
-        """Adds a word to the constituents that are open."""
+        """Adds a word to the open constituents."""
         self.words.append(word)
 
     def close(self) -> None:
-        """Ends the constituent that was opened last."""
+        """Ends the innermost open constituent."""
         label, start = self._open.pop()
         end = len(self.words)
         if end - start < 2:
@@ -61,21 +61,21 @@ class SpanBuilder:
         self._spans.append((start, end, label or "TOP"))
 
     def sentence(self) -> ParsedSentence:
-        """What was put together, all constituents being closed."""
+        """The sentence, once all constituents are closed."""
         return ParsedSentence(tuple(self.words), tuple(sorted(self._spans, key=lambda span: (span[0], -span[1]))))
 
 
 def read_treebank(path: Path) -> tuple[ParsedSentence, ...]:
-    """The sentences of a ``.mrg`` file, of all such files below a folder, or of those in a ``.zip``; read once.
+    """The sentences of a ``.mrg`` file, of all such files in a folder, or of those in a ``.zip``; read once.
 
-    Kept are the words under one of the 36 word tags, in lower case, each run of digits as ``N``: punctuation, symbols
-    and traces go, and with them the brackets that hold nothing else. Labels lose their functions (``NP-SBJ``: ``NP``).
-    Sentences without any word are left out.
+    Only words under one of the 36 word tags are kept, in lower case, with each run of digits replaced by ``N``.
+    Punctuation, symbols and traces are dropped, as are brackets left empty and sentences without words. Labels lose
+    their function tags (``NP-SBJ`` becomes ``NP``).
 
-    Source: the filter of Shen et al. (arXiv 1810.09536), by which unsupervised parsers are compared.
+    Source: the filter of Shen et al. (arXiv 1810.09536), the standard for comparing unsupervised parsers.
 
     Raises:
-        DataError: nothing is there, or brackets don't match (the message names file and line).
+        DataError: there are no such files, or brackets don't match (the message names file and line).
     """
     path = user_path(path)
     if not path.exists():
@@ -117,14 +117,14 @@ def _unzip(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_mrg(text: str, name: str) -> Iterator[ParsedSentence]:
-    """The sentences of bracketed text, ``( (S (NP (NNP Pierre)) …))`` one after another, as ``read_treebank``.
+    """Yields the sentences of bracketed text, ``( (S (NP (NNP Pierre)) …))``, filtered as in ``read_treebank``.
 
     Args:
         text: the content of a file.
-        name: what to call it in a message.
+        name: what messages call it.
 
     Raises:
-        DataError: brackets don't match, or words stand where none may be; the message names the line.
+        DataError: brackets don't match, or a word is out of place; the message names the line.
     """
     builder, depth, first_line, before, label, words_of_tag = SpanBuilder(), 0, 0, "", "", 0
     for number, line in enumerate(text.split("\n"), 1):
@@ -132,7 +132,7 @@ def read_mrg(text: str, name: str) -> Iterator[ParsedSentence]:
             if token == "(":
                 first_line = first_line if depth else number
                 if before == "(":
-                    builder.open("")  # a bracket without a label, as the outermost ones
+                    builder.open("")  # a bracket without a label, like the outermost ones
                 depth += 1
             elif token == ")":
                 if not depth:

@@ -1,4 +1,4 @@
-"""Distant supervision: what a text might state, because its entities are known to be related."""
+"""Distant supervision: triples that a text may state because its entities are known to be related."""
 
 from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
@@ -9,32 +9,34 @@ from .json_lines import Sentence, Triple
 if TYPE_CHECKING:
     import ahocorasick
 
-# A known triple that may be stated by a text: starts and (inclusive) ends of subject and object, predicate.
+# A known triple that a text may state: start and inclusive end of the subject and of the object, predicate.
 Candidate = tuple[int, int, int, int, str]
 
 
 class KnownTriples:
-    """Known triples, looked up in texts: those whose subject and object both occur.
+    """Finds the known triples whose subject and object both occur in a text.
 
     Args:
-        triples: different (subject, predicate, object).
+        triples: distinct (subject, predicate, object).
 
     Attributes:
-        numbers: the number of each triple, in their order from 0.
+        numbers: the number of each triple, in order, from 0.
 
-    Source: kg-2019's features, by an Aho-Corasick automaton (Aho and Corasick 1975). Difference: one automaton for
+    Source: the features of kg-2019, by an Aho-Corasick automaton (Aho and Corasick 1975). Difference: one automaton for
     subjects and objects.
     """
 
     def __init__(self, triples: Sequence[Triple]) -> None:
-        self.numbers = {tuple(triple): number for number, triple in enumerate(triples)}
+        self.numbers: dict[Triple, int] = {
+            (subject, predicate, obj): number for number, (subject, predicate, obj) in enumerate(triples)
+        }
         self._facts: dict[str, list[tuple[str, str, int]]] = {}
         for (subject, predicate, obj), number in self.numbers.items():
             self._facts.setdefault(subject, []).append((obj, predicate, number))
 
     @cached_property
     def _automaton(self) -> "ahocorasick.Automaton | None":
-        """Finds all entities in one pass over a text; None where there are none."""
+        """Finds all entities in one pass over a text; None if there are no entities."""
         import ahocorasick
 
         automaton = ahocorasick.Automaton()
@@ -46,7 +48,7 @@ class KnownTriples:
         return automaton if len(automaton) else None
 
     def __getstate__(self) -> dict:
-        # The automaton is made again where it is needed: its pickle depends on how it was compiled.
+        # The automaton is rebuilt when needed: its pickle depends on how the library was compiled.
         return {name: value for name, value in self.__dict__.items() if name != "_automaton"}
 
     def find(self, text: str, allowed: Container[int] | None = None) -> list[Candidate]:
@@ -54,7 +56,7 @@ class KnownTriples:
 
         Args:
             text: the text.
-            allowed: the numbers of the triples that count; None for all.
+            allowed: the numbers of the triples to consider; None: all.
         """
         if self._automaton is None:
             return []
@@ -72,9 +74,9 @@ class KnownTriples:
 
 
 class OtherItems:
-    """Leave-one-out: which known triples are stated by other training items than given ones.
+    """Leave-one-out: the known triples that training items other than the given ones state.
 
-    Items of the same text count as one: a sentence that is in the data twice must not tell itself its triples.
+    Items with the same text count as one: a duplicated sentence must not leak its own triples.
 
     Args:
         sentences: the training items.
@@ -84,29 +86,29 @@ class OtherItems:
     def __init__(self, sentences: Sequence[Sentence], known: KnownTriples) -> None:
         self._triples: dict[str, set[int]] = {}
         for text, triples in sentences:
-            numbers = (known.numbers[triple] for triple in triples if triple in known.numbers)  # none without prior
-            self._triples.setdefault(text, set()).update(numbers)
+            own = (known.numbers[triple] for triple in triples if triple in known.numbers)  # none without a prior
+            self._triples.setdefault(text, set()).update(own)
         self._counts = [0] * len(known.numbers)
         for numbers in self._triples.values():
             for number in numbers:
                 self._counts[number] += 1
 
     def than(self, *texts: str) -> Container[int]:
-        """The numbers of the triples that may be used for a sentence made of the items with these texts."""
+        """The numbers of the triples that may be used for a sentence composed of the items with these texts."""
         return _Allowed(self._counts, [self._triples.get(text, frozenset()) for text in dict.fromkeys(texts)])
 
 
 class _Allowed(Container[int]):
-    """The numbers of the triples that more items state than the given ones."""
+    """The numbers of the triples that items other than the given ones state, too."""
 
     def __init__(self, counts: Sequence[int], own: list[Container[int]]) -> None:
         self._counts = counts
         self._own = own
 
     def __contains__(self, number: object) -> bool:
-        return self._counts[number] > sum(number in triples for triples in self._own)  # type: ignore[index]
+        return self._counts[number] > sum(number in triples for triples in self._own)  # type: ignore[call-overload]
 
 
 def distinct_triples(sentences: Iterable[Sentence]) -> list[Triple]:
-    """The different triples of sentences, in the order of their first appearance."""
+    """The distinct triples of sentences, in order of first appearance."""
     return list(dict.fromkeys(triple for sentence in sentences for triple in sentence.triples))

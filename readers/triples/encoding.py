@@ -1,4 +1,4 @@
-"""From sentences and their triples to numbers."""
+"""Encodes sentences and their triples as arrays."""
 
 import dataclasses
 import hashlib
@@ -28,9 +28,9 @@ class Unlabelled:
     """What could not be labelled.
 
     Args:
-        not_found: triples whose subject or object is not in the text.
-        in_no_window: triples whose subject and object are in the text, but in no window together.
-        long_texts: texts that were cut into windows.
+        not_found: number of triples whose subject or object is not in the text.
+        in_no_window: number of triples whose subject and object are in the text, but not in the same window.
+        long_texts: number of texts that were cut into windows.
         examples: up to five of the triples not found, as text.
     """
 
@@ -41,23 +41,23 @@ class Unlabelled:
 
 
 class TripleEncoder:
-    """Turns texts into the numbers of a batch.
+    """Encodes texts as the arrays of a batch.
 
-    A text longer than ``max_length`` becomes windows that overlap by half (the last one ends with the text): each is
-    labelled, and has candidates, as a text of its own.
+    A text longer than ``max_length`` is cut into windows that overlap by half (the last one ends with the text); each
+    is labelled, and has candidates, like a text of its own.
 
     Args:
-        characters: ``<pad>``, ``<unk>``, then the known characters; a text's are looked up in lower case, where that is
-            one character too.
-        predicates: the different predicates.
+        characters: ``<pad>``, ``<unk>``, then the known characters; those of a text are looked up in lower case where
+            that is a single character.
+        predicates: the distinct predicates.
         words: those with word vectors; word i has number i + 1.
-        segmenter: what finds the words of a text: ``jieba``, or ``none``: each character is a word.
-        known_triples: what distant supervision knows: different (subject, predicate, object).
-        max_length: the longest row, in characters; at least 2.
+        segmenter: how texts are split into words: ``jieba``, or ``none`` (each character is a word).
+        known_triples: the distinct (subject, predicate, object) of distant supervision.
+        max_length: maximum length of a row in characters, at least 2.
         occurrences: label only the ``first`` occurrence of subject and object, or ``all``.
 
     Raises:
-        DataError: jieba is asked for and not installed.
+        DataError: jieba is requested but not installed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TripleEncoder:
         self.predicates = list(predicates)
         self.words = list(words)
         self.segmenter = segmenter
-        self.known = KnownTriples([tuple(triple) for triple in known_triples])
+        self.known = KnownTriples(known_triples)
         self.max_length = max_length
         self.occurrences = occurrences
         self._predicate_numbers = {predicate: number for number, predicate in enumerate(self.predicates)}
@@ -83,14 +83,14 @@ class TripleEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of all that decides how a text is encoded."""
+        """A digest of everything that determines how a text is encoded."""
         parts = [self.characters, self.predicates, self.words, self.segmenter, self.max_length, self.occurrences]
         content = json.dumps([*parts, list(self.known.numbers)])
         return hashlib.sha256(content.encode()).hexdigest()[:24]
 
     @cached_property
     def _character_numbers(self) -> Array:
-        """(0x110000,) number of each code point."""
+        """(0x110000,) number of the character at each code point."""
         numbers = np.ones(CODE_POINTS, np.int32)
         numbers[[ord(character) for character in self.characters[2:]]] = np.arange(2, len(self.characters))
         return numbers[lower_case()]
@@ -101,7 +101,7 @@ class TripleEncoder:
 
     @cached_property
     def _word_of_character(self) -> Array:
-        """(0x110000,) number of the word that is a single character, in lower case where it has no vector as it is."""
+        """(0x110000,) number of each character as a word; of its lower case if only that has a vector."""
         single = [(ord(word), number) for word, number in self._word_numbers.items() if len(word) == 1]
         numbers = np.zeros(CODE_POINTS, np.int32)
         if single:
@@ -110,7 +110,7 @@ class TripleEncoder:
         return np.where(numbers > 0, numbers, numbers[lower_case()])
 
     def _number_words(self, texts: Sequence[str], points: NDArray[np.uint32]) -> Array:
-        """Numbers of the words of all characters, one text after the other."""
+        """The number of each character's word, all texts concatenated."""
         if not self.words:
             return np.zeros(0, np.int32)
         if self._cut is None:
@@ -121,7 +121,7 @@ class TripleEncoder:
         return np.repeat(np.array(numbers, np.int32), [len(word) for word in parts])
 
     def windows(self, length: int) -> list[int]:
-        """Where the rows of a text of some length begin."""
+        """Where the rows of a text of the given length begin."""
         if length <= self.max_length:
             return [0]
         last = length - self.max_length
@@ -136,7 +136,8 @@ class TripleEncoder:
 
         Args:
             sentences: the texts and their triples.
-            allowed: for the number of a sentence, the numbers of the known triples that it may be told; None for all.
+            allowed: maps the number of a sentence to the numbers of the known triples that may be its candidates;
+                None: all.
 
         Returns:
             the table, and what could not be labelled.
@@ -144,7 +145,10 @@ class TripleEncoder:
         texts = [sentence.text for sentence in sentences]
         points = code_points("".join(texts))
         begins = np.cumsum([0, *map(len, texts)])
-        rows, subjects, objects, candidates = [], [], [], []
+        rows: list[tuple[Any, ...]] = []
+        subjects: list[tuple[int, ...]] = []
+        objects: list[tuple[int, ...]] = []
+        candidates: list[tuple[int, ...]] = []
         counts: tuple[list[int], list[int], list[int]] = ([0], [0], [0])
         report = Unlabelled()
         for number, (text, triples) in enumerate(sentences):
@@ -164,7 +168,7 @@ class TripleEncoder:
                     ends.append(len(found))
             _report_missing(report, text, [triple for triple in triples if triple not in labelled])
         columns = np.array(rows, np.int32).reshape(-1, 4).T
-        spans = (
+        span_arrays = (
             np.array(part, np.int32).reshape(-1, width)
             for part, width in ((subjects, 2), (objects, 5), (candidates, 5))
         )
@@ -172,14 +176,14 @@ class TripleEncoder:
             self._character_numbers[points],
             self._number_words(texts, points),
             *(np.ascontiguousarray(column) for column in columns),
-            *spans,
+            *span_arrays,
             *(np.array(ends, np.int32) for ends in counts),
         )
         return table, report
 
     def _label(self, row: str, triples: Iterable[Triple], labelled: set[Triple]) -> set[tuple[int, ...]]:
-        """Spans of the triples whose entities occur in a row; these triples are added to ``labelled``."""
-        spans = set()
+        """Spans of the triples whose entities occur in a row; adds these triples to ``labelled``."""
+        spans: set[tuple[int, ...]] = set()
         for triple in triples:
             subject, predicate, obj = triple
             subject_starts, object_starts = self._find(row, subject), self._find(row, obj)
@@ -193,7 +197,7 @@ class TripleEncoder:
         return spans
 
     def _find(self, row: str, entity: str) -> list[int]:
-        """Where an entity begins: its first occurrence or all, overlapping ones too."""
+        """Where an entity begins: its first occurrence, or all of them, including overlapping ones."""
         places, place = [], row.find(entity)
         while place >= 0:
             places.append(place)
@@ -207,15 +211,16 @@ class TripleEncoder:
         texts: Sequence[str],
         triples: Sequence[Sequence[Triple]] | None = None,
     ) -> tuple[list[NDArray[Any]], tuple[str, ...], tuple[tuple[Triple, ...], ...]]:
-        """Texts as what ``datamodules.batches.TripleBatch.from_arrays`` takes, all windows of each.
+        """All windows of texts, in the form that ``datamodules.batches.TripleBatch.from_arrays`` takes.
 
-        All known triples are candidates. Where there are triples, ``spans`` are the first subjects, ``objects`` theirs.
+        All known triples are candidates. With gold triples, ``spans`` are the first subjects and ``objects`` theirs.
 
         Args:
             texts: at least one.
-            triples: the gold triples of each; None where they are not known: then nothing is labelled.
+            triples: the gold triples of each; None: unknown, and nothing is labelled.
         """
-        gold = [()] * len(texts) if triples is None else [tuple(dict.fromkeys(map(tuple, part))) for part in triples]
+        given: Sequence[Sequence[Triple]] = [()] * len(texts) if triples is None else triples
+        gold = [tuple(dict.fromkeys((subject, predicate, obj) for subject, predicate, obj in part)) for part in given]
         sentences = [Sentence(text, part) for text, part in zip(texts, gold, strict=True)]
         table, _ = self.encode(sentences)
         return batch_arrays(table, first_spans(table), sentences)
@@ -234,9 +239,9 @@ def _report_missing(report: Unlabelled, text: str, missing: list[Triple]) -> Non
 
 @lru_cache(maxsize=1)
 def lower_case() -> NDArray[np.int32]:
-    """(0x110000,) int32, the lower case of each code point, where that is a single one."""
+    """(0x110000,) int32, the lower case of each code point if that is a single one, else itself."""
     table = np.arange(CODE_POINTS, dtype=np.int32)
-    for point in range(0x20000):  # no script with two cases lies above
+    for point in range(0x20000):  # no script above has two cases
         lower = chr(point).lower()
         if len(lower) == 1:
             table[point] = ord(lower)
@@ -244,16 +249,16 @@ def lower_case() -> NDArray[np.int32]:
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    """(N,) uint32, the code point of each of the N characters; halves of surrogate pairs stay what they are."""
+    """(N,) uint32, the code point of each of the N characters; lone surrogates are kept."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def count_characters(texts: Iterable[str], min_count: int) -> list[str]:
-    """``<pad>``, ``<unk>`` and the characters of texts, in lower case: frequent ones first, then by code point.
+    """``<pad>``, ``<unk>`` and the characters of texts in lower case, by descending frequency, then by code point.
 
     Args:
         texts: the training texts.
-        min_count: leave out what occurs less often.
+        min_count: leave out rarer characters.
     """
     counts = np.bincount(lower_case()[code_points("".join(texts))], minlength=1)
     points = np.flatnonzero(counts >= min_count)

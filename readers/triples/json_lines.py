@@ -1,4 +1,4 @@
-"""Files of triple extraction: SKE (DuIE) JSON lines and their schema, and texts of a user."""
+"""Files for triple extraction: JSON lines in SKE's (DuIE's) format, their schema, and plain texts."""
 
 import difflib
 import itertools
@@ -16,7 +16,7 @@ SCHEMA_KEYS = ("subject_type", "predicate", "object_type")
 
 
 class Sentence(NamedTuple):
-    """A text and its different triples, in the order of the file."""
+    """A text and its distinct triples, in the order of the file."""
 
     text: str
     triples: tuple[Triple, ...]
@@ -26,8 +26,8 @@ class SentenceFile(NamedTuple):
     """The sentences of a file.
 
     Args:
-        sentences: all of them, those without triples too.
-        other_slots: values of objects beside ``@value`` that were left aside (DuIE 2.0's composite objects).
+        sentences: all of them, including those without triples.
+        other_slots: number of ignored object values besides ``@value`` (DuIE 2.0's composite objects).
     """
 
     sentences: list[Sentence]
@@ -35,10 +35,10 @@ class SentenceFile(NamedTuple):
 
 
 def numbered_lines(path: Path, what: str = "text") -> Iterator[tuple[int, str]]:
-    """Yields number and content of the lines of a UTF-8 file as it is read, blank ones left out.
+    """Yields number and content of the non-blank lines of a UTF-8 file as it is read.
 
     Raises:
-        DataError: it can't be read, isn't UTF-8 (the message names the line), or has nothing in it.
+        DataError: it can't be read, isn't UTF-8 (the message names the line), or has no such line.
     """
     empty = True
     try:
@@ -52,13 +52,13 @@ def numbered_lines(path: Path, what: str = "text") -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if empty:
-        raise DataError(f"{path} is empty: give it a {what} a line")
+        raise DataError(f"{path} is empty: give it one {what} per line")
 
 
 def read_sentences(path: Path, predicates: Iterable[str]) -> SentenceFile:
     """The sentences of a file of JSON lines ``{"text", "spo_list": [{"subject", "predicate", "object", …}]}``.
 
-    Objects may be strings (SKE, DuIE 1.0) or the dicts of DuIE 2.0, of which ``@value`` is taken.
+    Objects may be strings (SKE, DuIE 1.0) or the dicts of DuIE 2.0, whose ``@value`` is used.
 
     Args:
         path: the file.
@@ -76,10 +76,10 @@ def read_sentences(path: Path, predicates: Iterable[str]) -> SentenceFile:
 
 
 def parse_sentences(records: Iterable[tuple[str, Any]], predicates: frozenset[str]) -> SentenceFile:
-    """Records of the SKE layout as sentences.
+    """Sentences from records in SKE's layout.
 
     Args:
-        records: what to call each in a message, and its content.
+        records: for each, what messages call it, and its content.
         predicates: those of the schema.
 
     Raises:
@@ -94,7 +94,7 @@ def parse_sentences(records: Iterable[tuple[str, Any]], predicates: frozenset[st
         if not isinstance(rows, list):
             what = "has no spo_list" if rows is None else "spo_list is not a list"
             raise DataError(f"{where}: {what}; give the triples of the text, or [] for none")
-        triples = {}
+        triples: dict[Triple, None] = {}
         for row in rows:
             triple, slots = _parse_triple(row, where, predicates)
             triples[triple] = None
@@ -104,7 +104,7 @@ def parse_sentences(records: Iterable[tuple[str, Any]], predicates: frozenset[st
 
 
 def _rows_of_columns(columns: Mapping[str, Any]) -> list[dict[str, Any]] | Mapping[str, Any]:
-    """The list of dicts that Hugging Face datasets turned into a dict of lists; anything else stays as it is."""
+    """The list of dicts that Hugging Face turned into a dict of lists; anything else is returned as is."""
     are_columns = all(isinstance(values, list) for values in columns.values())
     if not columns or not are_columns or len({len(values) for values in columns.values()}) > 1:
         return columns
@@ -121,7 +121,7 @@ def parse_json(line: str, where: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # broken, an integer of thousands of digits, or too deep
         column = f" (column {error.colno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{where}: broken JSON{column}; give one JSON object a line, or remove this one") from error
+        raise DataError(f"{where}: broken JSON{column}; give one JSON object per line, or remove this line") from error
 
 
 def parse_text(record: Any, where: str) -> str:
@@ -151,9 +151,9 @@ def _check_unicode(text: str, where: str, name: str) -> None:
 
 
 def _parse_triple(row: Any, where: str, predicates: frozenset[str]) -> tuple[Triple, int]:
-    """The triple of an entry of ``spo_list``, and how many slots beside ``@value`` it has."""
+    """The triple of an entry of ``spo_list``, and the number of its object's values besides ``@value``."""
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: spo_list holds something else than objects with subject, predicate and object")
+        raise DataError(f"{where}: spo_list must hold objects with subject, predicate and object")
     values, slots = {}, 0
     for name in ("subject", "predicate", "object"):
         value = row.get(name)
@@ -177,7 +177,7 @@ def _parse_triple(row: Any, where: str, predicates: frozenset[str]) -> tuple[Tri
 
 
 def has_triples(path: Path) -> bool:
-    """Whether a file is labelled: whether its first line has ``spo_list``.
+    """Whether a file is labelled, that is, its first line has ``spo_list``.
 
     Raises:
         DataError: as ``numbered_lines``, or the line is broken.
@@ -188,16 +188,16 @@ def has_triples(path: Path) -> bool:
 
 
 def read_schema(path: Path) -> list[list[str]]:
-    """The ``[subject_type, predicate, object_type]`` rows of a schema: JSON lines with these three names.
+    """The ``[subject_type, predicate, object_type]`` rows of a schema: JSON lines with these three keys.
 
     Raises:
-        DataError: it can't be read, or a line is something else.
+        DataError: it can't be read, or a line has another layout.
     """
-    rows = []
+    rows: list[list[str]] = []
     for number, line in numbered_lines(path, "predicate"):
         where = f"{path}, line {number}"
         record = parse_json(line, where)
-        row = [record.get(name) if isinstance(record, Mapping) else None for name in SCHEMA_KEYS]
+        row: list[Any] = [record.get(name) if isinstance(record, Mapping) else None for name in SCHEMA_KEYS]
         row = [value.get("@value") if isinstance(value, Mapping) else value for value in row]
         if not all(isinstance(value, str) and value for value in row):
             raise DataError(f"{where}: a schema line is a JSON object with {', '.join(SCHEMA_KEYS)}")
@@ -208,10 +208,10 @@ def read_schema(path: Path) -> list[list[str]]:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """Yields the texts of a file as it is read, blank lines left out.
+    """Yields the texts of a file as it is read; blank lines are skipped.
 
-    JSON lines with ``text`` where the first line is a JSON object (and wherever the file is called ``.json`` or
-    ``.jsonl``), else plain text, one a line.
+    The file is JSON lines with ``text`` if its suffix is ``.json`` or ``.jsonl`` or its first line is a JSON object;
+    otherwise it is plain text, one per line.
 
     Raises:
         DataError: it can't be read, isn't UTF-8, is empty, or a line is broken; the message names the line.

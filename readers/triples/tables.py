@@ -1,4 +1,4 @@
-"""Encoded sentences as flat arrays, and batches gathered from them: no loop over sentences or characters."""
+"""Encoded sentences as flat arrays, and batches gathered from them without loops over sentences or characters."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ Array = NDArray[np.int32]
 
 @dataclasses.dataclass(frozen=True)
 class TripleTable:
-    """Encoded rows: sentences, or windows of long ones. All are flat, those of row i from ``*_starts[i]`` on.
+    """Encoded rows (sentences, or windows of long ones) as flat arrays; the entries of row i begin at ``*_starts[i]``.
 
     Shapes (int32):
         characters: (N,) numbers of characters.
         words: (N,) numbers of words; (0,) without word vectors.
-        starts, lengths: (R,) where the characters of a row begin, and how many they are.
-        sentences: (R,) the sentence that a row belongs to, not descending.
+        starts, lengths: (R,) where the characters of a row begin, and their number.
+        sentences: (R,) the sentence of each row, in non-decreasing order.
         offsets: (R,) where in its sentence a row begins.
-        subjects: (S, 2) start and end of the different subjects, by start, in characters of the row.
+        subjects: (S, 2) start and end of the distinct subjects, by start, in characters of the row.
         objects: (M, 5) start and end of a subject, start and end of an object, predicate.
-        candidates: (Q, 5) likewise, of what distant supervision suggests.
+        candidates: (Q, 5) likewise, the candidates of distant supervision.
         subject_starts, object_starts, candidate_starts: (R + 1,) where those of a row begin.
     """
 
@@ -46,12 +46,12 @@ class TripleTable:
         return len(self.lengths)
 
     def arrays(self) -> dict[str, Array]:
-        """All arrays by their names."""
+        """All arrays by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def gather(starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.int64]:
-    """The numbers starts[i], …, starts[i] + counts[i] - 1, for one i after the other."""
+    """The numbers starts[i], …, starts[i] + counts[i] - 1, concatenated over i."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + counts, counts)
 
@@ -76,7 +76,7 @@ def take(table: TripleTable, rows: NDArray[np.int64]) -> TripleTable:
 
 
 def concatenate(first: TripleTable, second: TripleTable) -> TripleTable:
-    """The rows of two tables, one after the other; sentences keep their numbers."""
+    """The rows of two tables, concatenated; sentences keep their numbers."""
     joined = {name: np.concatenate([values, getattr(second, name)]) for name, values in first.arrays().items()}
     joined["starts"] = np.concatenate([first.starts, second.starts + len(first.characters)])
     for name in ("subject", "object", "candidate"):
@@ -92,21 +92,21 @@ def _from_counts(counts: NDArray[Any]) -> NDArray[Any]:
 
 
 def first_spans(table: TripleTable) -> NDArray[np.int64]:
-    """(R, 2) the first subject of each row, -1 where it has none."""
+    """(R, 2) start and end of each row's first subject, -1 where it has none."""
     return _pick_subjects(table, np.zeros(len(table)))
 
 
 def draw_spans(table: TripleTable, draws: NDArray[np.float64], negatives: Negatives) -> NDArray[np.int64]:
-    """(R, 2) start and inclusive end of the subject whose objects are asked for in each row, -1 where it has none.
+    """(R, 2) start and inclusive end of the subject whose objects each row has to predict, -1 where it has none.
 
-    ``random_ends``: a start k1, uniform among the starts of the row's subjects, and an end k2, uniform among their
-    ends that are not before k1. So the span may be no subject, as those are that a model finds by mistake: then it has
-    no objects. ``gold_spans``: one of the subjects, uniformly.
+    ``random_ends``: a start k1, uniform among the starts of the row's subjects, and an end k2, uniform among the ends
+    of its subjects that are not before k1. The span may therefore not be a subject, like one that a model finds by
+    mistake; then it has no objects. ``gold_spans``: one of the subjects, uniformly.
 
     Args:
         table: the rows.
         draws: (2, R) uniform in [0, 1), for k1 and k2.
-        negatives: the way to draw.
+        negatives: how to draw.
 
     Source: kg-2019. Difference: it compares exclusive ends with k1, which allows ends before the start.
     """
@@ -115,7 +115,7 @@ def draw_spans(table: TripleTable, draws: NDArray[np.float64], negatives: Negati
         return chosen
     starts = table.subject_starts
     counts = np.diff(starts)
-    # All ends in one ascending list, by row and end: those of a row not before k1 are one stretch of it.
+    # All ends in one list, sorted by row and end: the ends of a row from k1 on are contiguous.
     width = int(table.lengths.max()) + 1
     ends = np.sort(np.repeat(np.arange(len(table)), counts) * width + table.subjects[:, 1])
     first = np.searchsorted(ends, np.arange(len(table)) * width + chosen[:, 0])
@@ -137,11 +137,11 @@ def _pick_subjects(table: TripleTable, draws: NDArray[np.float64]) -> NDArray[np
 def batch_arrays(
     table: TripleTable, spans: NDArray[np.int64], sentences: Sequence[Sentence]
 ) -> tuple[list[NDArray[Any]], tuple[str, ...], tuple[tuple[Triple, ...], ...]]:
-    """A table as what ``datamodules.batches.TripleBatch.from_arrays`` takes: arrays, texts and their triples.
+    """A table in the form that ``datamodules.batches.TripleBatch.from_arrays`` takes: arrays, texts and their triples.
 
     Args:
-        table: the rows; ``table.sentences`` counts in ``sentences``.
-        spans: (R, 2) subject whose objects are asked for in each row, or -1.
+        table: the rows; ``table.sentences`` are indices into ``sentences``.
+        spans: (R, 2) the subject whose objects each row has to predict, or -1.
         sentences: those of the batch.
     """
     lengths = table.lengths

@@ -1,4 +1,4 @@
-"""What the tests of the derived optimizers share: modules with given gradients, trajectories."""
+"""What the tests of derived optimizers share: modules with given gradients, trajectories."""
 
 import json
 from collections.abc import Callable
@@ -19,9 +19,9 @@ Weights = dict[str, Tensor]
 
 
 class GivenGradients(pl.LightningModule):
-    """A linear layer, a normalisation and an embedding whose gradients at each batch are given.
+    """A linear layer, a normalisation and an embedding with given gradients for each batch.
 
-    loss = sum of <parameter, gradient> over the parameters that have one at this batch, so backward gives exactly it.
+    loss = sum of <parameter, gradient> over the parameters that have one in this batch, so backward returns it exactly.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class GivenGradients(pl.LightningModule):
         scheduler: Callable[[Optimizer], Any] | None = None,
     ) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.linear = nn.Linear(3, 4, dtype=torch.float64)
         self.norm = nn.LayerNorm(4, dtype=torch.float64)
         self.embedding = nn.Embedding(6, 2, dtype=torch.float64)
@@ -62,7 +63,7 @@ class GivenGradients(pl.LightningModule):
 
 
 class Recorder(pl.Callback):
-    """Weights after each batch, and the learning rates in the groups when the optimizer is about to step."""
+    """Records the weights after each batch, and the groups' learning rates before each optimizer step."""
 
     def __init__(self) -> None:
         self.trajectory: list[Weights] = []
@@ -78,7 +79,7 @@ class Recorder(pl.Callback):
 
 
 class MemoryLogger(Logger):
-    """Keeps what is logged."""
+    """Keeps everything that is logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ def index_loader(batches: int) -> BatchLoader:
 
 
 def run(module: pl.LightningModule, *callbacks: pl.Callback, batches: int | None = None, **kwargs: Any) -> Recorder:
-    """Fit once over the given gradients; returns what was recorded."""
+    """Fits one epoch over the given gradients; returns the recorder."""
     recorder = Recorder()
     trainer = quiet_trainer(*callbacks, recorder, **kwargs)
     trainer.fit(module, index_loader(batches or len(module.given)))
@@ -124,7 +125,7 @@ def golden_trajectory(case: str) -> list[Weights]:
 
 
 def random_gradients(steps: int, seed: int = 0, absent: float = 0.0) -> list[dict[str, Any]]:
-    """Gradients for ``GivenGradients``; some embedding rows are 0, and some parameters have none."""
+    """Gradients for ``GivenGradients``; some embedding rows are 0, a share ``absent`` of the gradients is missing."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"linear.weight": (4, 3), "linear.bias": (4,), "norm.weight": (4,), "norm.bias": (4,)}
     given = []
@@ -138,7 +139,7 @@ def random_gradients(steps: int, seed: int = 0, absent: float = 0.0) -> list[dic
 
 
 def assert_same(actual: Weights, expected: Weights, **tolerance: float) -> None:
-    """Equal to the last bit, or within rtol and atol where they are given."""
+    """Asserts bit-identical weights, or equal ones within rtol and atol if given."""
     for name, value in expected.items():
         if tolerance:
             torch.testing.assert_close(actual[name], value, **({"rtol": 0.0} | tolerance), msg=lambda m, n=name: n + m)

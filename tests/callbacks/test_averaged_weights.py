@@ -26,7 +26,7 @@ def test_the_authors_average_from_zero_with_correction(decay):
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.9999])
-def test_the_ramp_averages_from_the_first_weights_on(decay):
+def test_the_ramp_averages_from_the_initial_weights_on(decay):
     gradients = random_gradients(8)
     rule, module = AveragedWeights(decay, ramp=True), GivenGradients(gradients, ADAM)
     before = weights_of(module)
@@ -50,7 +50,7 @@ class RestartAfter(pl.Callback):
 
 
 @pytest.mark.parametrize("ramp", [False, True])
-def test_a_restart_begins_with_the_weights_before_the_next_step(ramp):
+def test_a_restart_starts_from_the_weights_before_the_next_step(ramp):
     gradients = random_gradients(9)
     rule = AveragedWeights(0.3, ramp)
     recorded = run(GivenGradients(gradients, ADAM), rule, RestartAfter(rule, 5))
@@ -63,48 +63,7 @@ def test_a_restart_begins_with_the_weights_before_the_next_step(ramp):
         torch.testing.assert_close(average, expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("restart", [None, 2, 4])
-@pytest.mark.parametrize("ramp", [False, True])
-@pytest.mark.parametrize("saved", range(1, 8))
-def test_resumed_it_equals_unbroken(tmp_path, saved, ramp, restart):
-    gradients, path = random_gradients(8), tmp_path / "now.ckpt"
-
-    class Save(pl.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if batch_idx + 1 == saved:
-                trainer.save_checkpoint(path)
-
-    rule = AveragedWeights(0.9, ramp)
-    run(GivenGradients(gradients, ADAM), rule, *([RestartAfter(rule, restart)] if restart else []), Save())
-    again = AveragedWeights(0.9, ramp)
-    later = [RestartAfter(again, restart - saved)] if restart and restart > saved else []
-    module = GivenGradients(gradients, ADAM)
-    quiet_trainer(again, *later).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
-    assert_same(again.copies["optimizer0"], rule.copies["optimizer0"])
-    assert again.kept_steps == rule.kept_steps
-
-
-@pytest.mark.parametrize("rule", [AveragedWeights, partial(Lookahead, 3)])
-def test_a_checkpoint_from_before_the_count_goes_on(tmp_path, rule):
-    gradients, path = random_gradients(8), tmp_path / "now.ckpt"
-
-    class Save(pl.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if batch_idx == 3:
-                trainer.save_checkpoint(path)
-
-    whole = rule()
-    run(GivenGradients(gradients, ADAM), whole, Save())
-    checkpoint = torch.load(path, weights_only=True)
-    del checkpoint["callbacks"][whole.state_key]["kept_steps"]
-    torch.save(checkpoint, path)
-    again = rule()
-    module = GivenGradients(gradients, ADAM)
-    quiet_trainer(again).fit(module, index_loader(8), ckpt_path=path, weights_only=True)
-    assert_same(again.copies["optimizer0"], whole.copies["optimizer0"])
-
-
-def test_without_the_ramp_its_bits_are_as_ever():
+def test_without_the_ramp_it_is_a_chain_of_lerps_to_the_last_bit():
     gradients = random_gradients(8)
     rule = AveragedWeights(0.9)
     recorded = run(GivenGradients(gradients, ADAM), rule)
@@ -115,7 +74,7 @@ def test_without_the_ramp_its_bits_are_as_ever():
         assert torch.equal(average, expected)
 
 
-def test_the_ramp_stands_in_the_chain_only_where_it_is_on():
+def test_the_ramp_is_a_setting_only_if_it_is_on():
     assert str(AveragedWeights(0.9)) == "AveragedWeights(decay=0.9)"
     assert str(AveragedWeights(0.9, ramp=True)) == "AveragedWeights(decay=0.9, ramp=True)"
 
@@ -168,7 +127,7 @@ def test_a_test_after_the_fit_sees_the_average():
     assert metrics["test/weight"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_beside_lightnings_own_average_it_refuses():
+def test_lightnings_own_average_is_refused():
     module = GivenGradients(random_gradients(1), ADAM)
     for rule in (AveragedWeights(), Lookahead()):
         with pytest.raises(MisconfigurationException, match=f"{type(rule).__name__} and EMAWeightAveraging both"):

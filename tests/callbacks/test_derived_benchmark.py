@@ -1,4 +1,4 @@
-"""The benchmark's rows have what scripts/benchmark.py and readers need; the figures are not judged here."""
+"""The benchmark's rows have what scripts/benchmark.py and readers need; their values are not tested."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_rows_against_pytorch_optimizer():
 
 
 def test_the_arms_do_what_they_are_named_after():
-    """The timed step is a real one: with all six tricks the weights move, and Lookahead has its slow copy."""
+    """The timed step is real: with all six tricks the weights move, and Lookahead has its slow copy."""
     model = derived_optimizers.Words(8, 1, 10)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     rules = derived_optimizers.TRICKS["all six"]()

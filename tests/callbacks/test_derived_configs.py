@@ -1,4 +1,4 @@
-"""The add-ons in configs/with: every argument is there, commented, and parses to the callback it names."""
+"""The add-ons in configs/with: they have every argument, with a comment, and parse to the callbacks they name."""
 
 import inspect
 from pathlib import Path

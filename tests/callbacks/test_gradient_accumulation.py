@@ -56,7 +56,7 @@ def test_a_window_of_equal_batches_is_one_large_batch(n):
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 50])
 @pytest.mark.parametrize("unannounced", [False, True])
 def test_a_short_last_window_is_the_mean_of_what_it_has(n, unannounced):
-    """13 batches: where the end of the data is not announced, the gradient is rescaled afterwards."""
+    """13 batches: if the data's end is not known beforehand, the gradient is rescaled afterwards."""
 
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):
@@ -77,7 +77,7 @@ def test_full_windows_equal_lightnings_to_the_last_bit(n):
 
 
 def test_a_schedule_in_optimizer_steps():
-    """Steps 0 and 1 take one batch, 2 to 4 take three, 5 on take two; an epoch of 8 batches cuts windows."""
+    """Steps 0 and 1 take one batch, 2 to 4 three, from 5 on two; an epoch of 8 batches cuts windows."""
     gradients = random_gradients(8)
     module = GivenGradients(gradients, SGD)
     start = module.linear.weight.detach().clone()
@@ -90,11 +90,11 @@ def test_a_schedule_in_optimizer_steps():
         theta = theta - 0.1 * sum(gradients[i]["linear.weight"] for i in window) / len(window)
     torch.testing.assert_close(module.linear.weight.detach(), theta, rtol=0, atol=1e-13)
     assert trainer.global_step == len(windows)
-    assert trainer.accumulate_grad_batches == 1  # given back
+    assert trainer.accumulate_grad_batches == 1  # restored
     assert not isinstance(trainer.accumulate_grad_batches, _Window)
 
 
-def test_decay_acts_once_a_window():
+def test_decay_acts_once_per_window():
     gradients = random_gradients(6)
     module = GivenGradients(gradients, SGD)
     theta = module.linear.weight.detach().clone()

@@ -21,7 +21,7 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 def test_on_adam_with_decay_it_is_lamb():
     module = GivenGradients(GOLDEN["grads"], partial(torch.optim.Adam, lr=0.02, eps=1e-6))
-    # The order of the list is not the order of the update.
+    # The list is not in the order of the phases.
     recorded = run(module, LayerAdaptation(exclude=[]), WeightDecay(0.01, exclude=[]))
     for actual, expected in zip(recorded.trajectory, golden_trajectory("Lamb"), strict=True):
         assert_same(actual, expected, atol=1e-13)
@@ -49,7 +49,7 @@ def test_on_sgd_every_tensor_moves_by_its_own_length_times_lr():
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     for step, after in enumerate(run(module, LayerAdaptation(exclude=[])).trajectory):
         for name, value in after.items():
-            if step == 0 and name == "norm.bias":  # starts at 0: the plain step
+            if step == 0 and name == "norm.bias":  # starts at 0 and takes the plain step
                 continue
             assert (value - before[name]).norm().item() == pytest.approx(0.1 * before[name].norm().item(), rel=1e-12)
         before = after
@@ -73,12 +73,12 @@ def test_learning_rate_0_moves_nothing():
     assert not torch.equal(trajectory[1]["linear.weight"], start)
 
 
-def test_norms_of_bfloat16_weights_are_taken_in_float32():
+def test_norms_of_bfloat16_weights_are_computed_in_float32():
     gradients = [{"linear.weight": torch.full((4, 3), 1.0)}]
     init = {"linear.weight": torch.full((4, 3), 300.0)}
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=0.5), init).bfloat16()
     after = run(module, LayerAdaptation(exclude=[])).trajectory[0]["linear.weight"]
-    # dx = -0.5 drowns in bfloat16 beside 300 (spacing 2): nothing moves, and no ratio of rounding errors appears.
+    # dx = -0.5 is below bfloat16's spacing of 2 at 300: nothing moves, and no ratio of rounding errors appears.
     assert torch.equal(after, torch.full((4, 3), 300.0, dtype=torch.bfloat16))
     module = GivenGradients([{"linear.weight": torch.full((4, 3), 64.0)}], partial(torch.optim.SGD, lr=0.5), init)
     after = run(module.bfloat16(), LayerAdaptation(exclude=[])).trajectory[0]["linear.weight"]

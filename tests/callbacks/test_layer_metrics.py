@@ -1,4 +1,4 @@
-"""LayerMetrics: values computed by hand, hooks that go away, nothing kept alive."""
+"""LayerMetrics: values computed by hand, hooks that are removed, no memory held."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from callbacks import LayerMetrics
 from datamodules.loader import BatchLoader
 from layers import AddsLosses, collect_losses
-from lightning_modules.collected_losses import log_losses
+from lightning_modules.step_logging import log_losses
 from tests.callbacks.chain_tools import MemoryLogger
 from tests.tools import in_two_processes, quiet_trainer
 
@@ -25,7 +25,7 @@ class Hidden(AddsLosses, nn.Linear):
 
 
 class Net(pl.LightningModule):
-    """A hidden layer that is called ``calls`` times a step."""
+    """A hidden layer that is called ``calls`` times per step."""
 
     def __init__(self, calls: int = 1, fails_at: int | None = None) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Net(pl.LightningModule):
         self.calls, self.fails_at = calls, fails_at
         self.encoder = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), Hidden(3, 5)).double()
         self.unused = nn.Linear(2, 2).requires_grad_(False)
-        self.uneven, self.rare = nn.Identity(), nn.Identity()  # called otherwise in each process
+        self.uneven, self.rare = nn.Identity(), nn.Identity()  # called differently in each process
         self.in_processes = False
         self.history: list[dict[str, Tensor]] = []
         self.gradients: list[Tensor] = []
@@ -63,7 +63,7 @@ class Net(pl.LightningModule):
 
 
 def fit(module: Net, callback: pl.Callback, batch_size: int = 4, **options) -> tuple[pl.Trainer, list[dict]]:
-    """Trains an epoch; gives the rows of the logger that have a training metric."""
+    """Trains one epoch; also returns the logged rows with training metrics."""
     logger = MemoryLogger()
     defaults = {"log_every_n_steps": 1, "num_sanity_val_steps": 1, "use_distributed_sampler": False}
     trainer = quiet_trainer(callback, logger=logger, **{**defaults, **options})
@@ -98,7 +98,7 @@ def test_activations_equal_a_computation_by_hand(calls: int):
     assert len(rows) == 6
     for row, weights, x in zip(rows, module.history, DATA.split(4), strict=True):
         h = hidden(weights, x)
-        # The article's: mean over the batch of the sum over the features of h^2.
+        # The article's: mean over the batch of the sum of h^2 over the features.
         assert row["x_h_norm"] == pytest.approx(float((h**2).sum(1).mean()), rel=1e-6)
         assert row["norm"] == pytest.approx(float((h**2).sum(1).sqrt().mean()), rel=1e-6)
         assert row["mean"] == pytest.approx(float(h.mean()), rel=1e-6)
@@ -130,14 +130,14 @@ def test_accumulated_batches_give_what_one_large_batch_does():
     _, small = fit(Net(), LayerMetrics(metrics), batch_size=3, accumulate_grad_batches=3)
     module = Net()
     _, large = fit(module, LayerMetrics(metrics), batch_size=9)
-    # 8 batches of 3: windows of 3, 3, 2; of the last, Lightning divides the gradient by 3.
+    # 8 batches of 3: windows of 3, 3, 2; Lightning divides the last one's gradient by 3, too.
     assert len(small) == len(large) == 3
     for few, many in list(zip(small, large, strict=True))[:2]:
         assert few["x_h_norm"] == pytest.approx(many["x_h_norm"], rel=1e-6)
         assert few["gradient"] == pytest.approx(many["gradient"], rel=1e-6)
 
 
-def test_a_window_that_a_checkpoint_cuts_goes_on():
+def test_a_window_continues_after_a_checkpoint():
     callback = LayerMetrics(X_H_NORM)
     callback._sums = {"x_h_norm": (torch.tensor(6.0), 4)}
     other = LayerMetrics(X_H_NORM)
@@ -147,7 +147,7 @@ def test_a_window_that_a_checkpoint_cuts_goes_on():
 
 
 @pytest.mark.parametrize("fails_at", [None, 1])
-def test_hooks_are_gone_and_nothing_is_kept(fails_at: int | None):
+def test_hooks_are_removed_and_nothing_is_kept(fails_at: int | None):
     module, callback = Net(fails_at=fails_at), LayerMetrics(X_H_NORM)
     if fails_at is None:
         fit(module, callback)
@@ -179,8 +179,8 @@ def test_a_module_that_is_never_called_is_named():
     ("entry", "message"),
     [
         ({"module": "encodr.2"}, r"'x': Net has no module 'encodr\.2'; the nearest one is 'encoder\.2'"),
-        ({"module": "encoder.1", "of": "weight"}, r"'encoder\.1' \(Tanh\) has no parameters, so no weight"),
-        ({"module": "encoder.2", "reduce": "torch.square"}, r"reduce gave shape \(4, 5\), it must give a scalar"),
+        ({"module": "encoder.1", "of": "weight"}, r"'encoder\.1' \(Tanh\) has no parameters, and so no weight"),
+        ({"module": "encoder.2", "reduce": "torch.square"}, r"reduce must return a scalar, got shape \(4, 5\)"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(entry: dict, message: str):
@@ -196,12 +196,12 @@ def test_what_does_not_fit_the_model_is_refused(entry: dict, message: str):
         ({}, "metrics is empty"),
         ({"x": "encoder.2"}, r"'x' \('encoder.2'\) must be {module"),
         ({"x": {"modul": "encoder.2"}}, "'x' has no key 'modul'; did you mean 'module'"),
-        ({"x": {"of": "output"}}, r"'x': of \('output'\) must be activation, gradient, weight"),
+        ({"x": {"of": "output"}}, r"'x': of \('output'\) must be one of activation, gradient, weight"),
         ({"x": {}}, "'x': an activation needs a module"),
         ({"x": {"module": "", "reduce": "norm"}}, "'x': an activation needs a module"),
         (
             {"x": {"reduce": "sq_nrm", "of": "weight"}},
-            r"'x': reduce \('sq_nrm'\) must be sq_norm, norm, mean, std, or the import path",
+            r"'x': reduce \('sq_nrm'\) must be one of sq_norm, norm, mean, std, or a function's import path",
         ),
         ({"x": {"module": "a", "reduce": "torch.no_such"}}, "no_such"),
         ({"x": {"module": "a", "reduce": "no_such.function"}}, "No module named 'no_such'"),
@@ -238,6 +238,6 @@ def test_two_processes_train_by_added_losses_and_log_what_one_does(tmp_path: Pat
     for row, other in zip(rows, alone, strict=True):
         for name in BOTH:
             assert row[name] == pytest.approx(other[name], rel=1e-6)
-        # Rows of both processes: one with 0, three with sum of squares 2; two with 3, of one process alone.
+        # uneven: one row with 0 and three with a sum of squares of 2; rare: two rows with 3 in one process only.
         assert row["uneven"] == pytest.approx(1.5)
         assert row["rare"] == pytest.approx(3.0)

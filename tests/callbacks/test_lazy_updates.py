@@ -23,13 +23,13 @@ ADAM = partial(torch.optim.Adam, lr=0.02)
 def test_with_frozen_state_it_is_sparse_adam():
     recorded = run(GivenGradients(GOLDEN["grads"], ADAM), LazyUpdates(["embedding"], freeze_state=True))
     for actual, expected in zip(recorded.trajectory, golden_trajectory("SparseAdam"), strict=True):
-        # torch's SparseAdam adds eps before it corrects the second moment: a relative 1e-6 of the update at most.
+        # torch's SparseAdam adds eps before it corrects the second moment: at most a relative 1e-6 of the update.
         assert_same({"embedding.weight": actual["embedding.weight"]}, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_plain_loops(rate):
-    """The author's rule on Adam: absent rows stay, their moments decay; nothing absent decays."""
+    """The author's rule with Adam: absent rows stay and are not decayed, their moments decay."""
     gradients = random_gradients(15)
     module = GivenGradients(gradients, ADAM)
     start = module.embedding.weight.detach().tolist()
@@ -53,7 +53,7 @@ def test_plain_loops(rate):
 
 
 @pytest.mark.parametrize("freeze_state", [False, True])
-def test_rows_that_are_never_drawn_stay_to_the_last_bit(freeze_state):
+def test_rows_that_are_never_drawn_stay_bit_identical(freeze_state):
     gradients = random_gradients(10)
     for given in gradients:
         given["embedding.weight"][[1, 4]] = 0
@@ -66,7 +66,7 @@ def test_rows_that_are_never_drawn_stay_to_the_last_bit(freeze_state):
 
 @pytest.mark.parametrize("make", [partial(torch.optim.SGD, momentum=0.9), torch.optim.RMSprop, torch.optim.Adagrad])
 def test_frozen_state_of_other_optimizers(make):
-    """With one row in turn, freezing equals an optimizer of its own for each row."""
+    """With one row at a time, freezing equals a separate optimizer for each row."""
     torch.manual_seed(0)
     table = nn.Embedding(3, 2, dtype=torch.float64)
     rows = [table.weight[i : i + 1].detach().clone().requires_grad_() for i in range(3)]

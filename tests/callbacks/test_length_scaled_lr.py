@@ -32,7 +32,7 @@ def fit(module, *callbacks, **arguments) -> Recorder:
     return recorder
 
 
-def test_the_learning_rate_follows_the_length_and_comes_back():
+def test_the_learning_rate_follows_the_length_and_is_restored():
     gradients = random_gradients(4)
     module, logger = Windows(gradients, SGD), MemoryLogger()
     recorder = fit(module, LengthScaledLR(70), logger=logger, log_every_n_steps=1)
@@ -46,7 +46,7 @@ def test_the_learning_rate_follows_the_length_and_comes_back():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_it_scales_what_a_schedule_gives_and_decay_uses_the_product(first: bool):
+def test_it_scales_the_schedules_value_and_decay_uses_the_product(first: bool):
     rules = [LengthScaledLR(70), PiecewiseLinearLR({0: 0.5, 4: 0.1})]
     recorder = fit(
         Windows(random_gradients(4), SGD),
@@ -79,6 +79,6 @@ def test_a_length_below_one_is_refused():
 
 def test_batches_without_a_length_are_refused_in_one_line():
     module = GivenGradients(random_gradients(2), SGD)
-    with pytest.raises(ValueError, match=r"needs batches that have inputs \(B, T\), and got Tensor") as caught:
+    with pytest.raises(ValueError, match=r"needs batches with inputs \(B, T\), but got Tensor") as caught:
         quiet_trainer(LengthScaledLR()).fit(module, BatchLoader(lambda indices: indices, 2, 1))
     assert "\n" not in str(caught.value)

@@ -43,7 +43,7 @@ def test_pytorch_optimizer_to_the_last_bit(k, alpha):
 
 
 def test_plain_numbers():
-    """SGD(lr=1) with gradient -1: 0 → 1 → 2 → 3, back to alpha * 3, and so on."""
+    """SGD(lr=1) with gradient -1: 0 → 1 → 2 → 3, back to 3 * alpha, and so on."""
     gradients = [{"linear.bias": -torch.ones(4)}] * 7
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.bias": torch.zeros(4)})
     recorded = run(module, Lookahead(steps=3, step_size=0.25, evaluate="fast"))
@@ -118,11 +118,11 @@ def test_logs_the_distance_of_slow_and_fast():
     module = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0), {"linear.bias": torch.zeros(4)})
     logger = MemoryLogger()
     run(module, Lookahead(2, 0.5, log=True), logger=logger, log_every_n_steps=1)
-    # Two steps of 1 in four components, at steps 2 and 4; between them the latest is repeated.
+    # Two steps of 1 in four components, at steps 2 and 4; in between the last value is repeated.
     assert logger.values("train/lookahead_distance")[:3] == pytest.approx([4.0, 4.0, 4.0])
 
 
-def test_logs_nothing_unasked():
+def test_logs_nothing_by_default():
     gradients = [{"linear.bias": -torch.ones(4)}] * 4
     module, logger = GivenGradients(gradients, partial(torch.optim.SGD, lr=1.0)), MemoryLogger()
     rules = [Lookahead(2), LayerAdaptation(exclude=[]), PiecewiseLinearLR({2: 1.0})]

@@ -17,11 +17,11 @@ from tests.callbacks.chain_tools import (
 from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)
-STEPS = 3  # an epoch
+STEPS = 3  # per epoch
 
 
 class Validated(GivenGradients):
-    """Whose validation gives a value of a list, and keeps the weights that it saw."""
+    """Its validations log given values and keep the weights they saw."""
 
     def __init__(self, values: list[float], **arguments) -> None:
         super().__init__(random_gradients(STEPS), SGD, **arguments)
@@ -40,7 +40,7 @@ def fit(values: list[float], rule: NonMonotonicAverage, **arguments) -> tuple[Va
 
 
 def triggers(values: list[float], patience: int) -> int | None:
-    """First validation, from 0, at which the rule of the paper's algorithm holds."""
+    """The first validation, from 0, that fulfils the condition of the paper's algorithm."""
     for k, value in enumerate(values):
         if k > patience and value > min(values[: k - patience]):
             return k
@@ -74,7 +74,7 @@ def test_averages_from_the_first_step_after_the_validation_that_does_not_improve
         assert_same(ours, theirs)
 
 
-def test_fine_tuning_starts_the_average_anew_and_ends_when_it_stalls_again():
+def test_fine_tuning_restarts_the_average_and_ends_when_it_stalls_again():
     values = [5, 4, 6, 6, 3, 2, 3, 1, 1]
     module, recorder = fit(values, NonMonotonicAverage(patience=0, restart_epoch=4))
     assert len(module.seen) == 7, "stops at the first 3 after the 2"
@@ -84,7 +84,7 @@ def test_fine_tuning_starts_the_average_anew_and_ends_when_it_stalls_again():
 
 
 @pytest.mark.parametrize("epochs", [2, 4, 5])
-def test_resumed_equals_unbroken(tmp_path, epochs):
+def test_a_resumed_run_is_bit_identical(tmp_path, epochs):
     values = [5, 4, 6, 6, 3, 2, 1]
     rule = partial(NonMonotonicAverage, patience=0, restart_epoch=5)
     whole, recorder = fit(values, rule())
@@ -97,7 +97,7 @@ def test_resumed_equals_unbroken(tmp_path, epochs):
     trainer.fit(again, index_loader(STEPS), index_loader(1), ckpt_path=str(path), weights_only=True)
     for ours, theirs in zip(second.trajectory, recorder.trajectory[epochs * STEPS :], strict=True):
         assert_same(ours, theirs)
-    # What is validated is the average, which began before the checkpoint in two of the cases.
+    # The average is validated, which began before the checkpoint in two of the cases.
     for ours, theirs in zip(again.seen, whole.seen[epochs:], strict=True):
         assert_same(ours, theirs)
     assert_same(weights_of(again), weights_of(whole))

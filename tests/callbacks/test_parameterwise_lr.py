@@ -10,7 +10,7 @@ ADAM = partial(torch.optim.Adam, lr=0.02)
 
 
 class Groups(GivenGradients):
-    """The peer: parameter groups with learning rates of their own."""
+    """The peer: parameter groups with separate learning rates."""
 
     def configure_optimizers(self):
         rates = {"linear.weight": 0.01, "linear.bias": 0.02, "embedding.weight": 0.06}
@@ -30,7 +30,7 @@ def test_equals_parameter_groups(rules):
         assert_same(actual, expected, atol=1e-13)
 
 
-def test_0_freezes_to_the_last_bit_and_1_changes_none():
+def test_0_freezes_and_1_changes_nothing_bit_identically():
     gradients = random_gradients(6)
     module = GivenGradients(gradients, ADAM)
     start = module.embedding.weight.detach().clone()

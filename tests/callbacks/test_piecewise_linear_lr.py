@@ -28,7 +28,7 @@ def test_is_the_linear_schedule_with_warm_up():
         assert rule.factor(step) == pytest.approx(expected, abs=1e-15)
 
 
-def test_a_schedule_that_starts_at_0_is_not_preceded_by_0():
+def test_0_is_added_only_to_schedules_without_it():
     assert PiecewiseLinearLR({0: 0.5, 2: 1}).factor(0) == 0.5
     assert [PiecewiseLinearLR({3: 2.0}).factor(step) for step in (0, 3, 9)] == [0, 2, 2]
 
@@ -45,8 +45,8 @@ def schedulers():
     )
 
 
-@pytest.mark.parametrize(("make", "value"), schedulers())
-def test_multiplies_the_modules_scheduler_and_compounds_nothing(make, value):
+@pytest.mark.parametrize(("make", "value"), [*schedulers()])
+def test_multiplies_the_modules_scheduler_without_compounding(make, value):
     gradients = random_gradients(9)
     module = GivenGradients(gradients, SGD, scheduler=make)
     schedule = {3: 1.0, 6: 0.0, 8: 2.0}
@@ -56,7 +56,7 @@ def test_multiplies_the_modules_scheduler_and_compounds_nothing(make, value):
     assert recorded.learning_rates == [[lr * rule.factor(t)] for t, (lr,) in enumerate(alone)]
     assert alone == [[pytest.approx(0.1 * value(t))] for t in range(9)]
     optimizer = module.optimizers().optimizer
-    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * value(9))  # given back at the end
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * value(9))  # restored at the end
     assert type(module.lr_schedulers()).__module__.startswith("torch.")
 
 
@@ -83,7 +83,7 @@ def test_a_plateau_scheduler_keeps_its_own_value():
     assert seen == pytest.approx([b * t / 8 for t, b in enumerate(base)])
 
 
-def test_monitors_see_what_the_step_uses():
+def test_monitors_see_the_learning_rate_of_the_step():
     logger = MemoryLogger()
     run(
         GivenGradients(random_gradients(6), SGD),

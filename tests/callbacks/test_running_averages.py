@@ -1,4 +1,4 @@
-"""RunningAverages: the averages in the bar equal those of the logged values, and nothing else changes."""
+"""RunningAverages: the bar shows the averages of the logged values, and nothing else changes."""
 
 import pytest
 import pytorch_lightning as pl
@@ -16,7 +16,7 @@ BATCHES = 5
 
 
 class Losses(pl.LightningModule):
-    """Logs values that are known beforehand: (10 * epoch + batch)^2."""
+    """Logs known values: (10 * epoch + batch)^2."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,16 +36,16 @@ class Losses(pl.LightningModule):
 
 
 class Bar(ProgressBar):
-    """What the project's bar would show after each batch, without a terminal."""
+    """Records what the project's bar would show after each batch, without a terminal."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shown: list[dict] = []
+        self.rows: list[dict] = []
 
     def disable(self) -> None: ...
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args) -> None:
-        self.shown.append(_Bar().get_metrics(trainer, pl_module))
+        self.rows.append(_Bar().get_metrics(trainer, pl_module))
 
 
 def fit(*callbacks: pl.Callback, epochs: int = 2, ckpt_path=None, **options) -> tuple[pl.Trainer, MemoryLogger]:
@@ -59,7 +59,7 @@ def fit(*callbacks: pl.Callback, epochs: int = 2, ckpt_path=None, **options) -> 
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_averages_begin_anew_with_each_epoch_and_raw_values_stay(accumulate: int):
+def test_averages_restart_with_each_epoch_and_raw_values_are_unchanged(accumulate: int):
     bar = Bar()
     fit(RunningAverages(["train/loss"], raw=["train/size"]), bar, accumulate_grad_batches=accumulate)
     expected = []
@@ -67,7 +67,7 @@ def test_averages_begin_anew_with_each_epoch_and_raw_values_stay(accumulate: int
         values = [float(10 * epoch + batch) ** 2 for batch in range(BATCHES)]
         for n in range(1, BATCHES + 1):
             expected.append((sum(values[:n]) / n, values[n - 1]))
-    assert [(row["train/loss"], row["train/size"]) for row in bar.shown] == [pytest.approx(pair) for pair in expected]
+    assert [(row["train/loss"], row["train/size"]) for row in bar.rows] == [pytest.approx(pair) for pair in expected]
 
 
 def test_what_is_logged_does_not_change():
@@ -78,7 +78,7 @@ def test_what_is_logged_does_not_change():
     assert trainer.progress_bar_metrics == other.progress_bar_metrics
 
 
-def test_without_a_terminal_the_averages_stand_in_the_line_of_a_validation(capsys: pytest.CaptureFixture):
+def test_without_a_terminal_the_averages_are_in_the_line_of_a_validation(capsys: pytest.CaptureFixture):
     fit(RunningAverages(), ValidationLines(), epochs=1)
     assert "epoch 0  step 5  train/loss 6.0000  val/loss 7.0000" in capsys.readouterr().out
 
@@ -97,7 +97,7 @@ class StopInside(pl.Callback):
             raise Stop
 
 
-def test_a_resumed_epoch_goes_on_with_its_averages(tmp_path):
+def test_a_resumed_epoch_continues_from_its_averages(tmp_path):
     path = tmp_path / "stopped.ckpt"
     with pytest.raises(Stop):
         fit(RunningAverages(), StopInside(path))
@@ -107,7 +107,7 @@ def test_a_resumed_epoch_goes_on_with_its_averages(tmp_path):
     assert resumed.shown() == {"train/loss": pytest.approx(sum(values) / BATCHES)}
 
 
-def test_a_name_that_is_never_logged_is_pointed_out_with_the_nearest():
+def test_a_name_that_is_never_logged_gives_a_warning_with_the_nearest():
     with pytest.warns(UserWarning, match=r"'train/los' is not shown: .*; the nearest name is 'train/loss'"):
         fit(RunningAverages(["train/los"]))
 

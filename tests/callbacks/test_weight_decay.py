@@ -16,7 +16,6 @@ def test_on_adam_it_is_adamw():
 
 
 def test_against_torch_adamw_in_float32():
-    torch.manual_seed(0)
     gradients = random_gradients(20)
     recorded = run(GivenGradients(gradients, ADAM).float(), WeightDecay(0.01, exclude=[]))
     reference = run(GivenGradients(gradients, partial(torch.optim.AdamW, lr=0.02, weight_decay=0.01)).float())
@@ -74,7 +73,7 @@ def test_rate_0_is_bit_identical():
         assert_same(actual, expected)
 
 
-def test_double_decay_is_warned_of():
+def test_double_decay_gives_a_warning():
     module = GivenGradients(random_gradients(1), partial(torch.optim.AdamW, lr=0.02, weight_decay=0.03))
     with pytest.warns(UserWarning, match=r"AdamW\(weight_decay=0.03\) decays twice: set weight_decay: 0 in AdamW"):
         run(module, WeightDecay(0.01))
@@ -86,6 +85,6 @@ def test_bad_rates_are_refused(rate):
         WeightDecay(rate)
 
 
-def test_a_mistyped_name_stops_the_start_with_the_nearest():
+def test_an_error_about_a_mistyped_name_has_the_nearest_one():
     with pytest.raises(ValueError, match=r"WeightDecay: include entry 'linaer' .* nearest one is 'linear\."):
         run(GivenGradients(random_gradients(1), ADAM), WeightDecay(include=["linaer"]))

@@ -9,7 +9,7 @@ def small(**options):
     return CopyTaskDataModule(**{**sizes, "batch_size": 8, "eval_batch_size": 6, **options})
 
 
-def test_the_end_repeats_the_beginning_and_is_all_that_is_asked_for():
+def test_the_end_repeats_the_beginning_and_only_it_is_predicted():
     data = small()
     assert (data.vocab_size, data.sequence_length) == (6, 14)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
@@ -21,9 +21,9 @@ def test_the_end_repeats_the_beginning_and_is_all_that_is_asked_for():
                 assert all(1 <= symbol <= 5 for symbol in symbols)
                 assert fillers == [0] * 7
                 assert row[11:] == symbols[:3]
-                asked = {place: token for place, token in enumerate(targets) if token != -100}
-                # What must be predicted was read distance - 1 positions before.
-                assert asked == {10 + i: row[i] for i in range(4)}
+                predicted = {place: token for place, token in enumerate(targets) if token != -100}
+                # Each was read distance - 1 positions earlier.
+                assert predicted == {10 + i: row[i] for i in range(4)}
 
 
 def test_every_token_is_one_later_than_its_input():
@@ -65,6 +65,6 @@ def test_arguments_out_of_range(options, message):
 
 
 @pytest.mark.parametrize("source", ["hub", "somewhere"])
-def test_there_is_only_the_made_task(source):
+def test_sample_is_the_only_source(source):
     with pytest.raises(DataError, match=f"give sample, not {source}"):
         small(source=source)

@@ -1,4 +1,4 @@
-"""One graph for every stage, epoch and rank; arguments and what is said about the data."""
+"""One graph for every stage, epoch and rank; arguments; the description of the data."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_arguments_out_of_range(arguments, message):
         EdgeListDataModule(**arguments)
 
 
-def test_the_way_out(tmp_path):
+def test_unavailable_graphs_are_reported(tmp_path):
     with pytest.raises(DataError, match="hub has no graphs"):
         EdgeListDataModule("hub")
     with pytest.raises(DataError, match=r"cannot read .*nothing"):
@@ -93,7 +93,7 @@ def test_the_way_out(tmp_path):
 
 
 class Recorder(pl.LightningModule):
-    """Remembers what it was given at each stage."""
+    """Records what it receives at each stage."""
 
     def __init__(self):
         super().__init__()

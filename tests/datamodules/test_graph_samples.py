@@ -1,4 +1,4 @@
-"""The made graphs are what their names say: networkx's, published code lengths, and their own parameters."""
+"""Sample graphs against networkx, known code lengths, and their own parameters."""
 
 import networkx
 import numpy as np
@@ -65,7 +65,7 @@ def test_classics_have_the_published_codelength(name, two_level, codelength):
 
 
 @pytest.mark.parametrize("name", CLASSICS)
-def test_labels_of_classics_are_groups_that_hang_together(name):
+def test_labels_of_classics_are_connected_groups(name):
     graph = classic_graph(name)
     if graph.labels.max() < 0:
         assert name in ("les_miserables", "florentine_families")
@@ -82,7 +82,7 @@ def test_mixing_is_counted_by_hand():
     assert mixing(graph) == 1 / 7
     edges = torch.cat([graph.edges, torch.tensor([[0, 0], [5, 0]])])
     heavy = graph._replace(edges=edges, weights=torch.arange(9.0).double(), labels=torch.tensor([0, 0, 0, 1, 1, -1]))
-    # Links: 01 02 12 34 35 45 23 00 50 with weights 0 to 8; node 5 is not known, 00 is a loop.
+    # Links: 01 02 12 34 35 45 23 00 50 with weights 0 to 8; the label of node 5 is unknown, 00 is a self-loop.
     assert mixing(heavy) == 6 / (0 + 1 + 2 + 3 + 6)
 
 
@@ -118,7 +118,7 @@ def test_planted_partition_keeps_to_its_parameters(directed):
     assert degrees.max() > 4 * degrees.mean()
     if directed:
         assert (source > target).mean() == pytest.approx(0.5, abs=0.02)
-    # Each community has its typical features, a quarter of them.
+    # A quarter of the features is typical of each community.
     shares = torch.stack([graph.features[graph.labels == label].mean(0) for label in range(8)])
     assert ((shares > 0.225).sum(1) == 8).all()
     assert shares[shares > 0.225].mean() == pytest.approx(0.35, abs=0.02)
@@ -156,7 +156,7 @@ def test_planted_partition_at_the_edges(changes, links):
 
 def test_too_many_links_are_refused():
     assert len(planted(num_nodes=8, num_communities=2, mean_degree=6, mixing=0.5).edges) == 24
-    with pytest.raises(ValueError, match="8 nodes are too few for 40 different links"):
+    with pytest.raises(ValueError, match="8 nodes are too few for 40 distinct links"):
         planted(num_nodes=8, num_communities=2, mean_degree=10)
 
 

@@ -1,4 +1,4 @@
-"""Paths that begin with the home folder of somebody, wherever a user may give one."""
+"""Paths that begin with ``~`` or ``~name``, wherever a user may give one."""
 
 import pwd
 
@@ -34,7 +34,7 @@ NOWHERE = "~no-such-user/data"
     ],
 )
 def test_an_unknown_user_gets_one_line(read):
-    with pytest.raises(DataError, match=r"^~no-such-user/data: there is no home folder ~no-such-user; write the whole"):
+    with pytest.raises(DataError, match=r"^~no-such-user/data: there is no home folder ~no-such-user; give the full"):
         read()
 
 
@@ -57,5 +57,5 @@ def test_a_cache_without_a_home_folder_names_the_way_out(monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    with pytest.raises(DataError, match="no home folder to keep a cache in: set XDG_CACHE_HOME"):
+    with pytest.raises(DataError, match="there is no home folder for the cache: set XDG_CACHE_HOME"):
         ArrayCache("things", 1, {})

@@ -1,3 +1,7 @@
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -9,6 +13,8 @@ from datamodules import DataError, ImageDataModule
 from datamodules import images as module
 from datamodules import loader as loader_module
 from datamodules.batches import ImageBatch
+from datamodules.image_cache import ImageCache
+from readers.images import ImageArrays
 from tests.conftest import SHARED
 from tests.tools import quiet_trainer
 
@@ -96,6 +102,7 @@ def test_scaling_is_exact(pixel_range):
 
 
 def test_augmentation_mirrors_and_shifts():
+    torch.manual_seed(0)
     images = torch.randint(1, 256, (64, 16, 16, 3), dtype=torch.uint8)
     torch.manual_seed(0)
     augmented = module.augment_images(images)
@@ -118,7 +125,7 @@ def test_augmentation_mirrors_and_shifts():
 
 
 class Recorder(pl.LightningModule):
-    """Keeps the batches it is given; raises before a given step."""
+    """Keeps the batches that it receives; raises before a given step."""
 
     def __init__(self, crash_at=None):
         super().__init__()
@@ -159,7 +166,7 @@ def test_only_training_images_are_augmented(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("step", [3, 11, 14])
-def test_a_resumed_run_sees_the_same_bits(tmp_path, step):
+def test_a_resumed_run_is_bit_identical(tmp_path, step):
     def fit(folder, crash_at=None, **options):
         recorder = Recorder(crash_at)
         save = ModelCheckpoint(tmp_path / folder, save_top_k=-1, every_n_train_steps=1, filename="{step}")
@@ -221,7 +228,7 @@ def test_labels():
         ({"eval_batch_size": 0}, r"eval_batch_size \(0\)"),
         ({"sample_train_size": 0}, r"sample_train_size \(0\)"),
         ({"sample_test_size": 0}, r"sample_test_size \(0\)"),
-        ({"val_fraction": 1.0}, r"val_fraction \(1.0\) must lie between 0 and 1"),
+        ({"val_fraction": 1.0}, r"val_fraction \(1.0\) must be strictly between 0 and 1"),
         ({"seed": -1}, r"seed \(-1\)"),
         ({"pixel_range": (1, 1)}, r"pixel_range \(\(1, 1\)\)"),
     ],
@@ -229,6 +236,28 @@ def test_labels():
 def test_arguments_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         ImageDataModule(**options)
+
+
+def test_the_column_of_labels_is_chosen(tmp_path):
+    """From parquet files in the layout of ``uoft-cs/cifar100``."""
+    import datasets
+
+    names = {"fine_label": ["apple", "baby", "bear"], "coarse_label": ["living", "dead"]}
+    features = {"img": datasets.Image(), **{name: datasets.ClassLabel(names=part) for name, part in names.items()}}
+    for split, count in (("train", 20), ("test", 6)):
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), np.uint8)
+        columns = {"img": list(map(Image.fromarray, pixels))}
+        columns |= {name: [row % len(part) for row in range(count)] for name, part in names.items()}
+        part = datasets.Dataset.from_dict(columns, datasets.Features(features))
+        part.to_parquet(tmp_path / "parquet" / f"{split}-00000-of-00001.parquet")
+    source = str(tmp_path / "parquet")
+    fine, coarse = make(source=source), make(source=source, label_column="coarse_label")
+    assert list(fine.class_names) == names["fine_label"]
+    assert list(coarse.class_names) == names["coarse_label"]
+    assert fine._labels[20:].tolist() == [0, 1, 2] * 2
+    assert coarse._labels[20:].tolist() == [0, 1] * 3
+    assert torch.equal(fine._images, coarse._images)
+    assert make(source=source, test_split="train", train_split="test").describe()["test_images"] == 20
 
 
 def test_errors_of_the_source(tmp_path):
@@ -242,12 +271,91 @@ def test_errors_of_the_source(tmp_path):
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not here")
-def test_real_data(monkeypatch, pytestconfig):
-    # Decoding takes half a minute: this test shares the user's cache.
-    monkeypatch.delenv("XDG_CACHE_HOME")
+def test_real_data():
     data = make(source=str(REAL_DATA), batch_size=64)
     description = data.describe()
     assert [description[f"{split}_images"] for split in ("train", "val", "test")] == [45000, 5000, 10000]
     assert data.class_names[:3] == ("airplane", "automobile", "bird")
     assert np.bincount(data._labels[50000:]).tolist() == [1000] * 10
     assert 100 < data._images.numpy()[:1000].mean() < 140
+
+
+# The cache of decoded images.
+
+
+def decoded(seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (5, 4, 4, 3), np.uint8)
+    return ImageArrays(images, rng.integers(0, 2, 5), 3, ("cat", "dog"))
+
+
+def must_not_build():
+    raise AssertionError("the cache was not used")
+
+
+def assert_same_images(left, right):
+    assert np.array_equal(left.images, right.images)
+    assert np.array_equal(left.labels, right.labels)
+    assert (left.num_train, left.class_names) == (right.num_train, right.class_names)
+
+
+def test_cache_hit():
+    built = ImageCache({"a": 1}).load_or_build(decoded)
+    found = ImageCache({"a": 1}).load_or_build(must_not_build)
+    assert_same_images(found, decoded())
+    assert isinstance(found.images, np.memmap)
+    assert found.fingerprint == built.fingerprint != ""
+    assert ImageCache({"a": 2}).load_or_build(lambda: decoded(1)).fingerprint != found.fingerprint
+    assert ImageCache({"a": 3}).load_or_build(decoded).fingerprint == found.fingerprint
+
+
+def test_writing_to_the_images_leaves_the_file_alone():
+    ImageCache({}).load_or_build(decoded).images[:] = 0
+    assert_same_images(ImageCache({}).load_or_build(must_not_build), decoded())
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "about.json"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "missing", "other"])
+def test_a_damaged_cache_is_rebuilt(name, damage):
+    cache = ImageCache({})
+    cache.load_or_build(decoded)
+    path = cache.folder / name
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        other = b"[]" if name == "about.json" else data[:-1] + bytes([data[-1] ^ 1])
+        path.write_bytes({"truncated": data[:-3], "altered": other, "empty": b"", "other": b"\x80nothing"}[damage])
+    assert_same_images(cache.load_or_build(lambda: decoded(1)), decoded(1))
+    assert_same_images(cache.load_or_build(must_not_build), decoded(1))
+
+
+def test_concurrent_processes():
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: ImageCache({}).load_or_build(decoded), range(32)):
+            assert_same_images(found, decoded())
+    assert sorted(os.listdir(ImageCache({}).folder)) == ["about.json", "images.npy", "labels.npy"]
+
+
+def test_failed_write_leaves_nothing_behind(monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DataError, match=r"cannot write the cache folder .*: No space left on device; set XDG"):
+        ImageCache({}).load_or_build(decoded)
+    assert os.listdir(ImageCache({}).folder) == []
+
+
+def test_an_unwritable_cache_suggests_another_folder(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    with pytest.raises(DataError, match=r"cannot write the cache folder .*XDG_CACHE_HOME"):
+        ImageCache({}).load_or_build(decoded)
+
+
+def test_about_holds_plain_values():
+    cache = ImageCache({})
+    cache.load_or_build(decoded)
+    assert json.loads((cache.folder / "about.json").read_text())["content"]["about"]["class_names"] == ["cat", "dog"]

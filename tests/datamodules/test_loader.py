@@ -29,7 +29,7 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert read(make_loader(seed=1)) != first
 
 
-def test_every_item_comes_once():
+def test_every_item_appears_once():
     items = [item for batch in read(make_loader(drop_last=False)) for item in batch]
     assert sorted(items) == list(range(23))
     assert len(read(make_loader())) == len(make_loader()) == 5
@@ -75,7 +75,7 @@ def test_state_continues_the_epoch(done):
 
 
 class Recorder(pl.LightningModule):
-    """Remembers the batches of every epoch; raises before a given step."""
+    """Keeps the batches of every epoch; raises before a given step."""
 
     def __init__(self, crash_at=None):
         super().__init__()
@@ -111,7 +111,7 @@ def fit(folder, crash_at=None, ckpt_path=None, save=None, **options):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("step", [1, 4, 5, 8, 13])
 @pytest.mark.parametrize("options", [{}, {"limit_train_batches": 4}, {"val_check_interval": 2}], ids=str)
-def test_trainer_resumes_with_the_batches_that_are_left(tmp_path, step, options):
+def test_trainer_resumes_with_the_remaining_batches(tmp_path, step, options):
     if step > 3 * options.get("limit_train_batches", 5) - 1:
         pytest.skip("nothing is left after this step")
     whole = fit(tmp_path / "whole", **options)

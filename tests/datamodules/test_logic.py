@@ -15,7 +15,7 @@ def written(formula):
 
 
 def true_in(formula):
-    """The assignments in which a formula, which is a Python expression too, is true."""
+    """The assignments for which a formula, which is also a Python expression, is true."""
     code = compile(formula, "formula", "eval")
     return {
         values
@@ -25,7 +25,7 @@ def true_in(formula):
 
 
 def relation(first, second):
-    """The seven relations, told apart by three questions and equality."""
+    """The seven relations, distinguished by four questions and equality."""
     x, y, everything = true_in(first), true_in(second), set(product((False, True), repeat=6))
     assert x not in (set(), everything)
     assert y not in (set(), everything)
@@ -116,16 +116,13 @@ BOWMAN = {
 }
 
 
-def test_files_of_the_published_form(tmp_path):
+def test_files_as_published(tmp_path):
     for name, text in BOWMAN.items():
         (tmp_path / name).write_text(text)
     data = small(source=str(tmp_path), val_fraction=0.25, batch_size=3)
     about = data.describe()
-    assert (about["train_pairs"], about["val_pairs"], about["test_pairs"]) == (
-        3,
-        1,
-        1,
-    )  # one of 7 operations is left out
+    sizes = (about["train_pairs"], about["val_pairs"], about["test_pairs"])
+    assert sizes == (3, 1, 1)  # a pair with 7 operations is left out
     (batch,) = data.test_dataloader()
     assert [data.vocabulary[token] for token in batch.premise[0]] == "( a and b )".split()  # noqa: SIM905
     assert data.classes[batch.labels[0]] == "|"
@@ -137,7 +134,7 @@ def test_files_of_the_published_form(tmp_path):
     [
         ("#\ta\tb\n?\ta\tb\n", r"train0, line 2: expected one of = < > \^ \| v #, a TAB"),
         ("# a b\n", "train0, line 1: expected one of"),
-        ("#\ta\tg\n", "train0, line 1: the word g; known are"),
+        ("#\ta\tg\n", "train0, line 1: the word g; the vocabulary is"),
         ("#\ta\t\n", "train0, line 1: "),
         ("#\ta\tb\n", "1 training and 1 test pairs are too few"),
     ],
@@ -151,7 +148,7 @@ def test_bad_files_get_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_other_sources_are_refused(tmp_path):
+def test_other_sources_are_rejected(tmp_path):
     with pytest.raises(DataError, match="hub has no logical inference data; give sample"):
         small(source="hub")
     with pytest.raises(DataError, match=r"has no file train\*"):

@@ -200,6 +200,22 @@ def test_parquet_folder_in_wikitext_layout(tmp_path):
     assert whole.vocabulary == VOCABULARY
     with pytest.raises(DataError, match=r"has the columns text: set data\.text_column"):
         small(str(tmp_path / "wikitext-2-v1"), text_column="sentence").vocabulary  # noqa: B018
+    (tmp_path / "wikitext-2-v1" / "train-00000-of-00001.parquet").unlink()
+    with pytest.raises(DataError, match="has no split train, only validation, test; it needs train, valid, test"):
+        small(str(tmp_path), hub_config="wikitext-2-v1").vocabulary  # noqa: B018
+
+
+def test_the_column_of_text(tmp_path):
+    import datasets
+
+    for name in ("train", "valid", "test"):
+        columns = {"id": [1, 2], "body": [f"{name} a", "b"]}
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / f"{name}.parquet")
+    assert said(small(tmp_path, text_column="body"), "test") == ["test", "a", "<eos>", "b", "<eos>"]
+    with pytest.raises(DataError, match=r"has the columns id, body: set data\.text_column to the one with text"):
+        small(tmp_path).corpus  # noqa: B018
+    with pytest.raises(DataError, match=r"the column id of train is not text: set data\.text_column"):
+        small(tmp_path, text_column="id").corpus  # noqa: B018
 
 
 # --------------------------------------------------------------------------------------------------------------- sample

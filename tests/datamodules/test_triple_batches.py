@@ -1,13 +1,14 @@
-"""SKE's batches: their order, what is drawn for them, and the real data against loops."""
+"""Batches of triples: their order, the draws for them, and SKE's real data against loops."""
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from datamodules import TripleDataModule, loader
+from datamodules import DataError, TripleDataModule, loader
 from datamodules.batches import TripleBatch
 from tests.datamodules.triple_tools import SKE, assert_equal, module, needs_ske, rows_of, write
 
@@ -23,7 +24,7 @@ def test_an_epoch_is_a_function_of_seed_and_number(augment):
     loader_.set_epoch(3)
     third = list(loader_)
     twin_loader = twin.train_dataloader()
-    list(twin_loader)  # what was read before doesn't matter
+    list(twin_loader)  # earlier reading doesn't matter
     twin_loader.set_epoch(3)
     for a, b in zip(third, twin_loader, strict=True):
         assert_equal(a, b)
@@ -106,6 +107,39 @@ def test_spans_are_drawn_uniformly(tmp_path):
     assert set(counts) == {(0, 0), (0, 1), (1, 1)}  # the second start has one end that is not before it
     assert abs(counts[1, 1] - 1000) < 100
     assert abs(counts[0, 0] - 500) < 100
+
+
+# Word vectors.
+
+
+@pytest.fixture
+def vectors_file(tmp_path):
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2) + 0.5
+    np.savez(tmp_path / "v.npz", words=np.array(["北京", "上海", "京", "a"]), vectors=vectors)
+    return str(tmp_path / "v.npz")
+
+
+def test_words_of_sentences(vectors_file):
+    options = {"sample_train_size": 100, "sample_test_size": 10, "vectors_file": vectors_file}
+    data = TripleDataModule("sample", **options)
+    assert (data.words, data.word_vector_size) == (["北京", "上海", "京", "a"], 2)
+    assert data.word_vectors.tolist() == [[0, 0], [0.5, 1.5], [2.5, 3.5], [4.5, 5.5], [6.5, 7.5]]
+    text = "我在北京和A"
+    assert TripleBatch.from_arrays(*data.encoder.batch_arrays([text])).words.tolist() == [[0, 0, 0, 3, 0, 4]]
+    pytest.importorskip("jieba")
+    data = TripleDataModule("sample", segmenter="jieba", **options)
+    both = TripleBatch.from_arrays(*data.encoder.batch_arrays([text, "北京"]))
+    assert both.words.tolist() == [[0, 0, 1, 1, 0, 4], [1, 1, 0, 0, 0, 0]]
+    batch = next(iter(data.train_dataloader()))
+    assert batch.words.shape == batch.characters.shape
+    assert batch.words.dtype == torch.int64
+
+
+def test_missing_jieba_is_reported_in_one_line(vectors_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    data = TripleDataModule("sample", segmenter="jieba", vectors_file=vectors_file)
+    with pytest.raises(DataError, match=r"pip install .*chinese"):
+        data.setup()
 
 
 # Real data.
@@ -191,9 +225,9 @@ def test_real_spans_decode_to_the_gold(real, split):
 
 
 @needs_ske
-def test_a_batch_is_one_sentence_after_the_other(real):
+def test_a_batch_is_its_sentences_one_by_one(real):
     sentences = real.splits["val"].sentences[:40]
-    encoder = pickle.loads(pickle.dumps(real.encoder))  # as it goes to other processes
+    encoder = pickle.loads(pickle.dumps(real.encoder))  # as sent to other processes
     whole = TripleBatch.from_arrays(*encoder.batch_arrays([s.text for s in sentences], [s.triples for s in sentences]))
     parts = rows_of(whole)
     for row, (text, triples) in enumerate(sentences):

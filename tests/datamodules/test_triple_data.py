@@ -1,4 +1,4 @@
-"""SKE's files: what is read, labelled, left out, refused and cached."""
+"""Files in SKE's format: what is read, labelled, left out, rejected and cached."""
 
 import itertools
 import json
@@ -129,7 +129,7 @@ GOOD = line(*SENTENCES[0])
         ('{"text": "\\ud800", "spo_list": []}', ["half of a surrogate pair"]),
         ('{"text": "a"}', ["has no spo_list"]),
         ('{"text": "a", "spo_list": "b"}', ["spo_list is not a list"]),
-        ('{"text": "a", "spo_list": ["b"]}', ["spo_list holds something else"]),
+        ('{"text": "a", "spo_list": ["b"]}', ["spo_list must hold objects"]),
         ('{"text": "a", "spo_list": [{"subject": "a", "predicate": "作者"}]}', ["object of a triple is missing"]),
         (
             '{"text": "a", "spo_list": [{"subject": 1, "predicate": "作者", "object": "b"}]}',
@@ -198,7 +198,7 @@ def test_duie_2(folder):
     }
     (folder / "train_data.json").write_text(json.dumps(record))
     data = module(folder)
-    with pytest.warns(UserWarning, match="1 values of objects beside @value"):
+    with pytest.warns(UserWarning, match="1 values of objects besides @value"):
         assert data.known_triples == [["红豆", "歌手", "王菲"]]
     (folder / "all_50_schemas").write_text(
         '{"subject_type": "歌曲", "predicate": "歌手", "object_type": {"@value": "人物", "inWork": "影视作品"}}'
@@ -231,17 +231,22 @@ def test_hub(monkeypatch):
         return datasets.Dataset.from_list([json.loads(line(*sentence)) for sentence in sentences])
 
     loaded = datasets.DatasetDict(train=rows(SENTENCES[:3]), validation=rows(SENTENCES[3:]), test=rows([("a", [])]))
-    monkeypatch.setattr(triple_sources, "load_from_hub", lambda hub_id, config: loaded)
+    asked = []
+    monkeypatch.setattr(triple_sources, "load_from_hub", lambda *names: asked.append(names) or loaded)
     about = module("hub").describe()
     assert (about["train_sentences"], about["val_sentences"], about["test_is_validation"]) == (3, 3, True)
     loaded["test"] = rows(SENTENCES[:2])
-    assert module("hub").describe()["test_sentences"] == 2
+    assert module("hub", hub_id="a/b", hub_config="c").describe()["test_sentences"] == 2
+    assert asked == [("xusenlin/duie", None), ("a/b", "c")]
     loaded["train"] = rows([("a", [("a", "作", "b")])])
     with pytest.raises(DataError, match=r"xusenlin/duie, train, row 0: the predicate 作 is not in the schema"):
         module("hub").setup()
     del loaded["validation"]
     loaded["train"] = rows(SENTENCES)
     assert module("hub").describe()["val_sentences"] == 1
+    del loaded["train"]
+    with pytest.raises(DataError, match=r"xusenlin/duie has no split train, only test: set data\.hub_id"):
+        module("hub").setup()
 
 
 # Cache.
@@ -265,7 +270,7 @@ def test_cached_is_uncached(folder, cache_home, monkeypatch):
     assert module(folder, **options).describe() == first.describe()
 
 
-def test_another_file_or_option_is_encoded_anew(folder):
+def test_another_file_or_option_is_encoded_again(folder):
     before = module(folder).describe()
     write(folder / "train_data.json", SENTENCES[:3])
     os.utime(folder / "train_data.json", (1, 1))

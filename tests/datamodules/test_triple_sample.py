@@ -40,7 +40,9 @@ def test_deterministic_by_seed_and_new_in_the_test(train):
     known = {triple for sentence in train for triple in sentence.triples}
     assert all(set(sentence.triples) - known for sentence in test)
     triples = [triple for sentence in test for triple in sentence.triples]
-    assert 0.02 < sum(triple in known for triple in triples) / len(triples) < 0.4  # the prior has something to tell
+    assert (
+        0.02 < sum(triple in known for triple in triples) / len(triples) < 0.4
+    )  # the prior has something to contribute
 
 
 def test_the_schema_is_that_of_ske():
@@ -75,7 +77,7 @@ def test_augmentation_replaces_and_leaves_both_out():
             triple = (text[a : b + 1], data.predicates[p], text[c : d + 1])
             told += 1
             assert items[triple]
-            if triple in batch.triples[row]:  # stated by a third sentence, neither the first nor the giver
+            if triple in batch.triples[row]:  # stated by a third sentence, not only the original and the donor
                 assert len(items[triple]) > 1
         for row, start, end in batch.subjects.tolist():
             assert batch.texts[row][start : end + 1] in {subject for subject, _, _ in batch.triples[row]}

@@ -18,13 +18,13 @@ def as_rank(monkeypatch, rank, world_size):
 
 
 @pytest.mark.parametrize("variable", [False, True])
-def test_rows_go_on_from_batch_to_batch(variable):
+def test_rows_continue_from_batch_to_batch(variable):
     batches = read(ContiguousLoader(TEXT, 4, 17, variable=variable))
     rows = torch.cat([batch.inputs for batch in batches], dim=1)
     targets = torch.cat([batch.targets for batch in batches], dim=1)
     assert rows.dtype == targets.dtype == torch.int64
     assert torch.equal(targets, rows + 1)
-    # 1003 tokens are four rows of 250, of which the last token of each only is a target.
+    # 1003 tokens are four rows of 250; the last token of each is only a target.
     assert torch.equal(rows, torch.arange(4)[:, None] * 250 + torch.arange(249))
 
 
@@ -51,7 +51,7 @@ def test_windows_of_an_epoch_depend_on_seed_and_epoch_alone():
 
 
 def test_lengths_follow_the_recipe():
-    """Mean and spread of the mixture 0.95 N(70, 5) + 0.05 N(35, 5), and how much of it is short."""
+    """Mean and standard deviation of the mixture 0.95 N(70, 5) + 0.05 N(35, 5), and its share of short windows."""
     loader = ContiguousLoader(torch.zeros(2_000_001), 1, 70, variable=True)
     lengths = torch.tensor([batch.inputs.shape[1] for batch in read(loader)]).double()
     assert len(lengths) == len(loader)
@@ -100,7 +100,7 @@ def test_state_continues_the_epoch(kind, done):
         assert torch.equal(ours.targets, expected.targets)
 
 
-def test_each_rank_has_rows_of_its_own_and_the_same_windows(monkeypatch):
+def test_each_rank_has_its_own_rows_and_the_same_windows(monkeypatch):
     alone = read(ContiguousLoader(TEXT, 6, 17, variable=True), 1)
     parts = []
     for rank in range(2):
@@ -110,7 +110,7 @@ def test_each_rank_has_rows_of_its_own_and_the_same_windows(monkeypatch):
         assert torch.equal(whole.inputs, torch.cat([first.inputs, second.inputs]))
 
 
-def test_random_windows_come_once_in_an_order_of_the_epoch():
+def test_random_windows_appear_once_in_a_new_order_per_epoch():
     loader = RandomWindowLoader(TEXT, 4, 20, training=True)
     batches = read(loader)
     assert len(batches) == len(loader) == 12  # 50 full windows, 12 full batches
@@ -124,14 +124,14 @@ def test_random_windows_come_once_in_an_order_of_the_epoch():
     assert [batch.inputs[0, 0].item() for batch in read(loader, 1)] != [batch.inputs[0, 0].item() for batch in batches]
 
 
-def test_windows_for_judging_ask_for_every_token_once():
+def test_evaluation_windows_predict_every_token_once():
     batches = read(RandomWindowLoader(TEXT, 4, 20))
     targets = torch.cat([batch.targets for batch in batches]).flatten()
     assert targets[targets >= 0].tolist() == list(range(1, 1003))
     assert set(targets[targets < 0].tolist()) == {-100}
 
 
-def test_too_little_text_is_said():
+def test_too_little_text_is_reported():
     with pytest.raises(DataError, match=r"my file has 7 tokens .* too few for 4 rows of at least 2: lower data.batch"):
         ContiguousLoader(torch.zeros(7), 4, 20, name="my file")
     with pytest.raises(DataError, match=r"my file has 30 tokens .* too few for a batch of 4 windows of 20: lower"):
@@ -146,7 +146,7 @@ def test_processes_share_the_rows_of_an_evaluation(monkeypatch, rows):
         as_rank(monkeypatch, rank, 2)
         parts.append(read(ContiguousLoader(TEXT, rows, 20, shared=True)))
     for whole, first, second in zip(alone, *parts, strict=True):
-        if rows % 2:  # both read everything, which gives the same mean
+        if rows % 2:  # both read everything, with the same mean
             assert torch.equal(first.inputs, whole.inputs)
             assert torch.equal(second.targets, whole.targets)
         else:

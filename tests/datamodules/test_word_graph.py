@@ -1,4 +1,4 @@
-"""Nearest neighbours against a loop over all pairs; words from files and made up."""
+"""Nearest neighbours against a loop over all pairs; words from files and from the sample."""
 
 import math
 
@@ -117,9 +117,9 @@ def test_sample():
     [
         ({"max_words": 1}, r"max_words \(1\) must be at least 2"),
         ({"num_neighbors": 0}, "num_neighbors"),
-        ({"min_cosine": -0.1}, r"min_cosine \(-0.1\) must lie in \[0, 1\]"),
+        ({"min_cosine": -0.1}, r"min_cosine \(-0.1\) must be in \[0, 1\]"),
         ({"min_cosine": float("nan")}, "min_cosine"),
-        ({"words_pattern": "["}, "words_pattern .* is no regular expression"),
+        ({"words_pattern": "["}, "words_pattern .* is not a regular expression"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -128,7 +128,7 @@ def test_arguments_out_of_range(arguments, message):
         WordVectorDataModule(**arguments)
 
 
-def test_the_way_out(tmp_path):
+def test_unavailable_words_are_reported(tmp_path):
     with pytest.raises(DataError, match="hub has no word vectors"):
         WordVectorDataModule("hub")
     with pytest.raises(DataError, match="cannot read"):

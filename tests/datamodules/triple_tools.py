@@ -1,4 +1,4 @@
-"""What the tests of SKE's files and of its batches share: a few sentences as a file, rows as plain values."""
+"""Shared by the tests of triple files and batches: a few sentences as a file, rows as plain values."""
 
 import json
 

@@ -1,9 +1,10 @@
-"""Two modules with an argument of one name, which only one of them takes from its data."""
+"""Modules with an argument of one name, which only one of them takes from its data; and one with a slot."""
 
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 
@@ -64,3 +65,10 @@ class PlainPainter(_Painter):
     def __init__(self, num_colours: int) -> None:
         super().__init__()
         self.save_hyperparameters()
+
+
+class SlotPainter(_Painter):
+    """Takes an optimizer."""
+
+    def __init__(self, optimizer: OptimizerCallable = torch.optim.SGD) -> None:
+        super().__init__()

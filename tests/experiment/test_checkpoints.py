@@ -65,8 +65,8 @@ class Model:
 
 def test_other_data_than_the_checkpoints_is_refused_with_what_differs():
     many = [[str(number), "x"] for number in range(100_000)]
-    checkpoint = {"hyper_parameters": {"words": [tuple(entry) for entry in many], "size": 2}}
-    refuse_other_data(checkpoint, Model(many))
+    saved = {"words": [tuple(entry) for entry in many], "size": 2}
+    refuse_other_data(saved, Model(many))
     for model, said in (
         (Model([*many, ["a", "b"]]), "lacks ('a', 'b'): name the data"),
         (Model(many[:-1]), "also has ('99999', 'x'): name the data"),
@@ -74,7 +74,7 @@ def test_other_data_than_the_checkpoints_is_refused_with_what_differs():
         (Model(many, size=3), "the data's size is 3, the checkpoint's 2: name the data"),
     ):
         with pytest.raises(UserError) as caught:
-            refuse_other_data(checkpoint, model)
+            refuse_other_data(saved, model)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
 

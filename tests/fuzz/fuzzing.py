@@ -1,6 +1,6 @@
-"""What the fuzz tests share: broken files, what a reader may do with them, and how long to go on.
+"""Shared by the fuzz tests: broken files, what a reader may do with them, and how many examples to run.
 
-By default each test looks at a few examples, the same ones every time. To fuzz longer, with new examples each time:
+By default each test runs a few examples, the same ones every time. To fuzz longer, with new examples each time:
 
     FUZZ_EXAMPLES=20000 pytest tests/fuzz -k treebank
 """
@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from readers.errors import DataError
 
 LONGER = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-MORE_MEMORY = 2 << 30  # bytes that a reader of a small file may ask for
-MORE_SECONDS = 60  # of computing, after which a reader of a small file counts as hanging
+MORE_MEMORY = 2 << 30  # bytes that a reader of a small file may allocate
+MORE_SECONDS = 60  # of CPU time, after which a reader of a small file counts as hanging
 LONGEST_MESSAGE = 1000
 NASTY_NUMBERS = [
     *b"0 -1 -0 01 1e3 1e308 1e-320 1e999 nan inf -inf 0x10 1_0 +1 1. .5 1e --1 1,5 2147483648 4294967296".split(),
@@ -31,7 +31,7 @@ NASTY_NUMBERS = [
 ]
 NASTY_BYTES = [
     *(b"\0", b"\n", b"\n\n", b"\r", b"\r\n", b"\t", b" ", b"  ", b"\x0b", b"\x0c", b"\x1c", b"\x1b[31m"),
-    *(b"\x85", b"\xff", b"\xc3", b"\xed\xa0\x80"),  # no UTF-8
+    *(b"\x85", b"\xff", b"\xc3", b"\xed\xa0\x80"),  # not UTF-8
     *(sign.encode() for sign in ("\ufeff", "\u00a0", "\u2028", "é", "中", "\U0001f600")),
     *b'( ) (( )) [ ] { } " "" \' \\ \\u0000 \\ud800 , ; : * # % < > & null true NaN -Infinity <eos> <unk>'.split(),
     *NASTY_NUMBERS,
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Boom:
-    """Unpickling it fails the test."""
+    """Fails the test when unpickled."""
 
     def __init__(self, how: Any = pytest.fail, *arguments: Any) -> None:
         self.how, self.arguments = how, arguments or ("code of a pickle was run",)
@@ -51,7 +51,7 @@ class Boom:
 
 
 def fuzz(examples: int) -> settings:
-    """So many examples, the same every time; or ``FUZZ_EXAMPLES`` new ones."""
+    """The given number of examples, the same every time, or ``FUZZ_EXAMPLES`` new ones."""
     return settings(
         max_examples=LONGER or examples,
         derandomize=not LONGER,
@@ -63,7 +63,7 @@ def fuzz(examples: int) -> settings:
 
 @st.composite
 def broken(draw: st.DrawFn, whole: st.SearchStrategy[bytes], arbitrary: bool = True) -> bytes:
-    """A file that may be whole, or nearly so, or (with ``arbitrary``) any bytes."""
+    """A file that is whole, or nearly so, or (with ``arbitrary``) any bytes."""
     if arbitrary and draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=60))
     data = draw(whole)
@@ -108,7 +108,7 @@ def _change_number(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def _change_line(draw: st.DrawFn, data: bytes) -> bytes:
-    """Leaves a line out, says it twice, or moves it to the end."""
+    """Drops, moves or repeats a line."""
     lines = data.split(b"\n")
     line = lines.pop(draw(st.integers(0, len(lines) - 1)))
     how = draw(st.integers(0, 2))
@@ -133,14 +133,14 @@ BREAKS += [_change_line, _other_ends, _other_encoding]
 
 
 def outcome(read: Callable[[], T], path: Path, errors: Any = DataError, line: bool = False) -> T | None:
-    """What a reader makes of a file; None where it refuses it, in one line that names the file.
+    """The result of reading a file; None if it is rejected, in one line that names the file.
 
-    Anything else that it raises, more than ``MORE_MEMORY`` and more than ``MORE_SECONDS`` are failures.
+    Any other exception, more than ``MORE_MEMORY`` and more than ``MORE_SECONDS`` are failures.
 
     Args:
         read: reads it.
         path: the file.
-        errors: how it may refuse.
+        errors: the exceptions allowed.
         line: the message must name the line.
     """
     try:
@@ -161,7 +161,7 @@ def check_message(message: str, path: Path, line: bool = False) -> None:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Within it, little more memory and computing time can be had."""
+    """Limits additional memory and CPU time."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = signal.signal(signal.SIGVTALRM, _hangs)

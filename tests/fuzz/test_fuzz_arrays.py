@@ -82,7 +82,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def announce(descr: str, shape: str, content: bytes = b"") -> bytes:
-    """An array of which only the header is whole."""
+    """An array with a complete header and hardly any content."""
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
 
@@ -123,7 +123,7 @@ STRANGE = st.sampled_from(
 
 @st.composite
 def npz(draw: st.DrawFn, arrays: dict[str, st.SearchStrategy[np.ndarray]]) -> bytes:
-    """A zip with these arrays, some of which may be missing or strange."""
+    """A zip of these arrays, some of which may be missing or strange."""
     file = io.BytesIO()
     method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
     with zipfile.ZipFile(file, "w", method) as archive:
@@ -208,7 +208,7 @@ def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     graph = outcome(lambda: GraphBatch.from_arrays(*read_graph(path)), path)
     if graph is None:
         return
-    with np.load(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf"))) as arrays:  # a byte order mark does no harm
+    with np.load(io.BytesIO(data.removeprefix(b"\xef\xbb\xbf"))) as arrays:  # a byte order mark is harmless
         np.testing.assert_array_equal(graph.edges.numpy(), arrays["edges"].astype(np.int64))
         if "weights" in arrays:
             np.testing.assert_array_equal(graph.weights.numpy(), arrays["weights"].astype(np.float64))
@@ -224,7 +224,7 @@ def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     assert graph.features.isfinite().all()
 
 
-def test_npz_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_npz_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("readers.files.LARGEST_UNPACKED", 1 << 20)
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, words=np.array(["a"] * 10), vectors=np.zeros((10, 1 << 16)))
@@ -236,7 +236,7 @@ def test_npz_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("make", ["folder", "loop", "nothing", "dangling"])
 @pytest.mark.parametrize("reader", [read_word_vectors, read_graph])
 @pytest.mark.parametrize("name", ["it.npz", "it.txt"])
-def test_what_is_no_file_of_arrays(tmp_path: Path, make: str, reader: Any, name: str):
+def test_paths_without_arrays(tmp_path: Path, make: str, reader: Any, name: str):
     path = tmp_path / name
     make_no_file(path, make)
     with pytest.raises(DataError, match=name):
@@ -248,7 +248,7 @@ def test_what_is_no_file_of_arrays(tmp_path: Path, make: str, reader: Any, name:
 
 @fuzz(60)
 @given(broke=st.data(), name=st.sampled_from(["about.json", "a.npy", "b.npy"]))
-def test_a_damaged_cache_is_made_anew(tmp_path_factory: pytest.TempPathFactory, broke: st.DataObject, name: str):
+def test_a_damaged_cache_is_rebuilt(tmp_path_factory: pytest.TempPathFactory, broke: st.DataObject, name: str):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))

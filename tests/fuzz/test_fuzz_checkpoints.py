@@ -1,4 +1,4 @@
-"""Checkpoints: broken, foreign, with code in them; what the commands say to them."""
+"""Checkpoints that are broken, foreign, or contain code, and what the commands say about them."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome
 
 
 def whole() -> dict[str, Any]:
-    """What predict.py needs of a checkpoint."""
+    """The parts of a checkpoint that predict.py needs."""
     torch.manual_seed(0)
     model = ONLSTMLanguageModel(
         embedding_size=10, hidden_size=10, num_layers=2, vocabulary=["a", "b", "<eos>", "<unk>"]
@@ -95,7 +95,7 @@ def test_foreign_checkpoints(tmp_path: Path, name: str):
 
 
 def said(command: Any, arguments: list[object], capfd: pytest.CaptureFixture, path: Path) -> str:
-    """The one line of a command that refuses."""
+    """The one line with which a command fails."""
     status = run_main(command, [str(argument) for argument in arguments])
     line = capfd.readouterr().err.strip()
     assert status == 2, line

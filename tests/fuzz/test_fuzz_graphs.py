@@ -64,12 +64,12 @@ def test_broken_gzip(tmp_path_factory: pytest.TempPathFactory, packed: bytes):
     ],
     ids=["vertices", "unknown", "return", "deep", "deep-xml", "encoding", "utf-16"],
 )
-def test_refused(tmp_path: Path, name: str, data: bytes):
+def test_rejected(tmp_path: Path, name: str, data: bytes):
     (tmp_path / name).write_bytes(data)
     assert outcome(lambda: read_graph(tmp_path / name), tmp_path / name) is None
 
 
-def test_gzip_that_unpacks_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_gzip_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("readers.files.LARGEST_UNPACKED", 1 << 20)
     path = tmp_path / "it.txt"
     path.write_bytes(gzip.compress(b"1 2\n" * (1 << 20)))

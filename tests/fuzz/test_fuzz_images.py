@@ -1,4 +1,4 @@
-"""Readers of images: files, folders of them, CIFAR-10's pickles, parquet."""
+"""Readers of images: files, folders, CIFAR-10's pickles, parquet."""
 
 import io
 import os
@@ -39,7 +39,7 @@ FILES = [
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A PNG of so many pixels, with next to none of them in it."""
+    """A PNG that declares so many pixels and contains hardly any."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -69,8 +69,8 @@ def test_whole_images_are_read(number: int):
     assert decode_image("it", FILES[number], 4).shape == (4, 4, 3)
 
 
-def test_postscript_is_no_image(tmp_path: Path):
-    """Pillow would start Ghostscript for it."""
+def test_postscript_is_rejected(tmp_path: Path):
+    """Pillow would run Ghostscript for it."""
     path = tmp_path / "it.png"
     Image.fromarray(PIXELS).save(path, "EPS")
     with pytest.raises(DataError, match=r"it\.png: cannot identify"):
@@ -78,7 +78,7 @@ def test_postscript_is_no_image(tmp_path: Path):
 
 
 @pytest.mark.parametrize("make", ["loop", "dangling", "pipe"])
-def test_what_is_no_image_file(tmp_path: Path, make: str):
+def test_paths_without_images(tmp_path: Path, make: str):
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).write_bytes(FILES[0])
     path = tmp_path / "it.png"
@@ -118,7 +118,7 @@ STRANGE = [
     batch(np.array([object(), 1], object), [0, 1]),
     batch(IMAGES.astype(complex), [0, 1]),
     batch({}, [0, 1]),
-    # An array of objects at an address of the file's choice.
+    # An array of objects at an address that the file chooses.
     b"cnumpy\nndarray\n((K\x01tcnumpy\ndtype\n(U\x02O8K\x00K\x01tRU\x0812345678tR.",
     b"cnumpy\ndtype\n(U\x02O8K\x00K\x01tR.",
     b"\x80\x02Nr\xff\xff\xff\xff.",  # room for four billion memos
@@ -150,7 +150,7 @@ def test_cifar10(tmp_path_factory: pytest.TempPathFactory, data: bytes, name: st
 
 
 @pytest.mark.parametrize("number", range(len(STRANGE)))
-def test_strange_pickles_are_refused(tmp_path: Path, number: int):
+def test_strange_pickles_are_rejected(tmp_path: Path, number: int):
     test = test_cifar10.hypothesis.inner_test
     factory = type("Factory", (), {"mktemp": staticmethod(lambda _: tmp_path)})
     test(factory, STRANGE[number], "data_batch_2")
@@ -190,7 +190,7 @@ PARQUETS = {
 
 
 @pytest.mark.parametrize("name", PARQUETS)
-def test_parquet_is_read_or_refused(tmp_path: Path, name: str):
+def test_parquet_is_read_or_rejected(tmp_path: Path, name: str):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").write_bytes(PARQUETS[name])
     read = outcome(lambda: open_source(str(tmp_path / "data")).read(8), tmp_path)

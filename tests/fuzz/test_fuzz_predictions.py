@@ -1,4 +1,4 @@
-"""``predict_file`` of the models that read texts and graphs, on files as nobody should have them."""
+"""``predict_file`` of the models that read texts and graphs, on broken files."""
 
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ EARLIER = b"earlier"
 
 @cache
 def trained(name: str) -> tuple[pl.LightningModule, str, dict[str, int]]:
-    """A small model with new weights, the ending of what it writes, and its options."""
+    """A small untrained model, the suffix of its output, and its options."""
     (pair,) = (pair for pair in PAIRS if pair.name == name)
     data = make_data(pair)
     data.setup()
@@ -37,7 +37,7 @@ def trained(name: str) -> tuple[pl.LightningModule, str, dict[str, int]]:
 @pytest.mark.parametrize("name", LINES)
 @fuzz(15)
 @given(broke=st.data())
-def test_a_file_is_answered_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, broke: st.DataObject):
+def test_a_file_is_answered_or_rejected(tmp_path_factory: pytest.TempPathFactory, name: str, broke: st.DataObject):
     data = broke.draw(broken(st.sampled_from([text.encode() for text in LINES[name]])))
     folder = tmp_path_factory.mktemp("asked")
     model, ending, options = trained(name)
@@ -49,7 +49,7 @@ def test_a_file_is_answered_or_refused(tmp_path_factory: pytest.TempPathFactory,
             report = model.predict_file(asked, answers, **options)
     except ValueError as error:
         check_message(str(error), asked)
-        assert answers.read_bytes() == EARLIER, "a file that is refused costs no earlier answers"
+        assert answers.read_bytes() == EARLIER, "a rejected file must leave earlier answers alone"
     else:
         assert answers.name in report
         assert answers.read_bytes() != EARLIER

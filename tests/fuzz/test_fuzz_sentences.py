@@ -1,4 +1,4 @@
-"""Readers of JSON lines (sentences, schemas, texts); each against a small parser of the test's own."""
+"""Readers of JSON lines (sentences, schemas, texts); each against a small independent parser."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ LISTS = st.lists(st.one_of(NAMES, OTHERS), max_size=2)
 
 
 def sometimes(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = OTHERS) -> st.SearchStrategy[Any]:
-    """Another value, one time in twelve."""
+    """A value of ``other``, one time in twelve."""
     return st.integers(0, 11).flatmap(lambda draw: other if draw == 11 else usual)
 
 
@@ -55,7 +55,7 @@ HUGE = b'{"text": "a", "spo_list": [], "id": ' + b"9" * 5000 + b"}"
 
 
 def records(data: bytes) -> list[Any] | None:
-    """The content of the lines, or None where one is broken."""
+    """The content of the lines, or None if one is broken."""
     text = decoded(data)
     try:
         lines = [line.strip() for line in (text or "").split("\n")]
@@ -69,7 +69,7 @@ def is_text(value: Any) -> bool:
 
 
 def sentence(record: Any) -> tuple[str, tuple] | None:
-    """Text and different triples; None where the layout is another."""
+    """Text and distinct triples; None for any other layout."""
     if not isinstance(record, dict) or not is_text(record.get("text")):
         return None
     rows = record.get("spo_list")
@@ -116,7 +116,7 @@ def test_sentences(tmp_path_factory: pytest.TempPathFactory, data: bytes):
 @given(data=broken(LINES))
 @example(data=HUGE)
 def test_sentences_train(tmp_path_factory: pytest.TempPathFactory, data: bytes):
-    """What the reader takes becomes batches, or is refused in one line."""
+    """What the reader accepts becomes batches, or is rejected in one line."""
     folder = tmp_path_factory.mktemp("ske")
     schema = [{"subject_type": "a", "predicate": name, "object_type": "b"} for name in PREDICATES]
     (folder / "all_50_schemas").write_text("\n".join(map(json.dumps, schema)))
@@ -197,4 +197,4 @@ def test_what_is_no_file_of_lines(tmp_path: Path, make: str, reader):
 
 
 def test_recursion_limit_is_pythons():
-    assert sys.getrecursionlimit() < 100_000  # else DEEP is not too deep
+    assert sys.getrecursionlimit() < 100_000  # otherwise DEEP is not too deep

@@ -1,4 +1,4 @@
-"""Readers of texts: corpora, treebanks, formulas, prompts; each against a small parser of the test's own."""
+"""Readers of texts: corpora, treebanks, formulas, prompts; each against a small independent parser."""
 
 import re
 import zipfile
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from datamodules.corpus import read_corpus
+from datamodules.corpus import DataSet, read_corpus
 from readers.errors import DataError
 from readers.files import read_text_lines
 from readers.logic import RELATIONS, VOCABULARY, read_pairs, read_written_pairs
@@ -21,7 +21,7 @@ TEXTS = st.lists(SENTENCES, min_size=1, max_size=4).map(lambda lines: "".join(f"
 
 
 def decoded(data: bytes) -> str | None:
-    """The text, or None where it isn't UTF-8."""
+    """The text, or None if it isn't UTF-8."""
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
@@ -38,7 +38,7 @@ def test_corpus(tmp_path_factory: pytest.TempPathFactory, data: bytes, level: st
     for split in ("train", "valid"):
         (folder / f"{split}.txt").write_text("a cat\n")
     (folder / "test.txt").write_bytes(data)
-    corpus = outcome(lambda: read_corpus(str(folder), level), folder / "test.txt")
+    corpus = outcome(lambda: read_corpus(str(folder), level, DataSet("a/b")), folder / "test.txt")
     text = decoded(data)
     lines = [line.strip() for line in text.split("\n") if line.strip()] if text is not None else []
     assert (corpus is None) == (not lines)
@@ -77,7 +77,7 @@ TREEBANKS = st.lists(TREES, min_size=1, max_size=3).map(lambda trees: "\n".join(
 
 
 def parse_trees(text: str) -> list[tuple] | None:
-    """(words, spans) of each tree that has words; None where the text is something else. Recursive, unlike ours."""
+    """(words, spans) of each tree that has words; None for any other text. Recursive, unlike ours."""
     tokens = re.findall(r"[()]|[^\s()]+", text)
     found, place = [], 0
 
@@ -125,7 +125,7 @@ def test_treebank(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("trees") / "trees.mrg"
     path.write_bytes(data)
     sentences = outcome(lambda: read_treebank(path), path)
-    if data.count(b"(") > 300:  # too deep for the parser of the test
+    if data.count(b"(") > 300:  # too deep for this recursive parser
         return
     text = decoded(data)
     expected = parse_trees(text) if text is not None else None

@@ -1,4 +1,4 @@
-"""Models that the tests of parts and of copies share."""
+"""Models shared by the tests of splitting and of cloning."""
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def pointers(module: nn.Module) -> set[int]:
 def residual_network() -> ResidualNetwork:
     torch.manual_seed(0)
     network = ResidualNetwork()
-    network(torch.rand(4, 3, 9, 9))  # running statistics that are not those of the start
+    network(torch.rand(4, 3, 9, 9))  # moves the running statistics
     return network.eval()
 
 

@@ -30,7 +30,7 @@ Rule = Callable[[int, int], bool]
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, rule: Rule, causal: bool, padding: Tensor | None = None) -> Tensor:
-    """softmax over the pairs of the rule in float64, each pair asked for; empty rows are 0."""
+    """Softmax over the rule's pairs in float64, the rule evaluated pair by pair; empty rows are 0."""
     batch, heads, n, size = q.shape
     mask = torch.tensor([[rule(i, j) and (j <= i or not causal) for j in range(n)] for i in range(n)])
     mask = mask.expand(batch, heads, n, n)
@@ -49,7 +49,7 @@ def inputs(
 
 
 def random_padding(batch: int, n: int, seed: int = 0) -> Tensor:
-    """Half of the keys; the first of each row too, so that causal rows are empty; the last row altogether."""
+    """Half of the keys, the first of each row (so that causal rows are empty), and the whole last row."""
     padding = torch.rand(batch, n, generator=torch.Generator().manual_seed(seed)) < 0.5
     padding[:, 0] = True
     padding[-1] = True
@@ -70,7 +70,7 @@ def assert_same(ours: Tensor, theirs: Tensor, tensors: list[Tensor], tolerance: 
 
 @pytest.fixture(params=["flash", "products"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel of the CPU, and that of other devices in so small parts that tiles and rows are split."""
+    """The CPU's kernel, and that of other devices in chunks small enough to split tiles and rows."""
     chosen = FlashCPU() if request.param == "flash" else Products(most_logits=150)
     monkeypatch.setattr(attend_module, "_kernel", lambda q, dropout, seed: chosen)
 
@@ -141,7 +141,7 @@ def test_pieces_are_split_into_parts_of_bounded_memory(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.usefixtures("kernel")
-def test_fixed_attention_takes_some_queries_at_a_time(causal: bool, monkeypatch: pytest.MonkeyPatch):
+def test_fixed_attention_in_chunks_of_queries(causal: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(patterns_module, "FIXED_ROWS", 17)
     function, numbers, rule = PATTERNS["fixed"]
     q, k, v = inputs(2, 1, 103, 4)
@@ -154,7 +154,7 @@ def test_fixed_attention_takes_some_queries_at_a_time(causal: bool, monkeypatch:
 @pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.usefixtures("kernel")
-def test_half_precision_is_near_the_value_of_the_rounded_inputs(dtype: torch.dtype, name: str, causal: bool):
+def test_half_precision_is_close_to_dense_attention_on_the_rounded_inputs(dtype: torch.dtype, name: str, causal: bool):
     function, numbers, rule = PATTERNS[name]
     q, k, v = inputs(2, 1, 45, 16, dtype)
     tolerance = 0.03 if dtype == torch.bfloat16 else 0.004
@@ -163,7 +163,7 @@ def test_half_precision_is_near_the_value_of_the_rounded_inputs(dtype: torch.dty
 
 @pytest.mark.parametrize("name", ["full", "atrous", "local", "dilated", "sparse", "fixed"])
 @pytest.mark.usefixtures("kernel")
-def test_gradient_is_that_of_finite_differences(name: str):
+def test_gradients_match_finite_differences(name: str):
     function, numbers, _ = PATTERNS[name]
     q, k, v = (x.detach().double().requires_grad_() for x in inputs(1, 1, 13, 2))
     padding = torch.zeros(1, 13, dtype=torch.bool)
@@ -177,7 +177,7 @@ def test_gradient_is_that_of_finite_differences(name: str):
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
-def test_gpu_paths_through_torchs_attention_are_the_same(causal: bool, padded: bool):
+def test_gpu_paths_through_torchs_attention_equal_dense_attention(causal: bool, padded: bool):
     q, k, v = inputs(2, 2, 30, 4)
     padding = random_padding(2, 30) if padded else None
     for rate in (4, 5, 40):
@@ -187,14 +187,14 @@ def test_gpu_paths_through_torchs_attention_are_the_same(causal: bool, padded: b
     assert_same(ours, dense(q, k, v, lambda i, j: True, causal, padding), [q, k, v])
 
 
-# ---------------------------------------------------------------------------------- the predecessor's five errors
+# ---------------------------------------------------------------------------------- five bugs of the predecessor
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_attention_that_is_not_causal_is_not_uniform(name: str):
+def test_non_causal_attention_is_not_uniform(name: str):
     function, numbers, _ = PATTERNS[name]
     n = 57
-    # Keys that query 28 sees, far ones where the pattern has such.
+    # Keys that query 28 sees, far ones if the pattern has any.
     places = {"atrous": [28, 0, 56], "sparse": [28, 4, 25]}.get(name, [28, 25, 31])
     logits = torch.full((n,), -1e4)
     logits[places] = torch.tensor([0.3, 2.0, -1.0])
@@ -220,7 +220,7 @@ def test_sparse_attention_sees_neighbours_and_counts_the_centre_once():
     assert reached(sparse_attention, 41, 20, rate=4) == [0, 4, 8, 12, *range(16, 25), 28, 32, 36, 40]
 
 
-def test_no_padding_takes_part():
+def test_no_padding_is_attended_to():
     assert reached(local_attention, 20, 0, window=3) == [0, 1, 2, 3]
     assert reached(local_attention, 20, 19, window=3) == [16, 17, 18, 19]
     for n in (12, 13, 14, 15):  # a multiple of the rate, and not
@@ -286,7 +286,7 @@ def test_gradient_uses_the_same_dropout_as_the_value(name: str):
         (r"key_padding_mask.*torch.float32", lambda x: full_attention(x, x, x, key_padding_mask=torch.ones(1, 6))),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(message: str, call: Callable[[Tensor], Tensor]):
+def test_invalid_input_is_refused_in_one_line(message: str, call: Callable[[Tensor], Tensor]):
     with pytest.raises(ValueError, match=message) as error:
         call(torch.zeros(1, 2, 6, 4))
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Self-attention layers, their patterns, positions, decoding, and the encoder built of them."""
+"""Self-attention layers, their patterns, positions, decoding, and the encoder built from them."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layers import AttentionEncoder
 from layers.attention import (
     AtrousAttention,
     FixedAttention,
@@ -43,7 +42,7 @@ def by_multihead_attention(layer: MultiheadSelfAttention, x: Tensor, padding: Te
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_is_torchs_multihead_attention_under_the_mask(name: str, causal: bool):
+def test_layer_equals_torchs_multihead_attention_under_the_mask(name: str, causal: bool):
     layer, x = make(name), torch.randn(2, 23, 12)
     padding = torch.zeros(2, 23, dtype=torch.bool)
     # Every row still sees a key: torch's layer gives NaN for empty ones.
@@ -67,7 +66,7 @@ def test_sequence_first():
 
 @pytest.mark.parametrize(
     ("name", "numbers", "count", "causal_count"),
-    [  # of the technique's description, n = 100 with distance 7 and n = 64 with distance 8
+    [  # from the description of the technique: n = 100 with distance 7, n = 64 with distance 8
         ("atrous", (100, 7), 1430, (1430 + 100) // 2),
         ("local", (100, 7), 1444, (1444 + 100) // 2),
         ("sparse", (100, 7), 2588, 1344),
@@ -103,7 +102,7 @@ def test_mask_is_the_definition_and_its_pairs_are_counted(name: str, n: int):
 
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_steps_are_the_causal_forward(name: str, rotary: bool):
+def test_steps_equal_the_causal_forward(name: str, rotary: bool):
     layer, x = make(name, rotary=rotary), torch.randn(2, 31, 12)
     state = layer.init_state(2, 31)
     outputs = []
@@ -117,7 +116,7 @@ def test_steps_are_the_causal_forward(name: str, rotary: bool):
 
 @pytest.mark.parametrize("first", [1, 2, 12, 30])
 @pytest.mark.parametrize("name", LAYERS)
-def test_prefilled_states_are_those_of_steps(name: str, first: int):
+def test_prefill_equals_that_many_steps(name: str, first: int):
     layer, x = make(name, rotary=True), torch.randn(2, 31, 12)
     output, state = layer.prefill(x[:, :first], layer.init_state(2, 31))
     outputs = [output]
@@ -132,7 +131,7 @@ def test_prefilled_states_are_those_of_steps(name: str, first: int):
     torch.testing.assert_close(output.transpose(0, 1), outputs[0])
 
 
-def test_decoding_keeps_the_windows_keys_alone():
+def test_decoding_keeps_only_the_windows_keys():
     assert make("local").init_state(1, 1000).keys.shape[2] == 3
     assert make("dilated").init_state(1, 1000).keys.shape[2] == 7
     assert make("dilated").init_state(1, 5).keys.shape[2] == 5
@@ -151,7 +150,7 @@ def test_a_step_reads_only_the_patterns_keys(name: str):
     torch.testing.assert_close(layer.step(x[:, 19:], state)[0], layer(x, is_causal=True)[0][:, 19:])
 
 
-def test_rotary_positions_are_the_formula():
+def test_rotary_positions_match_the_formula():
     x, positions = torch.randn(2, 3, 6), [0, 5, 11]
     output = rotate(x, torch.tensor(positions))
     for row in range(2):
@@ -164,7 +163,7 @@ def test_rotary_positions_are_the_formula():
                 torch.testing.assert_close(output[row, place, 2 * pair : 2 * pair + 2], expected)
 
 
-def test_rotary_attention_depends_on_distances_alone():
+def test_rotary_attention_depends_only_on_distances():
     x = torch.randn(12)
     logits = rotate(x.expand(20, 12), torch.arange(20)) @ rotate(x.expand(20, 12), torch.arange(20)).T
     torch.testing.assert_close(logits[:-1, :-1], logits[1:, 1:], atol=1e-4, rtol=1e-4)
@@ -186,7 +185,7 @@ def test_autocast_is_near_float32(name: str, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_row_without_keys_is_the_bias_alone_and_has_no_gradient(name: str):
+def test_a_row_without_keys_is_just_the_bias_and_has_no_gradient(name: str):
     layer, x = make(name), torch.randn(2, 23, 12, requires_grad=True)
     padding = torch.zeros(2, 23, dtype=torch.bool)
     padding[0] = True
@@ -200,7 +199,7 @@ def test_a_row_without_keys_is_the_bias_alone_and_has_no_gradient(name: str):
     assert layer(x, key_padding_mask=padding)[0][0, 20:].any()
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_acts_only_in_training():
     layer, x = make("sparse", dropout=0.5), torch.randn(2, 23, 12)
     torch.testing.assert_close(layer.eval()(x)[0], make("sparse")(x)[0])
     assert not torch.allclose(layer.train()(x)[0], layer.eval()(x)[0])
@@ -228,24 +227,7 @@ def test_dropout_acts_in_training_alone():
         (r"one position of each sequence, \(2, 1\)", lambda layer, x: layer.step(x, layer.init_state(2, 9))),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(message: str, call: Callable):
+def test_invalid_input_is_refused_in_one_line(message: str, call: Callable):
     with pytest.raises(ValueError, match=message) as error:
         call(make("local"), torch.randn(2, 7, 12))
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("kind", [FullAttention, AtrousAttention, LocalAttention, SparseAttention, FixedAttention])
-def test_encoder_of_triples_sees_no_padding(kind: type[MultiheadSelfAttention]):
-    torch.manual_seed(0)
-    encoder = AttentionEncoder(["a", "b", "c"], 5, 40, size=16, num_layers=2, num_heads=2, attention=kind).eval()
-    nn.init.normal_(encoder.positions.weight)
-    characters, words, mask = torch.randint(0, 3, (2, 30)), torch.randn(2, 30, 5), torch.ones(2, 30, 1)
-    mask[1, 20:] = 0
-    output = encoder(characters, words, mask)
-    assert output.shape == (2, 30, 16)
-    assert not output[1, 20:].any()
-    alone = encoder(characters[1:, :20], words[1:, :20], mask[1:, :20])
-    torch.testing.assert_close(output[1:, :20], alone)
-    # The order matters, through the table of positions.
-    turned = encoder(characters.flip(1), words.flip(1), mask.flip(1)).flip(1)
-    assert not torch.allclose(turned[0], output[0], atol=1e-3)

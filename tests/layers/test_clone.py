@@ -1,4 +1,4 @@
-"""Copies of models: with their weights, or drawn anew as at construction."""
+"""Copies of models: with their weights, or re-initialised."""
 
 import gc
 import weakref
@@ -34,7 +34,7 @@ def test_a_clone_with_weights_computes_the_same_and_shares_nothing():
     assert not cloned.training
 
 
-def test_a_clone_without_weights_is_drawn_anew_as_at_construction():
+def test_a_clone_without_weights_is_re_initialised():
     network = residual_network()
     torch.manual_seed(3)
     cloned = clone(network, weights=False)
@@ -88,7 +88,7 @@ OWN_SCHEMES = {
 
 @pytest.mark.parametrize("make", OWN_SCHEMES.values(), ids=OWN_SCHEMES)
 def test_a_clone_of_our_layers_starts_as_they_do(make):
-    """Not by the schemes of the layers inside, which are torch's: the spread of each weight tells."""
+    """Not with torch's schemes for the layers inside: the spread of each weight shows it."""
     torch.manual_seed(5)
     model = make()
     fresh = dict(make().named_parameters())
@@ -99,21 +99,21 @@ def test_a_clone_of_our_layers_starts_as_they_do(make):
             assert drawn.std().item() == pytest.approx(fresh[name].std().item(), rel=0.25), name
 
 
-def test_what_nothing_draws_is_refused():
+def test_a_parameter_that_nothing_initialises_is_refused():
     class Scale(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(ValueError, match=r"nothing draws 1\.scale anew: give Scale .* reset_parameters"):
+    with pytest.raises(ValueError, match=r"nothing re-initialises 1\.scale: give Scale .* reset_parameters"):
         clone(nn.Sequential(nn.Linear(3, 3), Scale()), weights=False)
     assert clone(Scale()).scale.tolist() == [1, 1, 1]
     normalised = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)))
-    with pytest.raises(ValueError, match=r"nothing draws 0\.parametrizations\.\S+ anew: remove the weight's param"):
+    with pytest.raises(ValueError, match=r"nothing re-initialises 0\.parametrizations\.\S+: remove the weight's param"):
         clone(normalised, weights=False)
 
 
-def test_a_copy_does_not_keep_its_model():
+def test_a_copy_does_not_keep_its_model_alive():
     model = nn.ModuleList([embedding := nn.Embedding(5, 3), TiedLinear(embedding)])
     copied, watched = clone(model), weakref.ref(embedding)
     del model, embedding

@@ -6,7 +6,6 @@ from layers import LockedDropout, WordDropout
 
 
 def test_one_mask_for_all_steps_and_the_mean_is_kept():
-    torch.manual_seed(0)
     x = torch.ones(5, 400, 50)
     y = LockedDropout(0.3)(x)
     assert torch.equal(y, y[:1].expand_as(y))
@@ -15,7 +14,6 @@ def test_one_mask_for_all_steps_and_the_mean_is_kept():
 
 
 def test_a_word_is_dropped_wherever_it_stands():
-    torch.manual_seed(0)
     embedding = nn.Embedding(1000, 3)
     nn.init.ones_(embedding.weight)
     tokens = torch.arange(1000).repeat(2, 1)

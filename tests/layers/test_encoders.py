@@ -24,7 +24,7 @@ def test_blog_encoder_has_the_published_sizes(image_size, to_mean, with_logvar, 
     assert output.fc.shape == output.mean.shape == output.logvar.shape == (2, 256)
 
 
-def test_blog_encoder_keeps_the_defaults_of_keras():
+def test_blog_encoder_has_the_defaults_of_keras():
     encoder = BlogEncoder()
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 5
@@ -50,24 +50,24 @@ def test_dim_encoder_has_the_layers_of_the_paper():
     assert all(m.bias is None and m.kernel_size == (4, 4) and m.stride == (2, 2) for m in convolutions)
 
 
-@pytest.mark.parametrize("encoder", [BlogEncoder(), DIMEncoder(), DIMEncoder(stochastic=True)])
-def test_global_network_takes_the_local_map_and_has_weights_of_its_own(encoder):
+@pytest.mark.parametrize("make", [BlogEncoder, DIMEncoder, lambda: DIMEncoder(stochastic=True)])
+def test_global_network_takes_the_local_map_and_has_weights_of_its_own(make):
+    encoder = make()
     network = encoder.global_network(48)
     local = encoder(torch.rand(3, 3, 32, 32)).local
     assert network(local).shape == (3, 48)
     assert not {id(p) for p in network.parameters()} & {id(p) for p in encoder.parameters()}
 
 
-@pytest.mark.parametrize("encoder", [BlogEncoder(), DIMEncoder()])
-def test_permuted_images_give_permuted_codes(encoder):
-    images, order = torch.rand(6, 3, 32, 32), torch.randperm(6)
-    encoder.eval()
+@pytest.mark.parametrize("make", [BlogEncoder, DIMEncoder])
+def test_permuted_images_give_permuted_codes(make):
+    encoder, images, order = make().eval(), torch.rand(6, 3, 32, 32), torch.randperm(6)
     torch.testing.assert_close(encoder(images).mean[order], encoder(images[order]).mean)
 
 
-def test_untrained_copy_draws_new_weights_and_leaves_everything_else_alone():
-    encoder = BlogEncoder(channels=32)
-    encoder.train()
+def test_untrained_copy_has_new_weights_and_changes_nothing_else():
+    torch.manual_seed(1)  # not the seed of the copy
+    encoder = BlogEncoder(channels=32).train()
     encoder(torch.rand(4, 3, 32, 32))  # moves the running statistics
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     state = torch.get_rng_state()
@@ -83,11 +83,11 @@ def test_untrained_copy_draws_new_weights_and_leaves_everything_else_alone():
 
 
 @pytest.mark.parametrize("image_size", [0, 4, 24, 33])
-def test_impossible_image_sizes_are_named(image_size):
+def test_impossible_image_sizes_are_refused(image_size):
     with pytest.raises(ValueError, match=f"image_size \\({image_size}\\)"):
         BlogEncoder(image_size)
 
 
-def test_dim_encoder_refuses_sizes_that_eight_does_not_divide():
+def test_dim_encoder_refuses_sizes_that_are_not_multiples_of_eight():
     with pytest.raises(ValueError, match="multiple of 8"):
         DIMEncoder(20)

@@ -55,7 +55,6 @@ def mlp(layer: MLPLayer, x: Tensor, node: int) -> Tensor:
 )
 @torch.no_grad()
 def test_layer_against_a_loop_over_neighbours(make, loop, adjacency):
-    torch.manual_seed(0)
     layer = make(INPUT, OUTPUT)
     for parameter in layer.parameters():
         parameter.normal_()
@@ -65,8 +64,7 @@ def test_layer_against_a_loop_over_neighbours(make, loop, adjacency):
 
 
 @pytest.mark.parametrize("make", NETWORKS)
-def test_sparse_input_is_as_dense(make: type[GraphNetwork], adjacency):
-    torch.manual_seed(0)
+def test_sparse_input_equals_dense_input(make: type[GraphNetwork], adjacency):
     network = make(N, OUTPUT).eval()
     dense = torch.zeros(N, N)
     for place, weight in LINKS.items():
@@ -85,7 +83,6 @@ def test_sparse_input_is_as_dense(make: type[GraphNetwork], adjacency):
 
 @pytest.mark.parametrize("make", NETWORKS)
 def test_autocast(make: type[GraphNetwork], adjacency):
-    torch.manual_seed(0)
     network = make(INPUT, OUTPUT).eval()
     x = torch.randn(N, INPUT)
     with torch.autocast("cpu", torch.bfloat16):
@@ -93,7 +90,7 @@ def test_autocast(make: type[GraphNetwork], adjacency):
     torch.testing.assert_close(half.float(), network(x, adjacency), rtol=0.05, atol=0.05)
 
 
-def test_what_is_known_of_the_graph_is_computed_once(adjacency):
+def test_normalised_adjacencies_are_computed_once(adjacency):
     assert adjacency.gcn_normalized is adjacency.gcn_normalized
     assert adjacency.row_normalized is adjacency.row_normalized
 

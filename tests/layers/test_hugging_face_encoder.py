@@ -1,4 +1,4 @@
-"""Hugging Face encoders, on a tiny model made here."""
+"""Hugging Face encoders, with a tiny model made by the test."""
 
 from pathlib import Path
 
@@ -24,9 +24,9 @@ def test_characters_are_the_models_own_tokens_between_its_special_ones(tmp_path:
     assert not output[1, 2:].any()
 
 
-def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path):
+def test_invalid_arguments_are_refused_in_one_line(tmp_path: Path):
     folder = make_tiny_bert(tmp_path, ["中"])
-    with pytest.raises(ValueError, match=r"reads 38 characters at most: set data\.max_length=38"):
+    with pytest.raises(ValueError, match=r"reads at most 38 characters: set data\.max_length=38"):
         HuggingFaceEncoder(VOCABULARY, 0, 39, model=folder)
     with pytest.raises(ValueError, match="no word vectors"):
         HuggingFaceEncoder(VOCABULARY, 8, 38, model=folder)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from layers import ActivationRegularization, AddsLosses, collect_losses
-from lightning_modules.collected_losses import log_losses
+from lightning_modules.step_logging import log_losses
 from tests.tools import quiet_trainer
 
 
@@ -49,7 +49,6 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 
 def test_the_articles_autoencoder_equals_the_plain_loss():
-    torch.manual_seed(0)
     model, x = ArticleAutoencoder(), torch.rand(8, 784)
     with collect_losses(model) as losses:
         y = model(x)
@@ -65,7 +64,6 @@ def test_the_articles_autoencoder_equals_the_plain_loss():
 
 
 def test_terms_of_several_modules_are_weighted_and_those_of_one_name_summed():
-    torch.manual_seed(0)
     model, x = nn.Sequential(Sparse(5, 4), Sparse(4, 3), Adds()), torch.randn(7, 5)
     with collect_losses(model) as losses:
         h = model[0](x)
@@ -80,8 +78,7 @@ def test_terms_of_several_modules_are_weighted_and_those_of_one_name_summed():
     assert not any(value.requires_grad for value in values.values())
 
 
-def test_a_module_called_twice_counts_once_and_every_time_if_asked():
-    torch.manual_seed(0)
+def test_a_module_called_twice_counts_once_or_every_time_if_asked():
     layer = Sparse(4, 4)
     x, other = torch.randn(3, 4), torch.randn(3, 4)
     first, second = layer(x).square().mean(), layer(other).square().mean()
@@ -94,18 +91,18 @@ def test_a_module_called_twice_counts_once_and_every_time_if_asked():
         pass
 
 
-def test_a_look_without_gradients_does_not_replace_the_call_with_them():
+def test_a_call_without_gradients_does_not_replace_one_with_gradients():
     layer, x = Sparse(4, 4), torch.randn(3, 4)
-    for looks_first in (True, False):
+    for order in ((True, False), (False, True)):
         with collect_losses(layer) as losses:
-            for look in (looks_first, not looks_first):
-                with torch.set_grad_enabled(not look):
-                    layer(x if not look else 2 * x)
+            for with_gradients in order:
+                with torch.set_grad_enabled(with_gradients):
+                    layer(x if with_gradients else 2 * x)
         torch.testing.assert_close(losses.total(), 0.1 * layer(x).square().mean())
         assert losses.total().requires_grad
 
 
-def test_alone_or_under_no_grad_or_inference_it_is_as_if_the_line_was_not_there():
+def test_add_loss_changes_nothing_in_a_module_used_alone_or_without_gradients():
     layer, x = Sparse(4, 4), torch.randn(3, 4)
     y = layer(x)
     assert torch.equal(y, nn.Linear.forward(layer, x).relu())
@@ -115,7 +112,7 @@ def test_alone_or_under_no_grad_or_inference_it_is_as_if_the_line_was_not_there(
         torch.testing.assert_close(losses.values()["size"], y.square().mean().detach())
         with without:
             assert not losses.total().requires_grad
-    Adds()("vector", torch.ones(3))  # nobody collects: not even looked at
+    Adds()("vector", torch.ones(3))  # nobody collects: not even checked
 
 
 @pytest.mark.parametrize(
@@ -181,7 +178,6 @@ def test_the_innermost_of_nested_collections_collects():
 
 @pytest.mark.parametrize("calls", ["first", "all"])
 def test_activation_checkpointing_counts_once(calls):
-    torch.manual_seed(0)
     layer, x = Sparse(4, 4), torch.randn(3, 4)
     results = []
     for run in (layer, lambda x: checkpoint(layer, x, use_reentrant=False)):

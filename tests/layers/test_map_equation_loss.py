@@ -14,7 +14,7 @@ from map_equation.graph import FLOWS
 
 
 def random_walk(flow: str, seed: int = 0, n: int = 40) -> Network:
-    """Of a graph with multi-edges, self-loops and nodes that no link leaves."""
+    """A walk on a graph with multi-edges, self-loops and nodes that no link leaves."""
     random = np.random.default_rng(seed)
     edges = random.integers(0, n, (3 * n, 2))
     edges = edges[edges[:, 0] > 3]
@@ -26,7 +26,7 @@ def arguments(walk: Network) -> tuple:
 
 
 def by_loops(shares: list[list[float]], walk: Network) -> float:
-    """The formula entry by entry, over the dense flow, teleportation in it."""
+    """The formula entry by entry, over the dense flow including teleportation."""
     flow = walk.link_flow().toarray()
     for leave, land in [walk.teleportation_rates()] if walk.teleportation_rates() else []:
         flow += np.outer(leave, land)
@@ -63,7 +63,7 @@ def test_soft_assignments_against_loops(flow: str):
 def test_one_hot_is_the_code_length(flow: str, dtype: torch.dtype, tolerance: float, n: int):
     walk = random_walk(flow, n=n)
     labels = np.random.default_rng(2).integers(0, n // 20, n)
-    shares = one_hot(torch.from_numpy(labels), n // 20 + 3).to(dtype)  # three clusters have no node
+    shares = one_hot(torch.from_numpy(labels), n // 20 + 3).to(dtype)  # three clusters are empty
     loss = MapEquationLoss(*arguments(walk), dtype=dtype)(shares)
     assert float(loss) == pytest.approx(walk.codelength(labels), abs=tolerance)
     together = MapEquationLoss(*arguments(walk), dtype=dtype)(torch.ones(n, 1, dtype=dtype))
@@ -89,7 +89,7 @@ def test_gradient(flow: str):
     loss = MapEquationLoss(*arguments(walk), dtype=torch.float64)
     logits = torch.randn(12, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: loss(x.softmax(1)), logits)
-    # Rows that don't sum to 1 have their derivative too: that of the formula as it stands.
+    # The gradient is that of the formula for rows that don't sum to 1, too.
     assert torch.autograd.gradcheck(loss, logits.detach().exp().requires_grad_())
 
 

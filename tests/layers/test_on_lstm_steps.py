@@ -1,4 +1,4 @@
-"""How ONLSTM's steps are computed: by C++ and without a compiler, with packed weights, in blocks as on CUDA."""
+"""How ONLSTM's steps are computed: in C++ or without a compiler, with packed weights, in blocks as on CUDA."""
 
 import concurrent.futures
 import os
@@ -19,7 +19,7 @@ from layers.on_lstm.steps import Gates, PlainSteps
 # --------------------------------------------------------------------------------------------------------- the compiler
 
 
-def test_processes_that_build_at_once_get_one_library(monkeypatch: pytest.MonkeyPatch, tmp_path):
+def test_concurrent_builds_give_one_library(monkeypatch: pytest.MonkeyPatch, tmp_path):
     if on_lstm_cpu.compiled() is None:
         pytest.skip("no C++ compiler")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -51,7 +51,6 @@ def test_without_a_compiler_plain_torch_gives_the_same(compiler: str, monkeypatc
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 def test_products_with_a_packed_weight(dtype: torch.dtype, tolerance: float, transposed: bool):
-    torch.manual_seed(0)
     weight = torch.randn(430, 370).to(dtype)
     assert weight.numel() > on_lstm_cpu.LARGE_WEIGHT
     weight = weight.T if transposed else weight
@@ -79,7 +78,7 @@ def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("scratch", [False, True])
 @pytest.mark.parametrize("replays", ["right", "wrong", "fails"])
 def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, monkeypatch: pytest.MonkeyPatch):
-    """What CUDA runs, with a graph that calls its function again: buffers, order of blocks, the steps left over."""
+    """What CUDA runs, with a graph that calls its function again: buffers, order of blocks, remaining steps."""
     calls = []
 
     def capture(function):
@@ -116,12 +115,12 @@ def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, mo
             on_lstm._backward_steps(lambda x: x @ weight, step, *backward)
         return [output, cells, distances, a, dz, dh, dc]
 
-    # 41 steps are four blocks and a step, 7 none; the first whole block of a kind runs as it is, the second is tried.
+    # 41 steps are four blocks and a step, 7 no block; the first block of a kind runs directly, the second is checked.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for length in (41, 7, 20):
             torch.testing.assert_close(both(length, blocks=True), both(length, blocks=False))
     assert on_lstm_graphs._works == (replays == "right")
     assert len(caught) == (replays != "right")
-    # Of the first window's four blocks one is a trial and two are replayed, of the last window's both.
+    # Of the first window's four blocks one is checked and two are replayed, of the last window's both are replayed.
     assert len(calls) == {"right": 5 if scratch else 10, "wrong": 1, "fails": 0}[replays]

@@ -4,7 +4,7 @@ import torch
 from layers.transformers.positions import ImagePositions, TokenPositions, bytes_of_images, images_of_bytes
 
 
-def test_an_images_position_is_row_and_column_and_colour():
+def test_an_images_position_is_the_sum_of_row_column_and_colour():
     positions = ImagePositions(5, 8)
     values = positions(torch.arange(75))
     assert positions.length == 75
@@ -15,7 +15,6 @@ def test_an_images_position_is_row_and_column_and_colour():
 
 @pytest.mark.parametrize("make", [lambda: TokenPositions(2000, 64), lambda: ImagePositions(64, 64)])
 def test_positions_start_as_in_the_paper(make):
-    torch.manual_seed(0)
     tables = [part.weight for part in make().children()]
     for table in tables:
         spread = 0.3 if len(table) == 3 else 0.05
@@ -41,7 +40,7 @@ def test_every_byte_survives(dtype, pixel_range):
     torch.testing.assert_close(again, images.float(), rtol=0, atol=4e-3 if dtype == torch.bfloat16 else 1e-3)
 
 
-def test_bytes_come_row_by_row_and_colours_inmost():
+def test_bytes_are_ordered_row_by_row_with_colours_innermost():
     images = torch.zeros(1, 3, 4, 4)
     images[0, 2, 1, 3] = 200 / 255  # blue, second row, last column
     (place,) = bytes_of_images(images, (0.0, 1.0))[0].nonzero().tolist()

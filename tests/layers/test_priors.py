@@ -5,10 +5,6 @@ from torch.nn import functional as F
 from layers import AdversarialPrior, GaussianPrior
 
 
-def test_kl_is_zero_at_the_prior_itself():
-    assert GaussianPrior(4)(torch.zeros(3, 4), torch.zeros(3, 4)) == 0
-
-
 def test_kl_equals_that_of_torch_distributions():
     mean, logvar = torch.randn(5, 4), torch.randn(5, 4)
     expected = torch.distributions.kl_divergence(
@@ -71,7 +67,6 @@ def test_discriminator_loss_by_hand():
 
 
 def test_discriminator_learns_to_tell_codes_from_the_uniform_distribution():
-    torch.manual_seed(0)
     prior = AdversarialPrior(2, hidden_sizes=(32,), penalty=0.0)
     optimizer = torch.optim.Adam(prior.parameters(), 1e-2)
     code = torch.full((256, 2), 4.0)  # sigmoid near 1: far from uniform
@@ -80,7 +75,7 @@ def test_discriminator_learns_to_tell_codes_from_the_uniform_distribution():
         loss = prior.discriminator_loss(code)
         loss.backward()
         optimizer.step()
-    assert loss < 0.5 < 2 * 0.6931
+    assert loss < 0.5  # 2 log 2 for a discriminator that can't tell
     assert prior(code, None) > 1.5
 
 

@@ -1,4 +1,4 @@
-"""ONLSTM against the formula written step by step, on every path that computes it; LSTM against nn.LSTM."""
+"""ONLSTM against the formula step by step, on every path that computes it; LSTM against nn.LSTM."""
 
 import copy
 import io
@@ -19,7 +19,7 @@ GATES = ["paper", "reverse_cumsum"]
 
 @pytest.fixture(params=["compiled", "plain"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each way in which a CPU computes the pointwise part."""
+    """Each implementation of the pointwise part on a CPU."""
     if request.param == "plain":
         monkeypatch.setattr(on_lstm_cpu, "compiled", lambda: None)
     elif on_lstm_cpu.compiled() is None:
@@ -97,14 +97,12 @@ def assert_same_with_gradients(ours: list[Tensor], theirs: list[Tensor], inputs:
 @pytest.mark.parametrize("input_gate", GATES)
 @pytest.mark.parametrize("layers", [1, 3])
 def test_equals_the_formula_forward_and_backward(path: str, layers: int, input_gate: str):
-    torch.manual_seed(0)
     layer = ONLSTM(11, 40, layers, chunk_size=5, input_gate=input_gate)
     x, state = torch.randn(9, 6, 11, requires_grad=True), random_state(layer, 6)
     assert_same_with_gradients(flat(layer(x, state)), naive(layer, x, state), [x, *state, *layer.parameters()])
 
 
 def test_states_carried_over_windows(path: str):
-    torch.manual_seed(0)
     layer = ONLSTM(6, 20, 2, chunk_size=4)
     x, state = torch.randn(12, 3, 6, requires_grad=True), random_state(layer, 3)
     first, carried, distances = layer(x[:5], state)
@@ -113,7 +111,7 @@ def test_states_carried_over_windows(path: str):
     assert_same_with_gradients(ours, naive(layer, x, state), [x, *state, *layer.parameters()])
 
 
-def test_batch_first_turns_input_and_output_only():
+def test_batch_first_transposes_only_input_and_output():
     layer = ONLSTM(6, 20, 2)
     turned = copy.deepcopy(layer)
     turned.batch_first = True
@@ -123,7 +121,7 @@ def test_batch_first_turns_input_and_output_only():
     assert ours[3].shape == (2, 5, 3)
 
 
-def test_no_state_is_a_zero_state_and_no_gradient_changes_nothing(path: str):
+def test_no_state_is_a_zero_state_and_no_grad_changes_nothing(path: str):
     layer, x = ONLSTM(6, 20, 2), torch.randn(5, 3, 6)
     with torch.no_grad():
         ours = flat(layer(x))
@@ -133,7 +131,6 @@ def test_no_state_is_a_zero_state_and_no_gradient_changes_nothing(path: str):
 
 @pytest.mark.parametrize("input_gate", GATES)
 def test_gradcheck_in_float64(path: str, input_gate: str):
-    torch.manual_seed(0)
     layer = ONLSTM(3, 6, chunk_size=2, input_gate=input_gate).double()
     names, values = zip(*layer.named_parameters(), strict=True)
     state = random_state(layer, 2, torch.float64)
@@ -146,19 +143,15 @@ def test_gradcheck_in_float64(path: str, input_gate: str):
 
 @pytest.mark.parametrize("learned", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])
 def test_gradients_of_single_parameters(learned: str):
-    torch.manual_seed(0)
-    layer = ONLSTM(4, 8, chunk_size=2)
-    layer(torch.randn(6, 2, 4))[0].square().sum().backward()
+    layer, x = ONLSTM(4, 8, chunk_size=2), torch.randn(6, 2, 4)
+    layer(x)[0].square().sum().backward()
     expected = layer.get_parameter(learned).grad
-    alone = copy.deepcopy(layer)
-    alone.zero_grad()
-    for name, parameter in alone.named_parameters():
+    layer.zero_grad()
+    for name, parameter in layer.named_parameters():
         parameter.requires_grad_(name == learned)
-    torch.manual_seed(0)
-    ONLSTM(4, 8, chunk_size=2)  # draws what the first one drew
-    alone(torch.randn(6, 2, 4))[0].square().sum().backward()
-    torch.testing.assert_close(alone.get_parameter(learned).grad, expected)
-    assert sum(parameter.grad is not None for parameter in alone.parameters()) == 1
+    layer(x)[0].square().sum().backward()
+    torch.testing.assert_close(layer.get_parameter(learned).grad, expected)
+    assert sum(parameter.grad is not None for parameter in layer.parameters()) == 1
 
 
 def test_backward_twice_gives_the_same_gradient(path: str):
@@ -169,7 +162,6 @@ def test_backward_twice_gives_the_same_gradient(path: str):
 
 
 def test_saturated_and_huge_inputs_stay_finite_and_nan_stays_nan(path: str):
-    torch.manual_seed(0)
     layer = ONLSTM(4, 20)
     x = torch.randn(6, 3, 4) * 1e4
     x.requires_grad_()
@@ -182,7 +174,6 @@ def test_saturated_and_huge_inputs_stay_finite_and_nan_stays_nan(path: str):
 
 def test_a_large_layer_equals_the_formula(path: str):
     """Weights large enough to be packed, a batch large enough for threads."""
-    torch.manual_seed(0)
     layer = ONLSTM(20, 240)
     x, state = torch.randn(6, 20, 20, requires_grad=True), random_state(layer, 20)
     assert layer.weight_hh_l0.numel() > on_lstm_cpu.LARGE_WEIGHT
@@ -200,7 +191,7 @@ def test_a_large_layer_equals_the_formula(path: str):
 
 @pytest.mark.parametrize("input_gate", GATES)
 def test_one_hot_master_gates_reproduce_the_table(path: str, input_gate: str):
-    """Section 2.2, exactly: all numbers are such that the arithmetic has no rounding."""
+    """Section 2.2, exactly: with these numbers the arithmetic has no rounding."""
     levels, chunk = 6, 2
     size = levels * chunk
     layer = ONLSTM(1, size, chunk_size=chunk, input_gate=input_gate)
@@ -227,7 +218,6 @@ def test_one_hot_master_gates_reproduce_the_table(path: str, input_gate: str):
 
 def test_distance_is_the_expected_level(path: str):
     """E[d_f] = n distance_forget + 1, and the same from the right for the input gate."""
-    torch.manual_seed(0)
     layer, levels = ONLSTM(7, 24, chunk_size=3), 8
     x, (h, c) = torch.randn(1, 5, 7), random_state(layer, 5)
     forget, written = layer(x, (h, c))[2]
@@ -240,7 +230,6 @@ def test_distance_is_the_expected_level(path: str):
 @pytest.mark.parametrize("input_gate", GATES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_master_gates_are_monotone_within_0_and_1(path: str, input_gate: str, dtype: torch.dtype):
-    torch.manual_seed(0)
     levels, chunk, batch = 115, 2, 8
     layer = ONLSTM(16, levels * chunk, chunk_size=chunk, input_gate=input_gate)
     state = torch.randn(batch, levels * chunk), torch.randn(batch, levels * chunk)
@@ -265,8 +254,7 @@ def test_master_gates_are_monotone_within_0_and_1(path: str, input_gate: str, dt
 
 @pytest.mark.parametrize("input_gate", GATES)
 def test_bfloat16_autocast(path: str, input_gate: str):
-    """Products in bfloat16, gates and state in float32: near the formula in float32, forward and backward."""
-    torch.manual_seed(0)
+    """Products in bfloat16, gates and state in float32: close to the formula in float32, forward and backward."""
     layer = ONLSTM(12, 40, 2, chunk_size=4, input_gate=input_gate)
     x, state = torch.randn(8, 5, 12, requires_grad=True), random_state(layer, 5)
     with torch.autocast("cpu", torch.bfloat16):
@@ -284,7 +272,6 @@ def test_bfloat16_autocast(path: str, input_gate: str):
 
 
 def test_compiled_and_plain_steps_agree_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
-    torch.manual_seed(0)
     layer, x = ONLSTM(12, 40, chunk_size=4), torch.randn(8, 5, 12)
     results = []
     for step in ("compiled", "plain"):
@@ -308,9 +295,8 @@ def test_a_bfloat16_layer():
 # ---------------------------------------------------------------------------------------------------------- DropConnect
 
 
-def test_dropconnect_is_one_mask_a_call_without_rescaling(path: str):
+def test_dropconnect_is_one_mask_per_call_without_rescaling(path: str):
     """The mask, read off the gradient's zeros, reproduces all steps of the call."""
-    torch.manual_seed(0)
     layer = ONLSTM(5, 20, 2, dropconnect=0.4)
     x, state = torch.randn(7, 4, 5, requires_grad=True), random_state(layer, 4)
     ours = flat(layer(x, state))
@@ -324,7 +310,6 @@ def test_dropconnect_is_one_mask_a_call_without_rescaling(path: str):
 
 @pytest.mark.parametrize("cell", [ONLSTM, LSTM])
 def test_dropconnect_in_evaluation_is_its_mean_in_training(cell: type[RecurrentLayer]):
-    torch.manual_seed(0)
     layer = cell(5, 20, dropconnect=0.3)
     mean = torch.stack([layer.weights(0)[1].detach() for _ in range(2000)]).mean(0)
     plain = cell(5, 20)
@@ -365,7 +350,6 @@ def test_parameter_count_of_the_paper():
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_lstm_equals_nn_lstm(layers: int, batch_first: bool):
-    torch.manual_seed(0)
     ours, theirs = LSTM(5, 8, layers, batch_first=batch_first), nn.LSTM(5, 8, layers, batch_first=batch_first)
     ours.load_state_dict(theirs.state_dict())
     x, state = torch.randn(4, 3, 5), random_state(ours, 4 if batch_first else 3)
@@ -380,7 +364,6 @@ def test_lstm_equals_nn_lstm(layers: int, batch_first: bool):
 
 
 def test_lstm_has_the_same_dropconnect():
-    torch.manual_seed(0)
     layer, x = LSTM(5, 20, dropconnect=0.4), torch.randn(7, 4, 5)
     output, _, _ = layer(x)
     output.sum().backward()
@@ -415,14 +398,14 @@ def test_copies_give_the_same_numbers():
         ({"num_layers": 0}, r"num_layers \(0\)"),
     ],
 )
-def test_bad_arguments_get_one_line(arguments: dict, message: str):
+def test_bad_arguments_give_one_line(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message) as error:
         ONLSTM(**{"input_size": 4, "hidden_size": 20, **arguments})
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("cell", [ONLSTM, LSTM])
-def test_bad_shapes_get_one_line(cell: type[RecurrentLayer]):
+def test_bad_shapes_give_one_line(cell: type[RecurrentLayer]):
     layer = cell(4, 20)
     for shape in ((5, 2, 3), (5, 4), (0, 2, 4)):
         with pytest.raises(ValueError, match=r"input .* must be a non-empty \(T, B, 4\)"):

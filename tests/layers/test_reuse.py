@@ -1,4 +1,4 @@
-"""Models cut in two, and features from inside."""
+"""Models split in two, and features from inside."""
 
 import copy
 import io
@@ -44,7 +44,7 @@ STEM, CLASSIFIER = 6 * 3 * 9 + 6, 6 * 5 + 5
         ("output", 0),
     ],
 )
-def test_the_parts_compute_what_the_model_does_with_its_weights_each_in_its_own(network, cut: str, behind: int):
+def test_the_parts_compute_what_the_model_does_and_divide_its_weights(network, cut: str, behind: int):
     head, tail = split(network, cut)
     assert torch.equal(tail(head(IMAGES)), network(IMAGES))
     assert count(tail) == behind
@@ -70,7 +70,7 @@ def test_the_identities_at_both_ends(network):
     ],
 )
 def test_a_cut_that_a_skip_connection_crosses_says_what_is_missing(network, cuts, missing: str):
-    with pytest.raises(ValueError, match=rf"the tail behind .* also needs {missing}: add to the cuts"):
+    with pytest.raises(ValueError, match=rf"the tail after .* also needs {missing}: add to the cuts"):
         split(network, cuts)
 
 
@@ -81,7 +81,7 @@ def test_several_cuts(network, cuts: list[str]):
     assert isinstance(values, tuple)
     assert len(values) == 2
     assert torch.equal(tail(values), network(IMAGES))
-    # What is not computed again: nothing before the last cut.
+    # Nothing before the last cut is computed again.
     assert not any(name.startswith(("stem", "blocks.0")) for name, _ in tail.named_parameters())
 
 
@@ -95,14 +95,14 @@ def test_a_second_input_is_missing_or_a_cut():
             return {"scaled": self.linear(x) * scale, "scale": scale}
 
     model = Two()
-    with pytest.raises(ValueError, match="the tail behind linear also needs scale"):
+    with pytest.raises(ValueError, match="the tail after linear also needs scale"):
         split(model, "linear")
     head, tail = split(model, ["linear", "scale"])
     x, scale = torch.rand(2, 4), torch.rand(4)
     expected, found = model(x, scale), tail(head(x, scale))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    with pytest.raises(ValueError, match=r"output of Two gives several values: name what computes one of them, .*mul"):
+    with pytest.raises(ValueError, match=r"output of Two returns several values: name one of .*mul"):
         split(model, "output")
 
 
@@ -117,7 +117,7 @@ def test_gradients_reach_the_model_and_a_step_on_a_part_is_a_step_on_the_model(n
     torch.testing.assert_close(network.classify.weight, before - 0.1 * expected[1])
 
 
-def test_the_mode_goes_with_the_layers(network):
+def test_the_parts_share_the_mode_of_the_layers(network):
     head, _ = split(network.train(), "blocks.0")
     before = network.blocks[0].norm.running_mean.clone()
     head(IMAGES)
@@ -140,13 +140,13 @@ def test_a_layer_that_is_called_twice_has_two_nodes_and_counts_once():
     x = torch.rand(8, 4)
     expected = copy.deepcopy(model)(x)
     assert torch.equal(tail(head(x)), expected)
-    # The running statistics moved once a call: twice, by momentum 0.1 towards the mean of what came in.
+    # The running statistics moved once per call, so twice.
     assert int(model.norm.num_batches_tracked) == 2
     model.eval()
     assert torch.equal(tail(head(x)), model(x))
 
 
-def test_running_statistics_of_a_shared_norm_move_once_a_call():
+def test_running_statistics_of_a_shared_norm_move_once_per_call():
     model = Shared()
     x = torch.rand(8, 4)
     with torch.no_grad():
@@ -175,13 +175,13 @@ def test_features_are_the_activations(network):
 
 
 def test_unknown_names(network):
-    with pytest.raises(ValueError, match=r"ResidualNetwork has no node 'block\.1' to cut at; near are blocks\.1"):
+    with pytest.raises(ValueError, match=r"ResidualNetwork has no node 'block\.1' to cut at; nearest: blocks\.1"):
         split(network, "block.1")
     with pytest.raises(ValueError, match="no node 'unused'"):
         features(network, "unused")
     with pytest.raises(ValueError, match="named twice"):
         split(network, ["stem", "stem"])
-    with pytest.raises(ValueError, match=r"leaf_modules: ResidualNetwork has no module 'stm'; near are stem"):
+    with pytest.raises(ValueError, match=r"leaf_modules: ResidualNetwork has no module 'stm'; nearest: stem"):
         split(network, "stem", leaf_modules=["stm"])
     for function in (split, features):
         with pytest.raises(ValueError, match=r"nodes\(ResidualNetwork\) lists the places"):
@@ -228,20 +228,22 @@ def test_what_cannot_be_traced_is_one_node_inside_a_model_and_refused_as_the_mod
     assert not [name for name in vars(model) if "tensor_constant" in name]
 
 
-def test_what_depends_on_the_mode_is_refused_or_a_leaf():
+def test_a_forward_that_depends_on_the_mode_is_refused_or_a_leaf():
     model = nn.Sequential(nn.Linear(3, 3), ByMode())
-    with pytest.raises(ValueError, match=r"forward of 1 does something else in training .*leaf_modules \(\['1'\]\)"):
+    with pytest.raises(ValueError, match=r"forward of 1 differs between training .*leaf_modules \(\['1'\]\)"):
         split(model, "0")
     assert model.training
     head, tail = split(model.eval(), "0", leaf_modules=["1"])
     assert torch.equal(tail(head(torch.ones(2, 3))), model(torch.ones(2, 3)))
-    with pytest.raises(ValueError, match="the forward of ByMode does something else in training"):
+    with pytest.raises(ValueError, match="the forward of ByMode differs between training"):
         split(ByMode(), "linear")
 
 
-@pytest.mark.parametrize("encoder", [BlogEncoder(8, 6, channels=8), DIMEncoder(8, code_size=6, stochastic=True)])
-def test_every_place_of_our_encoders_gives_what_the_encoder_does(encoder):
-    encoder.eval()
+@pytest.mark.parametrize(
+    "make", [lambda: BlogEncoder(8, 6, channels=8), lambda: DIMEncoder(8, code_size=6, stochastic=True)]
+)
+def test_every_place_of_our_encoders_gives_what_the_encoder_does(make):
+    encoder = make().eval()
     images = torch.rand(2, 3, 8, 8)
     expected = encoder(images)
     named = {"local": "local_layers", "mean": "mean", "logvar": "logvar"}
@@ -262,10 +264,10 @@ def test_transformer_blocks_and_the_tied_weight_of_a_tail():
         head, tail = split(model, cut)
         assert torch.equal(tail(head(tokens)), model(tokens)), cut
     head, tail = split(model, "blocks.0")
-    # The tail's output layer reads the embedding: the weight is among its parameters, the model's own one.
+    # The tail's output layer reads the embedding: the model's own weight is among its parameters.
     assert tail.embedding.weight is model.embedding.weight
     assert count(tail) == count(model.blocks[1]) + count(model.norm) + count(model.embedding) + 11
-    with pytest.raises(ValueError, match=r"behind blocks\.1\.attention also needs blocks\.0:"):
+    with pytest.raises(ValueError, match=r"after blocks\.1\.attention also needs blocks\.0:"):
         split(model, "blocks.1.attention")
     copied = copy.deepcopy(tail)
     assert torch.equal(copied(head(tokens)), model(tokens))
@@ -351,7 +353,7 @@ def test_a_node_that_hides_a_tied_weight_is_refused():
         split(model, "embedding", leaf_modules=["top"])
 
 
-def test_buffers_that_no_checkpoint_has_stay_so():
+def test_non_persistent_buffers_stay_so():
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()

@@ -50,7 +50,7 @@ def test_stays_tied_after_deepcopy_conversion_and_a_new_weight():
 
 
 class HeadFirst(nn.Module):
-    """Registers the head before the embedding: a deep copy meets the head first."""
+    """Registers the head before the embedding: a deep copy reaches the head first."""
 
     def __init__(self) -> None:
         super().__init__()

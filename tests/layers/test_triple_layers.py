@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from layers import (
     DGCNN,
+    AttentionEncoder,
     BiLSTM,
     CharacterAttention,
     GatedConvolution,
@@ -23,12 +24,20 @@ from layers import (
     log_sigmoid,
     pair_spans,
 )
+from layers.attention import (
+    AtrousAttention,
+    FixedAttention,
+    FullAttention,
+    LocalAttention,
+    MultiheadSelfAttention,
+    SparseAttention,
+)
 
 VOCABULARY = ["<pad>", "<unk>", *map(chr, range(97, 123))]
 
 
 def padded(lengths: list[int], size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Random rows (B, L, size), zero behind their ends, and the mask (B, L, 1)."""
+    """Random rows (B, L, size), zero after their ends, and the mask (B, L, 1)."""
     mask = torch.zeros(len(lengths), max(lengths), 1)
     for row, length in enumerate(lengths):
         mask[row, :length] = 1
@@ -68,11 +77,8 @@ def test_dropout_acts_on_the_gate_alone():
 
 def test_the_recipe_sees_27_characters_to_each_side():
     encoder = DGCNN(VOCABULARY, 0, 128, size=8).eval()
-    seen = torch.zeros(100, dtype=torch.bool)
-    hook = encoder.embedding.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
     kept = {}
     encoder.embedding.register_forward_hook(lambda module, inputs, output: kept.update(x=output))
-    hook.remove()
     output = encoder(torch.randint(2, 28, (1, 100)), None, torch.ones(1, 100, 1))
     (gradient,) = torch.autograd.grad(output[0, 50].sum(), kept["x"])
     seen = gradient[0].abs().sum(-1) > 0
@@ -81,7 +87,6 @@ def test_the_recipe_sees_27_characters_to_each_side():
 
 @pytest.mark.parametrize("make", [DGCNN, BiLSTM])
 def test_a_batch_of_different_lengths_equals_one_by_one(make: type):
-    torch.manual_seed(0)
     encoder = make(VOCABULARY, 5, 64, size=8).eval()
     torch.nn.init.normal_(encoder.positions.weight)
     lengths = [17, 3, 40, 1]
@@ -216,7 +221,7 @@ def test_cross_entropy_of_products_has_the_right_gradient():
 
 @pytest.mark.parametrize("logit", [-200.0, -80.0, -20.0, 20.0, 80.0, 200.0])
 @pytest.mark.parametrize("truth", [False, True])
-def test_cross_entropy_is_finite_and_its_gradient_right_far_out(logit: float, truth: bool):
+def test_cross_entropy_is_finite_and_its_gradient_right_at_extreme_logits(logit: float, truth: bool):
     x = torch.full((2,), logit, requires_grad=True)
     loss = binary_cross_entropy_of_log_probability(log_sigmoid(x).sum(), torch.tensor(truth))
     loss.backward()
@@ -256,3 +261,19 @@ def test_pairs_are_those_of_a_loop(rows: int, length: int, seed: int):
     generator = torch.Generator().manual_seed(seed)
     start, end = torch.rand(2, rows, length, generator=generator)
     assert pair_spans(start, end, 0.6, 0.7).tolist() == naive_pairs(start, end, 0.6, 0.7)
+
+
+@pytest.mark.parametrize("kind", [FullAttention, AtrousAttention, LocalAttention, SparseAttention, FixedAttention])
+def test_triple_encoder_sees_no_padding(kind: type[MultiheadSelfAttention]):
+    encoder = AttentionEncoder(["a", "b", "c"], 5, 40, size=16, num_layers=2, num_heads=2, attention=kind).eval()
+    torch.nn.init.normal_(encoder.positions.weight)
+    characters, words, mask = torch.randint(0, 3, (2, 30)), torch.randn(2, 30, 5), torch.ones(2, 30, 1)
+    mask[1, 20:] = 0
+    output = encoder(characters, words, mask)
+    assert output.shape == (2, 30, 16)
+    assert not output[1, 20:].any()
+    alone = encoder(characters[1:, :20], words[1:, :20], mask[1:, :20])
+    torch.testing.assert_close(output[1:, :20], alone)
+    # The order matters, through the table of positions.
+    turned = encoder(characters.flip(1), words.flip(1), mask.flip(1)).flip(1)
+    assert not torch.allclose(turned[0], output[0], atol=1e-3)

@@ -49,7 +49,7 @@ def spectral_norm(matrix):
     ("iterations", "low", "high", "mean_low", "mean_high"),
     [(1, 0.6, 0.9, 0.70, 0.83), (5, 0.86, 0.99, 0.90, 0.96), (20, 0.95, 1.0, 0.97, 1.0), (100, 0.99, 1.0, 0.998, 1.0)],
 )
-def test_sigma_is_as_near_to_the_true_one_as_the_iterations_allow(iterations, low, high, mean_low, mean_high):
+def test_sigma_is_as_close_to_the_true_one_as_the_iterations_allow(iterations, low, high, mean_low, mean_high):
     ratios = []
     for shape in ((100, 50), (784, 100), (256, 1152)):
         for seed in range(4):
@@ -101,7 +101,7 @@ def test_per_unit_forms_against_a_loop(dim):
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(5, 4), lambda: nn.ConvTranspose2d(3, 4, 2)])
-def test_torchs_own_forms_and_their_checkpoints(make):
+def test_torchs_own_forms_and_their_checkpoints_agree(make):
     transposed = isinstance(make(), nn.ConvTranspose2d)
     for kind, theirs in (
         ("spectral_persistent", parametrizations.spectral_norm),
@@ -126,7 +126,7 @@ def test_a_transposed_convolution_has_its_units_in_the_second_dimension():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_computed_in_float32_below_autocast_and_for_bfloat16_weights(kind):
+def test_computed_in_float32_under_autocast_and_for_bfloat16_weights(kind):
     layer = nn.Linear(64, 48)
     exact = normalize_weights(copy.deepcopy(layer), {"weight": kind}).eval()
     if kind == "spectral_persistent":  # its start is random
@@ -187,8 +187,7 @@ def test_what_a_pattern_means_for_each_kind():
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "torch.tanh", torch.tanh])
-def test_twice_is_once_also_for_reused_and_shared_layers(kind):
-    torch.manual_seed(0)
+def test_normalising_twice_changes_nothing_even_for_reused_and_shared_layers(kind):
     net = Net()
     parameters = len(list(net.parameters()))
     normalize_weights(net, {"weight": kind}).eval()
@@ -244,7 +243,7 @@ def test_callables_by_path_as_object_and_with_a_state_of_their_own():
         ({"hidden": "l2", "weight$": "spectral"}, r"patterns 'hidden' and 'weight\$' both match 'weight'"),
     ],
 )
-def test_mistakes_are_named_and_nothing_has_changed(kinds, message):
+def test_mistakes_are_named_and_change_nothing(kinds, message):
     net = Net()
     with pytest.raises(ValueError, match=message):
         normalize_weights(net, kinds)
@@ -253,9 +252,9 @@ def test_mistakes_are_named_and_nothing_has_changed(kinds, message):
 
 def test_another_kind_on_top_is_refused():
     net = normalize_weights(Net(), {"hidden": "l2"})
-    with pytest.raises(ValueError, match=r"'weight' of a Linear is 'l2' already, not 'spectral'"):
+    with pytest.raises(ValueError, match=r"'weight' of a Linear is already 'l2', not 'spectral'"):
         normalize_weights(net, {"hidden": "spectral"})
-    with pytest.raises(ValueError, match=r"is '_WeightNorm' already, not 'l2'"):
+    with pytest.raises(ValueError, match=r"is already '_WeightNorm', not 'l2'"):
         normalize_weights(parametrizations.weight_norm(nn.Linear(2, 2)), {"weight": "l2"})
 
 
@@ -286,7 +285,7 @@ def test_plain_checkpoints_into_normalised_models_and_back(kind):
     assert not any(module._load_state_dict_pre_hooks for module in removed.modules())
     back.load_state_dict(removed.state_dict())
     assert torch.equal(back(WORDS), used)
-    # The original is untouched by what was done to its copy, and its own checkpoint loads.
+    # The copy's removal left the original unchanged, and its own checkpoint loads.
     assert torch.equal(net(WORDS), used)
     twin = normalize_weights(Net(), kinds).eval()
     twin.load_state_dict(net.state_dict())
@@ -326,7 +325,7 @@ def test_a_copy_can_be_normalised_further():
 
 @pytest.mark.parametrize("kind", [*KINDS, "torch.tanh"])
 @pytest.mark.parametrize("make", [lambda: nn.Linear(6, 5), lambda: nn.LSTM(4, 3)], ids=["linear", "lstm"])
-def test_weights_are_drawn_anew_below_the_normalisation(kind, make):
+def test_weights_are_re_initialised_below_the_normalisation(kind, make):
     torch.manual_seed(1)
     layer = normalize_weights(make(), {"weight": kind})
     with torch.no_grad():
@@ -340,7 +339,7 @@ def test_weights_are_drawn_anew_below_the_normalisation(kind, make):
         assert spectral_norm(layer.eval().weight) == pytest.approx(1, abs=0.05)
 
 
-def test_a_scale_is_drawn_anew():
+def test_a_scale_is_re_initialised():
     norm = normalize_weights(nn.BatchNorm1d(4), {"weight": "spectral"})
     with torch.no_grad():
         norm.parametrizations.weight.original.fill_(7.0)
@@ -352,5 +351,5 @@ def test_a_scale_is_drawn_anew():
 def test_weight_norm_refuses_a_unit_without_direction():
     layer = nn.Linear(3, 2)
     nn.init.zeros_(layer.weight)
-    with pytest.raises(ValueError, match="weight_norm: the weights of a unit are 0"):
+    with pytest.raises(ValueError, match="weight_norm: all weights of a unit are 0"):
         normalize_weights(layer, {"weight": "weight_norm"})

@@ -1,4 +1,4 @@
-"""AutoEncoder: losses by their formulas, trained, tested, predicted, without a target anywhere."""
+"""AutoEncoder: losses against their formulas, training, test and prediction, without any target."""
 
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ def fitted(module: AutoEncoder, *callbacks: pl.Callback, logger=False) -> pl.Tra
 
 
 def test_the_plain_form_is_the_articles_mean_squared_error():
-    """One linear layer with ReLU, one with a sigmoid, on values from 0 to 1."""
+    """One linear layer with ReLU and one with a sigmoid, on values from 0 to 1."""
     torch.manual_seed(0)
     module, x = AutoEncoder(partial(DenseEncoder, code_size=10), DenseDecoder, image_size=16), images()
     with collect_losses(module) as losses:
@@ -81,7 +81,7 @@ def test_a_code_that_is_the_prior_costs_nothing():
 
 
 @pytest.mark.parametrize("size", [8, 16, 20, 32, 64])
-def test_decoders_give_images_of_the_size_in_the_range(size: int):
+def test_decoders_give_images_of_the_right_size_and_range(size: int):
     codes = torch.randn(2, 5)
     for decoder in (ConvolutionalDecoder(5, size, 16), DenseDecoder(5, size)):
         drawn = decoder(codes)
@@ -92,7 +92,7 @@ def test_decoders_give_images_of_the_size_in_the_range(size: int):
 
 
 @pytest.mark.parametrize("arguments", [PLAIN, SMALL], ids=["plain", "variational"])
-def test_it_trains_tests_and_draws(arguments: dict):
+def test_it_trains_tests_and_makes_pictures(arguments: dict):
     torch.manual_seed(0)
     module, album = AutoEncoder(**arguments, lr=3e-3), Album()
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
@@ -111,14 +111,14 @@ def test_it_trains_tests_and_draws(arguments: dict):
     assert set(album.pictures) == {"reconstructions", "nearest_neighbors"}
 
 
-def test_the_picture_has_images_over_their_reconstructions_and_drawn_ones():
+def test_the_picture_has_images_above_their_reconstructions_and_samples():
     torch.manual_seed(0)
     module, album = AutoEncoder(**SMALL), Album()
     trainer = fitted(module, Reconstructions(num_images=4, num_sample_rows=1), logger=album)
     trainer.test(module, data(), verbose=False)
     picture = album.pictures["reconstructions"][0]
     test_images = torch.cat(data_batches())
-    # 16 pixels, four (72 / 16) times enlarged.
+    # 16 pixels, enlarged four (72 / 16) times.
     tile, step = 64, 70
     left = picture.shape[1] - 4 * step - 6
     tiles = [
@@ -134,20 +134,20 @@ def test_the_picture_has_images_over_their_reconstructions_and_drawn_ones():
 
 
 def data_batches() -> list[Tensor]:
-    """The test images, as the module gets them."""
+    """The test images, as the module receives them."""
     module = data()
     module.setup()
     loader = module.test_dataloader()[0]
     return [module.on_after_batch_transfer(batch, 0).images for batch in loader]
 
 
-def test_drawn_images_come_from_the_seed_and_of_the_variational_form_only():
+def test_samples_depend_on_the_seed_and_need_the_variational_form():
     module = AutoEncoder(**SMALL)
     state = torch.get_rng_state()
     assert torch.equal(module.sample_images(3, seed=1), module.sample_images(3, seed=1))
     assert not torch.equal(module.sample_images(3, seed=1), module.sample_images(3, seed=2))
     assert torch.equal(state, torch.get_rng_state())
-    with pytest.raises(ValueError, match="only the variational form draws images"):
+    with pytest.raises(ValueError, match="only a variational autoencoder generates images"):
         AutoEncoder(**PLAIN).sample_images(3)
 
 
@@ -184,7 +184,7 @@ def test_bad_arguments_are_refused():
         Reconstructions(num_images=0)
 
 
-def test_codes_drawn_in_float32_reach_a_decoder_in_half_precision():
+def test_codes_in_float32_reach_a_decoder_in_half_precision():
     model = AutoEncoder(image_size=8).to(torch.bfloat16)
     codes = torch.randn(2, model.encoder.code_size)
     assert model.decode(codes).dtype == torch.float32

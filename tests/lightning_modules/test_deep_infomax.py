@@ -52,7 +52,7 @@ def data(**changes) -> ImageDataModule:
 
 
 def merged(results: list[dict]) -> dict:
-    """Lightning gives a dictionary for each loader."""
+    """Lightning returns one dictionary per loader."""
     return {name: value for result in results for name, value in result.items()}
 
 
@@ -72,7 +72,7 @@ def test_first_losses_are_near_those_of_an_untrained_discriminator():
 
 
 def test_blog_losses_equal_loops_over_pairs_and_locations():
-    """Both objectives written out from the spec: [z, z] against [z, z'], [z, C_ij] against [z, C'_ij]."""
+    """Both objectives written out: [z, z] against [z, z'], [z, C_ij] against [z, C'_ij]."""
     torch.manual_seed(1)
     module = DeepInfoMax(**SMALL).eval()
     output = module.encoder(images(5))
@@ -99,7 +99,7 @@ def test_blog_losses_equal_loops_over_pairs_and_locations():
 
 
 @pytest.mark.parametrize("term", ["global", "local", "prior"])
-def test_the_gradient_of_each_term_alone_reaches_the_encoder(term: str):
+def test_each_term_alone_has_a_gradient_for_the_encoder(term: str):
     weights = {f"{name}_weight": float(name == term) for name in ("global", "local", "prior")}
     module = DeepInfoMax(**SMALL, **weights)
     module.losses(module.encoder(images()))["loss"].backward()
@@ -130,7 +130,7 @@ def test_every_combination_of_slots_gives_finite_gradients_in_bfloat16(negatives
             assert parameter.grad.isfinite().all(), name
 
 
-def test_terms_with_weight_zero_leave_no_parameters_behind():
+def test_terms_of_weight_zero_have_no_parameters():
     module = DeepInfoMax(**{**PAPER, "estimator": InfoNCE})
     assert module.global_score is None
     assert module.global_network is None
@@ -183,7 +183,7 @@ def test_adversarial_prior_trains_encoder_and_discriminator():
     assert groups[0] | groups[1] == {id(parameter) for parameter in module.parameters()}
 
 
-def test_evaluation_logs_all_rows_and_leaves_the_encoder_alone():
+def test_evaluation_logs_all_rows_and_does_not_change_the_encoder():
     module = DeepInfoMax(**SMALL)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     state = torch.get_rng_state()
@@ -198,7 +198,7 @@ def test_evaluation_logs_all_rows_and_leaves_the_encoder_alone():
     assert module.state_dict().keys() == before.keys()
 
 
-def test_validation_neither_depends_on_nor_moves_the_random_state():
+def test_validation_neither_depends_on_nor_changes_the_random_state():
     module = DeepInfoMax(**SMALL)
     results = []
     for seed in (1, 2):
@@ -238,12 +238,12 @@ def test_hyperparameters_given_from_python_load_from_a_checkpoint(tmp_path: Path
     assert torch.equal(loaded(images()), module(images()))
 
 
-def test_mismatched_slots_are_refused_with_the_way_out():
+def test_mismatched_slots_are_refused_with_a_hint():
     with pytest.raises(ValueError, match="stochastic=true"):
         DeepInfoMax(encoder=DIMEncoder)
     with pytest.raises(ValueError, match="stochastic=false"):
         DeepInfoMax(prior=AdversarialPrior)
-    with pytest.raises(ValueError, match="one of them > 0"):
+    with pytest.raises(ValueError, match="one of them positive"):
         DeepInfoMax(global_weight=0, local_weight=0, prior_weight=0)
 
 

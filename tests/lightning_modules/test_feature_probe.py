@@ -1,4 +1,4 @@
-"""The probe of a trained network: what it reads, what it trains, and that it stands alone."""
+"""The probe of a trained network: its features, what it trains, and its self-contained checkpoint."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def test_features_are_the_networks(tmp_path: Path, encoder):
         found = getattr(expected, field).flatten(1)
         torch.testing.assert_close(probe(images()), probe.top(found))
         assert probe.top.linear.in_features == found.shape[1]
-    # Nothing of what lies behind the cut, or beside it.
+    # Nothing from after the cut, or beside it.
     assert {name for name, _ in probe.named_parameters() if "logvar" in name or "score" in name} == set()
     assert not [name for name in probe.state_dict() if "logvar" in name]
 
@@ -83,7 +83,7 @@ def test_a_frozen_head_keeps_its_bytes_and_its_running_statistics(source, tmp_pa
     assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in probe.top.parameters()]
 
 
-def test_a_head_with_a_learning_rate_is_tuned_and_the_source_is_left_alone(source, tmp_path: Path):
+def test_a_head_with_a_learning_rate_is_fine_tuned_and_the_source_unchanged(source, tmp_path: Path):
     before = (tmp_path / "source.ckpt").read_bytes()
     probe = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", head_lr=1e-2, lr=1e-3, classes=CLASSES)
     head = weights(probe.head)
@@ -96,14 +96,14 @@ def test_a_head_with_a_learning_rate_is_tuned_and_the_source_is_left_alone(sourc
     assert (tmp_path / "source.ckpt").read_bytes() == before
 
 
-def test_images_arrive_as_the_network_expects_them(source, tmp_path: Path):
+def test_images_are_rescaled_to_the_range_of_the_network(source, tmp_path: Path):
     own = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", classes=CLASSES).eval()
     other = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", classes=CLASSES, pixel_range=(0.0, 255.0)).eval()
     other.load_state_dict(own.state_dict())
     torch.testing.assert_close(other((images() + 0.5) * 255), own(images()))
 
 
-def test_what_is_logged_is_loss_and_accuracy_of_all_test_images(source, tmp_path: Path):
+def test_logged_are_loss_and_accuracy_of_all_test_images(source, tmp_path: Path):
     probe, images_of = FeatureProbe(tmp_path / "source.ckpt", "encoder.mean", classes=CLASSES), data(eval_batch_size=16)
     (logged,) = quiet_trainer().test(probe, images_of, verbose=False)[:1]
     every = [images_of.on_after_batch_transfer(batch, 0) for batch in images_of.test_dataloader()[0]]
@@ -136,7 +136,7 @@ def test_an_autoencoder_is_a_source(tmp_path: Path):
     torch.testing.assert_close(probe(small), probe.top(model.encode(small).mean))
 
 
-def test_mistakes_are_told_in_one_line(source, tmp_path: Path):
+def test_mistakes_are_reported_in_one_line(source, tmp_path: Path):
     path = tmp_path / "source.ckpt"
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
@@ -149,15 +149,19 @@ def test_mistakes_are_told_in_one_line(source, tmp_path: Path):
     )
     (tmp_path / "empty").mkdir()
     cases = [
-        ((path, "encoder.fc"), {}, "DeepInfoMax has no node 'encoder.fc' to cut at; near are encoder.mean"),
-        ((tmp_path / "sorce.ckpt", "encoder.mean"), {}, "no such run folder or checkpoint: .*; near are source.ckpt"),
+        ((path, "encoder.fc"), {}, "DeepInfoMax has no node 'encoder.fc' to cut at; .*encoder.mean"),
+        (
+            (tmp_path / "sorce.ckpt", "encoder.mean"),
+            {},
+            "no such run folder or checkpoint: .*; did you mean source.ckpt",
+        ),
         ((tmp_path / "empty", "encoder.mean"), {}, "no checkpoint in .*empty: name a run folder"),
-        ((tmp_path / "text.ckpt", "encoder.mean"), {}, "corrupt checkpoint, or no checkpoint at all: .*text.ckpt"),
+        ((tmp_path / "text.ckpt", "encoder.mean"), {}, "corrupt checkpoint, or not a checkpoint: .*text.ckpt"),
         ((tmp_path / "foreign.ckpt", "encoder.mean"), {}, "foreign checkpoint: .*foreign.ckpt"),
-        ((tmp_path / "text_model.ckpt", "network.norm"), {}, "SparseTransformer reads no images"),
+        ((tmp_path / "text_model.ckpt", "network.norm"), {}, "SparseTransformer does not read images"),
         ((tmp_path / "byte_model.ckpt", "network.norm"), {}, "cut network.norm: the network up to there can't read"),
-        ((path, "encoder.mean"), {"image_size": 64}, "images of 32 pixels, the data's have 64: set data.image_size=32"),
-        ((path, "encoder.mean"), {"classes": []}, "the data has no classes to learn"),
+        ((path, "encoder.mean"), {"image_size": 64}, "images of 32 pixels, the data's are 64: set data.image_size=32"),
+        ((path, "encoder.mean"), {"classes": []}, "the data has no classes"),
         ((path, "encoder.mean"), {"head_lr": -1.0}, r"head_lr \(-1.0\) must be at least 0"),
     ]
     for arguments, changes, message in cases:
@@ -201,14 +205,12 @@ def test_from_the_command_line_to_predictions_without_the_source(
         (line,) = capfd.readouterr().err.splitlines()
         return line
 
-    # Before anything is trained, and without leaving a run folder.
+    # Before any training, and without creating a run folder.
     assert "checkpoint" in told("--model.cut=encoder.mean")
-    assert "no such run folder or checkpoint: sorce; near are source" in told(
+    assert "no such run folder or checkpoint: sorce; did you mean source?" in told(
         "--model.checkpoint=sorce", "--model.cut=encoder.mean"
     )
-    assert "no node 'encoder.men' to cut at; near are encoder.mean" in told(
-        "--model.checkpoint=source", "--model.cut=encoder.men"
-    )
+    assert "no node 'encoder.men' to cut at" in told("--model.checkpoint=source", "--model.cut=encoder.men")
     assert not Path("probe").exists()
 
     assert run_main(train, [*command, "--model.checkpoint=source", "--model.cut=encoder.mean"]) == 0
@@ -242,7 +244,7 @@ def test_from_the_command_line_to_predictions_without_the_source(
     assert Path("classes.csv").read_bytes() == written
 
 
-def test_a_file_name_that_is_no_utf8_is_written_as_it_is(source, tmp_path: Path):
+def test_a_file_name_that_is_not_utf8_is_written_byte_for_byte(source, tmp_path: Path):
     name = b"caf\xe9.png"
     (tmp_path / "pictures").mkdir()
     try:
@@ -254,7 +256,7 @@ def test_a_file_name_that_is_no_utf8_is_written_as_it_is(source, tmp_path: Path)
     assert (tmp_path / "classes.csv").read_bytes().splitlines()[1].startswith(name + b",")
 
 
-def test_the_head_is_what_features_gives(source, tmp_path: Path):
+def test_the_head_is_that_of_features(source, tmp_path: Path):
     probe = FeatureProbe(tmp_path / "source.ckpt", "encoder.local_layers.0", classes=CLASSES)
     expected = features(source, "encoder.local_layers.0")
     assert same(expected.state_dict(), probe.head.state_dict())

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a module that was built from Python: it loads alone, with the slots as they were."""
+"""A checkpoint of a module built from Python loads on its own, with the slots as they were."""
 
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,14 @@ from lightning_modules import AutoEncoder, SparseTransformer, TripleExtractor
 
 
 class Preset(FullAttention):
-    """An attention of a user, whose sizes have defaults: those that the slot's owner gives must win."""
+    """A user's attention whose sizes have defaults: those that the slot's owner passes must win."""
 
     def __init__(self, embed_dim: int = 64, num_heads: int = 8, dropout: float = 0.0, rotary: bool = False) -> None:
         super().__init__(embed_dim, num_heads, dropout=dropout, rotary=rotary)
 
 
 class Scaled(AutoEncoder):
-    """A user's subclass that hands most arguments on."""
+    """A user's subclass that passes on most arguments."""
 
     def __init__(self, scale: float = 1.0, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -31,7 +31,7 @@ class Scaled(AutoEncoder):
 
 
 def reloaded(module: pl.LightningModule, path: Path) -> pl.LightningModule:
-    """The module out of its checkpoint, whose weights are those of the module."""
+    """The module loaded from its checkpoint, with weights checked to be the same."""
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(path)
@@ -59,7 +59,7 @@ def test_a_slot_inside_a_slot(tmp_path: Path):
     assert type(reloaded(module, tmp_path / "x.ckpt").encoder.blocks[0].attention) is Preset
 
 
-def test_arguments_that_a_subclass_hands_on(tmp_path: Path):
+def test_arguments_that_a_subclass_passes_on(tmp_path: Path):
     module = Scaled(scale=0.5, encoder=partial(BlogEncoder, code_size=4, channels=8), image_size=8)
     loaded = reloaded(module, tmp_path / "x.ckpt")
     assert loaded.scale == 0.5

@@ -1,4 +1,4 @@
-"""The search as a training: trials, the best of them, resuming, several processes, prediction from a configuration."""
+"""The search run as training: trials, keeping the best, checkpoints, resuming, prediction from a configuration."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ trainer = partial(quiet_trainer, enable_checkpointing=True, num_sanity_val_steps
 
 
 def data(**changes) -> EdgeListDataModule:
-    # Links mixed so much that trials end in different partitions.
+    # Enough mixing for trials to end in different partitions.
     sizes = {"sample_num_nodes": 200, "sample_mixing": 0.45, "sample_mean_degree": 8.0}
     return EdgeListDataModule(source="sample", **{**sizes, **changes})
 
@@ -60,19 +60,19 @@ def test_the_checkpoint_holds_the_partition(tmp_path):
     assert np.array_equal(ours.table, theirs.table)
     assert ours.codelength == theirs.codelength
     assert ours.names == graph.names.tolist()
-    with pytest.raises(ValueError, match=r"modules of 200 nodes, those of this graph \(150\) are others"):
+    with pytest.raises(ValueError, match="modules of 200 nodes, but this graph has 150 other nodes"):
         loaded.partition(data(sample_num_nodes=150).graph_batch)
 
 
-def test_modules_are_not_taken_for_those_of_other_nodes(tmp_path):
+def test_a_partition_of_other_nodes_is_refused(tmp_path):
     module = InfomapClustering()
     trainer(default_root_dir=tmp_path).fit(module, data())
     graph = data().graph_batch
-    with pytest.raises(ValueError, match="are others: to cluster another graph"):
+    with pytest.raises(ValueError, match="200 other nodes: to cluster another graph"):
         module.partition(graph._replace(names=graph.names[::-1].copy()))
 
 
-def test_a_search_that_was_done_goes_on_with_the_trials_that_are_new(tmp_path):
+def test_a_finished_search_continues_with_new_trials_only(tmp_path):
     done = InfomapClustering()
     run = trainer(default_root_dir=tmp_path, max_epochs=2)
     run.fit(done, data())
@@ -80,20 +80,20 @@ def test_a_search_that_was_done_goes_on_with_the_trials_that_are_new(tmp_path):
     more = trainer(default_root_dir=tmp_path, max_epochs=TRIALS)
     more.fit(done, data(), ckpt_path=tmp_path / "done.ckpt", weights_only=True)
     assert int(done.trials_done) == TRIALS
-    late = InfomapClustering()  # as another number of processes may leave it: no epoch is over, no trial is left
+    late = InfomapClustering()  # possible after another number of processes: no epoch done, no trial left
     late.trials_done.fill_(TRIALS)
     trainer(default_root_dir=tmp_path, max_epochs=TRIALS).fit(late, data())
     assert len(late.table) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"teleportation": 2.0}, {"markov_time": 0.0}, {"seed": -1}])
-def test_arguments_out_of_range_are_named_at_once(wrong):
+def test_arguments_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         InfomapClustering(**wrong)
 
 
 @pytest.mark.parametrize("directed", [False, True])
-def test_the_walk_is_that_of_the_graph(directed):
+def test_the_walk_is_directed_if_the_graph_is(directed):
     module = InfomapClustering(two_level=True)
     graph = data(directed=directed).graph_batch
     assert module.partition(graph).flow_model == ("directed" if directed else "undirected")
@@ -113,4 +113,11 @@ def test_a_file_is_clustered_in_one_call(tmp_path, capsys):
     module = {name.strip('"'): path.split(":")[0] for path, _, name, _ in lines}
     assert module["a"] == module["b"] == module["c"] != module["d"] == module["e"] == module["f"]
     assert run_main(predict, [config, "--input", str(graph), "--output", f"{output}2"]) == 2
-    assert "graph.tree2 must end with .tree, .clu, .csv" in capsys.readouterr().err
+    assert "graph.tree2 must end in .tree, .clu, .csv" in capsys.readouterr().err
+
+
+def test_a_directed_walk_on_a_bipartite_graph_is_refused(tmp_path):
+    (tmp_path / "two.net").write_text("*Vertices 4\n*Bipartite 3\n1 3\n2 3\n2 4\n")
+    with pytest.raises(ValueError, match=r"model.flow \(directed\): a bipartite graph takes undirected flow only"):
+        InfomapClustering(flow="directed").predict_file(tmp_path / "two.net", tmp_path / "out.csv")
+    assert "4 nodes" in InfomapClustering().predict_file(tmp_path / "two.net", tmp_path / "out.csv")

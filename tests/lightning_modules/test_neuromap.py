@@ -1,4 +1,4 @@
-"""Neuromap: what it finds, its checkpoints, half precision, resuming, and prediction for files."""
+"""Neuromap: what it finds, its checkpoints, half precision, and prediction for files."""
 
 import csv
 from functools import partial
@@ -13,7 +13,7 @@ from datamodules import EdgeListDataModule
 from experiment.errors import run_main
 from experiment.predict import predict
 from layers import GCN, GraphSAGE
-from lightning_modules import InfomapClustering, Neuromap
+from lightning_modules import Neuromap
 from map_equation import Network
 from tests.tools import quiet_trainer
 
@@ -28,7 +28,7 @@ def build(data: EdgeListDataModule, **arguments) -> Neuromap:
 
 @pytest.fixture(scope="module")
 def karate(tmp_path_factory) -> tuple[Path, Neuromap, EdgeListDataModule]:
-    """A checkpoint of the network that has learned the karate club, the network, and its data."""
+    """A checkpoint of a network trained on the karate club, the network, and its data."""
     data = EdgeListDataModule(graph="karate", steps_per_epoch=50)
     module = build(data, network=partial(GCN, hidden_size=64), num_clusters=8)
     folder = tmp_path_factory.mktemp("karate")
@@ -55,7 +55,7 @@ def test_a_checkpoint_loads_without_data(karate):
     torch.testing.assert_close(again(data.graph_batch), module(data.graph_batch), rtol=0, atol=0)
     assert again.node_names == data.graph_batch.names.tolist()
     state = torch.load(path, weights_only=True)["state_dict"]
-    assert all(name.startswith(("network.", "temperature")) for name in state), "nothing of the graph is in it"
+    assert all(name.startswith(("network.", "temperature")) for name in state), "the graph is not in the checkpoint"
 
 
 def test_the_walk_is_computed_once(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_overlapping_communities_of_a_file(triangles, tmp_path):
     report = module.predict_file(file, output, threshold=0.12)
     assert "6 nodes, 7 links: 2 modules" in report
     assert "1 nodes in more than one" in report
-    # The module of a, b, c, d has most flow: the first; the cluster that is nobody's largest comes last.
+    # The module of a, b, c, d has the largest flow and comes first; the cluster that is no node's largest comes last.
     rows = read(output)
     assert [row for row in rows if row[0] == "d"] == [
         ("d", 1, pytest.approx(0.55)),
@@ -132,7 +132,7 @@ def test_overlapping_communities_of_a_file(triangles, tmp_path):
     ]
     assert [row[:2] for row in rows if row[0] != "d"] == [("a", 1), ("b", 1), ("c", 1), ("e", 2), ("f", 2)]
     module.predict_file(file, output, threshold=1.0)
-    assert len(read(output)) == 6, "the largest share is always there"
+    assert len(read(output)) == 6, "the largest share is always listed"
     with pytest.raises(ValueError, match="threshold"):
         module.predict_file(file, output, threshold=2.0)
 
@@ -144,13 +144,13 @@ def test_shares_of_the_walk_show_overlap(triangles, tmp_path):
     # Its neighbours: c, e and f.
     assert rows["d", 1] == pytest.approx((0.95 + 2 * 0.1) / 3, abs=1e-4)
     assert rows["d", 2] == pytest.approx((0.05 + 2 * 0.9) / 3, abs=1e-4)
-    # a, b: the other of the two, and c; c: a, b and d.
+    # Neighbours of a and b: each other and c; of c: a, b and d.
     assert rows["a", 1] == pytest.approx(0.95, abs=1e-4)
     assert rows["c", 1] == pytest.approx((2 * 0.95 + 0.55) / 3, abs=1e-4)
     assert ("a", 2) not in rows
 
 
-def test_lines_in_another_order_are_the_same_graph(karate, tmp_path):
+def test_the_order_of_lines_does_not_matter(karate, tmp_path):
     _, module, data = karate
     graph = data.graph_batch
     lines = [f"{a} {b} {weight}" for (a, b), weight in zip(graph.edges.tolist(), graph.weights.tolist(), strict=True)]
@@ -169,8 +169,8 @@ def test_lines_in_another_order_are_the_same_graph(karate, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GRAPH, "34 nodes that it was trained on, the graph has a node 'a'"),
-        ("0 1\n1 2\n", "34 nodes that it was trained on, the graph has 3 nodes"),
+        (GRAPH, "34 nodes that it was trained on, but the graph has a node 'a'"),
+        ("0 1\n1 2\n", "34 nodes that it was trained on, but the graph has 3 nodes"),
         ("0 1 x\n", "graph.txt, line 1"),
     ],
 )
@@ -186,7 +186,7 @@ def test_another_graph_needs_features(karate, tmp_path, capsys, text, message):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_features_are_what_another_graph_needs(tmp_path):
+def test_another_graph_with_features(tmp_path):
     data = EdgeListDataModule(sample_num_nodes=60, sample_num_features=4)
     module = build(data, network=GraphSAGE)
     random = np.random.default_rng(0)
@@ -206,10 +206,8 @@ def test_other_data_in_training_and_test(karate):
         Neuromap(num_clusters=0)
 
 
-@pytest.mark.parametrize("module", [InfomapClustering, Neuromap])
-def test_a_directed_walk_on_two_kinds_of_nodes_is_refused(tmp_path, module):
+def test_a_directed_walk_on_a_bipartite_graph_is_refused(tmp_path):
     (tmp_path / "two.net").write_text("*Vertices 4\n*Bipartite 3\n1 3\n2 3\n2 4\n")
-    options = {"num_nodes": 4} if module is Neuromap else {}
-    with pytest.raises(ValueError, match=r"model.flow \(directed\): the graph has two kinds of nodes; leave flow out"):
-        module(flow="directed", **options).predict_file(tmp_path / "two.net", tmp_path / "out.csv")
-    assert "4 nodes" in module(**options).predict_file(tmp_path / "two.net", tmp_path / "out.csv")
+    with pytest.raises(ValueError, match=r"model.flow \(directed\): a bipartite graph takes undirected flow only"):
+        Neuromap(flow="directed", num_nodes=4).predict_file(tmp_path / "two.net", tmp_path / "out.csv")
+    assert "4 nodes" in Neuromap(num_nodes=4).predict_file(tmp_path / "two.net", tmp_path / "out.csv")

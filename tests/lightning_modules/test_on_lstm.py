@@ -15,14 +15,14 @@ from datamodules.batches import ParseBatch, TokenBatch
 from layers import LSTM, ONLSTM
 from layers.reuse import clone
 from lightning_modules import ONLSTMLanguageModel
+from lightning_modules.on_lstm_prediction import lookup
 from tests.conftest import ROOT, SHARED, script
-from tests.test_resume import equal, start_and_kill
-from tests.tools import quiet_trainer
+from tests.tools import equal, quiet_trainer, start_and_kill
 
 PTB = SHARED / "ptb"
 NO_DROPOUT = {"input_dropout": 0.0, "word_dropout": 0.0, "layer_dropout": 0.0, "output_dropout": 0.0}
 SMALL = {"embedding_size": 20, "hidden_size": 30, "num_layers": 2}
-# The command line's options for a model and data that cost nothing.
+# Command-line options for a tiny model and data.
 TINY = [
     "-c",
     ROOT / "configs" / "on_lstm_sample.yaml",
@@ -61,7 +61,7 @@ def test_the_papers_size():
 
 
 @pytest.mark.parametrize("cell", [ONLSTM, LSTM])
-def test_the_loss_is_that_of_the_formula(cell, monkeypatch):
+def test_the_loss_equals_its_formula(cell, monkeypatch):
     text = data()
     module = model(text, cell=cell, **NO_DROPOUT, activation_penalty=2.0, temporal_penalty=3.0)
     monkeypatch.setattr(module, "log_dict", lambda *_: None)
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_the_formula(cell, monkeypatch):
     torch.testing.assert_close(loss, total / batch.targets.numel() + penalty)
 
 
-def test_the_state_is_carried_detached_and_starts_anew_with_each_epoch(monkeypatch):
+def test_the_state_is_carried_detached_and_reset_each_epoch(monkeypatch):
     text = data(variable_bptt=False)
     module = model(text, **NO_DROPOUT, activation_penalty=0.0, temporal_penalty=0.0)
     monkeypatch.setattr(module, "log_dict", lambda *_: None)
@@ -88,9 +88,9 @@ def test_the_state_is_carried_detached_and_starts_anew_with_each_epoch(monkeypat
     first, second, *_ = text.train_dataloader()
     losses = [module.training_step(first, 0), module.training_step(second, 1)]
     both = TokenBatch(torch.cat([first.inputs, second.inputs], 1), torch.cat([first.targets, second.targets], 1))
-    module._epoch = -1  # as if the epoch were another
+    module._epoch = -1  # as if in another epoch
     torch.testing.assert_close(module.training_step(both, 0), (losses[0] + losses[1]) / 2)
-    losses[1].backward()  # would fail if it reached into the first window's graph, which is gone
+    losses[1].backward()  # would fail if it reached into the first window's graph, which has been freed
     assert not any(h.requires_grad or c.requires_grad for h, c in module._state)
 
 
@@ -121,7 +121,7 @@ def test_characters_are_measured_in_bits():
     assert not any("f1" in name for name in tested)
 
 
-def test_the_test_scores_the_trees_of_each_layer_beside_the_baselines():
+def test_the_test_scores_the_trees_of_each_layer_and_the_baselines():
     text = data()
     results = quiet_trainer().test(model(text), text, verbose=False)
     tested = {name.split("/dataloader_idx")[0]: value for result in results for name, value in result.items()}
@@ -139,7 +139,7 @@ def test_the_test_scores_the_trees_of_each_layer_beside_the_baselines():
     assert not any("layer1" in name for name in names)
 
 
-def test_a_sentence_is_read_alone_whatever_the_batch():
+def test_a_sentence_is_read_alone_in_any_batch():
     text = data()
     module = model(text).eval()
     batch = list(text.test_dataloader()[1])[-1]
@@ -163,7 +163,7 @@ def leaves(tree) -> list[int]:
 
 @pytest.mark.parametrize("stop", [3, 5, 9])
 def test_resumed_inside_an_epoch_equals_unbroken(tmp_path, stop):
-    """Every state that training carries: hidden state, window lengths, dropout, the average."""
+    """All state carried in training: hidden state, window lengths, dropout, the average."""
 
     def parts(folder: Path, **arguments):
         text = data()
@@ -197,7 +197,7 @@ trainer:
 
 
 def test_killed_and_resumed_equals_unbroken(tmp_path):
-    """As a user does it, after averaging has begun."""
+    """From the command line, after averaging has begun."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     tiny = [option for option in map(str, TINY) if "callbacks" not in option]
     steep = ["--model.optimizer=torch.optim.SGD", "--model.lr=60", "--trainer.max_epochs=4", "--save_every=0"]
@@ -221,7 +221,7 @@ def average(checkpoint: dict) -> dict:
 
 
 class RandomStates(pl.Callback):
-    """Keeps torch's random state behind each step, or sets it at the start."""
+    """Records torch's random state after each step, or sets it at the start."""
 
     def __init__(self, states: dict[int, torch.Tensor], start: torch.Tensor | None = None) -> None:
         self.states, self.start = states, start
@@ -235,12 +235,12 @@ class RandomStates(pl.Callback):
         self.states[run.global_step] = torch.get_rng_state()
 
 
-def test_a_few_sentences_are_learnt_by_heart():
+def test_a_few_sentences_are_overfitted():
     text = data(sample_train_size=4, batch_size=1, variable_bptt=False, bptt=60)
     module = model(text, **NO_DROPOUT, hidden_size=60, embedding_size=40, lr=0.01, optimizer=torch.optim.Adam)
     run = quiet_trainer(max_epochs=80, gradient_clip_val=1.0, limit_val_batches=0)
     run.fit(module, text)
-    assert float(run.callback_metrics["train/cross_entropy"]) < 0.5, "from about 4"
+    assert float(run.callback_metrics["train/cross_entropy"]) < 0.5, "initially about 4"
 
 
 def test_checkpoint_loads_alone_and_parses_a_file(tmp_path):
@@ -253,11 +253,12 @@ def test_checkpoint_loads_alone_and_parses_a_file(tmp_path):
     assert lines[1:] == ["", "(hello -LRB-world-RRB-)", "(Mary laughs)", "(stop)"]
     assert lines[0].replace("(", "").replace(")", "") == "The old teacher sleeps ."
     assert lines[0].count("(") == lines[0].count(")") == 4
-    assert loaded.lookup("The") == loaded.lookup("the") == loaded.index["the"] != loaded.index["<unk>"]
-    assert loaded.lookup('"Mary,') == loaded.index["mary"]
-    assert loaded.lookup("xyzzy") == loaded.index["<unk>"]
+    index = loaded.index
+    assert lookup("The", index) == lookup("the", index) == index["the"] != index["<unk>"]
+    assert lookup('"Mary,', index) == index["mary"]
+    assert lookup("xyzzy", index) == index["<unk>"]
 
-    # What doesn't fit the checkpoint.
+    # Arguments that don't fit the checkpoint.
     other = script("evaluate", tmp_path / "run", "--data.seed=5", cwd=tmp_path, check=False)
     (line,) = other.stderr.splitlines()
     assert other.returncode == 2
@@ -286,7 +287,7 @@ def test_files_to_parse(tmp_path, content, message):
     assert not (tmp_path / "out.txt").exists()
 
 
-def test_a_clone_with_new_weights_starts_in_the_recipes_range():
+def test_a_clone_with_new_weights_starts_in_the_range_of_the_recipe():
     module = model(data(), embedding_range=0.05)
     drawn = clone(module, weights=False).embedding.weight
     assert not torch.equal(drawn, module.embedding.weight)
@@ -299,7 +300,7 @@ def test_models_without_trees_say_so(tmp_path):
         model(data(), cell=LSTM).predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
 
 
-def test_data_that_gives_nothing_is_refused(tmp_path):
+def test_data_without_a_vocabulary_is_refused(tmp_path):
     result = script("train", *TINY[:2], "--data=ImageDataModule", "--data.source=sample", cwd=tmp_path, check=False)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]

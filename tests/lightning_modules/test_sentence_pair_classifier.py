@@ -20,7 +20,7 @@ def model(data: LogicalInferenceDataModule, **changes) -> SentencePairClassifier
 
 
 @pytest.mark.parametrize("cell", [ONLSTM, LSTM])
-def test_the_logits_are_those_of_each_pair_alone(cell):
+def test_logits_equal_those_of_each_pair_alone(cell):
     pairs = data()
     module = model(pairs, cell=cell).eval()
     batch: SentencePairBatch = next(iter(pairs.train_dataloader()))
@@ -36,7 +36,7 @@ def test_the_logits_are_those_of_each_pair_alone(cell):
         torch.testing.assert_close(logits[row], module.head(features), rtol=1e-4, atol=1e-5)
 
 
-def test_accuracies_by_operations_are_those_of_a_loop():
+def test_accuracies_by_operations_equal_those_of_a_loop():
     pairs = data()
     module = model(pairs)
     (tested,) = quiet_trainer().test(module, pairs, verbose=False)
@@ -56,7 +56,7 @@ def test_accuracies_by_operations_are_those_of_a_loop():
     assert tested == pytest.approx(expected)
 
 
-def test_a_file_of_formulas_gets_the_relations_that_the_model_gives_each_pair_alone(tmp_path):
+def test_predictions_for_a_file_equal_those_of_each_pair_alone(tmp_path):
     pairs = data(sample_test_size=30)
     module = model(pairs)
     with torch.no_grad():
@@ -89,12 +89,12 @@ def test_a_file_of_formulas_gets_the_relations_that_the_model_gives_each_pair_al
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("( a and b )", r"asked.txt, line 2: expected a formula, a TAB, a formula, found 1 field"),
-        ("a\tg", "asked.txt, line 2: the word g; known are"),
+        ("( a and b )", r"asked.txt, line 2: expected a formula, a TAB, a formula, found 1"),
+        ("a\tg", "asked.txt, line 2: the word g; "),
         ("=\ta\tb )", "asked.txt, line 2: the brackets of a formula don't match"),
     ],
 )
-def test_a_line_that_is_no_pair_is_refused_and_costs_no_earlier_answers(tmp_path, line, message):
+def test_a_malformed_line_is_refused_and_the_old_output_kept(tmp_path, line, message):
     pairs = data()
     (tmp_path / "asked.txt").write_text(f"a\tb\n{line}\n")
     (tmp_path / "answers.tsv").write_text("earlier")

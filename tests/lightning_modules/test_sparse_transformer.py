@@ -44,7 +44,7 @@ def image_model(attention=PATTERNS["sparse"], **changes) -> SparseTransformer:
 
 
 def with_life(model: SparseTransformer) -> SparseTransformer:
-    """Weights of a size at which every term counts; at the start the logits are 0."""
+    """Makes the weights large enough for every term to matter; initially the logits are 0."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -56,7 +56,7 @@ def mute(model: SparseTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def logits_by_hand(model: SparseTransformer, x: torch.Tensor, allowed) -> torch.Tensor:
-    """The network on embedded positions x (T, d), one query and head at a time; ``allowed(layer, i, j)``."""
+    """The network on embedded tokens x (T, d), one query and head at a time; ``allowed(layer, i, j)``."""
     network = model.network
     heads, size = 2, x.shape[1] // 2
     for layer, block in enumerate(network.blocks):
@@ -78,7 +78,7 @@ def logits_by_hand(model: SparseTransformer, x: torch.Tensor, allowed) -> torch.
     return x @ network.output.weight.T + network.output.bias
 
 
-def test_the_loss_of_tokens_is_that_of_the_formula(monkeypatch):
+def test_the_loss_of_tokens_equals_its_formula(monkeypatch):
     model = token_model(PATTERNS["in turn"])
     mute(model, monkeypatch)
     inputs = torch.randint(11, (2, 13))
@@ -100,7 +100,7 @@ def test_the_loss_of_tokens_is_that_of_the_formula(monkeypatch):
     torch.testing.assert_close(loss, total / count, rtol=1e-5, atol=1e-5)
 
 
-def test_the_loss_of_images_is_that_of_the_formula(monkeypatch):
+def test_the_loss_of_images_equals_its_formula(monkeypatch):
     model = image_model(pixel_range=(-1.0, 1.0))
     mute(model, monkeypatch)
     pixels = torch.randint(256, (1, 4, 4, 3))
@@ -120,7 +120,7 @@ def test_the_loss_of_images_is_that_of_the_formula(monkeypatch):
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_no_token_is_seen_before_its_time(name):
+def test_no_token_depends_on_later_ones(name):
     model = token_model(PATTERNS[name]).eval()
     tokens = torch.randint(11, (1, 17))
     logits = model(tokens)
@@ -168,7 +168,7 @@ def test_images_are_completed_from_their_upper_half():
     assert not torch.equal(again[0], again[2])
 
 
-def test_tokens_are_drawn_by_their_probabilities():
+def test_tokens_are_sampled_by_their_probabilities():
     model = token_model().eval()
     prompt = torch.randint(11, (1, 5))
     with torch.no_grad():
@@ -222,7 +222,7 @@ def test_checkpointed_activations_give_the_same_gradients(monkeypatch):
         torch.testing.assert_close(plain, checkpointed)
 
 
-def test_dropout_is_at_the_residual_adds_only():
+def test_dropout_is_in_the_residual_branches_only():
     model = token_model(dropout=1.0).train()
     tokens = torch.randint(11, (1, 8))
     network = model.network
@@ -230,7 +230,7 @@ def test_dropout_is_at_the_residual_adds_only():
     torch.testing.assert_close(model(tokens), network.output(network.norm(x)))
 
 
-def test_layers_take_the_patterns_in_turn():
+def test_layers_take_the_patterns_cyclically():
     model = token_model(PATTERNS["in turn"], num_layers=5)
     names = [type(block.attention).__name__ for block in model.network.blocks]
     assert names == ["LocalAttention", "AtrousAttention", "LocalAttention", "AtrousAttention", "LocalAttention"]
@@ -275,7 +275,7 @@ def test_text_is_measured_over_every_character():
     assert set(tested) == {"test/loss", "test/bits_per_character"}
 
 
-def test_words_have_a_perplexity_and_trees_are_left_alone():
+def test_words_have_a_perplexity_and_trees_are_ignored():
     data = text(level="word")
     results = quiet_trainer().test(text_model(data), data, verbose=False)
     tested = {name.split("/dataloader_idx")[0]: value for result in results for name, value in result.items()}
@@ -303,7 +303,7 @@ def images(**changes) -> ImageDataModule:
     return ImageDataModule(source="sample", **{"image_size": 4, **sizes, **changes})
 
 
-def test_images_are_measured_in_bits_and_the_memory_is_left_alone():
+def test_images_are_measured_in_bits_and_the_memory_is_ignored():
     data = images()
     model = image_model().eval()
     results = quiet_trainer().test(model, data, verbose=False)
@@ -321,7 +321,7 @@ def test_images_are_measured_in_bits_and_the_memory_is_left_alone():
     [(partial(SparseAttention, rate=8), True), (partial(LocalAttention, window=16), False)],
     ids=["sparse", "local"],
 )
-def test_sparse_attention_copies_from_where_windows_do_not_reach(attention, solves):
+def test_sparse_attention_copies_from_beyond_a_window(attention, solves):
     data = CopyTaskDataModule(
         length=4, distance=41, num_symbols=8, batch_size=16, sample_train_size=2400, sample_test_size=100
     )
@@ -364,7 +364,7 @@ def test_the_attention_slot_takes_a_class_or_a_list(given, expected, tmp_path, m
 # ---------------------------------------------------------------------------------------------------- prediction
 
 
-def test_each_line_of_a_file_goes_on(tmp_path):
+def test_each_line_of_a_file_is_continued(tmp_path):
     data = text()
     model = text_model(data)
     (tmp_path / "prompts.txt").write_text("the\n\na €\n", encoding="utf-8")
@@ -378,7 +378,7 @@ def test_each_line_of_a_file_goes_on(tmp_path):
         assert line == prompt + "".join(data.vocabulary[token] for token in expected)
 
 
-def test_sequences_of_numbers_go_on_and_others_are_refused(tmp_path):
+def test_sequences_of_numbers_are_continued_and_others_refused(tmp_path):
     model = token_model()
     prompts, output = tmp_path / "prompts.txt", tmp_path / "out.txt"
     prompts.write_text("1 2 3\n10\n")
@@ -396,7 +396,7 @@ def test_sequences_of_numbers_go_on_and_others_are_refused(tmp_path):
             model.predict_file(prompts, output, length=5)
 
 
-def test_too_long_a_continuation_names_what_fits(tmp_path):
+def test_too_long_a_continuation_names_the_longest_possible(tmp_path):
     (tmp_path / "prompts.txt").write_text("1\n1 2 3\n")
     with pytest.raises(ValueError, match=r"30 positions and .*prompts.txt, line 2, takes 3 of them; .* at most 28"):
         token_model().predict_file(tmp_path / "prompts.txt", tmp_path / "out.txt", length=29)
@@ -421,7 +421,7 @@ def test_a_folder_of_images_is_completed(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "out.png"))
     assert picture.shape == (3 * 96 + 4, 3 * 96 + 4, 3)
     assert np.array_equal(picture[:96:24, :96:24], pixels[0])
-    assert (picture[48:96, 98:194] == 255).all(), "what is not given is white"
+    assert (picture[48:96, 98:194] == 255).all(), "the missing half is white"
     assert np.array_equal(picture[:96:24, 196::24], arrays["completed"][0])
     with pytest.raises(ValueError, match=r"must end in \.png or \.npz"):
         model.predict_file(folder, tmp_path / "out.jpg")
@@ -431,7 +431,7 @@ def test_a_folder_of_images_is_completed(tmp_path):
     ("arguments", "message"),
     [
         ({"num_layers": 0}, r"num_layers \(0\) must be at least 1"),
-        ({"attention": []}, "an empty list"),
+        ({"attention": []}, "empty list"),
         ({"num_heads": 3}, r"num_heads \(3\) must divide embed_dim \(16\)"),
     ],
 )

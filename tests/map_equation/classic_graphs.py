@@ -1,4 +1,4 @@
-"""Small graphs of the literature."""
+"""Small graphs from the literature."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def nine_triangles(bridge: float = 1.0) -> nx.Graph:
-    """Three groups of three triangles; three bridges of the given weight join the groups."""
+    """Three groups of three triangles; three bridges of the given weight connect the groups."""
     graph = nx.Graph()
     for group in range(3):
         first = 9 * group
@@ -24,7 +24,7 @@ def nine_triangles(bridge: float = 1.0) -> nx.Graph:
 
 
 def read_net(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Links of a Pajek file or link list, as the first id were 0."""
+    """Links of a Pajek file or link list, with ids shifted to start at 0."""
     rows, section = [], ""
     for line in path.read_text().splitlines():
         line = line.split("#")[0].strip()

@@ -10,5 +10,5 @@ GRAPHS = SHARED / "graphs"
 @pytest.fixture(scope="session")
 def graphs() -> Path:
     if not GRAPHS.is_dir():
-        pytest.skip("the shared graphs are not here")
+        pytest.skip("no ../shared/data/graphs")
     return GRAPHS

@@ -1,4 +1,4 @@
-"""The map equation in plain Python and NumPy with dense matrices, from the formulas."""
+"""The map equation from its formulas, in plain Python and NumPy with dense matrices."""
 
 from math import log2
 
@@ -19,7 +19,7 @@ def adjacency(edges, weights, n: int, undirected: bool) -> np.ndarray:
 
 
 def dense_flow(matrix: np.ndarray, model: str, tau: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
-    """Visit rates (n,) and link flow (n, n) of sum 1, teleportation in it where it is recorded."""
+    """Visit rates (n,) and link flow (n, n), which sums to 1 and includes recorded teleportation."""
     n = len(matrix)
     if model == "undirected":
         flow = matrix / matrix.sum()
@@ -41,7 +41,7 @@ def dense_flow(matrix: np.ndarray, model: str, tau: float = 0.15) -> tuple[np.nd
 
 
 def hierarchical_codelength(p: np.ndarray, flow: np.ndarray, paths: list[tuple], physical: list | None = None) -> float:
-    """Sum over all modules, named by their paths; the root is (). States of a physical node share the book's word."""
+    """Sum over all modules, identified by their paths; the root is (). States of a physical node share a code word."""
     physical = range(len(p)) if physical is None else physical
 
     def rates(module: tuple) -> tuple[float, float]:

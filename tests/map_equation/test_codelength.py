@@ -21,7 +21,7 @@ def karate() -> nx.Graph:
     return graph
 
 
-# From infomap 2.16; the last of each kind from igraph's older core, which taught the article's model.
+# From infomap 2.16; those of the article's model from igraph's older core.
 @pytest.mark.parametrize(
     ("expected", "edges", "modules", "options"),
     [
@@ -93,7 +93,7 @@ def test_directed_values_of_small_networks():
     assert codelength(cycles, HALVES, flow="directed_recorded") == pytest.approx(2.145467531, abs=1e-9)
 
 
-def test_bipartite_nodes_of_the_second_kind_are_not_coded():
+def test_bipartite_nodes_of_the_second_kind_are_not_encoded():
     edges, weights = [[0, 3], [1, 3], [1, 4], [2, 4]], [1, 1, 0.25, 1]
     found = infomap(edges, weights, bipartite=3)
     assert found.codelength == pytest.approx(1.478406227, abs=1e-9)
@@ -126,5 +126,5 @@ def test_values_found_in_files(graphs, name, flow, two_level, expected):
     edges, weights = read_net(graphs / "infomap_examples" / name)
     found = infomap(edges, weights, flow=flow, two_level=two_level, num_trials=5)
     assert found.codelength <= expected + 1e-9
-    if name != "modular_wd.net" or two_level:  # shorter than the official tool's hierarchy: 2.847031
+    if name != "modular_wd.net" or two_level:  # ours is shorter than the official tool's hierarchy: 2.847031
         assert found.codelength == pytest.approx(expected, abs=1e-9)

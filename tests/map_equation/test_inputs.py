@@ -1,4 +1,4 @@
-"""Input forms, bad input, and what a partition writes."""
+"""Input formats, bad input, and the files of a partition."""
 
 import networkx as nx
 import numpy as np
@@ -12,7 +12,7 @@ EDGES = np.array([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4], [3, 5], [4, 5]])
 HALVES = [0, 0, 0, 1, 1, 1]
 
 
-def test_all_forms_are_one_graph():
+def test_all_formats_give_one_graph():
     weights = np.arange(1.0, 8)
     weighted = nx.Graph()
     weighted.add_nodes_from(range(6))
@@ -63,7 +63,7 @@ def test_multi_edges_are_summed():
         ({"edges": nx.Graph([(0, 1)]), "weights": [1]}, "its own weights"),
         ({"num_nodes": 5}, "node id 5 is out of range"),
         ({"flow": "recorded"}, "flow must be one of undirected"),
-        ({"teleportation": 1.5, "flow": "directed"}, "probability"),
+        ({"teleportation": 1.5, "flow": "directed"}, "teleportation must be in"),
         ({"markov_time": 0}, "markov_time"),
         ({"num_trials": 0}, "num_trials"),
         ({"seed": -1}, "seed"),
@@ -116,11 +116,11 @@ def tree_of(partition, path) -> dict[int, tuple[int, ...]]:
     return {int(row[-1]): tuple(map(int, row[0].split(":"))) for row in rows}
 
 
-def test_paths_of_nodes_beside_modules_are_unique(tmp_path):
+def test_paths_of_siblings_of_modules_are_unique(tmp_path):
     network = Network(EDGES)
     mixed = network.partition([(0, 0), (0, 1), (0,), (0,), (0, 1), (0, 0)])
     found = tree_of(mixed, tmp_path / "mixed.tree")
-    # C and D, the busiest nodes, come after the two modules beside them.
+    # C and D, the nodes with the largest flow, come after their two sibling modules.
     assert found == {0: (1, 1, 1), 5: (1, 1, 2), 1: (1, 2, 1), 4: (1, 2, 2), 2: (1, 3), 3: (1, 4)}
     assert mixed.modules.tolist() == [0, 1, 2, 2, 1, 0]
     ragged = network.partition([(0, 0), (0, 0), (), (), (1,), (0, 1)])
@@ -162,7 +162,7 @@ def test_csv_has_names_and_paths(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-def test_another_ending_is_refused(tmp_path):
+def test_another_extension_is_refused(tmp_path):
     partition = infomap(nx.ring_of_cliques(4, 4))
-    with pytest.raises(ValueError, match=r"must end with .tree, .clu, .csv"):
+    with pytest.raises(ValueError, match=r"must end in .tree, .clu, .csv"):
         partition.write(tmp_path / "out.txt")

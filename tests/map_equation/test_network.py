@@ -1,4 +1,4 @@
-"""One network searched and scored many times: initial partitions, trials, threads, passes, the flow as a matrix."""
+"""One network searched and scored repeatedly: initial partitions, trials, threads, passes, the flow as a matrix."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from map_equation.graph import FLOWS
 
 
 def random_graph(seed: int, n: int = 40):
-    """Two halves with more links inside than between, with multi-edges, self-loops and dangling nodes."""
+    """Two halves with more links inside than between; multi-edges, self-loops and dangling nodes."""
     random = np.random.default_rng(seed)
     edges = random.integers(0, n, (4 * n, 2))
     same = (edges[:, 0] < n // 2) == (edges[:, 1] < n // 2)
@@ -47,7 +47,7 @@ def test_markov_time_multiplies_the_links():
 
 @pytest.mark.parametrize("model", FLOWS)
 @pytest.mark.parametrize("two_level", [True, False])
-def test_passes_fall_to_the_code_length(model, two_level):
+def test_passes_decrease_to_the_code_length(model, two_level):
     network = Network(*random_graph(2), flow=model)
     for seed in range(3):
         found = network.search(seed=seed, two_level=two_level)
@@ -94,7 +94,7 @@ def test_bad_partitions(initial, message):
         infomap([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4], [3, 5], [4, 5]], initial=initial)
 
 
-def test_partitions_given_in_three_forms():
+def test_partitions_in_three_formats():
     network = Network(nx.karate_club_graph())
     labels = np.arange(34) % 4
     paths = [(int(a) % 2, int(a)) if a else () for a in labels]
@@ -106,7 +106,7 @@ def test_partitions_given_in_three_forms():
     assert network.codelength(given.table) == pytest.approx(given.codelength, abs=1e-13)
     assert network.partition([()] * 34).codelength == pytest.approx(network.one_level_codelength, abs=1e-13)
     assert network.partition(labels).num_modules == 4
-    # Labels 1 and 3 lie in one top module, 2 in another; the nine nodes of label 0 are alone.
+    # Labels 1 and 3 are in one top module, 2 in another; each of the nine nodes of label 0 is alone.
     assert given.num_modules == 3 + 9 == len(set(given.modules))
     assert sorted(set(given.top_modules)) == list(range(2 + 9))
     alone = np.flatnonzero(labels == 0)
@@ -148,7 +148,7 @@ def test_an_igraph_graph():
 
 
 def test_what_igraph_offers_is_read():
-    """A stand-in with the attributes of ``igraph.Graph`` that are read, for where igraph is not installed."""
+    """A stand-in with the attributes of ``igraph.Graph`` that are read, as igraph may not be installed."""
     links = [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (3, 5), (4, 5)]
     weights = [1.0, 2, 3, 4, 5, 6, 7]
 

@@ -1,4 +1,4 @@
-"""What a search must find, whatever the order of its input."""
+"""What a search must find, for any order of its input."""
 
 import networkx as nx
 import numpy as np
@@ -9,7 +9,7 @@ from map_equation import codelength, infomap
 
 
 def planted(seed: int, n: int = 600, modules: int = 12, inside: int = 12, between: int = 3):
-    """Edges and labels: ``inside`` links of each node in its module, ``between`` anywhere."""
+    """Edges and labels: ``inside`` links of each node within its module, ``between`` anywhere."""
     random = np.random.default_rng(seed)
     label = np.arange(n) % modules
     source = np.repeat(np.arange(n), inside + between)

@@ -1,4 +1,4 @@
-"""Code lengths where nodes are states of physical nodes: an independent reference, identities, Infomap."""
+"""Code lengths of states of physical nodes: against a reference, identities, and Infomap."""
 
 import numpy as np
 import pytest

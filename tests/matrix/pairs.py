@@ -1,4 +1,4 @@
-"""The table of the matrix: every module with every datamodule that fits it, so small that a run takes a second."""
+"""The table of the matrix: every module with every datamodule that fits it, tiny enough for a run to take a second."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,18 +39,18 @@ class Pair:
     Args:
         name: of the test.
         model: the class of the module and its arguments.
-        data: the class of the datamodule and its arguments, beside ``source: sample``.
-        embeddings: parameters that lazy updates act on; of a module without embeddings, its weights.
-        still: arguments of the module that leave nothing random in a training step.
-        coupled: the loss joins the items of a batch (batch normalisation, other images as negatives, a mean over
-            characters): two processes are one process that takes the mean over the two halves of the batch.
-        by_batch: metrics of the evaluation that depend on which items are in a batch, and so on the processes.
+        data: the class of the datamodule and its arguments besides ``source: sample``.
+        embeddings: parameters that lazy updates act on; for a module without embeddings, its weights.
+        still: arguments of the module that make a training step deterministic.
+        coupled: the loss depends on a batch as a whole (batch normalisation, other images as negatives, a mean over
+            characters): two processes equal one that averages over the two halves of the batch.
+        by_batch: evaluation metrics that depend on which items share a batch, and so on the number of processes.
         overfits: learning rate, steps, and the factor by which the loss of one batch falls.
-        predicts: what ``predict.py`` writes, the ending of a file; or the line that says why it doesn't.
+        predicts: the extension of the file that ``predict.py`` writes; or the line that says why it doesn't.
         options: of ``predict.py``.
-        trainable: whether there is something to differentiate.
-        batches: of an epoch.
-        needs: name of the pair whose module's checkpoint this one begins with.
+        trainable: whether there is anything to differentiate.
+        batches: per epoch.
+        needs: name of the pair whose checkpoint this one starts from.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Pair:
 
     @property
     def killed_after(self) -> int:
-        """Batches: inside an epoch (where it has several), and inside a window of two."""
+        """Batches until the kill: inside an epoch (if it has several) and inside a window of two."""
         return self.batches + 3 if self.batches > 1 else 3
 
 

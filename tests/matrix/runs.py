@@ -1,10 +1,9 @@
-"""Runs of the matrix, in this process: through the command line's own classes, so that everything in a run is real."""
+"""Runs of the matrix, in this process, through the command line's own classes, so that everything in a run is real."""
 
 import csv
 import json
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ from PIL import Image
 from pytorch_lightning.cli import instantiate_module
 
 import datamodules
+import experiment.train
 import lightning_modules
 from datamodules.batches import GraphBatch
 from experiment.checkpoints import RunCheckpoints
-from experiment.console import quiet
-from experiment.train import TrainCLI, _fit_and_test, resolve_arguments
+from experiment.cli import ExperimentCLI
 from tests.conftest import save_model
 from tests.matrix.pairs import PAIRS, Pair
 
@@ -35,11 +34,11 @@ QUIET = {
 
 
 class Killed(BaseException):
-    """The end of a run that nobody expects."""
+    """Raised to end a run unexpectedly."""
 
 
 def all_six_tricks(pair: Pair) -> list[dict[str, Any]]:
-    """The derived optimizers, as a configuration has them; windows of two batches, synchronised after three steps."""
+    """The derived optimizers, as in a configuration; windows of two batches, synchronised after three steps."""
     tricks = {
         "GradientAccumulation": {"steps": 2},
         "PiecewiseLinearLR": {"schedule": {2: 1.0, 4: 0.5}, "log": True},
@@ -52,7 +51,7 @@ def all_six_tricks(pair: Pair) -> list[dict[str, Any]]:
 
 
 def write_config(pair: Pair, folder: Path) -> Path:
-    """The configuration of a pair, with all six tricks where there are gradients."""
+    """The configuration of a pair, with all six tricks if there are gradients."""
     (model, model_arguments), (data, data_arguments) = pair.model, pair.data
     arguments = dict(model_arguments)
     if pair.needs:
@@ -74,20 +73,15 @@ def write_config(pair: Pair, folder: Path) -> Path:
     return file
 
 
-def train(*arguments: object) -> TrainCLI:
-    """What ``scripts/train.py`` does; gives the trainer, model and data that it built."""
+def train(*arguments: object) -> ExperimentCLI:
+    """Does what ``scripts/train.py`` does; returns the trainer, model and data that it built."""
     with unseeded():
-        quiet()
-        argv, name = resolve_arguments([str(argument) for argument in arguments])
-        with ExitStack() as stack:
-            cli = TrainCLI(argv, name, stack)
-            _fit_and_test(cli, time.time())
-    return cli
+        return experiment.train.train([str(argument) for argument in arguments])
 
 
 @contextmanager
 def unseeded() -> Iterator[None]:
-    """Seeds that Lightning leaves in the environment don't reach the next run."""
+    """Keeps seeds that Lightning leaves in the environment from the next run."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
             patch.delenv(name, raising=False)
@@ -96,7 +90,7 @@ def unseeded() -> Iterator[None]:
 
 @contextmanager
 def killed_after(batches: int) -> Iterator[None]:
-    """Ends a training after so many batches, where nothing can be saved any more."""
+    """Ends training after this many batches, without a chance to save anything more."""
     save, seen = RunCheckpoints.on_train_batch_end, []
 
     def save_and_die(self: RunCheckpoints, *arguments: Any) -> None:
@@ -111,13 +105,13 @@ def killed_after(batches: int) -> Iterator[None]:
 
 
 def make_model(pair: Pair, data: pl.LightningDataModule, folder: Path, **changes: Any) -> pl.LightningModule:
-    """The pair's module for its data, with new weights and without a command line; always the same ones."""
+    """The pair's module for its data, built without a command line, always with the same weights."""
     torch.manual_seed(1)
     return instantiate_module(model_class(pair), model_arguments(pair, data, folder) | changes)
 
 
 def model_arguments(pair: Pair, data: pl.LightningDataModule, folder: Path) -> dict[str, Any]:
-    """The module's arguments, those that the data gives included."""
+    """The module's arguments, including those given by the data."""
     links = getattr(model_class(pair), "data_links", ())
     arguments = {name: getattr(data, name) for name in links if hasattr(data, name)} | pair.model[1]
     return arguments | ({"checkpoint": str(save_source(pair, data, folder))} if pair.needs else {})
@@ -128,7 +122,7 @@ def model_class(pair: Pair) -> type[pl.LightningModule]:
 
 
 def save_source(pair: Pair, data: pl.LightningDataModule, folder: Path) -> Path:
-    """The checkpoint that a module begins with."""
+    """The checkpoint that a module starts from."""
     (source,) = (other for other in PAIRS if other.name == pair.needs)
     model = make_model(source, data, folder)
     model.hparams.clear()
@@ -144,7 +138,7 @@ def make_data(pair: Pair, **changes: Any) -> pl.LightningDataModule:
 
 
 def write_input(data: pl.LightningDataModule, folder: Path) -> Path:
-    """A file as a user would have it, for ``predict.py``: from the data's own kind, not its own items."""
+    """A user's file for ``predict.py``: of the same kind as the data, but not its items."""
     if hasattr(data, "pixel_range"):
         images = folder / "images"
         images.mkdir()
@@ -176,18 +170,18 @@ def write_graph(graph: GraphBatch, file: Path) -> Path:
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    """The rows of ``metrics.csv``, without what a row has no value for."""
+    """The rows of ``metrics.csv``, without empty cells."""
     with open(folder / "metrics.csv", newline="") as file:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def assert_same_run(broken: Path, whole: Path) -> None:
-    """Asserts that a run that was resumed left, to the last bit, what one left that was never broken."""
+    """Asserts that a resumed run is bit-identical to an uninterrupted one."""
     assert (broken / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     for name in ("best.ckpt", "last.ckpt"):
         ours, theirs = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (broken, whole))
         different = {key for key in theirs if not same_bits(ours[key], theirs[key])}
-        # The loops also count the batches that were begun, and how often; below `experiment` is the configuration.
+        # The loops also count batches started; `experiment` has the configuration.
         assert not different - {"loops", "experiment"}, name
         assert same_bits(ours["experiment"]["random_states"], theirs["experiment"]["random_states"])
     summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (broken, whole)]

@@ -1,4 +1,4 @@
-"""Every pair of module and datamodule under every condition that one process can make."""
+"""Every pair of module and datamodule, under every condition possible in one process."""
 
 import json
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Run:
     data: pl.LightningDataModule
 
 
-# Of the module's scope: pytest then takes one pair after the other, so that its run is made once.
+# With module scope pytest takes one pair after another, so that each run is made once.
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=lambda pair: pair.name)
@@ -57,7 +57,7 @@ def trainable(pair: Pair) -> Pair:
 
 @pytest.fixture(scope="module")
 def run(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run of a pair from beginning to end."""
+    """The uninterrupted run of a pair."""
     folder = tmp_path_factory.mktemp(pair.name)
     config = write_config(pair, folder)
     cli = train("-c", config, "--run_dir", folder / "run")
@@ -78,7 +78,7 @@ def test_every_module_and_every_datamodule_is_in_the_table():
 def test_a_run_trains_validates_and_tests(pair: Pair, run: Run):
     rows = rows_of(run.folder)
     losses = [float(row["train/loss"]) for row in rows if row.get("train/loss")]
-    # With windows of two batches a step is every other batch, and the last of each epoch.
+    # With windows of two batches there is a step every other batch, and at the end of each epoch.
     assert len(losses) == pair.epochs * (-(-pair.batches // 2) if pair.trainable else pair.batches)
     assert torch.tensor(losses).isfinite().all()
     assert sum(any(value for name, value in row.items() if name.startswith("val/")) for row in rows) == pair.epochs
@@ -88,7 +88,7 @@ def test_a_run_trains_validates_and_tests(pair: Pair, run: Run):
     assert (run.folder / "checkpoints/best.ckpt").is_file()
 
 
-def test_killed_inside_an_epoch_and_resumed_ends_with_the_same_bits(pair: Pair, run: Run, tmp_path: Path):
+def test_killed_inside_an_epoch_and_resumed_is_bit_identical(pair: Pair, run: Run, tmp_path: Path):
     broken = tmp_path / "run"
     with killed_after(pair.killed_after), pytest.raises(Killed):
         train("-c", run.config, "--run_dir", broken)
@@ -98,19 +98,19 @@ def test_killed_inside_an_epoch_and_resumed_ends_with_the_same_bits(pair: Pair, 
     assert_same_run(broken, run.folder)
 
 
-def test_another_seed_gives_other_numbers(trainable: Pair, run: Run, tmp_path: Path):
+def test_another_seed_gives_other_losses(trainable: Pair, run: Run, tmp_path: Path):
     train("-c", run.config, "--run_dir", tmp_path / "run", "--seed_everything=2", "--trainer.max_steps=3")
     ours, others = (
         [row["train/loss"] for row in rows_of(folder) if row.get("train/loss")][:3]
         for folder in (run.folder, tmp_path / "run")
     )
-    # Not each: an output layer that begins with zeros gives one loss whatever the seed until it has moved.
+    # Not every one: an output layer initialised to zero gives the same first losses for every seed.
     assert len(others) == 3
     assert others != ours
 
 
 class Gradients(Callback):
-    """Keeps the losses, and which parameters had no gradient, or a wrong one, in the latest step."""
+    """Records the losses, and the parameters with a missing or bad gradient in the latest step."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -130,14 +130,14 @@ def test_every_parameter_has_a_gradient_in_both_precisions(trainable: Pair, tmp_
         trainer = quiet_trainer(gradients, precision=precision, max_epochs=-1, max_steps=2, limit_val_batches=0)
         data = make_data(trainable)
         trainer.fit(make_model(trainable, data, tmp_path), data)
-        # In the second: an output layer that begins with zeros lets nothing through in the first.
+        # In the second step: an output layer initialised to zero passes no gradient in the first.
         assert not gradients.missing, precision
         losses[precision] = gradients.losses
-    # bfloat16 has eight bits.
+    # bfloat16 has eight bits of precision.
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.03)
 
 
-def test_one_batch_is_learnt_by_heart(trainable: Pair, tmp_path: Path):
+def test_one_batch_is_overfitted(trainable: Pair, tmp_path: Path):
     lr, steps, factor = trainable.overfits
     data, gradients = make_data(trainable), Gradients()
     model = make_model(trainable, data, tmp_path, **trainable.still)

@@ -1,4 +1,4 @@
-"""Every pair, killed by the system at a random place, goes on to the same bits."""
+"""Every pair, killed by a signal at a random point and resumed, is bit-identical to an uninterrupted run."""
 
 import multiprocessing
 import os
@@ -15,9 +15,9 @@ from tests.matrix.runs import assert_same_run, rows_of, train, write_config
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has looked at CUDA must not be forked")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has initialised CUDA must not be forked")
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
-def test_killed_anywhere_and_resumed_ends_with_the_same_bits(pair: Pair, tmp_path: Path):
+def test_killed_anywhere_and_resumed_is_bit_identical(pair: Pair, tmp_path: Path):
     arguments = ["-c", write_config(pair, tmp_path), f"--trainer.max_epochs={5 * pair.epochs}"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(*arguments, "--run_dir", whole)

@@ -1,4 +1,4 @@
-"""Two processes give what one gives with the same global batch: metrics, gradients, and so weights."""
+"""Two processes equal one with the same global batch: metrics, gradients, and so weights."""
 
 import re
 from pathlib import Path
@@ -15,11 +15,11 @@ from tests.tools import Batches, in_two_processes, quiet_trainer
 
 Results = dict[str, Any]
 STEPS = 2
-LR = 0.1  # of plain SGD: weights then differ by what gradients differ
+LR = 0.1  # of plain SGD, so that weights differ only as gradients do
 
 
 def measure(pair: Pair, folder: Path, data: pl.LightningDataModule, **arguments: Any) -> Results:
-    """The metrics of the untrained module, and what two steps (of a search: two epochs) make of it."""
+    """The metrics of the untrained module, and its state after two steps (in a search, two epochs)."""
     model = make_model(pair, data, folder, **pair.still)
     if pair.trainable:
         model.make_optimizer = lambda parameters, _: torch.optim.SGD(parameters, LR)
@@ -28,7 +28,7 @@ def measure(pair: Pair, folder: Path, data: pl.LightningDataModule, **arguments:
     metrics = {name: value for metrics in evaluated for name, value in metrics.items()}
     limits = {"max_epochs": -1, "max_steps": STEPS} if pair.trainable else {"max_epochs": STEPS}
     quiet_trainer(limit_val_batches=0, **limits, **arguments).fit(model, data)
-    # Running statistics are those of each process; of a search the partition counts, its parameter are epochs.
+    # Running statistics differ between processes; of a search, compare the partition: its parameter counts epochs.
     state = dict(model.named_parameters() if pair.trainable else model.named_buffers())
     return {"metrics": metrics, "state": {name: value.detach().clone() for name, value in state.items()}}
 
@@ -46,7 +46,7 @@ def measure_all(rank: int, folder: Path) -> None:
 def in_one_process(pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
     changes = without_augmentation(pair)
     if not pair.coupled:
-        if "batch_size" in pair.data[1]:  # a graph comes whole
+        if "batch_size" in pair.data[1]:  # a graph is one batch
             changes["batch_size"] = 2 * pair.data[1]["batch_size"]
         return measure(pair, folder, make_data(pair, **changes))
     data = make_data(pair, **changes)
@@ -57,7 +57,7 @@ def in_one_process(pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(loader, "rank_and_world_size", lambda rank=rank: (rank, 2))
             ranks.append(list(data.train_dataloader()))
-    # One of the first rank, one of the second, and so on.
+    # Alternating between the ranks.
     in_turn = [batch for both in zip(*ranks, strict=True) for batch in both]
     data.train_dataloader = lambda: Batches(in_turn)
     return measure(pair, folder, data, accumulate_grad_batches=2)
@@ -69,7 +69,7 @@ def without_augmentation(pair: Pair) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results]:
-    """What each of two processes has, of all pairs: starting them takes longer than all that they do."""
+    """The results of each of two processes, for all pairs: starting them takes longer than all their work."""
     folder = tmp_path_factory.mktemp("ranks")
     in_two_processes(measure_all, folder)
     return tuple(torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))

@@ -21,7 +21,7 @@ def test_one_sentence_by_hand():
     gold = [(0, 6, "S"), (0, 2, "NP"), (2, 6, "VP"), (3, 6, "S+VP"), (4, 6, "NP")]
     predicted = [(0, 6), (1, 6), (2, 6), (3, 6), (3, 5)]
     result = score([predicted], [gold], [6])
-    # Without the root: 2 of 4 predicted are right, 2 of 4 gold ones found; with it 3 of 5 and 3 of 5.
+    # Without the root: 2 of 4 predicted are right, 2 of 4 gold ones found; with it, 3 of 5 and 3 of 5.
     assert result["sentence_f1_no_root"] == pytest.approx(50, abs=1e-5)
     assert result["corpus_f1_evalb"] == pytest.approx(60)
     assert result["sentence_f1_no_root_wsj10"] == result["sentence_f1_no_root"]
@@ -30,7 +30,7 @@ def test_one_sentence_by_hand():
 
 
 def test_a_sentence_without_inner_spans():
-    """Nothing to find: recall 1, and precision 1 only if nothing was claimed."""
+    """Nothing to find: recall 1, and precision 1 only if nothing is predicted."""
     assert score([[(0, 2)]], [[(0, 2, "S")]], [2])["sentence_f1_no_root"] == pytest.approx(100, abs=1e-5)
     result = score([[(0, 3), (1, 3)]], [[(0, 3, "S")]], [3])
     assert result["sentence_f1_no_root"] == 0
@@ -40,7 +40,7 @@ def test_a_sentence_without_inner_spans():
     assert "corpus_f1_evalb" not in single
 
 
-def test_the_mean_of_sentences_is_not_the_count_over_the_corpus():
+def test_the_mean_over_sentences_differs_from_the_corpus_count():
     long = [(0, 12, "S"), *((start, 12, "X") for start in range(1, 11))]
     short = [(0, 3, "S"), (0, 2, "NP")]
     guess = [tree_spans(right_branching(12)), tree_spans(right_branching(3))]
@@ -75,7 +75,7 @@ def test_against_plain_counting(sentences):
 
 
 def test_processes_with_uneven_shares_add_up():
-    """Sums of the states of two processes, as torchmetrics makes them, are the states of one with all sentences."""
+    """The states of two processes, summed as torchmetrics does, equal the state of one with all sentences."""
     sentences = [(right_branching(n), [(0, n, "S"), (n - 2, n, "NP")], n) for n in (3, 4, 7, 12, 15)]
     whole, parts = ParseF1(), [ParseF1(), ParseF1()]
     for number, (tree, gold, length) in enumerate(sentences):
@@ -98,7 +98,7 @@ def test_each_sentence_needs_all_three():
         ParseF1().update([[]], [[]], [3, 4])
 
 
-# The treebank sample of NLTK; figures counted by other programs, see the file's own description.
+# The treebank sample of NLTK; scores computed by other programs, see the file's own description.
 TABLE = {
     "right": (right_branching, 39.91, 58.60, 35.75, 39.41),
     "left": (left_branching, 8.63, 19.19, 6.36, 11.69),
@@ -107,7 +107,7 @@ TABLE = {
 
 
 def corpus_f1_no_root(predicted, gold, lengths):
-    """The third column of the table: as corpus_f1_evalb, less the whole sentence on both sides."""
+    """The third column of the table: corpus_f1_evalb without whole-sentence spans."""
     both = total = 0
     for ours, theirs, size in zip(predicted, gold, lengths, strict=True):
         inner_ours = set(ours) - {(0, size)}
@@ -120,7 +120,7 @@ def corpus_f1_no_root(predicted, gold, lengths):
 @pytest.fixture(scope="module")
 def sentences():
     if not TREEBANK.is_file():
-        pytest.skip("no copy of the treebank sample at hand")
+        pytest.skip("no ../shared/data/treebank")
     return read_treebank(TREEBANK)
 
 
@@ -144,7 +144,7 @@ def test_random_and_best_trees_on_the_treebank_sample(sentences):
     result = score([tree_spans(random_tree(length, generator)) for length in lengths], gold, lengths)
     assert abs(result["sentence_f1_no_root"] - 18.32) < 1
     assert abs(result["sentence_f1_no_root_wsj10"] - 33.03) < 1
-    # The best binary tree has every gold span; what it has more matches nothing, so any spans outside will do.
+    # The best binary tree has every gold span; its others match nothing, so any spans outside will do.
     best = []
     for spans, length in zip(gold, lengths, strict=True):
         extra = [(length + place, length + place + 2) for place in range(length - 1 - len(spans))]

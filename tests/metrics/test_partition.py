@@ -1,4 +1,4 @@
-"""Scores of partitions against networkx and hand-made cases."""
+"""Scores of partitions against networkx and cases by hand."""
 
 import networkx as nx
 import numpy as np
@@ -14,7 +14,7 @@ def arrays(graph: nx.Graph) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("directed", [False, True])
-def test_modularity_is_that_of_networkx(directed: bool) -> None:
+def test_modularity_equals_that_of_networkx(directed: bool) -> None:
     random = np.random.default_rng(0)
     graph = nx.gnp_random_graph(40, 0.2, seed=1, directed=directed)
     for edge in graph.edges:
@@ -38,7 +38,7 @@ def test_scores_of_two_triangles() -> None:
     assert "top_ami" not in scores
 
 
-def test_nodes_without_a_label_do_not_count() -> None:
+def test_nodes_without_a_label_are_ignored() -> None:
     edges = np.array([(0, 1), (1, 2), (0, 2), (2, 3), (3, 4), (4, 5), (3, 5)])
     partition = map_equation.infomap(edges, two_level=True)
     assert partition_scores(partition, edges, np.ones(7), False, np.array([0, 0, -1, -1, 1, 1]))["ami"] == 1

@@ -12,7 +12,7 @@ from metrics import RepresentationQuality, probes
 from metrics.probes import knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy, nearest_neighbors
 from tests.tools import in_two_processes
 
-# A process's first optimizer sets an environment variable of torch's; inside a test that would pass for a leak.
+# A process's first optimizer sets an environment variable of torch; within a test it would look like a leak.
 torch.optim.SGD([nn.Parameter(torch.zeros(1))])
 
 PROBES = (knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy)
@@ -31,7 +31,7 @@ def blobs(samples: int, features: int, classes: int, noise: float, seed: int = 0
 
 
 def circles(samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A disc inside a ring: no straight line separates them, a hidden layer does."""
+    """A disc inside a ring: a line can't separate them, a hidden layer can."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (samples,), generator=generator)
     radius = 1 + labels + 0.2 * torch.randn(samples, generator=generator)
@@ -63,7 +63,7 @@ def test_nearest_neighbors_refuses_more_neighbours_than_there_are(k: int) -> Non
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_knn_agrees_with_scikit_learn_for_two_classes_and_odd_k(k: int) -> None:
-    # An odd number of votes for two classes: no ties, so that the tie rule doesn't matter.
+    # An odd number of votes for two classes: there are no ties.
     memory, memory_labels = blobs(400, 16, 2, 3.0, seed=1)
     queries, query_labels = blobs(200, 16, 2, 3.0, seed=2)
     neighbors = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
@@ -118,14 +118,14 @@ def test_linear_probe_agrees_with_scikit_learn(clouds, l2: float) -> None:
     peer.fit((memory - mean) / std, memory_labels)
     expected = peer.score((queries - mean) / std, query_labels)
     assert 0.5 < expected < 1
-    # Within one query of 301: fp32 against fp64 can turn one that lies on the boundary.
+    # Within one query of 301: fp32 and fp64 may differ on one at the boundary.
     assert linear_probe_accuracy(*clouds, l2=l2, max_iterations=500) == pytest.approx(expected, abs=1 / 300)
 
 
-def test_a_constant_feature_is_left_out_of_a_probe(clouds) -> None:
+def test_a_constant_feature_is_ignored_by_a_probe(clouds) -> None:
     memory, memory_labels, queries, query_labels = clouds
     constant = torch.full((len(memory), 1), 0.1)
-    # In the queries the feature is not constant: divided by a deviation of 1e-9 it would drown all others.
+    # In the queries the feature varies: divided by a deviation of 1e-9 it would drown all others.
     wild = torch.randn(len(queries), 1, generator=torch.Generator().manual_seed(0))
     more = torch.cat([memory, constant], 1), memory_labels, torch.cat([queries, wild], 1), query_labels
     assert linear_probe_accuracy(*more) == linear_probe_accuracy(*clouds)
@@ -165,7 +165,7 @@ def test_mlp_probe_has_the_layers_of_the_paper() -> None:
 
 
 def paper_probe(memory: Tensor, labels: Tensor, queries: Tensor, query_labels: Tensor, epochs: int) -> float:
-    """The paper's recipe written out: batches of 64, Adam 1e-4, divided by ten after 50 and 100 of 150 epochs."""
+    """The paper's recipe: batches of 64, Adam with lr 1e-4, divided by ten after 50 and 100 of 150 epochs."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         classes = int(labels.max()) + 1
@@ -200,7 +200,7 @@ def test_mlp_probe_separates_what_a_line_cannot() -> None:
     assert mlp_probe_accuracy(*data, epochs=30) > 0.97
 
 
-def test_mlp_probe_is_decided_by_its_seed_alone(clouds) -> None:
+def test_mlp_probe_depends_on_its_seed_only(clouds) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = mlp_probe_accuracy(*clouds, epochs=2)
@@ -211,18 +211,18 @@ def test_mlp_probe_is_decided_by_its_seed_alone(clouds) -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_probes_are_right_about_well_separated_classes_in_any_dtype(probe) -> None:
+def test_probes_separate_distant_classes_in_any_dtype(probe) -> None:
     data = *blobs(300, 32, 4, 0.05, seed=1), *blobs(100, 32, 4, 0.05, seed=2)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         assert probe(data[0].to(dtype), data[1], data[2].to(dtype), data[3]) == 1
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_probes_do_not_care_how_classes_are_numbered(clouds, probe) -> None:
+def test_probes_do_not_depend_on_class_numbers(clouds, probe) -> None:
     memory, memory_labels, queries, query_labels = clouds
     renumber = torch.tensor([3, 0, 4, 1, 2])
     renamed = probe(memory, renumber[memory_labels], queries, renumber[query_labels])
-    # The MLP's last layer starts from other random rows, so it ends elsewhere; the others have one solution.
+    # The MLP's last layer starts from permuted random rows, so its solution differs; the others have a unique one.
     assert renamed == pytest.approx(probe(*clouds), abs=0.05 if probe is mlp_probe_accuracy else 0.004)
 
 
@@ -246,7 +246,7 @@ def test_probes_run_inside_a_test_loop(clouds, probe) -> None:
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_probes_leave_the_features_as_they_are(clouds, probe) -> None:
+def test_probes_do_not_change_the_features(clouds, probe) -> None:
     before = [part.clone() for part in clouds]
     probe(*clouds)
     assert all(torch.equal(part, copy) for part, copy in zip(clouds, before, strict=True))
@@ -275,7 +275,7 @@ def filled(clouds: tuple[Tensor, ...], chunks: int = 4, **options) -> Representa
     return metric
 
 
-def test_metric_gives_what_the_probes_give(clouds) -> None:
+def test_metric_equals_the_probes(clouds) -> None:
     values = filled(clouds, k=5).compute()
     assert set(values) == KEYS
     assert values["knn_accuracy"].item() == pytest.approx(knn_accuracy(*clouds, k=5))
@@ -306,11 +306,11 @@ def test_metric_inside_inference_mode(clouds) -> None:
     assert inside == expected
 
 
-def test_metric_without_classes_has_nothing_to_say(clouds) -> None:
+def test_metric_without_classes_is_empty(clouds) -> None:
     memory, memory_labels, queries, query_labels = clouds
     nobody = torch.full_like(memory_labels, -1)
     assert filled((memory, nobody, queries, query_labels)).compute() == {}
-    # Samples without a class among others are left out.
+    # Samples without a class are ignored among others.
     some = torch.cat([memory, memory[:50]]), torch.cat([memory_labels, nobody[:50]]), queries, query_labels
     assert filled(some).compute() == filled(clouds).compute()
 
@@ -348,7 +348,7 @@ def test_two_processes_give_the_result_of_one(clouds) -> None:
     expected = {key: value.item() for key, value in filled(clouds).compute().items()}
     torch.set_num_threads(threads)
     memory, memory_labels, queries, query_labels = clouds
-    # Uneven shards; in the second case rank 1 gets no query at all.
+    # Uneven shards; in the second case rank 1 gets no query.
     cases = [
         [
             (memory[:150], memory_labels[:150], queries[:cut], query_labels[:cut]),

@@ -15,7 +15,7 @@ from metrics.trees import (
 
 
 def greedy(words, distances):
-    """The definition, by recursion over lists."""
+    """The definition, by recursion on lists."""
     if len(words) == 1:
         return words[0]
     m = distances.index(max(distances))
@@ -29,7 +29,7 @@ def leaves(tree):
 
 
 def spans(tree, start=0):
-    """All spans of two words and more, by recursion."""
+    """All spans of at least two words, by recursion."""
     if not isinstance(tree, tuple):
         return set()
     middle, end = start + len(leaves(tree[0])), start + len(leaves(tree))
@@ -55,7 +55,7 @@ def internal(tree):
         ([0, 4, 7, 4, 4], ((0, 1), (2, (3, 4)))),
     ],
 )
-def test_trees_of_distances_made_by_hand(distances, tree):
+def test_trees_of_distances_by_hand(distances, tree):
     assert tree_from_distances(distances) == tree
 
 
@@ -90,12 +90,12 @@ def test_baselines():
             make(0)
 
 
-def test_random_trees_split_anywhere_alike():
+def test_random_trees_split_uniformly():
     generator = torch.Generator().manual_seed(0)
     state = torch.get_rng_state()
     trees = [random_tree(4, generator) for _ in range(6000)]
     assert torch.equal(torch.get_rng_state(), state)
-    # Three first splits with equal chances; that in the middle leaves no choice, the others two each.
+    # Three equally likely first splits; after the middle one there is no choice, after the others two each.
     expected = {
         ((0, 1), (2, 3)): 1 / 3,
         (0, (1, (2, 3))): 1 / 6,
@@ -120,6 +120,6 @@ def test_brackets():
 
 
 @pytest.mark.parametrize("distances", [[], [1.0, float("nan")]], ids=str)
-def test_distances_that_are_none(distances):
+def test_invalid_distances(distances):
     with pytest.raises(ValueError, match="at least one number, none of them nan"):
         tree_from_distances(distances)

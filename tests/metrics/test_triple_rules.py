@@ -26,7 +26,7 @@ def test_a_stated_direction_keeps_its_own_confidence():
     assert MARRIED.apply(given) == given
 
 
-def test_two_mentions_give_one_triple_of_the_surer():
+def test_two_mentions_give_one_triple_of_the_more_confident():
     given = [triple("甲", "丈夫", "乙", 0.5), triple("甲", "丈夫", "乙", 0.7)._replace(subject_span=(30, 31))]
     (added,) = MARRIED.apply(given)[2:]
     assert added == ExtractedTriple("乙", "妻子", "甲", (9, 10), (30, 31), 0.7)
@@ -46,7 +46,7 @@ def test_an_album_has_no_singer():
     assert ALBUMS.apply([*song, triple("碟", "歌手", "甲"), triple("碟", "作曲", "乙")]) == song
     other = [*song, triple("碟", "作者", "甲"), triple("别", "歌手", "甲")]
     assert ALBUMS.apply(other) == other
-    # A song of the album's own name may well have a singer.
+    # A song with the album's name may have a singer.
     same_name = [triple("碟", "所属专辑", "碟"), triple("碟", "歌手", "甲")]
     assert ALBUMS.apply(same_name) == same_name
     assert ALBUMS.apply([]) == []

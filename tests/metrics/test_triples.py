@@ -1,4 +1,4 @@
-"""Triple F1 by hand, against plain counting, and whatever way the sentences are shared out."""
+"""Triple F1 by hand, against plain counting, and for any division of the sentences among processes."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_by_hand():
         [("a", "父亲", "b"), ("b", "父亲", "a")],
         [("x", "父亲", "y")],
     ]
-    # 3 right of 6 predicted and 6 gold ones; a triple predicted twice counts once.
+    # 3 of 6 predicted and of 6 gold triples match; a triple predicted twice counts once.
     assert score(predicted, gold) == pytest.approx(
         {
             "precision": 3 / 6,
@@ -53,7 +53,7 @@ def test_by_hand():
     )
 
 
-def test_nothing_is_right_where_there_is_nothing():
+def test_predicting_nothing_is_right_if_there_is_nothing():
     assert score([[], []], [[], []]) == {"precision": 1, "recall": 1, "f1": 1}
     missed = score([[]], [[("a", "父亲", "b")]])
     assert missed["precision"] == 1
@@ -98,7 +98,7 @@ sentences = st.lists(
 
 
 def plain_scores(pairs):
-    """Everything counted anew for each figure, sentence by sentence and pair by pair."""
+    """Each score counted separately, sentence by sentence and pair by pair."""
 
     def f1(keep_sentence=lambda gold: True, keep_triple=lambda triple: True):
         right = predicted = expected = 1e-10
@@ -186,5 +186,5 @@ def test_bad_input():
         score([[("a", "母亲", "b")]], [[]])
     with pytest.raises(ValueError, match="got 1 and 2"):
         score([[]], [[], []])
-    with pytest.raises(ValueError, match="each may be given once"):
+    with pytest.raises(ValueError, match="predicates must be distinct"):
         TripleF1(["父亲", "父亲"])

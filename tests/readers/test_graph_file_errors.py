@@ -1,4 +1,4 @@
-"""What is wrong with a file of a graph is said in one line, with the file's name and where."""
+"""Errors in graph files are reported in one line, with the file's name and the place."""
 
 import gzip
 
@@ -10,20 +10,20 @@ from readers.errors import DataError
 from readers.graphs.files import read_graph
 
 BAD_TEXT = [
-    ("1 2\n3\n", "line 2: expected source, target and perhaps a weight, found 1 field"),
-    ("1 2\n\n# x\n1 2 3 4\n", "line 4: expected source, target and perhaps a weight, found 4 fields"),
+    ("1 2\n3\n", "line 2: expected source, target and optionally a weight, found 1 field"),
+    ("1 2\n\n# x\n1 2 3 4\n", "line 4: expected source, target and optionally a weight, found 4 fields"),
     ("1,2,3\n4,5\n", "line 2: expected 3 fields, found 2 fields"),
     ("1 2 3 4\n", "line 1: .* found 4 fields; name the columns in the first line"),
     ("a b c d\n1 2 3 4\n", "line 1: which of 4 columns"),
     ("1\n2\n", "line 1: .* found 1 field"),
-    ("1 2 0.5\n2 3 -1\n", "line 2: the weight '-1' must be a number that is finite and not negative"),
+    ("1 2 0.5\n2 3 -1\n", "line 2: the weight '-1' must be a finite number, 0 or more"),
     ("1 2 nan\n", "line 1: the weight 'nan'"),
     ("1 2 0.5\n1 2 inf\n", "line 2: the weight 'inf'"),
     ("1 2 1\n1 2 1e999\n", "line 2: the weight '1e999'"),
     ("1 2 1\n1 2 heavy\n", "line 2: the weight 'heavy'"),
     ("1,2,1\n1,2,\n", "line 2: the weight ''"),
     ("a,b\n,b\n", "line 2: a node without a name"),
-    ('a,b\n"a,b\n', "line 2: a field in double quotes"),
+    ('a,b\n"a,b\n', "line 2: a double quote isn't closed"),
     ("", "is an empty graph"),
     ("# nothing\n\n", "is an empty graph"),
     ("source target\n", "is an empty graph"),
@@ -35,12 +35,12 @@ BAD_TEXT = [
     ("*Vertices 2\n*Edges\n1 3\n", "names the node 3, which is not among the 2"),
     ("*Vertices 2\n*Edges\n1\n", "line 3: expected two ids"),
     ("*Vertices 2\n*Arcs\n1 2 -2\n", "line 3: the weight '-2'"),
-    ("*Vertices 2\n1 a\n1 b\n*Arcs\n1 2\n", "line 3: the node 1 comes again"),
-    ("*Vertices 2\n0 a\n", "2 vertices are promised, 1 are given"),
+    ("*Vertices 2\n1 a\n1 b\n*Arcs\n1 2\n", "line 3: the node 1 is listed twice"),
+    ("*Vertices 2\n0 a\n", "2 vertices are declared, 1 are given"),
     ("*Vertices 2\n", "is an empty graph"),
     ("*Vertices 2\n*Matrix\n0 1\n", r"line 2: the section \*matrix is not supported, only \*Vertices"),
-    ("*Vertices 2\n*States\n1 1\n*Links\n1 2\n", r"line 2: networks with states or layers \(\*states\) are scored"),
-    ("*Intra\n1 1 2 1\n", r"line 1: .* \(\*intra\) are scored, not searched: read the file with readers"),
+    ("*Vertices 2\n*States\n1 1\n*Links\n1 2\n", r"line 2: networks with states or layers \(\*states\) can be scored"),
+    ("*Intra\n1 1 2 1\n", r"line 1: .* \(\*intra\) can be scored, not searched: read the file with readers"),
     ("*Bipartite\n1 2\n", "line 1: expected"),
 ]
 
@@ -105,7 +105,7 @@ def test_bad_npz(tmp_path, arrays, message):
     ("text", "message"),
     [
         ("1 a\n9 b\n", "line 2: the graph has no node 9"),
-        ("1 a\n1 b\n", "line 2: the node 1 has the label a already"),
+        ("1 a\n1 b\n", "line 2: the node 1 already has the label a"),
         ("1 a\n2\n", "line 2: expected a node and its label, found 1 field"),
         ("# nothing", "has no labels"),
     ],

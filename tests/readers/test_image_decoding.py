@@ -1,15 +1,11 @@
 import io
-import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.image_cache import ImageCache
 from readers.errors import DataError
-from readers.images.decoding import ImageArrays, decode_image, decode_images
+from readers.images.decoding import decode_image, decode_images
 
 
 def encode(image, kind="PNG", **options):
@@ -39,7 +35,7 @@ def test_colour_modes():
     assert np.array_equal(decode_image("", encode(palette), 8), np.asarray(palette.convert("RGB")))
 
 
-def test_middle_square_of_an_upright_image():
+def test_central_square_of_an_upright_image():
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, 8:16] = 200
     assert (decode_image("", encode(Image.fromarray(wide)), 8) == 200).all()
@@ -63,81 +59,3 @@ def test_corrupt_image_is_named_in_one_line(data):
     with pytest.raises(DataError, match=r"cannot read the image cat.jpg: .*; repair or remove it") as caught:
         decode_images([("ok", encode(Image.fromarray(noise()))), ("cat.jpg", data)], 2, 8)
     assert "\n" not in str(caught.value)
-
-
-def arrays(seed=0):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (5, 4, 4, 3), np.uint8)
-    return ImageArrays(images, rng.integers(0, 2, 5), 3, ("cat", "dog"))
-
-
-def never():
-    raise AssertionError("the cache was not used")
-
-
-def assert_same(left, right):
-    assert np.array_equal(left.images, right.images)
-    assert np.array_equal(left.labels, right.labels)
-    assert (left.num_train, left.class_names) == (right.num_train, right.class_names)
-
-
-def test_cache_hit():
-    built = ImageCache({"a": 1}).load_or_build(arrays)
-    found = ImageCache({"a": 1}).load_or_build(never)
-    assert_same(found, arrays())
-    assert isinstance(found.images, np.memmap)
-    assert found.fingerprint == built.fingerprint != ""
-    assert ImageCache({"a": 2}).load_or_build(lambda: arrays(1)).fingerprint != found.fingerprint
-    assert ImageCache({"a": 3}).load_or_build(arrays).fingerprint == found.fingerprint
-
-
-def test_writing_to_the_images_leaves_the_file_alone():
-    ImageCache({}).load_or_build(arrays).images[:] = 0
-    assert_same(ImageCache({}).load_or_build(never), arrays())
-
-
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "about.json"])
-@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "missing", "other"])
-def test_damaged_cache_is_built_again(name, damage):
-    cache = ImageCache({})
-    cache.load_or_build(arrays)
-    path = cache.folder / name
-    data = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        other = b"[]" if name == "about.json" else data[:-1] + bytes([data[-1] ^ 1])
-        path.write_bytes({"truncated": data[:-3], "altered": other, "empty": b"", "other": b"\x80nothing"}[damage])
-    assert_same(cache.load_or_build(lambda: arrays(1)), arrays(1))
-    assert_same(cache.load_or_build(never), arrays(1))
-
-
-def test_processes_that_start_at_once():
-    with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda _: ImageCache({}).load_or_build(arrays), range(32)):
-            assert_same(found, arrays())
-    assert sorted(os.listdir(ImageCache({}).folder)) == ["about.json", "images.npy", "labels.npy"]
-
-
-def test_failed_write_leaves_nothing_behind(monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(DataError, match=r"cannot write the cache folder .*: No space left on device; set XDG"):
-        ImageCache({}).load_or_build(arrays)
-    assert os.listdir(ImageCache({}).folder) == []
-
-
-def test_unwritable_cache_names_the_way_out(monkeypatch, tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    with pytest.raises(DataError, match=r"cannot write the cache folder .*XDG_CACHE_HOME"):
-        ImageCache({}).load_or_build(arrays)
-
-
-def test_about_holds_plain_values():
-    cache = ImageCache({})
-    cache.load_or_build(arrays)
-    assert json.loads((cache.folder / "about.json").read_text())["content"]["about"]["class_names"] == ["cat", "dog"]

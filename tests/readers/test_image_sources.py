@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 
 import datasets
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from readers.errors import DataError
+from readers.images import DataSetLayout
 from readers.images.sources import ImageFiles, ParquetImages, PickledImages, open_source
 
 RNG = np.random.default_rng(0)
@@ -68,6 +70,58 @@ def test_parquet_with_other_columns(tmp_path):
     assert (arrays.labels.tolist(), arrays.class_names) == ([-1] * 4, ())
 
 
+def write_cifar100(folder):
+    """The layout of ``uoft-cs/cifar100``."""
+    folder.mkdir()
+    features = {"img": datasets.Image()}
+    features |= {name: datasets.ClassLabel(names=names) for name, names in CIFAR100.items()}
+    for split, (start, stop) in {"train": (0, 9), "test": (9, 12)}.items():
+        columns = {"img": [Image.fromarray(array) for array in IMAGES[start:stop]]}
+        columns |= {name: FINE[start:stop] if name == "fine_label" else COARSE[start:stop] for name in CIFAR100}
+        part = datasets.Dataset.from_dict(columns, datasets.Features(features))
+        part.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+CIFAR100 = {"fine_label": ["apple", "aquarium_fish", "baby", "bear"], "coarse_label": ["animals", "fruit"]}
+FINE = [number % 4 for number in range(12)]
+COARSE = [int(number == 0) for number in FINE]
+
+
+def read_cifar100(folder, **layout):
+    return open_source(str(folder), layout=DataSetLayout(**layout)).read(32)
+
+
+def test_parquet_with_two_columns_of_labels(tmp_path):
+    folder = write_cifar100(tmp_path / "cifar100")
+    arrays = read_cifar100(folder)
+    assert np.array_equal(arrays.images, IMAGES)
+    assert (arrays.labels.tolist(), list(arrays.class_names)) == (FINE, CIFAR100["fine_label"])
+    arrays = read_cifar100(folder, label_column="coarse_label")
+    assert (arrays.labels.tolist(), list(arrays.class_names)) == (COARSE, CIFAR100["coarse_label"])
+    arrays = read_cifar100(folder, train_split="test", test_split="train")
+    assert (arrays.num_train, arrays.labels.tolist()) == (3, FINE[9:] + FINE[:9])
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"image_column": "image"}, "has no column image, only img, fine_label, coarse_label: set data.image_column"),
+        ({"image_column": "fine_label"}, "fine_label is not a column of images: set data.image_column"),
+        ({"label_column": "label"}, "has no column label, only img, fine_label, coarse_label: set data.label_column"),
+        ({"label_column": "img"}, "img must have an integer from 0 on in every row: set data.label_column"),
+        ({"train_split": "training"}, "has no split training, only train, test: set data.train_split"),
+        ({"test_split": "validation"}, "has no split validation, only train, test: set data.test_split"),
+        ({"config": "large"}, "choose a configuration with --data.hub_config"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_names_of_columns_and_splits(tmp_path, layout, message):
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        read_cifar100(write_cifar100(tmp_path / "cifar100"), **layout)
+    assert "\n" not in str(caught.value)
+
+
 def test_parquet_errors(tmp_path):
     write_parquet(tmp_path / "a", {"test": (0, 4)}, [0, 1] * 2)
     with pytest.raises(DataError, match=r"has no split train, only test: set data\.train_split"):
@@ -82,6 +136,20 @@ def test_parquet_errors(tmp_path):
     part.cast_column("img", datasets.Image()).to_parquet(tmp_path / "c" / "train.parquet")
     with pytest.raises(DataError, match=r"cannot read the image 0 of split train of .*c: "):
         open_source(str(tmp_path / "c")).read(32)
+
+
+def test_hub(tmp_path, monkeypatch):
+    folder = write_cifar100(tmp_path / "cifar100")
+    splits = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    asked = []
+    monkeypatch.setattr("readers.images.data_sets.load_from_hub", lambda *names: asked.append(names) or splits)
+    source = open_source("hub", "uoft-cs/cifar100", DataSetLayout("plain", label_column="coarse_label"))
+    arrays = source.read(32)
+    assert asked == [("uoft-cs/cifar100", "plain")]
+    assert np.array_equal(arrays.images, IMAGES)
+    assert (arrays.num_train, arrays.labels.tolist()) == (9, COARSE)
+    with pytest.raises(DataError, match=r"fine_label is not a column of images: set data\.image_column"):
+        open_source("hub", "uoft-cs/cifar100", DataSetLayout(image_column="fine_label")).read(32)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -99,7 +167,7 @@ def test_pickles(tmp_path, protocol, binary_keys):
 
 
 def test_pickles_written_by_python_2(tmp_path):
-    """The published files name numpy's core by its old name, and the bytes of an array come as text of Python 2."""
+    """The published files use the old name of NumPy's core, and store the bytes of an array as a string of Python 2."""
     write_pickles(tmp_path)
     array = IMAGES[:2].transpose(0, 3, 1, 2).reshape(2, -1)
     raw = array.tobytes()
@@ -215,52 +283,10 @@ def test_errors_of_folders(tmp_path):
         open_source(str(tmp_path / "mixed"))
     for name in ("train/cat", "train/dog", "test/cow"):
         save(tmp_path / "split" / name / "a.png")
-    with pytest.raises(DataError, match=r"test has the class cow, which .*train has not"):
+    with pytest.raises(DataError, match=r"test has the class cow, which .*train does not have"):
         open_source(str(tmp_path / "split"))
     broken = tmp_path / "broken"
     save(broken / "a.png")
     (broken / "b.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=f"cannot read the image {broken}/b.png"):
         open_source(str(broken)).read(32)
-
-
-def test_hub_out_of_reach_is_said_at_once(monkeypatch, tmp_path):
-    import time
-
-    import huggingface_hub
-
-    def unreachable(*_, **__):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "nothing")
-    before = time.monotonic()
-    with pytest.raises(DataError, match=r"hub cannot be reached for uoft-cs/cifar10: .*--data.source=sample") as caught:
-        open_source("hub").read(32)
-    assert time.monotonic() - before < 5
-    assert "\n" not in str(caught.value)
-    assert not datasets.config.HF_HUB_OFFLINE
-
-
-def test_hub_failures_of_other_kinds_are_told(monkeypatch):
-    import huggingface_hub
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
-    monkeypatch.setattr(datasets, "load_dataset", full)
-    with pytest.raises(DataError, match="No space left on device"):
-        open_source("hub").read(32)
-
-
-def test_hub_reads_the_splits(monkeypatch, tmp_path):
-    import huggingface_hub
-
-    write_parquet(tmp_path / "data", {"train": (0, 9), "test": (9, 12)}, [0, 1] * 6)
-    splits = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits if name == "uoft-cs/cifar10" else None)
-    arrays = open_source("hub").read(32)
-    assert np.array_equal(arrays.images, IMAGES)
-    assert arrays.num_train == 9

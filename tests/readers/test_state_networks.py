@@ -1,4 +1,4 @@
-"""Files of states and layers: what is read, how layers become links, their code lengths, what is refused."""
+"""Files of states and layers: what is read, how layers become links, their code lengths, what is rejected."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -35,7 +35,7 @@ def network_of(links: StateNetwork) -> map_equation.Network:
 
 
 def matrix_of(links: StateNetwork) -> dict[tuple, float]:
-    """Weights between states as the file calls them."""
+    """Weights between states, by their ids in the file."""
     states = [tuple(np.atleast_1d(state).tolist()) for state in links.states]
     matrix: dict[tuple, float] = defaultdict(float)
     for (a, b), weight in zip(links.edges.tolist(), links.weights.tolist(), strict=True):
@@ -80,7 +80,7 @@ def test_states_are_read(tmp_path):
 
 
 def layers_by_a_loop(directed: bool, rate: float | None) -> dict[tuple, float]:
-    """Links between (layer, node) from the formulas; relaxed, or without a rate switched."""
+    """Links between (layer, node) from the formulas: relaxed, or switched if there is no rate."""
     layers: dict[int, dict] = defaultdict(lambda: defaultdict(lambda: defaultdict(float)))
     present = set()
     for line in INTRA.splitlines()[1:]:
@@ -158,25 +158,25 @@ def test_infomap_scores_the_same(tmp_path, text, directed):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 2\n", r"is no network of states or layers: it must begin with one of \*Vertices"),
-        ("*Vertices 2\n*Edges\n1 2\n", r"\*vertices and \*edges make no network of states or layers"),
-        ("*States\n1 1\n2 2\n", r"\*states make no network"),
-        ("*States\n1 1\n2 2\n*Links\n1 2\n*Intra\n1 1 2\n", "one of these kinds a file"),
-        ("*Inter\n1 1 2\n", r"\*inter make no network"),
+        ("1 2\n", r"is not a network of states or layers: it must begin with one of \*Vertices"),
+        ("*Vertices 2\n*Edges\n1 2\n", r"\*vertices and \*edges do not make a network of states or layers"),
+        ("*States\n1 1\n2 2\n", r"\*states do not make a network"),
+        ("*States\n1 1\n2 2\n*Links\n1 2\n*Intra\n1 1 2\n", "one kind per file"),
+        ("*Inter\n1 1 2\n", r"\*inter do not make a network"),
         ("*States\n1 1\n*Contexts\n", r"line 3: the section \*contexts is not supported"),
         ("*Intra\n1 1 2\n*Intra\n1 1 2\n", r"line 3: a second \*intra"),
         ("*States\n1\n*Links\n1 1\n", "line 2: expected the ids of a state and its node"),
-        ("*States\n1 1\n1 2\n*Links\n1 1\n", "line 3: the state 1 comes again"),
+        ("*States\n1 1\n1 2\n*Links\n1 1\n", "line 3: the state 1 is listed twice"),
         ("*States\n1 1\n2 2\n*Links\n1 3\n", r"line 4: the state 3 is not among the 2 of \*States"),
         ("*Vertices 1\n*States\n1 1\n2 2\n*Links\n1 2\n", r"the node 2 is not among the 1 of \*Vertices"),
         ("*States\n1 1\n2 2\n*Links\n1 2 -1\n", "line 5: the weight '-1'"),
         ("*States\n1 1\n2 2\n*Links\n1 2 0\n", r"line 4: \*links is empty"),
-        ("*Intra\n1 1\n", "line 2: expected layer, node, node and perhaps a weight, found 2 fields"),
+        ("*Intra\n1 1\n", "line 2: expected layer, node, node and optionally a weight, found 2 fields"),
         ("*Multilayer\n1 1 x 1\n", "line 2: 'x' is not an integer"),
         ("*Intra\n1 1 2\n*Inter\n1 1 1\n", "line 3: a link of the node 1 leads from layer 1 to itself"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(tmp_path, text, message):
+def test_errors_are_reported_in_one_line(tmp_path, text, message):
     path = write(tmp_path, text)
     with pytest.raises(DataError, match=message) as caught:
         read_state_network(path)

@@ -2,7 +2,7 @@ import zipfile
 
 import pytest
 
-from datamodules import DataError
+from readers.errors import DataError
 from readers.text.treebank import read_mrg, read_treebank
 from tests.conftest import SHARED
 
@@ -66,7 +66,7 @@ def test_bad_trees_get_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_read_gets_one_line(tmp_path):
+def test_unreadable_treebanks_get_one_line(tmp_path):
     with pytest.raises(DataError, match=r"data.treebank: .*nowhere does not exist"):
         read_treebank(tmp_path / "nowhere")
     with pytest.raises(DataError, match="has no parsed sentence"):

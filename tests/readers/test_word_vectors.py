@@ -1,11 +1,7 @@
-import sys
-
 import numpy as np
 import pytest
-import torch
 
-from datamodules import DataError, TripleDataModule
-from datamodules.batches import TripleBatch
+from readers.errors import DataError
 from readers.word_vectors import read_word_vectors
 from tests.conftest import SHARED
 
@@ -26,7 +22,7 @@ def text_file(path, header):
     return path
 
 
-def test_all_formats_say_the_same(npz, tmp_path):
+def test_all_formats_agree(npz, tmp_path):
     for file in (npz, text_file(tmp_path / "w2v.txt", True), text_file(tmp_path / "glove.txt", False)):
         words, vectors = read_word_vectors(file)
         assert words == WORDS
@@ -36,7 +32,7 @@ def test_all_formats_say_the_same(npz, tmp_path):
         assert (words, vectors.shape) == (WORDS[:2], (2, 2))
 
 
-def test_blanks_in_words_and_words_that_come_again(tmp_path):
+def test_blanks_in_words_and_repeated_words(tmp_path):
     file = tmp_path / "v.txt"
     file.write_text("a 1 2\n. . 3 4\na 5 6\n\n")
     words, vectors = read_word_vectors(file)
@@ -51,7 +47,7 @@ def test_blanks_in_words_and_words_that_come_again(tmp_path):
         (b"a 1 2\nb 1 x\n", r"line 2: expected a word and 2 numbers"),
         (b"\xff 1 2\n", r"line 1: not UTF-8"),
         (b"a\n", r"line 1: expected a word and 1 numbers"),
-        (b"a 1 nan\n", r"the vector of a \(number 1\) has values that are not finite"),
+        (b"a 1 nan\n", r"the vector of a \(number 1\) is not finite"),
         (b"", r"has no word vectors"),
         (None, r"cannot read"),
     ],
@@ -69,7 +65,7 @@ def test_bad_text(tmp_path, content, message):
 def test_bad_npz(tmp_path):
     file = tmp_path / "v.npz"
     for arrays, message in (
-        ({"words": np.array(WORDS)}, "needs words and vectors"),
+        ({"words": np.array(WORDS)}, "needs the arrays words and vectors: vectors is missing"),
         ({"words": np.array(WORDS, object), "vectors": VECTORS}, "numbers and strings, not objects"),
         ({"words": np.array(WORDS), "vectors": VECTORS[:2]}, "must be strings"),
     ):
@@ -83,34 +79,10 @@ def test_bad_npz(tmp_path):
         read_word_vectors(tmp_path / "none.npz")
 
 
-def test_words_of_sentences(npz):
-    options = {"sample_train_size": 100, "sample_test_size": 10, "vectors_file": str(npz)}
-    data = TripleDataModule("sample", **options)
-    assert (data.words, data.word_vector_size, data.word_vectors.shape) == (WORDS, 2, (5, 2))
-    assert data.word_vectors[0].tolist() == [0, 0]
-    assert data.word_vectors[1:].tolist() == VECTORS.tolist()
-    text = "我在北京和A"
-    assert TripleBatch.from_arrays(*data.encoder.batch_arrays([text])).words.tolist() == [[0, 0, 0, 3, 0, 4]]
-    pytest.importorskip("jieba")
-    data = TripleDataModule("sample", segmenter="jieba", **options)
-    both = TripleBatch.from_arrays(*data.encoder.batch_arrays([text, "北京"]))
-    assert both.words.tolist() == [[0, 0, 1, 1, 0, 4], [1, 1, 0, 0, 0, 0]]
-    batch = next(iter(data.train_dataloader()))
-    assert batch.words.shape == batch.characters.shape
-    assert batch.words.dtype == torch.int64
-
-
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_not_a_file(tmp_path):
     (tmp_path / "vectors.npz").mkdir()
     with pytest.raises(DataError, match=r"cannot read .*vectors.npz: Is a directory"):
         read_word_vectors(tmp_path / "vectors.npz")
-
-
-def test_jieba_is_asked_for_in_one_line(npz, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jieba", None)
-    data = TripleDataModule("sample", segmenter="jieba", vectors_file=str(npz))
-    with pytest.raises(DataError, match=r"pip install .*chinese"):
-        data.setup()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no word vectors at hand")

@@ -1,4 +1,4 @@
-"""Pictures of attention and of completed images: what is drawn, and that the model is left as it was."""
+"""Pictures of attention and of completed images: what is drawn, and that the model does not change."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from callbacks.pictures.attention_maps import reduced, spaced
 from layers.attention import AtrousAttention, LocalAttention, MultiheadSelfAttention
 from tests.tools import Album, quiet_trainer
 
-# A process's first optimizer sets environment variables; in a test they'd pass for leaks.
+# A process's first optimizer sets environment variables, which would look like leaks in a test.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
 
 
@@ -50,7 +50,7 @@ def test_each_layer_shows_its_mask_and_the_weights_of_its_heads(monkeypatch):
     album = Album()
     model = run_test(AttentionMaps(max_heads=3), album)
     assert {name: len(pictures) for name, pictures in album.pictures.items()} == {"attention_maps": 1}
-    assert not any(layer._forward_hooks for layer in model.modules()), "the hooks are gone"
+    assert not any(layer._forward_hooks for layer in model.modules()), "the hooks are removed"
 
     i, j = np.indices((9, 9))
     masks = [(i - j <= 2) & (j <= i), (i - j) % 3 == 0]

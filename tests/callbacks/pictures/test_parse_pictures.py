@@ -1,4 +1,4 @@
-"""Pictures of trees and distances: which sentences, what is coloured, when a line warns."""
+"""Pictures of trees and distances: the choice of sentences, the colours and the warnings."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ from callbacks.pictures import parse_trees as parse_trees_module
 from datamodules.batches import ParseBatch
 from tests.tools import Album, Batches, quiet_trainer
 
-# A process's first optimizer sets environment variables; in a test they'd pass for leaks.
+# A process's first optimizer sets environment variables, which would look like leaks in a test.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
 
 
@@ -25,7 +25,7 @@ def right_branching(n: int) -> Any:
 
 
 class Parser(pl.LightningModule):
-    """Right-branching trees in two layers, distances as given."""
+    """Right-branching trees in two layers, given distances."""
 
     def __init__(self, levels: tuple[float, ...] = (0.5, 0.9), spread: float = 0.2) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def test_every_sentence_may_be_chosen():
 def test_a_module_with_one_layer_and_a_test_without_sentences():
     album = run_test([ParseTrees(min_words=4, layer=2)], Parser(levels=(0.5,)), [parse_batch([7])])
     assert set(album.pictures) == {"parse_trees", "distance_heatmap"}
-    with pytest.warns(UserWarning, match="ParseTrees: no picture, the model gave no trees of 7 to 14 words"):
+    with pytest.warns(UserWarning, match="ParseTrees: no picture, the test had no trees of 7 to 14 words"):
         assert not run_test([ParseTrees()], Parser(), [parse_batch([3])]).pictures
 
 

@@ -139,5 +139,5 @@ def test_numbers_below_one_are_refused(callback):
 
 
 def test_unknown_endings_are_refused():
-    with pytest.raises(ValueError, match="gml is none of tree, clu, csv"):
+    with pytest.raises(ValueError, match="gml is not one of tree, clu, csv"):
         PartitionFiles(["tree", "gml"])

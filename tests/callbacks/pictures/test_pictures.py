@@ -1,4 +1,4 @@
-"""The pictures: true pixels, whole curves after resuming, no trace in the global random state."""
+"""The pictures: exact pixels, complete curves after a resume, an unchanged global random state."""
 
 import random
 import subprocess
@@ -19,7 +19,7 @@ from callbacks.pictures.nearest_neighbors import FRAME, RIGHT_PIXEL, WRONG_PIXEL
 from datamodules.batches import ImageBatch
 from tests.tools import Album, Batches, quiet_trainer
 
-# A process's first optimizer and scikit-learn's import set environment variables; in a test they'd pass for leaks.
+# A process's first optimizer and scikit-learn's import set environment variables, which would look like leaks.
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
 pytest.importorskip("sklearn.manifold")
 
@@ -27,7 +27,7 @@ SIZE = 12
 
 
 class Pixels(pl.LightningModule):
-    """Its code is the image less its mean, so that the nearest image is the most similar one."""
+    """Its code is the image minus its mean, so that the nearest image is the most similar one."""
 
     def __init__(self, pixel_range: tuple[float, float] = (-0.5, 0.5)) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Pixels(pl.LightningModule):
 
 
 class Photos(pl.LightningDataModule):
-    """Test images, and a memory that holds each of them with a little noise besides others."""
+    """Test images, and a memory with a noisy copy of each among others."""
 
     class_names = ("cat", "dog", "ship")
 
@@ -101,7 +101,7 @@ def states() -> tuple[Any, ...]:
 
 
 def places(picture: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
-    """Where ``image`` (H, W, 3) lies in ``picture``, exactly."""
+    """Where ``image`` (H, W, 3) occurs in ``picture``, exactly."""
     height, width, _ = image.shape
     windows = np.lib.stride_tricks.sliding_window_view(picture, (height, width), axis=(0, 1))
     candidates = np.argwhere((windows[..., 0, 0] == image[0, 0]).all(-1))
@@ -127,7 +127,7 @@ def test_neighbours_appear_unchanged_beside_their_query(pixel_range) -> None:
             continue
         rows += 1
         ((y, x),) = found
-        # The first neighbour is the query's own noisy copy, whatever batch it came in, in a frame for its right class.
+        # The first neighbour is the query's own noisy copy, whatever its batch, in the frame of the same class.
         ((_, near_x),) = (place for place in places(picture, enlarged(data.near[number])) if place[0] == y)
         tile = SIZE * round(72 / SIZE)
         assert x + tile < near_x < x + 2 * tile
@@ -144,7 +144,7 @@ def test_neighbours_are_those_of_a_full_search() -> None:
     draw = callback._draw
 
     def spy(*args: Any) -> None:
-        seen.update(queries=callback._queries.rows[0], images=callback._images, scores=callback._similarities)
+        seen.update(queries=callback._queries.rows[0], images=callback._best[1], scores=callback._best[0])
         draw(*args)
 
     callback._draw = spy
@@ -169,7 +169,7 @@ def test_neighbours_without_classes_and_without_a_memory() -> None:
         trainer([NearestNeighbors(3, 2)], Album()).test(Pixels(), data, verbose=False)
 
 
-def test_pictures_of_codes_leave_alone_a_module_that_returns_none() -> None:
+def test_pictures_of_codes_ignore_a_module_that_returns_none() -> None:
     class Silent(Pixels):
         def test_step(self, *args: Any) -> None:
             super().test_step(*args)
@@ -257,12 +257,12 @@ def test_random_sample_is_uniform_and_does_not_depend_on_the_batches() -> None:
         whole = RandomSample(10, seed)
         whole.add(torch.arange(40))
         assert torch.equal(whole.rows[0], numbers)
-    # Each row stays in a quarter of the samples: 150 of 600, give or take 11.
+    # Each row is in a quarter of the samples: 150 of 600, with a standard deviation of 11.
     assert counts.min() > 100
     assert counts.max() < 200
 
 
-def test_curves_hold_every_point_once() -> None:
+def test_curves_have_every_point_once() -> None:
     album = Album()
     curves = MetricCurves(["train/step", "val/weight", "never"], "progress")
     trainer([curves], album, log_every_n_steps=2, val_check_interval=3).fit(Pixels(), Photos())
@@ -286,7 +286,7 @@ def test_curves_with_accumulated_batches_and_none_logged() -> None:
     assert set(album.pictures) == {"loss"}
 
 
-def test_a_resumed_runs_curves_are_those_of_an_unbroken_run(tmp_path) -> None:
+def test_a_resumed_runs_curves_are_those_of_an_uninterrupted_run(tmp_path) -> None:
     def curves() -> list[MetricCurves]:
         return [MetricCurves(["train/step", "val/weight"], "progress"), MetricCurves(["train/loss"], "loss")]
 
@@ -334,7 +334,7 @@ def test_without_a_logger_nothing_is_drawn() -> None:
 
 
 def test_importing_the_callbacks_loads_no_drawing_library() -> None:
-    # What Lightning itself loads is out of our hands.
+    # Lightning itself may load them.
     code = (
         "import sys, pytorch_lightning; before = set(sys.modules); import callbacks;"
         "print(sorted({name.split('.')[0] for name in set(sys.modules) - before} & {'matplotlib', 'PIL', 'sklearn'}))"

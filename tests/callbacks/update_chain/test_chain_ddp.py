@@ -1,4 +1,4 @@
-"""Two processes: equal ranks, the same as one process with the whole batch, and an exact resume inside a window."""
+"""Two processes: equal ranks, the result of one process with the whole batch, and an exact resume within a window."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Kill(pl.Callback):
         self.path = path
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == 4:  # inside the window of batches 3, 4, 5
+        if batch_idx == 4:  # within the window of batches 3, 4, 5
             trainer.save_checkpoint(self.path)
             raise Killed
 
@@ -93,10 +93,10 @@ def test_two_processes(tmp_path: Path):
     assert_same(other, whole)
     assert_same(resumed, whole)
     assert_same(resumed_other, whole)
-    # Each rank holds a partial gradient of its own; the checkpoint has both.
+    # Each rank has its own partial gradient; the checkpoint has both.
     gradients = torch.load(tmp_path / "killed.ckpt", weights_only=True)["update_chain"]["gradients"]
     assert set(gradients) == {"0", "1"}
     assert not torch.equal(gradients["0"]["output.weight"], gradients["1"]["output.weight"])
     assert_same(fit(4)[1], whole, atol=1e-12)
-    # Another number of processes goes on with the mean of the partial gradients.
+    # Another number of processes continues from the mean of the partial gradients.
     assert_same(fit(4, ckpt_path=tmp_path / "killed.ckpt")[1], whole, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Random chains on random shapes against one plain-Python reference, written from the formulas with lists of floats."""
+"""Random chains on random shapes against a plain-Python reference, written from the formulas with lists of floats."""
 
 import itertools
 import math
@@ -187,7 +187,7 @@ def sum_of(gradients):
     return [[sum(xs) / len(gradients) for xs in zip(*rows, strict=True)] for rows in zip(*present, strict=True)]
 
 
-# Lightning takes 30 ms a fit: the number of examples bounds the time of this test, not the cleverness of the search.
+# Lightning takes 30 ms per fit, so the number of examples bounds the time of this test.
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_random_chains_against_plain_python(case):

@@ -1,4 +1,4 @@
-"""A run that is killed anywhere and resumed ends with the same bits as one that never stopped."""
+"""A run that is killed anywhere and resumed is bit-identical to an uninterrupted one."""
 
 import itertools
 from functools import partial
@@ -42,7 +42,7 @@ ADAM = partial(torch.optim.Adam, lr=0.05)
 
 
 class Words(pl.LightningModule):
-    """Two words and a regression: gradients depend on the weights, embedding rows are absent, batches shuffled."""
+    """Two words and a regression: gradients depend on the weights, embedding rows are absent, batches are shuffled."""
 
     def __init__(self, make=ADAM):
         super().__init__()
@@ -87,7 +87,7 @@ class SaveAndKill(pl.Callback):
 
 
 def state_of(trainer, module):
-    """Everything that a run ends with: evaluated and raw weights, moments, copies."""
+    """The final state of a run: weights, buffers, moments, copies, learning rate."""
     state = {f"weights/{name}": value for name, value in weights_of(module).items()}
     state |= {f"buffers/{name}": value.clone() for name, value in module.named_buffers()}
     for i, group in trainer.optimizers[0].state_dict()["state"].items():
@@ -110,7 +110,7 @@ def check_resume(tmp_path, make_tricks, after, make_module=Words, **kwargs):
         killed.fit(make_module(), loader(), loader())
     resumed, module = quiet_trainer(*make_tricks(), **options), make_module()
     with torch.no_grad():
-        for parameter in module.parameters():  # nothing may come from the fresh module
+        for parameter in module.parameters():  # nothing may depend on the new module's weights
             parameter.add_(1.0)
     resumed.fit(module, loader(), loader(), ckpt_path=path, weights_only=True)
     assert resumed.global_step == whole.global_step
@@ -123,7 +123,7 @@ def check_resume(tmp_path, make_tricks, after, make_module=Words, **kwargs):
     "names", [*itertools.combinations(TRICKS, 1), *itertools.combinations(TRICKS, 2)], ids="+".join
 )
 def test_every_pair_in_the_middle_of_a_window(names, tmp_path):
-    # After 5 batches: inside the second window of 3, and inside Lookahead's first 4 steps.
+    # After 5 batches: within the second window of 3 and within Lookahead's first 4 steps.
     check_resume(tmp_path, lambda: [TRICKS[name]() for name in names], after=5)
 
 
@@ -157,7 +157,7 @@ def test_a_scheduled_window_of_lightning(tmp_path):
 
 
 class ManualWords(Words):
-    """Two optimizers; the module accumulates the second one's gradients over three batches itself."""
+    """Two optimizers; the module itself accumulates the second one's gradients over three batches."""
 
     automatic_optimization = False
 
@@ -169,7 +169,7 @@ class ManualWords(Words):
         words.zero_grad()
         self.manual_backward(loss)
         words.step()
-        # Lightning zeroes all gradients before a validation, so the epoch's end has to end a window.
+        # Lightning zeroes all gradients before a validation, so a window has to end with the epoch.
         if (batch_idx + 1) % 3 == 0 or batch_idx + 1 == BATCHES:
             output.step()
             output.zero_grad()
@@ -183,7 +183,7 @@ class ManualWords(Words):
 
 
 @pytest.mark.parametrize("after", [2, 5, 7])
-def test_manual_optimization_with_a_window_of_its_own(after, tmp_path):
+def test_manual_optimization_with_its_own_window(after, tmp_path):
     names = ("decay", "lr", "lookahead", "lazy", "average")
     check_resume(tmp_path, lambda: [TRICKS[name]() for name in names], after, make_module=ManualWords)
 
@@ -211,7 +211,7 @@ def test_a_scaler_and_its_skipped_step(tmp_path):
     assert_same(fit(tricks(), ckpt_path=path, weights_only=True), fit(tricks()))
 
 
-def test_a_checkpoint_from_the_end_goes_on(tmp_path):
+def test_a_finished_run_is_continued(tmp_path):
     tricks = lambda: [make() for make in TRICKS.values()]  # noqa: E731
     path = tmp_path / "end.ckpt"
     first = quiet_trainer(*tricks(), max_epochs=1)
@@ -238,7 +238,7 @@ def test_the_file_holds_plain_state_by_parameter_name(tmp_path):
     assert_same(checkpoint["state_dict"], average)
 
 
-def test_a_test_run_takes_the_evaluated_weights(tmp_path):
+def test_a_test_uses_the_evaluated_weights(tmp_path):
     class Tests(Words):
         def test_step(self, batch, batch_idx):
             self.log("test/weight", self.output.weight[0, 0])
@@ -284,7 +284,7 @@ def test_another_chain_is_refused(saved, now, difference, tmp_path):
         quiet_trainer(*now).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
 
 
-def test_the_same_chain_in_another_order_and_with_another_evaluation_goes_on(tmp_path):
+def test_the_same_chain_in_another_order_and_with_another_evaluation_resumes(tmp_path):
     path = tmp_path / "saved.ckpt"
     make_checkpoint(path, WeightDecay(0.1), Lookahead(5, evaluate="slow"), LayerAdaptation())
     module = GivenGradients(random_gradients(4), partial(torch.optim.SGD, lr=0.1))

@@ -1,4 +1,4 @@
-"""The chain as a whole: order, several optimizers, precision, clipping, what is refused, what is said."""
+"""The chain as a whole: order, several optimizers, precision, clipping, errors and messages."""
 
 from functools import partial
 
@@ -68,7 +68,7 @@ def test_the_chain_is_printed_and_logged_once(capsys):
 
 
 class TwoOptimizers(GivenGradients):
-    """Manual optimization: the linear layer and the embedding have optimizers, and steps, of their own."""
+    """Manual optimization: the linear layer and the embedding have their own optimizers and steps."""
 
     automatic_optimization = False
 
@@ -105,12 +105,12 @@ def test_manual_optimization_with_two_optimizers_equals_two_runs():
     assert torch.equal(both["embedding.weight"], alone["embedding.weight"])
 
 
-def test_measurements_of_two_optimizers_have_names_of_their_own():
+def test_measurements_of_two_optimizers_have_different_names():
     logger = MemoryLogger()
     rule = PiecewiseLinearLR({8: 1.0}, log=True)
     run(TwoOptimizers(random_gradients(4), ADAM), rule, logger=logger, log_every_n_steps=1)
     assert logger.values("train/learning_rate/optimizer0")[:4] == pytest.approx([0, 0.0025, 0.005, 0.0075])
-    # the second one steps at every other batch only
+    # The second one steps only at every other batch.
     assert sorted(set(logger.values("train/learning_rate/optimizer1"))) == pytest.approx([0.0, 0.0125])
 
 
@@ -129,7 +129,7 @@ def test_frozen_parameters_and_parameters_that_no_optimizer_has():
 
 
 def test_a_group_that_is_added_while_training():
-    """Unfreezing adds a parameter group: the rules take it in, Lookahead from its weights at that moment."""
+    """Unfreezing adds a parameter group: the rules include it, Lookahead from its weights at that moment."""
 
     class Thaws(pl.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -164,7 +164,7 @@ def test_clipping_comes_before_the_step_and_after_the_window():
     torch.testing.assert_close(module.linear.weight.detach(), theta, rtol=0, atol=1e-12)
 
 
-def test_a_step_that_the_scaler_skips_moves_nothing_and_counts_nowhere():
+def test_a_step_that_the_scaler_skips_changes_and_counts_nothing():
     """fp16 on a CPU with a real GradScaler: the second batch overflows."""
     overflowing, gradients = 1, random_gradients(5)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
@@ -190,7 +190,7 @@ def test_a_step_that_the_scaler_skips_moves_nothing_and_counts_nowhere():
     assert_same(skipped.trajectory[1], skipped.trajectory[0])
     assert skipped.learning_rates == [[0.0], [0.005], [0.005], [0.01], [0.015]]
     others = [given for step, given in enumerate(gradients) if step != overflowing]
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9)  # what the overflow leaves; powers of 2 round nothing
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**9)  # what the overflow leaves; powers of 2 need no rounding
     plain = run(GivenGradients(others, ADAM), *tricks(), plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
     assert_same(skipped.trajectory[-1], plain.trajectory[-1])
 
@@ -219,7 +219,7 @@ def test_every_path_of_torch_works_in_full_precision(kind):
 
 
 class MaxNorm(UpdateRule):
-    """Stands for the weight constraints to come: each row of the linear layer has at most length 0.5."""
+    """A user's own constraint: each row of the linear layer has at most norm 0.5."""
 
     phase = Phase.CONSTRAINT
 
@@ -255,6 +255,7 @@ def test_a_constraint_holds_on_lookaheads_slow_copy_too():
 
 
 def test_works_without_a_trainer():
+    torch.manual_seed(0)
     model = nn.Linear(2, 2)
     rule = WeightDecay(0.5)
     rule.choose(model)
@@ -292,7 +293,7 @@ def test_an_optimizer_that_shards_is_refused():
         run(module, WeightDecay())
 
 
-def test_a_checkpoint_without_callbacks_is_warned_of(tmp_path):
+def test_a_checkpoint_without_callbacks_gives_a_warning(tmp_path):
     module = GivenGradients(random_gradients(2), SGD)
     callback = ModelCheckpoint(tmp_path, save_weights_only=True)
     with pytest.warns(UserWarning, match="writes the raw weights, not those of AveragedWeights"):

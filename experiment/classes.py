@@ -1,0 +1,79 @@
+"""The classes that a configuration can name."""
+
+import importlib
+import inspect
+import typing
+from typing import Any
+
+import pytorch_lightning as pl
+
+BASES = (pl.LightningModule, pl.LightningDataModule, pl.Callback)
+
+
+def import_class(class_path: str) -> Any:
+    """The class at a full import path, as a parsed configuration has it."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def is_importable(class_path: str) -> bool:
+    """Whether there is anything at an import path."""
+    try:
+        import_class(class_path)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    return True
+
+
+def parameters(cls: Any) -> dict[str, inspect.Parameter]:
+    """The arguments of a class by name."""
+    return {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}
+
+
+def classes_for(base: type) -> list[type]:
+    """The classes that may fill a slot: those that can be built, are not private and not the command line's own."""
+    return [
+        cls
+        for cls in _subclasses(base)
+        if not (inspect.isabstract(cls) or cls in BASES)
+        and not (cls.__name__.startswith("_") or cls.__module__.startswith("experiment."))
+    ]
+
+
+def summaries(base: type) -> dict[str, str]:
+    """Names and first paragraphs of the classes of this project (and the user's own) for a slot."""
+    ours = [cls for cls in classes_for(base) if not cls.__module__.startswith("pytorch_lightning.")]
+    return {
+        cls.__name__: (inspect.getdoc(cls) or "").split("\n\n")[0] for cls in sorted(ours, key=lambda cls: cls.__name__)
+    }
+
+
+def slot_types(key: str) -> list[type]:
+    """The base classes of what a key of the configuration may hold."""
+    tops: dict[str, type] = {
+        "model": pl.LightningModule,
+        "data": pl.LightningDataModule,
+        "trainer.callbacks": pl.Callback,
+        "trainer.logger": pl.loggers.Logger,
+    }
+    if key in tops:
+        return [tops[key]]
+    argument, owners = key.rsplit(".", 1)[-1], [owner for base in BASES for owner in _subclasses(base)]
+    annotations = [getattr(owner.__init__, "__annotations__", {}).get(argument) for owner in owners]
+    return [cls for annotation in annotations for cls in _classes_in(annotation)]
+
+
+def _classes_in(annotation: Any) -> list[type]:
+    if isinstance(annotation, list):  # the arguments of a Callable
+        return []
+    if arguments := typing.get_args(annotation):
+        return [cls for argument in arguments for cls in _classes_in(argument)]
+    is_slot = isinstance(annotation, type) and annotation.__module__ != "builtins"
+    return [annotation] if is_slot else []
+
+
+def _subclasses(cls: type) -> list[Any]:
+    found: list[Any] = [cls]
+    for subclass in cls.__subclasses__():
+        found += _subclasses(subclass)
+    return found

@@ -1,0 +1,335 @@
+"""Goes through each private door against the installed libraries, and names the one that is closed."""
+
+import inspect
+import platform
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from jsonargparse import ArgumentParser
+from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.demos.boring_classes import BoringModel
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from experiment import private_api
+from experiment.cli import ExperimentCLI
+from tests.conftest import ROOT
+from tests.experiment.colours import ColourData, LinkedPainter, PlainPainter
+from tests.tools import quiet_trainer
+
+COLOURS = "tests.experiment.colours"
+DATA = f"--data={COLOURS}.ColourData"
+DOORS = [
+    name
+    for name, value in vars(private_api).items()
+    if inspect.isfunction(value) and value.__module__ == private_api.__name__
+]
+MESSAGES = [name for name, value in vars(private_api).items() if name.isupper() and name != "RESTORING"]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_door(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    door = getattr(private_api, name)
+    library, tried = re.search(r"Tried: (\S+) ([\d.]+)\.$", inspect.getdoc(door)).groups()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    (tmp_path / "empty.yaml").write_text("seed_everything: 1\n")
+    try:
+        globals()[f"try_{name}"](door, monkeypatch)
+    except (Exception, pytest.fail.Exception) as error:
+        raise AssertionError(
+            f"the door private_api.{name} is closed: tried with {library} {tried}, here is {version(library)}"
+        ) from error
+
+
+def minor(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")[:2]]
+
+
+@pytest.mark.parametrize("library", ["pytorch-lightning", "jsonargparse"])
+def test_only_minor_versions_that_were_tried_are_admitted(library: str):
+    source = Path(private_api.__file__).read_text()
+    (tried,) = set(re.findall(rf"[Tt]ried: {library} (\d+\.\d+\.\d+)", source))
+    assert minor(version(library)) == minor(tried)
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (admitted,) = (line for line in dependencies if line.startswith(library))
+    major, latest = minor(tried)
+    assert admitted.endswith(f",<{major}.{latest + 1}")
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+
+
+def parse(*arguments: str) -> ExperimentCLI:
+    return ExperimentCLI(["-c", "empty.yaml", DATA, "--trainer.accelerator=cpu", *arguments])
+
+
+def try_recording_instantiator(door: Callable, _: Any) -> None:
+    links = {"model.init_args.num_colours": 3}
+    cli = parse(f"--model={COLOURS}.LinkedPainter")
+    model = door(cli, "model")(LinkedPainter, applied_instantiation_links=links, num_colours=3)
+    assert model.hparams["num_colours"] == 3
+    assert model.hparams["_class_path"] == f"{COLOURS}.LinkedPainter"
+
+
+def try_class_path_in(door: Callable, _: Any) -> None:
+    cli = parse(f"--model={COLOURS}.LinkedPainter", "--trainer.enable_checkpointing=false").build()
+    cli.trainer.strategy.connect(cli.model)
+    cli.trainer.save_checkpoint("it.ckpt")
+    assert door(torch.load("it.ckpt", weights_only=True)) == f"{COLOURS}.LinkedPainter"
+    assert door({}) == ""
+
+
+def try_parser_actions(door: Callable, _: Any) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--colour", help="the colour")
+    (found,) = (action for action in door(parser) if action.dest == "colour")
+    assert (found.option_strings, found.help) == (["--colour"], "the colour")
+
+
+def linked_parser() -> LightningArgumentParser:
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True)
+    parser.link_arguments("data.num_colours", "model.init_args.num_colours", apply_on="instantiate")
+    return parser
+
+
+def try_forget_links(door: Callable, _: Any) -> None:
+    parser = linked_parser()
+    door(parser, "model")
+    parts = parser.instantiate(parser.parse_args([DATA, f"--model={COLOURS}.PlainPainter", "--model.num_colours=5"]))
+    assert isinstance(parts.model, PlainPainter)
+    assert parts.model.hparams["num_colours"] == 5
+    door(ArgumentParser(), "model")  # no link yet
+
+
+def try_keep_links(door: Callable, _: Any) -> None:
+    parser = linked_parser()
+    config = parser.parse_args([DATA, f"--model={COLOURS}.LinkedPainter"])
+    door(parser, ["num_colours"])
+    assert parser.instantiate(config).model.hparams["num_colours"] == ColourData.num_colours
+    door(parser, [])
+    assert parser.instantiate(config).model.hparams["num_colours"] is None
+
+
+class Shape:
+    pass
+
+
+class Disc(Shape):
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+
+
+class Square(Shape):
+    def __init__(self, size: int = 3) -> None:
+        self.size = size
+
+
+def try_start_from_own_defaults(door: Callable, _: Any) -> None:
+    door()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--shape", type=Shape)
+    for given in (["--shape=Disc", "--shape=Square"], ["--shape=Disc", "--shape.size=5", "--shape=Square"]):
+        assert parser.parse_args(given).shape.init_args.size == 3
+
+
+# -------------------------------------------------------------------------------------------------------- the Trainer
+
+
+class Rows(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict]] = []
+
+    def log_metrics(self, metrics: dict, step: int) -> None:
+        self.rows.append((step, {name: value for name, value in metrics.items() if name != "epoch"}))
+
+
+class LoggingModel(BoringModel):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.log("train/batch", float(self.trainer.current_epoch * 10 + batch_idx))
+        return super().training_step(batch, batch_idx)
+
+
+class AtBatchEnd(pl.Callback):
+    """Keeps what a function says of the Trainer at the end of each training batch."""
+
+    def __init__(self, ask: Callable[[pl.Trainer], Any]) -> None:
+        self.ask, self.said = ask, []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.said.append(self.ask(trainer))
+
+
+def said_in_training(ask: Callable[[pl.Trainer], Any], **options: Any) -> tuple[list[Any], list[tuple[int, dict]]]:
+    """What a function says after each of 2 x 4 batches, and what was logged; an optimizer step takes two batches."""
+    torch.manual_seed(0)
+    callback, logger = AtBatchEnd(ask), Rows()
+    options = {"log_every_n_steps": 1, "accumulate_grad_batches": 2, "logger": logger} | options
+    trainer = quiet_trainer(callback, max_epochs=2, limit_train_batches=4, limit_val_batches=0, **options)
+    trainer.fit(LoggingModel())
+    return callback.said, logger.rows
+
+
+def try_waits_for_gradients(door: Callable, _: Any) -> None:
+    assert said_in_training(door)[0] == [True, False] * 4
+    # A last batch without a partner is stepped with.
+    assert said_in_training(door, accumulate_grad_batches=3)[0] == [True, True, False, False] * 2
+
+
+def try_batches_trained(door: Callable, _: Any) -> None:
+    assert said_in_training(door)[0] == list(range(1, 9))
+
+
+def try_logs_now(door: Callable, _: Any) -> None:
+    said, rows = said_in_training(door, log_every_n_steps=2, accumulate_grad_batches=1)
+    assert said == [False, True] * 4
+    assert len(rows) == 4
+
+
+def try_logged_step(door: Callable, _: Any) -> None:
+    said, rows = said_in_training(door)
+    assert [step for step, _ in rows] == said[1::2] == [0, 1, 2, 3]
+
+
+def try_metrics_to_log(door: Callable, _: Any) -> None:
+    said, rows = said_in_training(lambda trainer: {name: float(value) for name, value in door(trainer).items()})
+    assert [metrics for _, metrics in rows] == said[1::2]
+    assert [metrics["train/batch"] for metrics in said] == [0, 1, 2, 3, 10, 11, 12, 13]
+
+
+class Saves(pl.Callback):
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint("batch.ckpt")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint("epoch.ckpt")
+
+
+def try_is_at_epoch_end(door: Callable, _: Any) -> None:
+    quiet_trainer(Saves(), max_steps=2, limit_train_batches=2, limit_val_batches=0).fit(BoringModel())
+    said = [door(torch.load(f"{name}.ckpt", weights_only=True)) for name in ("batch", "epoch")]
+    assert said == [False, True]
+
+
+def try_set_max_steps(door: Callable, _: Any) -> None:
+    trainer = quiet_trainer(max_steps=2, limit_train_batches=4, limit_val_batches=0)
+    door(trainer, 3)
+    assert trainer.max_steps == 3
+    trainer.fit(BoringModel())
+    assert trainer.global_step == 3
+
+
+def try_raised_while_restoring(door: Callable, _: Any) -> None:
+    options = {"limit_train_batches": 1, "limit_val_batches": 0}
+    whole = quiet_trainer(**options)
+    whole.fit(BoringModel())
+    whole.save_checkpoint("whole.ckpt")
+    checkpoint = torch.load("whole.ckpt", weights_only=True)
+    weights = {"layer.weight": torch.zeros(3, 3), "layer.bias": torch.zeros(2)}
+    for number, damage in enumerate(({"state_dict": weights}, {"optimizer_states": None})):
+        torch.save(checkpoint | damage, f"{number}.ckpt")
+        with pytest.raises(Exception) as caught:
+            quiet_trainer(max_epochs=2, **options).fit(BoringModel(), ckpt_path=f"{number}.ckpt", weights_only=True)
+        assert door(caught.value), damage
+    with pytest.raises(RuntimeError) as caught:
+        BoringModel.load_from_checkpoint("0.ckpt", weights_only=True)
+    assert door(caught.value)
+    with pytest.raises(TypeError) as caught:  # building, after restoring nothing
+        quiet_trainer(limit_train_batches={})
+    assert not door(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ loggers, processors
+
+
+def try_wandb_id(door: Callable, _: Any) -> None:
+    pytest.importorskip("wandb")
+    assert door(pl.loggers.WandbLogger(id="a1", offline=True)) == "a1"
+    assert door(pl.loggers.WandbLogger(offline=True)) is None
+
+
+def try_drop_wandb_setting(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setattr(wandb, "init", lambda **settings: begun.append(settings) or SimpleNamespace(id="a1"))
+    for drops in (False, True):
+        logger = pl.loggers.WandbLogger(id="a1")
+        if drops:
+            door(logger, "anonymous")
+        assert logger.experiment.id == "a1"
+    assert ["anonymous" in settings for settings in begun] == [True, False]
+
+
+def try_cpu_has_bfloat16(door: Callable, _: Any) -> None:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip("what this CPU can do is not known here")
+    words = Path("/proc/cpuinfo").read_text().split()
+    assert door() == ("avx512_bf16" in words or "amx_tile" in words)
+
+
+# ------------------------------------------------------------------------------------------------ jsonargparse's words
+
+PAINTER = f"--model={COLOURS}.LinkedPainter"
+# What provokes a message, and the groups of the pattern in it.
+PROVOKED: dict[str, tuple[list[str], dict[str, str] | str]] = {
+    "UNRECOGNIZED": (["--modl.lr=1"], {"arguments": "--modl.lr=1"}),
+    "UNKNOWN_IN_GROUP": (["-c", "in_group.yaml"], {"group": "trainer", "option": "max_epoch"}),
+    "UNKNOWN_KEY": (["-c", "key.yaml"], {"key": "modle"}),
+    "PARSER_KEY": (["--trainer.max_epochs=many"], "trainer.max_epochs"),
+    "MISSING": ([], {"keys": "data, model"}),
+    "MISSING_OF_CLASS": (
+        [DATA, f"--model={COLOURS}.PlainPainter"],
+        {"cls": "PlainPainter", "argument": "num_colours"},
+    ),
+    "PROBLEM": ([DATA, PAINTER, "--model.size=1"], f"'{COLOURS}.LinkedPainter'"),
+    "NOT_ACCEPTED": ([DATA, PAINTER, "--model.size=1"], {"cls": f"{COLOURS}.LinkedPainter", "option": "size"}),
+    "NOT_ACCEPTED_IN_VALUE": (
+        [DATA, f"--model={COLOURS}.SlotPainter", "--model.optimizer={class_path: Adam, init_args: {lrr: 1}}"],
+        {"cls": "torch.optim.Adam", "option": "lrr"},
+    ),
+    "NO_SUCH_CLASS": ([DATA, "--model=Paintr"], {"cls": "Paintr"}),
+    "CLASS_PATH": ([DATA, "-c", "class_path.yaml"], {"cls": f"{COLOURS}.Paintr"}),
+    "UNION": (["--trainer.max_epochs=many"], ""),
+    "EXPECTED": (["--trainer.max_epochs=many"], "Expected a <class 'int'>"),
+    "GIVEN": (["--trainer.max_epochs=many"], "many"),
+    "TYPE": (["--trainer.max_epochs=many"], "int"),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_message(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for file, text in (
+        ("empty", "seed_everything: 1"),
+        ("in_group", "trainer: {max_epoch: 1}"),
+        ("key", "modle: 1"),
+        ("class_path", f"model: {{class_path: {COLOURS}.Paintr}}"),
+    ):
+        (tmp_path / f"{file}.yaml").write_text(text + "\n")
+    messages: list[str] = []
+    monkeypatch.setattr("experiment.parser.explain", lambda message, parser: messages.append(message) or "explained")
+    arguments, expected = PROVOKED[name]
+    with pytest.raises(Exception, match="explained"):
+        ExperimentCLI(["-c", "empty.yaml", *arguments])
+    pattern = getattr(private_api, name)
+    closed = f"jsonargparse {version('jsonargparse')} has other words than private_api.{name}: {messages[0]}"
+    if isinstance(pattern, str):
+        assert pattern + expected in messages[0], closed
+    elif isinstance(expected, str):
+        found = [match[match.re.groups] for match in pattern.finditer(messages[0])]
+        assert expected in found, closed
+    else:
+        match = pattern.search(messages[0])
+        assert match is not None, closed
+        assert match.groupdict() == expected, closed
