@@ -27,9 +27,9 @@ class ContiguousLoader(BatchLoader):
 
         base = bptt with probability 0.95, else bptt / 2;    length = max(5, int(N(base, 5)))
 
-    with one difference: every epoch has the same number of windows, the length of the text divided by the mean length of a
-    window, because Lightning counts the batches only once. The difference to the sum of the drawn lengths is spread over
-    randomly drawn windows, one token each.
+    with one difference: every epoch has the same number of windows, the length of the text over the mean length of a
+    window, because Lightning counts the batches only once. What the drawn lengths have too much or too little is taken
+    from or added to randomly drawn windows, one token each.
 
     Args:
         text: (N,) integer tokens.

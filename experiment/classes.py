@@ -73,7 +73,5 @@ def _classes_in(annotation: Any) -> list[type]:
 
 
 def _subclasses(cls: type) -> list[Any]:
-    found: list[Any] = [cls]
-    for subclass in cls.__subclasses__():
-        found += _subclasses(subclass)
-    return found
+    below: list[type] = cls.__subclasses__()
+    return [cls, *(found for subclass in below for found in _subclasses(subclass))]

@@ -33,11 +33,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _is_ours(checkpoint: Any) -> bool:
     if not isinstance(checkpoint, dict):
         return False
-    experiment = checkpoint.get("experiment")
-    parts = [checkpoint.get("state_dict"), checkpoint.get("hyper_parameters", {}), experiment]
-    if not all(isinstance(part, dict) for part in parts):
+    experiment, version = checkpoint.get("experiment"), checkpoint.get("pytorch-lightning_version", "")
+    parts = [checkpoint.get("state_dict"), checkpoint.get("hyper_parameters", {})]
+    if not isinstance(experiment, dict) or not all(isinstance(part, dict) for part in parts):
         return False
-    version = checkpoint.get("pytorch-lightning_version", "")
     return isinstance(experiment.get("config"), dict) and isinstance(version, str)
 
 

@@ -1,4 +1,4 @@
-"""The hub, answering, silent, or holding something else than was asked for."""
+"""The hub when it answers, when it does not, and when it lacks what was requested."""
 
 import time
 
@@ -12,7 +12,7 @@ from readers.hub import load_from_hub, parquet_folder
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub that answers: gives what ``load_dataset`` was asked for, or raises what a test puts into ``errors``."""
+    """A hub that answers: the arguments of ``load_dataset``, and the errors that it raises in turn."""
     asked, errors = [], []
 
     def load(*names, **options):
@@ -57,7 +57,7 @@ def test_scripts_are_read_from_the_parquet_branch(hub, config):
     ],
     ids=str,
 )
-def test_what_goes_wrong_is_told_in_one_line(hub, raised, message):
+def test_errors_are_reported_in_one_line(hub, raised, message):
     hub[1].extend(raised)
     with pytest.raises(DataError, match=message) as caught:
         load_from_hub("a/b")
@@ -65,7 +65,15 @@ def test_what_goes_wrong_is_told_in_one_line(hub, raised, message):
     assert not hub[1]
 
 
-def test_a_hub_out_of_reach_is_told_at_once(monkeypatch, tmp_path):
+def test_an_unknown_data_set_is_not_taken_for_a_silent_hub(hub, monkeypatch):
+    def unknown(*_, **__):
+        raise huggingface_hub.errors.RepositoryNotFoundError.__new__(huggingface_hub.errors.RepositoryNotFoundError)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unknown)
+    assert load_from_hub("a/b") == "splits"  # asked online, for the library's own message
+
+
+def test_a_hub_out_of_reach_is_reported_at_once(monkeypatch, tmp_path):
     def unreachable(*_, **__):
         raise ConnectionError("no network")
 
