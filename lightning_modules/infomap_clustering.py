@@ -189,7 +189,7 @@ class InfomapClustering(pl.LightningModule):
         """Clusters the graph in a file, whatever the module was trained on.
 
         Args:
-            input: an edge list (text, CSV, TSV; plain or .gz), Pajek .net, GML, GraphML or .npz.
+            input: a graph file in any format that ``readers.graphs.read_graph`` knows (docs/infomap.md).
             output: the file to write: .tree (paths, flow and names), .clu (top modules), or .csv (name, module, top
                 module, path, flow).
             directed: whether links have a direction; by default what the file says, else undirected.

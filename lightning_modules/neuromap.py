@@ -226,8 +226,8 @@ class Neuromap(pl.LightningModule):
         A network trained without features knows only its own nodes: the graph must have the same ones.
 
         Args:
-            input: an edge list (text, CSV, TSV; plain or .gz), Pajek .net, GML, GraphML or .npz (the only one that
-                holds features).
+            input: a graph file in any format that ``readers.graphs.read_graph`` knows (docs/infomap.md); only .npz
+                holds features.
             output: the CSV file to write: name, module, probability; one line per community that a node has a share in,
                 its largest first. Modules are numbered from 1 by decreasing flow.
             directed: whether links have a direction; by default what the file says, else undirected.

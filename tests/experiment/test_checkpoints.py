@@ -11,6 +11,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
 from experiment.errors import UserError, describe
 from experiment.restoring import refuse_other_data, restoring
+from experiment.train import train
 
 
 def test_random_states_come_back_and_load_safely(tmp_path: Path):
@@ -77,6 +78,33 @@ def test_other_data_than_the_checkpoints_is_refused_with_what_differs():
             refuse_other_data(saved, model)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["max_steps", "max_epochs"])
+def test_a_run_that_ended_with_an_epoch_continues_with_the_next(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its data has two batches per epoch."""
+    monkeypatch.chdir(tmp_path)
+    Path("two.yaml").write_text("model: tests.experiment.colours.LinkedPainter\ntrainer: {accelerator: cpu}\n")
+    one_epoch, three_epochs = (2, 6) if end == "max_steps" else (1, 3)
+    new = ["-c", "two.yaml", "--data=tests.experiment.colours.ColourData"]
+    for arguments in (
+        [*new, "--run_dir=whole", f"--trainer.{end}={three_epochs}"],
+        [*new, "--run_dir=broken", f"--trainer.{end}={one_epoch}"],
+        ["--resume=broken", f"--trainer.{end}={three_epochs}"],
+    ):
+        monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+        train([str(argument) for argument in arguments])
+    whole, broken = (Path(name, "metrics.csv").read_text().splitlines() for name in ("whole", "broken"))
+    assert [row.split(",")[:2] for row in whole if row.split(",")[2]] == [
+        ["step", "epoch"],
+        ["1", "0"],
+        ["3", "1"],
+        ["5", "2"],
+    ]
+    # The test after the first epoch left no row: the resumed run dropped it.
+    assert broken == whole
 
 
 class SavesInVain(pl.Callback):

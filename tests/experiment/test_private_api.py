@@ -61,8 +61,9 @@ def test_only_minor_versions_that_were_tried_are_admitted(library: str):
     assert minor(version(library)) == minor(tried)
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (admitted,) = (line for line in dependencies if line.startswith(library))
+    lowest, above = re.search(r">=([\d.]+),<([\d.]+)$", admitted).groups()
     major, latest = minor(tried)
-    assert admitted.endswith(f",<{major}.{latest + 1}")
+    assert (minor(lowest), minor(above)) == ([major, latest], [major, latest + 1])
 
 
 # --------------------------------------------------------------------------------------------------- the command line
