@@ -19,12 +19,24 @@ class _Window(int):
     Lightning zeroes the gradients if ``batch_idx % n == 0`` and steps if ``(batch_idx + 1) % n == 0``. Counting from
     the window's own first batch lets n change at any step, not only between epochs, with nothing but Lightning's
     public attribute.
+
+    Lightning estimates the steps of the whole run as ``ceil(batches / n)`` for each epoch: right for a constant n, and
+    refused for a schedule.
     """
 
     first_batch: int = 0
+    schedule: dict[int, int] | None = None
 
     def __rmod__(self, batches: int) -> int:
         return (batches - self.first_batch) % int(self)
+
+    def __rtruediv__(self, batches: float) -> float:
+        if self.schedule is not None:
+            raise MisconfigurationException(
+                f"trainer.estimated_stepping_batches is not known with GradientAccumulation(steps={self.schedule}), "
+                "whose windows change: give the number of steps yourself, or a single number as steps"
+            )
+        return batches / int(self)
 
 
 class GradientAccumulation(UpdateRule):
@@ -34,6 +46,9 @@ class GradientAccumulation(UpdateRule):
     samples of a batch (as batch normalisation and InfoNCE do), the step equals that of one n times larger batch. A
     window ends with its epoch; the last, shorter one is divided by its number of batches, where
     ``Trainer(accumulate_grad_batches=n)`` still divides by n.
+
+    ``trainer.estimated_stepping_batches`` counts windows, so schedulers made from it fit; a schedule of several n is
+    refused there, as its number of steps is not known in advance.
 
     Args:
         steps: n, or ``{optimizer step: n}``: n applies from that step on; 1 before the first key.
@@ -66,6 +81,7 @@ class GradientAccumulation(UpdateRule):
             check_argument("GradientAccumulation", "steps", n, "an integer of at least 1", ok)
         self.steps = {0: 1} | {key: schedule[key] for key in sorted(schedule)}
         self._keys = list(self.steps)
+        self._schedule = self.steps if len(set(self.steps.values())) > 1 else None
         self._chain: UpdateChain | None = None
         self.forget()
 
@@ -104,7 +120,14 @@ class GradientAccumulation(UpdateRule):
             )
         self._chain = chain
         if self._restored:
-            self._apply(trainer)
+            self._apply(trainer)  # without the schedule: to warn of loaders, Lightning divides by it when it resumes
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            # Before the module makes its schedulers, which may ask for the number of steps.
+            trainer.accumulate_grad_batches = _Window(self.window_length(0))
+            trainer.accumulate_grad_batches.schedule = self._schedule
 
     def detach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         trainer.accumulate_grad_batches = 1
@@ -123,12 +146,13 @@ class GradientAccumulation(UpdateRule):
             return
         assert self._chain is not None
         self._window = {"first_batch": batch_idx, "length": self.window_length(self._chain.steps), "backwards": 0}
-        self._apply(trainer)
+        self._apply(trainer).schedule = self._schedule
 
-    def _apply(self, trainer: pl.Trainer) -> None:
+    def _apply(self, trainer: pl.Trainer) -> _Window:
         window = _Window(self._window["length"])
         window.first_batch = self._window["first_batch"]
         trainer.accumulate_grad_batches = window
+        return window
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_after_backward(trainer, pl_module)

@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
+from layers.processes import gather_objects
 
 from .errors import UserError
 from .loggers import FolderLogger
@@ -162,7 +163,7 @@ class RunCheckpoints(Checkpoint):
         wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
         checkpoint["experiment"] = {
             "config": self.config,
-            "random_states": _gather(trainer, random_state()),
+            "random_states": gather_objects(random_state()),
             "metrics_rows": folder_logger.num_rows if folder_logger else 0,
             "pending_row": self._pending_row,
             "wandb_id": wandb_id(wandb_logger) if wandb_logger else None,
@@ -225,14 +226,6 @@ def _check_optimizers(trainer: pl.Trainer) -> None:
                     f"the checkpoint was written with another optimizer than {type(optimizer).__name__} (it has no "
                     f"{', '.join(sorted(missing))}): keep model.optimizer, or start a new run"
                 )
-
-
-def _gather(trainer: pl.Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
-    if trainer.world_size == 1:
-        return [state]
-    states: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(states, state)
-    return states
 
 
 def random_state() -> dict[str, Any]:

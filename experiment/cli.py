@@ -133,7 +133,7 @@ class ExperimentCLI(LightningCLI):
     # ---------------------------------------------------------------------------------------------------- building
 
     def choose_precision(self) -> None:
-        """Where the configuration leaves the precision open: bf16-mixed if native to the hardware, else 32 bits."""
+        """If the precision is left open: bf16-mixed where the hardware has it natively, else 32 bits."""
         if self.config.trainer.precision is None:
             native = has_native_bfloat16(self.config.trainer.accelerator)
             self.config.trainer.precision = "bf16-mixed" if native else "32-true"
@@ -141,7 +141,7 @@ class ExperimentCLI(LightningCLI):
             say(f"precision: {self.config.trainer.precision} ({reason})")
 
     def build(self, hyperparameters: Mapping[str, Any] = MappingProxyType({}), **trainer_arguments: Any) -> Self:
-        """Builds ``datamodule``, ``model`` with what it takes from the data, and ``trainer``; gives itself.
+        """Builds ``datamodule``, ``model`` with what it takes from the data, and ``trainer``; returns itself.
 
         Args:
             hyperparameters: the model's in the checkpoint that is resumed or tested.

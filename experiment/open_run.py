@@ -22,9 +22,9 @@ _RUN_DIR_NEEDED = "several processes of one launcher need --run_dir, so that all
 def open_run(
     run_dir: str | None, resume: str | None, name: str, config: dict[str, Any]
 ) -> Iterator[tuple[RunFolder, Path | None]]:
-    """Within it, the run folder is this process's; gives it and the checkpoint to continue from (None: from the start).
+    """Holds the run folder for this process; yields it and the checkpoint to continue from (None: from the start).
 
-    A new folder in which nothing happened is removed if the run fails.
+    If the run fails before its first step, a new folder is removed.
 
     Args:
         run_dir: ``--run_dir``.

@@ -48,7 +48,7 @@ def parser_actions(parser: LightningArgumentParser) -> list[Any]:
 def forget_links(parser: LightningArgumentParser, key: str) -> None:
     """Takes back all links of a parser, whose targets are arguments of the class at ``key``.
 
-    jsonargparse can only add links; ours depend on the class that is chosen while parsing.
+    jsonargparse can only add links; ours depend on the class that is chosen during parsing.
     Tried: jsonargparse 4.53.0.
     """
     if hasattr(parser, "_links_group"):  # there since the first link
@@ -110,6 +110,7 @@ def batches_trained(trainer: pl.Trainer) -> int:
 def logs_now(trainer: pl.Trainer) -> bool:
     """Whether Lightning logs metrics after the present batch, by ``log_every_n_steps``.
 
+    It counts steps in its own way (see ``logged_step``), and tells nobody.
     Tried: pytorch-lightning 2.6.6.
     """
     return trainer._logger_connector.should_update_logs

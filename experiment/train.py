@@ -1,14 +1,15 @@
 """``scripts/train.py``: fits, tests the best checkpoint, leaves a run folder.
 
-``train`` is the whole story; what Lightning calls in between, in this order:
+``train`` tells the whole story. What happens inside its steps, in this order:
 
-    ExperimentCLI(arguments)    parses: cli.py says in which order
+    resolve_arguments           the default configuration, or that of the run to resume
+    ExperimentCLI(arguments)    parses and seeds; the order of its hooks stands in cli.py
     open_run                    the run folder, locked until the end
     cli.build                   datamodule, model, Trainer
-    trainer.fit                 RunCheckpoints (checkpoints.py): on_load_checkpoint, on_train_start (the run begins),
-                                on_train_batch_end, on_validation_end, on_train_epoch_end (checkpoints are written)
+    trainer.fit                 hooks of RunCheckpoints: on_load_checkpoint, on_fit_start, on_train_start (the run is
+                                under way), on_train_batch_end, on_validation_end, on_train_epoch_end (checkpoints)
     trainer.test                the best checkpoint
-    summary.json                the run is finished
+    folder.write_summary        the run is finished
 """
 
 import platform
@@ -33,12 +34,12 @@ from .restoring import load_checkpoint, refuse_other_data, restoring
 
 
 def train(argv: list[str]) -> ExperimentCLI:
-    """Trains and tests as the command line says; gives the trainer, model and data of it."""
+    """Trains and tests as the command line says; returns what it built: ``trainer``, ``model``, ``datamodule``."""
     quiet()
     started = time.time()
     arguments, name = resolve_arguments(argv)
     cli = ExperimentCLI(arguments)
-    # As given: what is chosen for this machine and filled in for this run below is no part of what reruns it.
+    # As given, which reruns it anywhere: without what is chosen below for this machine and this run.
     config = cli.plain_config()
     cli.choose_precision()
     model_class = import_class(cli.config.model.class_path)
@@ -48,7 +49,7 @@ def train(argv: list[str]) -> ExperimentCLI:
     with open_run(cli.config.run_dir, cli.config.resume, name, config) as (folder, path):
         saved = load_checkpoint(path) if path else {}
         hyperparameters, wandb_id = saved.get("hyper_parameters", {}), saved.get("experiment", {}).get("wandb_id")
-        del saved  # the weights in it
+        del saved  # it holds the weights
         prepare_wandb(cli.config.trainer.logger, folder, wandb_id)
         checkpoints = RunCheckpoints(folder, config, model_class.monitor, model_class.mode, cli.config.save_every)
         cli.build(
@@ -93,7 +94,7 @@ def train(argv: list[str]) -> ExperimentCLI:
 
 
 def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
-    """Puts in the default configuration, or that of the run to resume; also gives the run's name.
+    """Adds the default configuration, or that of the run to resume; also returns the run's name.
 
     The name is that of the first configuration file; a resumed run keeps its folder whatever the name.
     """
@@ -122,7 +123,7 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
 
 
 def default_config() -> Path:
-    """The configuration of a bare ``train.py``: the default job; where it was taken out, the first one by name.
+    """The configuration of a bare ``train.py``: the default job or, where it was deleted, the first one by name.
 
     Raises:
         UserError: there is none.

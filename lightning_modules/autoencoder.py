@@ -1,14 +1,14 @@
 """Autoencoders: image features learned by reconstruction, without labels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
 
 from datamodules.batches import ImageBatch
 from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, EncoderOutput, VariationalCode
@@ -17,10 +17,11 @@ from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
 
 
-class AutoEncoder(AddsLosses, pl.LightningModule):
+class AutoEncoder(AddsLosses, Optimized, pl.LightningModule):
     """An autoencoder, plain or variational; its whole loss comes from ``add_loss`` in the forward of its parts.
 
         plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)
@@ -46,6 +47,8 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         beta: weight of the KL term, at least 0; the plain form ignores it.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         image_size: S, side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
 
@@ -72,7 +75,9 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         decoder: Callable[[int, int], Decoder] = ConvolutionalDecoder,
         beta: float = 0.02,
         lr: float = 1e-3,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        optimizer: OptimizerSlot = torch.optim.Adam,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
     ) -> None:
@@ -80,7 +85,7 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         save_plain_hyperparameters(self)
         if beta < 0:
             raise ValueError(f"beta ({beta}) must be at least 0")
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.encoder = encoder(image_size)
         code_size = self.encoder.code_size
         self.code = VariationalCode(code_size, beta / (3 * image_size**2)) if self.encoder.stochastic else None
@@ -113,8 +118,8 @@ class AutoEncoder(AddsLosses, pl.LightningModule):
         self.add_loss("reconstruction", ((reconstruction - images) / (high - low)).square().mean())
         return reconstruction
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters(), self.hparams.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.optimize(self.parameters())
 
     # -------------------------------------------------------------------------------------------------------- steps
 

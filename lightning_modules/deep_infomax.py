@@ -1,14 +1,14 @@
 """Deep InfoMax: image features without labels, by maximising mutual information."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
 
 from datamodules.batches import ImageBatch
 from layers.images import AdversarialPrior, BlogEncoder, Encoder, EncoderOutput, GaussianPrior, Prior, untrained_copy
@@ -19,12 +19,13 @@ from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
 
 Representation = Literal["code", "fc", "local"]
 
 
-class DeepInfoMax(pl.LightningModule):
+class DeepInfoMax(Optimized, pl.LightningModule):
     """Deep InfoMax: an encoder whose code keeps the mutual information with the image and its local features.
 
         loss = global_weight * L_global + local_weight * L_local + prior_weight * L_prior
@@ -65,6 +66,9 @@ class DeepInfoMax(pl.LightningModule):
             discriminators are ``local_score``, ``global_score``, ``global_network`` and ``prior.discriminator``.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate. The
+            discriminator of AdversarialPrior gets one of its own.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         representations: which features the test evaluates: the code, the feature vector before it (``fc``), the
             flattened last convolutional map (``local``).
         probes: the classifiers of the test.
@@ -103,7 +107,9 @@ class DeepInfoMax(pl.LightningModule):
         global_units: int = 2048,
         weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        optimizer: OptimizerSlot = torch.optim.Adam,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         representations: Sequence[Representation] = ("code", "fc", "local"),
         probes: Sequence[Literal["knn", "linear_probe", "mlp_probe"]] = ("knn", "linear_probe", "mlp_probe"),
         baselines: bool = True,
@@ -118,7 +124,7 @@ class DeepInfoMax(pl.LightningModule):
                 f"global_weight, local_weight, prior_weight ({weights}) must be at least 0, and one of them positive"
             )
         self.weights = weights
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.encoder = encoder(image_size)
         self.prior = prior(self.encoder.code_size)
         self.prior.requires_grad_(prior_weight > 0)
@@ -148,13 +154,12 @@ class DeepInfoMax(pl.LightningModule):
         """The code of images: (B, 3, H, W) in ``pixel_range`` -> (B, d). No sampling."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last)).mean
 
-    def configure_optimizers(self) -> Optimizer | list[Optimizer]:
-        lr = self.hparams.lr
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.automatic_optimization:
-            return self.make_optimizer(self.parameters(), lr)
+            return self.optimize(self.parameters())
         discriminator = {id(parameter) for parameter in self.prior.parameters()}
         cooperative = [parameter for parameter in self.parameters() if id(parameter) not in discriminator]
-        return [self.make_optimizer(cooperative, lr), self.make_optimizer(self.prior.parameters(), lr)]
+        return self.optimize(cooperative, self.prior.parameters())
 
     # ------------------------------------------------------------------------------------------------------ losses
 
@@ -211,6 +216,7 @@ class DeepInfoMax(pl.LightningModule):
         self.manual_backward(loss + discriminator_loss)
         for optimizer in optimizers:
             optimizer.step()
+        self.step_schedulers()
         return discriminator_loss.detach()
 
     # -------------------------------------------------------------------------------------------------- evaluation

@@ -1,15 +1,15 @@
 """A feature probe: a trained network cut at any layer, with a new classifier on top."""
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -19,10 +19,11 @@ from layers.reuse import features
 from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .trained_models import build_model, find_checkpoint, read_model
 
 
-class FeatureProbe(pl.LightningModule):
+class FeatureProbe(Optimized, pl.LightningModule):
     """Measures what a layer of a trained network has learned: the network up to there, and a new classifier on top.
 
         logits = top(flatten(head(images))),   loss = cross-entropy,   head: the trained network up to ``cut``
@@ -51,6 +52,8 @@ class FeatureProbe(pl.LightningModule):
         head_lr: learning rate of the head; 0 freezes it.
         lr: learning rate of the top.
         optimizer: the optimizer slot, called with parameter groups and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         leaf_modules: paths of modules that are not traced into but kept whole.
         source: hyperparameters of the trained model; read from its checkpoint, not set by the user.
         image_size: side of the images in pixels; given by the data.
@@ -86,7 +89,9 @@ class FeatureProbe(pl.LightningModule):
         top: Callable[[int, int], Classifier] = LinearClassifier,
         head_lr: float = 0.0,
         lr: float = 1e-3,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        optimizer: OptimizerSlot = torch.optim.Adam,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         leaf_modules: Sequence[str] = (),
         source: dict | None = None,
         image_size: int = 32,
@@ -105,7 +110,7 @@ class FeatureProbe(pl.LightningModule):
             source, weights = read_model(find_checkpoint(checkpoint))
         # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
         self.hparams["source"] = source
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.network_range = _pixel_range_of(source, image_size)
         self.head = _head(source, weights, cut, leaf_modules)
         self.frozen = head_lr == 0
@@ -127,11 +132,11 @@ class FeatureProbe(pl.LightningModule):
             images = (images - low) * ((network_high - network_low) / (high - low)) + network_low
         return self.top(self.head(images)[self.hparams.cut].flatten(1))
 
-    def configure_optimizers(self) -> Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         groups: list[dict[str, Any]] = [{"params": list(self.top.parameters())}]
         if not self.frozen:
             groups.append({"params": list(self.head.parameters()), "lr": self.hparams.head_lr})
-        return self.make_optimizer(groups, self.hparams.lr)
+        return self.optimize(groups)
 
     # ------------------------------------------------------------------------------------------ training and testing
 

@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -17,10 +17,16 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     as ``{"class_path", "init_args"}``, as the command line stores it, and paths as strings. Call it as the first
     statement of ``__init__`` after ``super().__init__()``.
 
+    Slots that the command line filled become plain ``partial`` objects of their classes, so that a module that keeps
+    one can be copied and pickled.
+
     They are not logged: they may hold a whole vocabulary, and the configuration is logged anyway.
     """
     frame = inspect.currentframe()
-    module.save_hyperparameters(frame=frame and frame.f_back, logger=False)
+    caller = frame and frame.f_back
+    assert caller is not None
+    module.save_hyperparameters(frame=caller, logger=False)
+    _forget_parser(caller.f_locals.values())
     if "_class_path" in module.hparams:  # built by the command line: already plain
         return
     slots = _slots(type(module))
@@ -29,6 +35,25 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     plain["_instantiator"] = "pytorch_lightning.cli.instantiate_module"
     module.hparams.clear()
     module.save_hyperparameters(plain, logger=False)
+
+
+def _forget_parser(arguments: Iterable[Any]) -> None:
+    """Makes filled slots ``partial(cls, ...)``, in place: the caller's variables can't be replaced from here.
+
+    jsonargparse fills a slot with ``partial(function, instantiator, cls, ...)``. Its instantiator knows the command
+    line, and by it the Trainer and the locked run folder, none of which can be copied or pickled.
+
+    Args:
+        arguments: some of them slots, or lists or dictionaries of slots (``**kwargs``).
+    """
+    for argument in arguments:
+        items = argument.values() if isinstance(argument, dict) else argument
+        for slot in items if isinstance(argument, dict | list | tuple) else (argument,):
+            if not isinstance(slot, partial):
+                continue
+            if (getattr(slot.func, "__module__", None) or "").startswith("jsonargparse."):
+                slot.__setstate__((slot.args[-1], (), slot.keywords, vars(slot)))  # type: ignore[attr-defined]
+            _forget_parser(slot.keywords.values())  # slots inside it
 
 
 def _path(cls: type) -> str:

@@ -1,6 +1,6 @@
 """Neuromap: communities of a graph by a network trained to minimise the map equation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,8 +9,8 @@ import numpy as np
 import pytorch_lightning as pl
 import scipy.sparse
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from datamodules.batches import GraphBatch
 from layers.graphs import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
@@ -21,6 +21,7 @@ from readers.graphs import read_graph
 from .graph_walk import walk_on
 from .hyperparameters import save_plain_hyperparameters
 from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, write_shares
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 
 
 class PreparedGraph(NamedTuple):
@@ -41,7 +42,7 @@ class PreparedGraph(NamedTuple):
     adjacency: SparseMatrix
 
 
-class Neuromap(pl.LightningModule):
+class Neuromap(Optimized, pl.LightningModule):
     """Neuromap: soft communities of a graph, from a network whose loss is the map equation.
 
         S = softmax(network(X) / sigmoid(t)),   t learned, initially 0;   loss = L(S), bits
@@ -75,6 +76,8 @@ class Neuromap(pl.LightningModule):
         teleportation: probability per step, in [0, 1]; ignored by ``undirected``.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         num_nodes: nodes of the graph; given by the data.
         num_features: features per node, 0 for none; given by the data.
 
@@ -103,7 +106,9 @@ class Neuromap(pl.LightningModule):
         flow: FlowModel | None = None,
         teleportation: float = 0.15,
         lr: float = 0.01,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        optimizer: OptimizerSlot = torch.optim.Adam,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         num_nodes: int = 1,
         num_features: int = 0,
     ) -> None:
@@ -113,7 +118,7 @@ class Neuromap(pl.LightningModule):
             num_clusters = min(num_nodes, round(4 * num_nodes**0.5))
         if num_clusters < 1:
             raise ValueError(f"num_clusters ({num_clusters}) must be at least 1")
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.network = network(num_features or num_nodes, num_clusters)
         self.temperature = nn.Parameter(torch.zeros(()))
         self.node_names: list[str] | None = None
@@ -125,8 +130,8 @@ class Neuromap(pl.LightningModule):
         logits = self.network(prepared.features, prepared.adjacency)
         return (logits.to(self.temperature.dtype) / self.temperature.sigmoid()).softmax(1)
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters(), self.hparams.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.optimize(self.parameters())
 
     # -------------------------------------------------------------------------------------------------------- steps
 

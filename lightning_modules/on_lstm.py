@@ -1,7 +1,7 @@
 """ON-LSTM: a language model whose ordered neurons give parse trees."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +9,8 @@ from zlib import crc32
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from datamodules.batches import ParseBatch, TokenBatch
@@ -25,12 +25,13 @@ from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 
 from .hyperparameters import save_plain_hyperparameters
 from .on_lstm_prediction import parse_text_file
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
 
 State = list[tuple[Tensor, Tensor]]
 
 
-class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
+class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
     """A recurrent language model, regularised as AWD-LSTM; with ON-LSTM cells it also parses.
 
         loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
@@ -69,6 +70,8 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         temporal_penalty: beta.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         vocabulary: all tokens, in the order of their indices; given by the data.
         level: what a token is; given by the data.
 
@@ -104,7 +107,9 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
         activation_penalty: float = 2.0,
         temporal_penalty: float = 1.0,
         lr: float = 30.0,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.SGD,
+        optimizer: OptimizerSlot = torch.optim.SGD,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
         vocabulary: Sequence = ("<eos>", "<unk>"),
         level: Literal["word", "character"] = "word",
@@ -115,7 +120,7 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
             raise ValueError(f"num_layers ({num_layers}) must be at least 1")
         if "<eos>" not in vocabulary or "<unk>" not in vocabulary:
             raise ValueError("vocabulary: must contain <eos> and <unk>")
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.index = {token: i for i, token in enumerate(vocabulary)}
         self.embedding = nn.Embedding(len(vocabulary), embedding_size)
         self.embedding_range = embedding_range
@@ -162,8 +167,8 @@ class ONLSTMLanguageModel(AddsLosses, pl.LightningModule):
             distances.append(cell_distances)
         return x, self.output_dropout(x), states, distances
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters(), self.hparams.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.optimize(self.parameters())
 
     # ---------------------------------------------------------------------------------------------------- training
 

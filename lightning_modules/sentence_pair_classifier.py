@@ -1,15 +1,15 @@
 """A classifier of sentence pairs, for logical inference."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim import Optimizer
 
 from datamodules.batches import SentencePairBatch
 from layers.on_lstm import ONLSTM, RecurrentLayer
@@ -17,13 +17,14 @@ from metrics.grouped_accuracy import GroupedAccuracy
 from readers.logic import read_written_pairs
 
 from .hyperparameters import save_plain_hyperparameters
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
 
 LONG = 7  # operations: more than training formulas have
 MAX_OPERATIONS = 12  # larger numbers count as this one
 
 
-class SentencePairClassifier(pl.LightningModule):
+class SentencePairClassifier(Optimized, pl.LightningModule):
     """Predicts the relation between two sentences: one recurrent encoder for both, and a small network on top.
 
         features = [h1, h2, h1 * h2, |h1 - h2|] -> Linear -> ReLU -> Linear -> classes,   h: output at the last word
@@ -46,6 +47,8 @@ class SentencePairClassifier(pl.LightningModule):
         dropout: of the embedded words and before each layer of the network on top.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         vocabulary: all words, in the order of their indices; given by the data.
         classes: names of the relations; given by the data.
 
@@ -72,13 +75,15 @@ class SentencePairClassifier(pl.LightningModule):
         units: int = 400,
         dropout: float = 0.2,
         lr: float = 1e-3,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        optimizer: OptimizerSlot = torch.optim.Adam,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         vocabulary: Sequence[str] = ("<pad>",),
         classes: Sequence[str] = ("=",),
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.embedding = nn.Embedding(len(vocabulary), embedding_size)
         self.cell = cell(embedding_size, hidden_size)
         self.dropout = nn.Dropout(dropout)
@@ -105,8 +110,8 @@ class SentencePairClassifier(pl.LightningModule):
         first, second = encoded.chunk(2)
         return self.head(torch.cat([first, second, first * second, (first - second).abs()], dim=1))
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters(), self.hparams.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.optimize(self.parameters())
 
     def training_step(self, batch: SentencePairBatch, batch_idx: int) -> Tensor:
         loss = F.cross_entropy(self(batch).float(), batch.labels)

@@ -1,16 +1,16 @@
 """The Sparse Transformer: an autoregressive model of text, of images byte by byte, and of synthetic sequences."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from datamodules.batches import ImageBatch, TokenBatch
@@ -27,12 +27,13 @@ from layers.transformers.positions import (
 from layers.transformers.sparse_transformer import SparseTransformerNetwork
 
 from .hyperparameters import save_plain_hyperparameters
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .sparse_transformer_prediction import PromptCodec, complete_image_files, continue_text_file
 
 BYTES = 256
 
 
-class SparseTransformer(pl.LightningModule):
+class SparseTransformer(Optimized, pl.LightningModule):
     """An autoregressive transformer with a slot for its attention: full, local, atrous, sparse, fixed, or alternating.
 
         loss = mean over tokens of -log p(token | tokens before it)
@@ -67,6 +68,8 @@ class SparseTransformer(pl.LightningModule):
             memory, a third more time.
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         vocab_size: number of tokens; given by the data.
         sequence_length: the largest number of tokens in a sequence; given by the data.
         vocabulary: the tokens of a text, in the order of their indices; given by the data.
@@ -106,7 +109,9 @@ class SparseTransformer(pl.LightningModule):
         tie_embedding: bool = False,
         activation_checkpointing: bool = False,
         lr: float = 3.5e-4,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.AdamW,
+        optimizer: OptimizerSlot = torch.optim.AdamW,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         vocab_size: int = 256,
         sequence_length: int = 1024,
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
@@ -126,7 +131,7 @@ class SparseTransformer(pl.LightningModule):
             raise ValueError("attention is an empty list: name at least one class")
         if positions == "rotary":
             patterns = [partial(pattern, rotary=True) for pattern in patterns]
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.reads_images = image_size is not None
         self.network = SparseTransformerNetwork(
             BYTES if self.reads_images else vocab_size,
@@ -169,8 +174,8 @@ class SparseTransformer(pl.LightningModule):
         (B, T + 1, 256)."""
         return self.network(tokens)
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters(), self.hparams.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.optimize(self.parameters())
 
     # ------------------------------------------------------------------------------------------ training and testing
 

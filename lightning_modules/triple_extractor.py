@@ -1,15 +1,15 @@
 """Triple extraction: (subject, predicate, object) from sentences, by half pointer, half tagging."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from datamodules.batches import TripleBatch
 from layers.triples import (
@@ -28,12 +28,13 @@ from metrics.triples import ExtractedTriple, TripleF1
 from readers.triples import TripleEncoder
 
 from .hyperparameters import save_plain_hyperparameters
+from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
 from .triple_prediction import extract, progress_bar, write_triples
 
 
-class TripleExtractor(pl.LightningModule):
+class TripleExtractor(Optimized, pl.LightningModule):
     """Extracts triples: first the subjects, then for each subject the objects of every predicate.
 
         P(s, p, o) = P(s) P(o, p | s)
@@ -68,6 +69,8 @@ class TripleExtractor(pl.LightningModule):
         rules: complete and filter the triples by the schema's rules (``metrics.triple_rules.SKE_RULES``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
+        scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
+        scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         characters: the vocabulary; given by the data, as is everything below.
         schema: rows of subject type, predicate, object type.
         words: words that have a vector.
@@ -115,7 +118,9 @@ class TripleExtractor(pl.LightningModule):
         tune_thresholds: bool = False,
         rules: bool = True,
         lr: float = 1e-3,
-        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        optimizer: OptimizerSlot = torch.optim.Adam,
+        scheduler: SchedulerSlot | None = None,
+        scheduler_interval: Interval = "epoch",
         # A plain Sequence where it may be long: jsonargparse copies a Sequence[...] once per entry.
         characters: Sequence = ("<pad>", "<unk>"),
         schema: Sequence[Sequence[str]] = (("人物", "妻子", "人物"),),
@@ -138,7 +143,7 @@ class TripleExtractor(pl.LightningModule):
         self.predicates = list(dict.fromkeys(predicate for _, predicate, _ in schema))
         self.types = {predicate: (subject, object) for subject, predicate, object in reversed(schema)}
         self.powers = (subject_power, object_power)
-        self.make_optimizer = optimizer
+        self.set_optimizer(optimizer, scheduler, scheduler_interval)
         count = len(self.predicates)
         self.encoder = encoder(characters, word_vector_size, max_length)
         self.detectors = GlobalDetectors(self.encoder.size, count)
@@ -157,9 +162,8 @@ class TripleExtractor(pl.LightningModule):
         if stage == "fit" and self.word_vectors is not None:
             self.word_vectors.data.copy_(self.trainer.datamodule.word_vectors)  # type: ignore[attr-defined]
 
-    def configure_optimizers(self) -> Optimizer:
-        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return self.make_optimizer(learned, self.hparams.lr)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return self.optimize([parameter for parameter in self.parameters() if parameter.requires_grad])
 
     # ------------------------------------------------------------------------------------------------------- model
 

@@ -187,7 +187,7 @@ def build(path: Path, add_ons: list[Path], folder: Path) -> ExperimentCLI:
     """Parses and builds an experiment with add-ons, in this process."""
     files = [word for file in (path, *add_ons) for word in ("-c", str(file))]
     arguments = [*small_arguments(yaml.safe_load(path.read_text())), *other_files(path, folder)]
-    return ExperimentCLI([*files, *TWO_STEPS, *arguments])
+    return ExperimentCLI([*files, *TWO_STEPS, *arguments]).build()
 
 
 def added_callbacks(add_on: Path) -> list[str]:

@@ -57,7 +57,7 @@ def test_a_technique_and_a_trick_from_empty_files(tmp_path: Path):
     assert statuses == [0] * (len(lines) - 1) + [2], output
     assert output.count("1 passed") == 2
     assert "hidden_size" in output
-    assert "gradient: GradientCentralization() " in output
+    assert "gradient: GradientCentralization()" in output
     (line,) = [line for line in output.splitlines() if "bad.csv:" in line]
     assert line.startswith("error: bad.csv: lines must be x,y,class")
     for name in ("spirals", "centralized"):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Numbers:
-    """Two batches; resumes nowhere."""
+    """Two batches; an epoch can't be resumed in the middle."""
 
     def __len__(self) -> int:
         return 2

@@ -108,7 +108,7 @@ def test_a_run_that_ended_with_an_epoch_continues_with_the_next(
 
 
 class SavesInVain(pl.Callback):
-    """What it has to say to a checkpoint it doesn't find."""
+    """Fails while a checkpoint is being written."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         trainer.save_checkpoint("never.ckpt")
