@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layers.processes import gather_objects
+from layers.processes import by_rank
 
 Reduction = Callable[[Tensor], Tensor]
 QUANTITIES = ("activation", "gradient", "weight")
@@ -85,6 +85,8 @@ class LayerMetrics(pl.Callback):
                 metrics: {train/code_norm: {module: encoder, reduce: norm}}
     """
 
+    process_states: list[dict[str, Any]] | None = None  # gathered for a checkpoint
+
     def __init__(self, metrics: dict[str, dict[str, str]]) -> None:
         if not metrics:
             raise ValueError("LayerMetrics: metrics is empty: give {log name: {module: ..., of: ..., reduce: ...}}")
@@ -106,15 +108,18 @@ class LayerMetrics(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of each process since the last optimizer step, for a run that stops before the next."""
-        own = {name: {"sum": total.cpu(), "rows": rows} for name, (total, rows) in self._sums.items()}
-        return {"ranks": gather_objects(own)}
+        return {"ranks": by_rank(self.process_state(), self.process_states)}
+
+    def process_state(self) -> dict[str, dict[str, Any]]:
+        """The part of this process."""
+        return {name: {"sum": total.cpu(), "rows": rows} for name, (total, rows) in self._sums.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         rank, world_size = 0, 1
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         ranks = state_dict["ranks"]
-        own = ranks[rank] if len(ranks) == world_size else {}
+        own = (ranks[rank] if len(ranks) == world_size else None) or {}
         self._sums = {name: (part["sum"], part["rows"]) for name, part in own.items() if name in self.metrics}
 
     # ------------------------------------------------------------------------------------------------------ hooks

@@ -11,6 +11,9 @@ import yaml
 
 from .errors import UserError, did_you_mean
 
+# Of the project; of an installed one, a copy beside its packages.
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
 
 def flags_and_values(args: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
@@ -18,7 +21,7 @@ def flags_and_values(args: Sequence[str]) -> list[tuple[str, str]]:
     for position, argument in enumerate(args):
         flag, has_value, value = argument.partition("=")
         if not has_value:
-            value = args[position + 1] if position + 1 < len(args) else ""
+            value = next((following for following in args[position + 1 :][:1] if following[:2] != "--"), "")
         pairs.append((flag, value))
     return pairs
 
@@ -42,6 +45,21 @@ def take_option(arguments: list[str], name: str) -> str | None:
     return None
 
 
+def check_output(option: str, file: str | Path | None) -> None:
+    """Refuses a file that can't be written, before hours are spent on what it would hold.
+
+    Raises:
+        UserError: it is a folder, or the folder for it isn't there.
+    """
+    if file is None:
+        return
+    path = Path(file)
+    if path.is_dir():
+        raise UserError(f"{option}: {path} is a folder; name a file")
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"{option}: no such folder: {path.parent}")
+
+
 def without_configs(argv: list[str]) -> list[str]:
     """The arguments without the configuration files."""
     kept, skip = [], False
@@ -55,6 +73,34 @@ def without_configs(argv: list[str]) -> list[str]:
     return kept
 
 
+def find_config(given: str) -> str:
+    """A configuration file as given or, where there is nothing, the project's own of that name.
+
+    From any folder ``configs/infomax_sample.yaml``, ``infomax_sample.yaml`` and ``infomax_sample`` are the same file,
+    ``configs/with/lookahead.yaml`` and ``with/lookahead`` another.
+    """
+    path = Path(given)
+    if not given or given.startswith("-") or path.is_absolute() or path.exists():
+        return given
+    own = CONFIGS.joinpath(*path.parts[path.parts[0] == CONFIGS.name :])
+    return next((str(file) for file in (own, own.with_name(f"{own.name}.yaml")) if file.is_file()), given)
+
+
+def find_configs(argv: Sequence[str]) -> list[str]:
+    """The arguments, with each configuration file where ``find_config`` finds it."""
+    found, is_file = [], False
+    for argument in argv:
+        flag, has_value, value = argument.partition("=")
+        names_file = flag in ("-c", "--config")
+        if is_file:
+            argument = find_config(argument)
+        elif names_file and has_value:
+            argument = f"{flag}={find_config(value)}"
+        is_file = names_file and not has_value and not is_file
+        found.append(argument)
+    return found
+
+
 def check_config_files(args: Sequence[str]) -> None:
     """Refuses a configuration file that is missing or not YAML, with the line: the parser tells neither.
 
@@ -62,23 +108,57 @@ def check_config_files(args: Sequence[str]) -> None:
         UserError: names the first such file.
     """
     for flag, value in flags_and_values(args):
+        if flag == "--trainer":
+            _check_section(flag, value if Path(value).is_file() else _or_text(value))
         if flag not in ("-c", "--config"):
             continue
         if not value or value.startswith("-"):
             raise UserError(f"{flag} needs a configuration file")
         try:
-            content = yaml.safe_load(Path(value).read_text())
+            content = yaml.load(Path(value).read_text(), _EachKeyOnce)
             if not isinstance(content, dict):
                 raise UserError(f"{value}: no settings (key: value) in it")
+            _check_section(f"{value}: trainer", content.get("trainer", {}))
         except IsADirectoryError:
             raise UserError(f"{value} is a folder: {flag} needs a configuration file") from None
         except FileNotFoundError:
-            near = did_you_mean(Path(value).name, [path.name for path in Path(value).parent.glob("*.yaml")])
+            folders = (CONFIGS, Path(value).parent)
+            beside = {path.stem: path.name for folder in folders for path in folder.glob("*.yaml")}
+            near = did_you_mean(Path(value).stem, beside, beside.get)
             raise UserError(f"no such configuration file: {value}{near}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""
-            raise UserError(f"{value}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+            is_yaml = isinstance(error, yaml.constructor.ConstructorError)
+            is_text = not isinstance(error, UnicodeDecodeError)
+            problem = (getattr(error, "problem", None) or error) if is_text else "not in UTF-8"
+            raise UserError(f"{value}{line}: {'' if is_yaml else 'not YAML: '}{problem}") from error
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice in one place, of which YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _check_section(name: str, value: Any) -> None:
+    """Refuses a section that is no group of settings (or a file of them); jsonargparse would take it."""
+    if not isinstance(value, dict | str) or (isinstance(value, str) and not Path(value).is_file()):
+        raise UserError(f"{name}: expected settings (key: value), got {'nothing' if value is None else repr(value)}")
+
+
+def _or_text(value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def write_temporary_config(config: dict[str, Any], name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .arguments import take_option
+from .arguments import check_output, take_option
 from .console import quiet
 from .errors import UserError, did_you_mean
 from .run_folder import write_atomically
@@ -38,12 +38,17 @@ def benchmark(argv: list[str]) -> None:
     pictures = take_option(arguments, "--pictures")
     quick = "--quick" in arguments
     arguments = [argument for argument in arguments if argument != "--quick"]
+    for argument in arguments:
+        if argument.startswith("-"):
+            near = did_you_mean(argument, ("--json", "--pictures", "--quick"))
+            raise UserError(f"unknown option {argument}{near} ({USAGE})")
     if len(arguments) != 1:
         raise UserError(f"name one benchmark: {', '.join(names)} or all")
     if arguments[0] not in (*names, "all"):
         raise UserError(
             f"no benchmark '{arguments[0]}'{did_you_mean(arguments[0], names)} (there are {', '.join(names)})"
         )
+    check_output("--json", json_file)
     rows: list[dict[str, Any]] = []
     for name in names if arguments[0] == "all" else arguments:
         module = importlib.import_module(f"benchmarks.{name}")

@@ -16,12 +16,14 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
-from layers.processes import gather_objects
+from layers.processes import by_rank, forget_process_states, gather_process_states
 
 from .errors import UserError
 from .loggers import FolderLogger
 from .private_api import (
     batches_trained,
+    before_validation,
+    dump_checkpoint,
     is_at_epoch_end,
     logged_step,
     logs_now,
@@ -30,6 +32,9 @@ from .private_api import (
     waits_for_gradients,
     wandb_id,
 )
+from .processes import stopping
+from .processes.agreement import Agreement
+from .processes.stopping import Stopped
 from .run_folder import RunFolder
 
 
@@ -91,26 +96,25 @@ class RunCheckpoints(Checkpoint):
         self._begun = False
         self._at_epoch_end = False
         self._restore: Callable[[], None] | None = None
+        self.process_states: list[dict[str, Any]] | None = None  # gathered for a checkpoint
+        self._validating = False
 
     # -------------------------------------------------------------------------------------------------------- when
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # The end of an epoch and validations have checkpoints of their own, after them.
+        # Within a window of accumulated gradients a checkpoint would lose those accumulated so far.
+        if waits_for_gradients(trainer):
+            return
+        # The end of an epoch and validations have checkpoints of their own, after them; there a run stops, too.
         if trainer.is_last_batch or self._validates_now(trainer, batch_idx):
             return
-        # Within a window of accumulated gradients a checkpoint would lose those accumulated so far.
-        if waits_for_gradients(trainer) or not self._is_due(trainer, batch_idx):
-            return
-        self._save_last(trainer, step=logged_step(trainer) if logs_now(trainer) else None)
-
-    def _is_due(self, trainer: pl.Trainer, batch_idx: int) -> bool:
-        due = time.monotonic() - self._last_write >= self.save_every
-        if trainer.world_size == 1:
-            return due
-        # The first process decides, but it need not tell the others after every batch.
-        return (self.save_every == 0 or batch_idx % 10 == 0) and trainer.strategy.broadcast(due)
+        signum, due = self._agreement.reached(trainer, time.monotonic() - self._last_write >= self.save_every)
+        if due or signum:
+            self._save_last(trainer, step=logged_step(trainer) if logs_now(trainer) else None)
+        if signum:
+            raise Stopped(signum)
 
     @staticmethod
     def _validates_now(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -121,6 +125,9 @@ class RunCheckpoints(Checkpoint):
         return batches % interval == 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._validating:
+            self._validating = False
+            forget_process_states(_parts(trainer))
         if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor not in trainer.callback_metrics:
             return
         # A metric that was not reduced over the processes differs between them; all must decide alike.
@@ -128,25 +135,65 @@ class RunCheckpoints(Checkpoint):
         if np.isnan(score) or (self.best_score is not None and self.sign * score >= self.sign * self.best_score):
             return
         self.best_score = score
-        trainer.save_checkpoint(self.folder.best)
+        self._save(trainer, self.folder.best)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Running statistics differ between processes; the checkpoint has those of the first, so all validate with them.
         if trainer.world_size > 1:
             for buffer in pl_module.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            # A run that is told to stop while it validates continues with this validation.
+            gather_process_states(_parts(trainer))
+            self._validating = True
+            self._validation_agreement.begin(trainer)
+            self._common_batches = self._validation_agreement.least(trainer, list(map(float, trainer.num_val_batches)))
+            self._stop_validating(trainer, at_once=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # One process may have a batch more than another: with the last, nobody asks.
+        if self._validating and batch_idx < self._common_batches[dataloader_idx] < float("inf"):
+            self._stop_validating(trainer)
+
+    def _stop_validating(self, trainer: pl.Trainer, at_once: bool = False) -> None:
+        if signum := self._validation_agreement.reached(trainer, False, at_once)[0]:
+            if trainer.is_global_zero:
+                checkpoint = dump_checkpoint(trainer)
+                before_validation(checkpoint)
+                trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.folder.last)
+            trainer.strategy.barrier()
+            raise Stopped(signum)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save_last(trainer, step=logged_step(trainer) - 1)
+        if signum := self._agreement.reached(trainer, False, at_once=True)[0]:
+            raise Stopped(signum)
 
     def _save_last(self, trainer: pl.Trainer, step: int | None) -> None:
         """Writes ``last.ckpt``, with the row of metrics that Lightning logs only after this hook, for ``step``."""
         if step is not None and (metrics := metrics_to_log(trainer)):
             self._pending_row = {"step": step, "epoch": trainer.current_epoch}
             self._pending_row |= {name: float(value) for name, value in metrics.items()}
-        trainer.save_checkpoint(self.folder.last)
+        self._save(trainer, self.folder.last)
         self._pending_row = {}
         self._last_write = time.monotonic()
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        gather_process_states(_parts(trainer))
+        trainer.save_checkpoint(path)
+        forget_process_states(_parts(trainer))
+
+    def process_state(self) -> dict[str, Any]:
+        """The random state of this process."""
+        return random_state()
 
     # -------------------------------------------------------------------------------------------------------- what
 
@@ -163,7 +210,7 @@ class RunCheckpoints(Checkpoint):
         wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
         checkpoint["experiment"] = {
             "config": self.config,
-            "random_states": gather_objects(random_state()),
+            "random_states": by_rank(self.process_state(), self.process_states),
             "metrics_rows": folder_logger.num_rows if folder_logger else 0,
             "pending_row": self._pending_row,
             "wandb_id": wandb_id(wandb_logger) if wandb_logger else None,
@@ -174,12 +221,11 @@ class RunCheckpoints(Checkpoint):
     ) -> None:
         if trainer.state.fn != "fit":
             return
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        if not any(isinstance(callback, UpdateRule) for callback in callbacks):
+        if not any(isinstance(callback, UpdateRule) for callback in _callbacks(trainer)):
             refuse_other_chain(checkpoint, [])  # rules compare the chain themselves
-        self._resumed, self._at_epoch_end = checkpoint["experiment"], is_at_epoch_end(checkpoint)
-        states = self._resumed["random_states"]
-        if len(states) != trainer.world_size:
+        self._resumed, self._at_epoch_end = checkpoint.get("experiment", {}), is_at_epoch_end(checkpoint)
+        states = self._resumed.get("random_states", [])  # plain Lightning's have none
+        if len(states) != trainer.world_size or states[trainer.global_rank] is None:
             # With another number of processes the data is divided differently: there is nothing to reproduce.
             return
         self._restore = lambda: set_random_state(states[trainer.global_rank])
@@ -190,7 +236,13 @@ class RunCheckpoints(Checkpoint):
         if self._at_epoch_end:
             set_max_steps(trainer, -1)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._agreement, self._validation_agreement = Agreement(every_step=self.save_every == 0), Agreement()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        stopping.defer()
+        self._agreement.begin(trainer)
         _check_optimizers(trainer)
         self.begin(trainer)
         set_max_steps(trainer, self._max_steps)
@@ -198,6 +250,9 @@ class RunCheckpoints(Checkpoint):
         if self._restore is not None:
             self._restore()
             self._restore = None
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        stopping.stop_deferring()
 
     def begin(self, trainer: pl.Trainer) -> None:
         """Sets the run folder back to the state of the checkpoint, once; from here on the run is under way.
@@ -210,11 +265,19 @@ class RunCheckpoints(Checkpoint):
         if not self.folder.best.is_file():
             self.best_score = None  # it is that of a run elsewhere
         if trainer.is_global_zero:
-            self.folder.summary_file.unlink(missing_ok=True)
+            self.folder.begin()
             self.folder.write_config(self.config)
             for logger in trainer.loggers:
                 if isinstance(logger, FolderLogger):
                     logger.resume(self._resumed.get("metrics_rows", 0), self._resumed.get("pending_row", {}))
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def _parts(trainer: pl.Trainer) -> list[Any]:
+    return [trainer.lightning_module, *_callbacks(trainer)]
 
 
 def _check_optimizers(trainer: pl.Trainer) -> None:

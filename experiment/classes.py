@@ -40,12 +40,30 @@ def classes_for(base: type) -> list[type]:
     ]
 
 
+def own_classes(base: type) -> list[type]:
+    """The classes of this project (and the user's own) for a slot, by name."""
+    ours = [cls for cls in classes_for(base) if not cls.__module__.startswith("pytorch_lightning.")]
+    return sorted(ours, key=lambda cls: cls.__name__)
+
+
 def summaries(base: type) -> dict[str, str]:
     """Names and first paragraphs of the classes of this project (and the user's own) for a slot."""
-    ours = [cls for cls in classes_for(base) if not cls.__module__.startswith("pytorch_lightning.")]
-    return {
-        cls.__name__: (inspect.getdoc(cls) or "").split("\n\n")[0] for cls in sorted(ours, key=lambda cls: cls.__name__)
-    }
+    return {cls.__name__: (inspect.getdoc(cls) or "").split("\n\n")[0] for cls in own_classes(base)}
+
+
+def annotation_of(owner: Any, argument: str) -> Any:
+    """The declared type of an argument; None if there is none, or it can't be resolved."""
+    try:
+        hints = typing.get_type_hints(owner.__init__)
+    except (NameError, TypeError, AttributeError):
+        hints = getattr(owner.__init__, "__annotations__", {})
+    found = hints.get(argument)
+    return None if isinstance(found, str) else found
+
+
+def type_name(annotation: Any) -> str:
+    """The bare name of a type."""
+    return getattr(annotation, "__name__", None) or str(annotation).rpartition(".")[2]
 
 
 def slot_types(key: str) -> list[type]:
@@ -60,14 +78,15 @@ def slot_types(key: str) -> list[type]:
         return [tops[key]]
     argument, owners = key.rsplit(".", 1)[-1], [owner for base in BASES for owner in _subclasses(base)]
     annotations = [getattr(owner.__init__, "__annotations__", {}).get(argument) for owner in owners]
-    return [cls for annotation in annotations for cls in _classes_in(annotation)]
+    return [cls for annotation in annotations for cls in classes_in(annotation)]
 
 
-def _classes_in(annotation: Any) -> list[type]:
+def classes_in(annotation: Any) -> list[type]:
+    """The classes that a declared type admits, also as what a callable returns."""
     if isinstance(annotation, list):  # the arguments of a Callable
         return []
     if arguments := typing.get_args(annotation):
-        return [cls for argument in arguments for cls in _classes_in(argument)]
+        return [cls for argument in arguments for cls in classes_in(argument)]
     is_slot = isinstance(annotation, type) and annotation.__module__ != "builtins"
     return [annotation] if is_slot else []
 

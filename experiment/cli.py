@@ -3,7 +3,7 @@
 ``ExperimentCLI(args)`` parses; Lightning's constructor calls, in this order:
 
     init_parser                 Lightning's: the options of Trainer, model and data, on our ``Parser``
-    add_arguments_to_parser     --run_dir, --resume, --save_every
+    add_arguments_to_parser     --run_dir, --resume, --init_from, --save_every
     parse_arguments             ``config``, or one line about what is wrong with it
                                 (Lightning seeds the random generators)
     before_instantiate_classes  the last check of the configuration
@@ -14,14 +14,13 @@ and ``build()`` makes ``datamodule``, ``model`` and ``trainer`` of it.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
@@ -30,14 +29,16 @@ import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
-from .arguments import check_config_files
+from .arguments import CONFIGS, check_config_files
 from .classes import import_class, parameters
+from .compiling import compile_parts
 from .console import say
 from .errors import UserError
-from .parser import Parser
+from .parsing.build_errors import naming, naming_instantiators
+from .parsing.parser import Parser
 from .private_api import cpu_has_bfloat16, keep_links, recording_instantiator
 
-DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "infomax_sample.yaml"
+DEFAULT_CONFIG = CONFIGS / "infomax_sample.yaml"
 
 DESCRIPTION = """\
 Trains a model on its data, tests the best checkpoint, and leaves everything in a run folder.
@@ -99,10 +100,32 @@ class ExperimentCLI(LightningCLI):
             help="Continue a run folder or a checkpoint, or `auto`: the newest unfinished run of this configuration.",
         )
         parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="Start a new run from the weights of a run folder or checkpoint; all else starts fresh.",
+        )
+        parser.add_argument(
+            "--init_from_partly",
+            action=ActionYesNo,
+            default=False,
+            help="With --init_from: what fits neither name nor shape starts fresh, and is named.",
+        )
+        parser.add_argument(
             "--save_every",
             type=float,
             default=60.0,
             help="Seconds between two writes of last.ckpt within an epoch; 0: after each optimizer step.",
+        )
+        parser.add_argument(
+            "--check_finite", type=bool, default=True, help="Stop the training at the first loss that is not finite."
+        )
+        parser.add_argument("--compile", type=bool, default=False, help="Compile the model's layers by torch.compile.")
+        parser.add_argument(
+            "--float32_matmul_precision",
+            type=Literal["highest", "high", "medium"],
+            default="highest",
+            help="Of products of float32 matrices: high and medium are faster where the hardware has TF32 or bfloat16.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -114,6 +137,8 @@ class ExperimentCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Raises UserError if the configuration sets an argument of the model that the data sets."""
+        if self.config.init_from_partly and not self.config.init_from:
+            raise UserError("--init_from_partly: name the run or checkpoint with --init_from")
         model_class, data_class = (import_class(self.config[key].class_path) for key in ("model", "data"))
         for name in getattr(model_class, "data_links", ()):
             default = parameters(model_class)[name].default
@@ -128,7 +153,9 @@ class ExperimentCLI(LightningCLI):
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain values, as ``config.yaml`` keeps it: without what belongs to this invocation."""
         plain = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_none=False, format="yaml"))
-        return {key: value for key, value in plain.items() if key not in ("run_dir", "resume", "config")}
+        # The weights that a run starts from are part of what reruns it.
+        unset = [key for key in ("init_from", "init_from_partly") if not plain[key]]
+        return {key: value for key, value in plain.items() if key not in ("run_dir", "resume", "config", *unset)}
 
     # ---------------------------------------------------------------------------------------------------- building
 
@@ -150,7 +177,8 @@ class ExperimentCLI(LightningCLI):
         record_data, record_model = (recording_instantiator(self, key) for key in ("data", "model"))
 
         def build_data(cls: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
-            data = record_data(cls, *args, applied_instantiation_links={}, **kwargs)
+            with naming("data", cls):
+                data = record_data(cls, *args, applied_instantiation_links={}, **kwargs)
             self._drop_links_without_source(data)
             return data
 
@@ -160,11 +188,19 @@ class ExperimentCLI(LightningCLI):
             # What the model once found in a file that may be gone by now; its checkpoint has it.
             for name in set(getattr(cls, "checkpoint_arguments", ())) & hyperparameters.keys():
                 kwargs[name] = hyperparameters[name]
-            return record_model(cls, *args, applied_instantiation_links=links, **kwargs)
+            with naming("model", cls):
+                return record_model(cls, *args, applied_instantiation_links=links, **kwargs)
 
-        instantiators = [(build_data, pl.LightningDataModule, True), (build_model, pl.LightningModule, True)]
+        instantiators = [
+            (build_data, pl.LightningDataModule, True),
+            (build_model, pl.LightningModule, True),
+            *naming_instantiators(),
+        ]
         parts = self.parser.instantiate(self.config, instantiators=instantiators)
         self.datamodule, self.model = parts.data, parts.model
+        torch.set_float32_matmul_precision(self.config.float32_matmul_precision)
+        if self.config.compile:
+            compile_parts(self.model)
         self.trainer = _build_trainer(parts.trainer, trainer_arguments)
         return self
 

@@ -2,11 +2,16 @@
 
 import contextlib
 import errno
+import re
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+from .processes.launcher import process_rank
+from .processes.stopping import LostProcess, Stopped, as_stopped, is_lost_connection, stop_signals
 
 EXIT_STATUS = 2
 
@@ -15,12 +20,25 @@ class UserError(Exception):
     """Something that the user can fix; the message is one line that says how."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"``, or "" if no known name is near."""
+def did_you_mean(name: str, known: Iterable[str], written: Callable[[str], str | None] = str) -> str:
+    """``"; did you mean 'x'?"``, or "" if no known name is near.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        written: how a known name is shown.
+    """
     known = list(dict.fromkeys(known))
     folded = {candidate.lower(): candidate for candidate in known}
-    near = get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
-    return f"; did you mean '{folded[near[0]]}'?" if near else ""
+    near = get_close_matches(name.lower(), folded, n=1, cutoff=0.7)
+    return f"; did you mean '{written(folded[near[0]])}'?" if near else ""
+
+
+def as_called(text: str) -> str:
+    """A text for the user, whose ``train.py`` is ``scientific-spaces train`` where the process was started so."""
+    if Path(sys.argv[0]).stem != "scientific-spaces":
+        return text
+    return re.sub(r"(?<![\w/])(?:python )?(?:scripts/)?(train|evaluate|predict)\.py\b", r"scientific-spaces \1", text)
 
 
 def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
@@ -30,11 +48,14 @@ def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
     """
     debug = "--debug" in argv
     try:
-        main([argument for argument in argv if argument != "--debug"])
+        with stop_signals():
+            main([argument for argument in argv if argument != "--debug"])
     except SystemExit as exit_request:  # --help, --print_config
         return exit_request.code if isinstance(exit_request.code, int) else 0
+    except Stopped as stopped:
+        return _end(stopped)
     except KeyboardInterrupt:
-        _report("interrupted; continue with --resume")
+        print("stopped by SIGINT", file=sys.stderr, flush=True)
         return 130
     except BrokenPipeError:
         # Whoever reads the output has gone (`| head`): not an error of ours.
@@ -44,42 +65,55 @@ def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _report(describe(error) + ("" if debug or is_expected(error) else " (--debug shows where)"))
+        if (told := as_stopped(error)) is not None:
+            return _end(told)
+        _report(describe(error) + ("" if debug or is_expected(_cause(error)) else " (--debug shows where)"))
         return EXIT_STATUS
     return 0
 
 
+def _end(stopped: Stopped) -> int:
+    if process_rank() == 0:
+        print(as_called(str(stopped)), file=sys.stderr, flush=True)
+    return stopped.status
+
+
 def describe(error: BaseException) -> str:
     """One line for any exception."""
+    error = _cause(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" writing {error.filename}" if error.filename else ""
         return f"no space left{where}: what was written before is intact; free some space and continue with --resume"
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"no such file or folder: {error.filename}"
+    if is_lost_connection(error):
+        return (
+            "another process of this run has ended: its own message says why; without one it was killed, perhaps for "
+            "lack of memory. Continue with --resume"
+        )
     if isinstance(error, PermissionError) and error.filename:
         return f"no permission for {error.filename}"
-    text = textwrap.shorten(_without_union(str(error)), 600, placeholder=" ...")
+    text = textwrap.shorten(str(error), 600, placeholder=" ...")
     if is_expected(error) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _without_union(message: str) -> str:
-    """The message on one line; of the attempts at a union of types that jsonargparse lists, the one that matters."""
+def _cause(error: BaseException) -> BaseException:
+    """The error itself, or what made jsonargparse try the other types of a union."""
     from .private_api import UNION  # not on top: it imports Lightning
 
-    if UNION in message:
-        attempts = [line.strip()[2:] for line in message.splitlines() if line.strip().startswith("- ")]
-        message = next((attempt for attempt in attempts if "NoneType" not in attempt), message)
-    return " ".join(message.split())
+    while UNION in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def is_expected(error: BaseException) -> bool:
     """Whether the message was written for the user, so that the class of the error adds nothing."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    return isinstance(error, (UserError, ValueError, OSError, MisconfigurationException))
+    return isinstance(error, (UserError, LostProcess, ValueError, OSError, MisconfigurationException))
 
 
 def _report(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    print(as_called(f"error: {line}"), file=sys.stderr, flush=True)

@@ -8,11 +8,12 @@ import torch
 
 from lightning_modules.trained_models import find_checkpoint
 
-from .arguments import flags_and_values, take_option, write_temporary_config
+from .arguments import check_output, flags_and_values, take_option, write_temporary_config
 from .cli import ExperimentCLI
-from .console import print_metrics, quiet, say
-from .errors import UserError
-from .restoring import load_checkpoint, refuse_other_data, restoring
+from .console import print_metrics, progress_arguments, quiet, say
+from .errors import UserError, as_called
+from .processes.agreement import StopTogether
+from .resuming.restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import write_atomically
 
 DESCRIPTION = """\
@@ -28,7 +29,7 @@ def evaluate(argv: list[str]) -> None:
     """Tests as the command line says: parse, build without loggers and callbacks, test, table."""
     quiet()
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: evaluate.py {USAGE}\n\n{DESCRIPTION}")
+        print(as_called(f"usage: evaluate.py {USAGE}\n\n{DESCRIPTION}"))
         return
     target, json_file, options = _resolve_arguments(argv)
     path = find_checkpoint(target)
@@ -43,11 +44,13 @@ def evaluate(argv: list[str]) -> None:
     if settings.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         say("no GPU here: testing on the CPU")
         settings.accelerator, settings.devices = "cpu", 1
+    progress = progress_arguments(settings)
     cli.build(
         hyperparameters,
+        callbacks=[*progress["callbacks"], StopTogether()],
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=False,
+        enable_progress_bar=progress["enable_progress_bar"],
         default_root_dir=tempfile.gettempdir(),
     )
 
@@ -69,8 +72,7 @@ def _resolve_arguments(argv: list[str]) -> tuple[str, str | None, list[str]]:
         raise UserError(f"name a run folder or a checkpoint first: evaluate.py {USAGE}")
     target, *options = rest
     for flag, _ in flags_and_values(options):
-        if flag in ("-c", "--config", "--resume", "--run_dir", "--save_every"):
+        if flag in ("-c", "--config", "--resume", "--run_dir", "--save_every", "--init_from", "--init_from_partly"):
             raise UserError(f"evaluate.py takes no {flag}: the configuration is that of the checkpoint")
-    if json_file and not Path(json_file).resolve().parent.is_dir():
-        raise UserError(f"--json: no such folder: {Path(json_file).parent}")
+    check_output("--json", json_file)
     return target, json_file, options

@@ -1,6 +1,7 @@
-"""Loggers: metrics.csv and pictures in the run folder always, W&B on request."""
+"""Loggers: metrics.csv and pictures in the run folder always; W&B, TensorBoard, MLflow and others on request."""
 
 import csv
+import importlib.util
 import io
 import netrc
 import os
@@ -16,8 +17,24 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from .console import say
-from .private_api import drop_wandb_setting
+from .errors import UserError
+from .private_api import drop_wandb_setting, give_loggers_a_folder
 from .run_folder import RunFolder, write_atomically
+
+# Packages of Lightning's loggers, one of which is needed; then how to get one.
+_LOGGERS_EXTRA = "pip install 'scientific-spaces-lightning[loggers]' (in a clone: pip install -e '.[loggers]')"
+PACKAGES = {
+    "TensorBoardLogger": (("tensorboard", "tensorboardX"), _LOGGERS_EXTRA),
+    "MLFlowLogger": (("mlflow",), _LOGGERS_EXTRA),
+    "WandbLogger": (("wandb",), "pip install wandb"),
+    "CometLogger": (("comet_ml",), "pip install comet_ml"),
+    "NeptuneLogger": (("neptune",), "pip install neptune"),
+    "LitLogger": (("litlogger",), "pip install litlogger"),
+}
+# Where they write unless told otherwise, relative to the working folder; here, to the run folder.
+DEFAULT_FOLDERS = {"TensorBoardLogger": ".", "CSVLogger": ".", "MLFlowLogger": "./mlruns"}
+
+give_loggers_a_folder()
 
 
 class FolderLogger(Logger):
@@ -110,36 +127,54 @@ def _read(path: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def prepare_wandb(configured: Any, folder: RunFolder, run_id: str | None) -> None:
-    """Completes the arguments of a ``WandbLogger``: its folder, the run to continue, and online or offline.
+def prepare_loggers(configured: Any, folder: RunFolder, run_id: str | None) -> None:
+    """Completes the arguments of loggers: their folders, and for W&B the run to continue, and online or offline.
 
-    One line says so where it runs offline because there is no key.
+    One line says so where W&B runs offline because there is no key.
 
     Args:
         configured: the logger or loggers of the configuration, changed in place.
         folder: the run folder.
         run_id: id of the W&B run to continue.
+
+    Raises:
+        UserError: a logger's package is not installed.
     """
     for logger in configured if isinstance(configured, list) else [configured]:
-        if not getattr(logger, "class_path", "").endswith("WandbLogger"):
+        name = getattr(logger, "class_path", "").rsplit(".", 1)[-1]
+        packages, way = PACKAGES.get(name, ((), ""))
+        if packages and not any(importlib.util.find_spec(package) for package in packages):
+            raise UserError(f"trainer.logger: {name} needs the package {' or '.join(packages)}: {way}")
+        if name in DEFAULT_FOLDERS and logger.init_args.get("save_dir") == DEFAULT_FOLDERS[name]:
+            logger.init_args["save_dir"] = str(folder.path / DEFAULT_FOLDERS[name])
+        if name == "MLFlowLogger" and not logger.init_args.get("tracking_uri"):
+            # A folder of files, which MLflow 3 admits only on request; a database needs more than its light package.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        if name != "WandbLogger":
             continue
         arguments = logger.init_args
         arguments["save_dir"] = str(folder.path)
         if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's agent names its runs itself
             arguments["id"] = arguments.get("id") or run_id or _saved_id(folder)
             arguments["resume"] = "allow"
-        if not (arguments.get("offline") or os.environ.get("WANDB_MODE") or has_wandb_key()):
-            arguments["offline"] = True
-            say(
-                "W&B: no API key found, so this run is logged offline; later: "
-                f"wandb login && wandb sync {folder.path / 'wandb'}/offline-run-*"
-            )
+        # Not Lightning's own `offline`: with it, it refuses `log_model`, though W&B keeps checkpoints for `wandb sync`.
+        if arguments.get("offline"):
+            arguments["offline"], arguments["mode"] = False, "offline"
+        if not os.environ.get("WANDB_MODE"):
+            os.environ.pop("WANDB_MODE", None)  # W&B refuses an empty one
+            if not (arguments.get("mode") or has_wandb_key()):
+                arguments["mode"] = "offline"
+                say(
+                    "W&B: no API key found, so this run is logged offline; later: "
+                    f"wandb login && wandb sync {folder.path / 'wandb'}/offline-run-*"
+                )
 
 
 def log_config(trainer: pl.Trainer, config: dict[str, Any]) -> None:
-    """Hands the configuration to W&B, where it is on."""
-    for logger in _wandb_loggers(trainer):
-        drop_wandb_setting(logger, "anonymous")
+    """Hands the configuration to all loggers."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            drop_wandb_setting(logger, "anonymous")
         logger.log_hyperparams(config)
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from .console import say
 from .errors import UserError
+from .processes.launcher import ENVIRONMENT_VARIABLE, num_launched_processes, process_rank
 from .run_folder import RunFolder
 
-# Set by the first process for those that Lightning starts for the other devices.
-_ENVIRONMENT_VARIABLE = "EXPERIMENT_RUN_FOLDER"
 _RUN_DIR_NEEDED = "several processes of one launcher need --run_dir, so that all of them know the run folder"
 
 
@@ -53,7 +52,7 @@ def open_run(
         if is_new:
             folder.write_config(config)
         # Those processes that Lightning starts for the other devices inherit it.
-        os.environ[_ENVIRONMENT_VARIABLE] = json.dumps([str(folder.path), str(checkpoint) if checkpoint else None])
+        os.environ[ENVIRONMENT_VARIABLE] = json.dumps([str(folder.path), str(checkpoint) if checkpoint else None])
         yield folder, checkpoint
     except BaseException:
         if is_new:
@@ -61,7 +60,7 @@ def open_run(
         raise
     finally:
         folder.unlock()
-        os.environ.pop(_ENVIRONMENT_VARIABLE, None)  # another run in this process chooses anew
+        os.environ.pop(ENVIRONMENT_VARIABLE, None)  # another run in this process chooses anew
 
 
 def _choice_of_first_process(root: Path | None, resume: str | None) -> tuple[RunFolder, Path | None]:
@@ -70,7 +69,7 @@ def _choice_of_first_process(root: Path | None, resume: str | None) -> tuple[Run
     Lightning's own processes inherit it. Those of another launcher know ``--run_dir``: a checkpoint in it can't be of
     this run, as training starts only when all processes are there.
     """
-    if handed_down := os.environ.get(_ENVIRONMENT_VARIABLE):
+    if handed_down := os.environ.get(ENVIRONMENT_VARIABLE):
         folder, checkpoint = json.loads(handed_down)
         return RunFolder(Path(folder)), Path(checkpoint) if checkpoint else None
     if root is None:
@@ -130,7 +129,7 @@ def run_and_checkpoint(resume: str) -> tuple[RunFolder | None, Path | None]:
     if not path.is_file():
         raise UserError(f"--resume: no such run folder or checkpoint: {path}")
     folder = RunFolder(path.resolve().parent.parent)
-    return (folder if folder.exists() else None), path
+    return (folder if folder.exists() and not folder.is_of_lightning() else None), path
 
 
 def _new_below(parent: Path) -> Path:
@@ -143,17 +142,3 @@ def _new_below(parent: Path) -> Path:
             path.mkdir()
             break
     return path
-
-
-def num_launched_processes() -> int:
-    """How many processes an outer launcher (torchrun, SLURM) has started; 1 where Lightning starts its own."""
-    return _first_number("WORLD_SIZE", "SLURM_NTASKS", otherwise=1)
-
-
-def process_rank() -> int:
-    """The rank that the launcher gave this process, before torch.distributed is up."""
-    return _first_number("RANK", "SLURM_PROCID", "LOCAL_RANK", otherwise=0)
-
-
-def _first_number(*variables: str, otherwise: int) -> int:
-    return next((int(os.environ[name]) for name in variables if os.environ.get(name, "").isdigit()), otherwise)

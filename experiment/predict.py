@@ -9,19 +9,25 @@ import torch
 
 from lightning_modules.trained_models import find_checkpoint, import_model_class
 
+from .arguments import check_output, find_config
+from .classes import import_class
 from .cli import ExperimentCLI
 from .console import quiet, say
-from .errors import UserError, did_you_mean
-from .parser import Parser
+from .errors import UserError, as_called, did_you_mean
+from .parsing.parser import Parser
 from .private_api import class_path_in
-from .restoring import load_checkpoint, restoring
+from .resuming.restoring import load_checkpoint, restoring
 
 DESCRIPTION = """\
-Runs a trained model on a file (or folder) of yours. What a model takes and writes beside --input and --output:
+Runs a trained model on a file (or folder) of yours.
+
+  RUN_OR_CHECKPOINT  a run folder or a checkpoint; for a search that needs no training, a configuration file
+  --input FILE       what to predict for, e.g. sentences, a folder of images, a graph
+  --output FILE      the file to write
+
+What formats a model takes and writes, and its other options:
 
   predict.py RUN_OR_CHECKPOINT --help
-
-For searches that need no training, name a configuration file in place of a run.
 """
 USAGE = "RUN_OR_CHECKPOINT --input FILE --output FILE [--OPTION=VALUE]..."
 
@@ -32,9 +38,9 @@ def predict(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
         if argv and argv[0] not in ("-h", "--help"):
             raise UserError(f"name a run folder or a checkpoint first: predict.py {USAGE}")
-        print(f"usage: predict.py {USAGE}\n\n{DESCRIPTION}")
+        print(as_called(f"usage: predict.py {USAGE}\n\n{DESCRIPTION}"))
         return
-    target, *given = argv
+    target, *given = find_config(argv[0]), *argv[1:]
     is_config = target.endswith((".yaml", ".yml"))
     model_class, load = _from_config(target) if is_config else _from_checkpoint(target)
     if not hasattr(model_class, "predict_file"):
@@ -59,20 +65,23 @@ def _from_config(target: str) -> tuple[Any, Callable[[], Any]]:
     if not Path(target).is_file():
         raise UserError(f"no such configuration file: {target}")
     cli = ExperimentCLI(["-c", target], DESCRIPTION, USAGE, "predict.py")
-    cli.choose_precision()
-    cli.config.trainer.callbacks, cli.config.trainer.logger = None, False
-    cli.build(enable_checkpointing=False, enable_progress_bar=False)
-    model_class = type(cli.model)
+    model_class = import_class(cli.config.model.class_path)
     if getattr(model_class, "needs_training", True):
         raise UserError(f"{model_class.__name__} has to be trained first: train.py -c {target}, then name the run")
-    return model_class, lambda: cli.model
+
+    def load() -> Any:
+        cli.choose_precision()
+        cli.config.trainer.callbacks, cli.config.trainer.logger = None, False
+        return cli.build(enable_checkpointing=False, enable_progress_bar=False).model
+
+    return model_class, load
 
 
 def _from_checkpoint(target: str) -> tuple[Any, Callable[[], Any]]:
     """The class of the model in a run or checkpoint, and a function that loads the model."""
     path = find_checkpoint(target)
     try:
-        model_class: type[pl.LightningModule] = import_model_class(class_path_in(load_checkpoint(path)))
+        model_class: type[pl.LightningModule] = import_model_class(class_path_in(load_checkpoint(path, plain=True)))
     except ValueError as error:
         raise UserError(f"{path} holds {error}") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,7 +94,4 @@ def _check_paths(options: dict[str, Any]) -> None:
         beside = source.parent.glob("*") if source.parent.is_dir() else ()
         near = did_you_mean(source.name, [path.name for path in beside])
         raise UserError(f"--input: no such file or folder: {source}{near}")
-    if output.is_dir():
-        raise UserError(f"--output: {output} is a folder; name a file")
-    if not output.parent.is_dir():
-        raise UserError(f"--output: no such folder: {output.parent}")
+    check_output("--output", output)

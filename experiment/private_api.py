@@ -6,11 +6,13 @@ the one that closed; pyproject.toml admits only minor versions that were tried.
 """
 
 import re
+import signal
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import DefaultHelpFormatter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 # --------------------------------------------------------------------------------------------------- the command line
@@ -66,6 +68,20 @@ def keep_links(parser: LightningArgumentParser, names: Collection[str]) -> None:
     """
     links = parser._links_group._group_actions  # type: ignore[attr-defined]
     links[:] = [link for link in links if link.target[0].rsplit(".", 1)[-1] in names]
+
+
+def help_formatter(plain: Callable[[str], str]) -> type[DefaultHelpFormatter]:
+    """A formatter of ``--help`` and ``--print_config=comments`` that passes the text of each option through a function.
+
+    argparse promises only the names of its formatters; after it has wrapped the lines, words are cut.
+    Tried: jsonargparse 4.53.0.
+    """
+
+    class Formatter(DefaultHelpFormatter):
+        def _expand_help(self, action: Any) -> str:
+            return plain(super()._expand_help(action))
+
+    return Formatter
 
 
 def start_from_own_defaults() -> None:
@@ -144,6 +160,65 @@ def is_at_epoch_end(checkpoint: dict[str, Any]) -> bool:
     return progress["processed"] == progress["ready"]
 
 
+def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether batches of an epoch that had begun were still to come.
+
+    Tried: pytorch-lightning 2.6.6.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    return not (is_at_epoch_end(checkpoint) or loop["epoch_loop.batch_progress"]["is_last_batch"])
+
+
+def epochs_trained(checkpoint: dict[str, Any]) -> int:
+    """The epochs of which all batches were trained; ``epoch`` in a checkpoint is that in which it was written.
+
+    Tried: pytorch-lightning 2.6.6.
+    """
+    processed = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return processed + (not is_at_epoch_end(checkpoint) and not is_mid_epoch(checkpoint))
+
+
+def has_data_position(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds the position of the loaders, with which an epoch can be continued.
+
+    Tried: pytorch-lightning 2.6.6.
+    """
+    return bool(checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader"))
+
+
+def begin_epoch_anew(checkpoint: dict[str, Any], counts_steps: bool) -> None:
+    """Changes a checkpoint from within an epoch: resumed, it begins that epoch anew, with ``continue_as_new``.
+
+    Args:
+        checkpoint: changed in place.
+        counts_steps: ``global_step`` counts the steps as the loggers do (automatic optimization).
+
+    Only the state of Lightning's loops tells the batches that are done.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    for count in ("total", "current"):
+        progress = loop["epoch_progress"][count]
+        progress |= dict.fromkeys(("ready", "started", "completed"), progress["processed"])
+        batches = loop["epoch_loop.batch_progress"][count]
+        done = batches["processed"] if count == "total" else 0
+        batches |= dict.fromkeys(("ready", "started", "processed", "completed"), done)
+    loop["state_dict"].pop("combined_loader", None)
+    state = loop["epoch_loop.state_dict"]
+    # Lightning counts the last step only when it resumes.
+    state["_batches_that_stepped"] = (
+        checkpoint["global_step"] if counts_steps else state.get("_batches_that_stepped", 0) + 1
+    )
+
+
+def continue_as_new(trainer: pl.Trainer) -> None:
+    """Has the next epoch begin as in a run that was not resumed; in ``on_train_start``.
+
+    Tried: pytorch-lightning 2.6.6.
+    """
+    trainer.fit_loop.restarting = False
+
+
 def set_max_steps(trainer: pl.Trainer, max_steps: int) -> None:
     """Changes ``trainer.max_steps``, which can only be read.
 
@@ -152,6 +227,61 @@ def set_max_steps(trainer: pl.Trainer, max_steps: int) -> None:
     Tried: pytorch-lightning 2.6.6.
     """
     trainer.fit_loop.epoch_loop.max_steps = max_steps
+
+
+def leave_signals_alone(trainer: pl.Trainer) -> None:
+    """Keeps the Trainer from setting its own handlers of signals.
+
+    Lightning's handler of SIGTERM starts a collective operation wherever the process happens to be, and ends the
+    process with status 0; its handler for SLURM writes a checkpoint in the middle of a step. There is no setting.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+
+def requeue_signal(trainer: pl.Trainer) -> int | None:
+    """The signal by which SLURM announces the end of a job that is to be requeued; None without auto-requeueing.
+
+    The Trainer shows its strategy, but not the environment that it found.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return None
+    return environment.requeue_signal or signal.SIGUSR1
+
+
+def child_processes(trainer: pl.Trainer) -> list[Any]:
+    """The processes that the Trainer started for the other devices, as ``subprocess.Popen``.
+
+    Strategies have a launcher, whose processes are its own business.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    return list(getattr(trainer.strategy.launcher, "procs", []))
+
+
+def dump_checkpoint(trainer: pl.Trainer) -> dict[str, Any]:
+    """What ``trainer.save_checkpoint`` writes; that waits for all processes, and this does not.
+
+    Tried: pytorch-lightning 2.6.6.
+    """
+    return trainer._checkpoint_connector.dump_checkpoint()
+
+
+def before_validation(checkpoint: dict[str, Any]) -> None:
+    """Changes a checkpoint that was made during a validation within the training: resumed, it validates from the start.
+
+    The state of Lightning's loops says how far the validation is; resumed, it would do the rest alone.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    done = progress["total"]["completed"] - progress["current"]["completed"]
+    # A first batch that was started, and not finished.
+    for name, count in (("total", done), ("current", 0)):
+        progress[name] |= {"ready": count + 1, "started": count + 1, "processed": count, "completed": count}
+    progress["is_last_batch"] = False
 
 
 # Module and name of those functions within which a Trainer or ``load_from_checkpoint`` restores.
@@ -172,7 +302,43 @@ def raised_while_restoring(error: BaseException) -> bool:
     return any((frame.f_globals.get("__name__"), frame.f_code.co_name) in RESTORING for frame in frames)
 
 
+def trains_in_children(trainer: pl.Trainer) -> bool:
+    """Whether the Trainer does its work in processes forked or spawned from this one (``ddp_spawn``, ``ddp_fork`` ...).
+
+    The launchers are not public.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def limit_batch_sizes(finder: pl.callbacks.BatchSizeFinder, fits: Callable[[int], bool]) -> None:
+    """Keeps a ``BatchSizeFinder`` from batch sizes of which the data has no whole batch.
+
+    It doubles the size until memory is full. Its ``max_val`` stops it only after it has built loaders of a larger one.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    size, trials = finder._init_val, 1
+    while trials < finder._max_trials and fits(2 * size):
+        size, trials = 2 * size, trials + 1
+    finder._max_trials = trials
+
+
 # ------------------------------------------------------------------------------------------------ loggers, processors
+
+
+def give_loggers_a_folder() -> None:
+    """From here on ``TensorBoardLogger`` and ``CSVLogger`` need no ``save_dir``: as W&B's, it is "." by default.
+
+    Without a default the parser refuses them before the run folder is known.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    for cls in (pl.loggers.TensorBoardLogger, pl.loggers.CSVLogger):
+        arguments = cls.__init__.__code__.co_varnames[1 : cls.__init__.__code__.co_argcount]
+        defaults = cls.__init__.__defaults__ or ()
+        if arguments[0] == "save_dir" and len(defaults) == len(arguments) - 1:
+            cls.__init__.__defaults__ = (".", *defaults)  # type: ignore[misc]
 
 
 def wandb_id(logger: pl.loggers.WandbLogger) -> str | None:
@@ -191,6 +357,17 @@ def drop_wandb_setting(logger: pl.loggers.WandbLogger, name: str) -> None:
     Tried: pytorch-lightning 2.6.6.
     """
     logger._wandb_init.pop(name, None)
+
+
+def run_uncompiled_what_fails() -> None:
+    """From here on, what ``torch.compile`` fails at runs uncompiled, and torch logs why.
+
+    The setting is public in name only: ``torch._dynamo.config`` is documented, and private.
+    Tried: torch 2.13.0.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
 
 
 def cpu_has_bfloat16() -> bool:
@@ -215,22 +392,38 @@ UNKNOWN_IN_GROUP = re.compile(r"Group '(?P<group>[\w.]+)' does not accept option
 UNKNOWN_KEY = re.compile(r"Option '(?P<key>[\w.]+)' is not accepted")
 # The keys of the configuration that lead to the mistake, the outermost first.
 PARSER_KEY = re.compile(r'Parser key "([^"]+)"')
+# A class whose arguments were asked for.
+OF_HELP = re.compile(r"--(?P<key>[\w.]+)\.help: (?:Expected a dot import path string: |\"|.*')(?P<value>[\w.]+)")
+# An option without its value.
+NEEDS_VALUE = re.compile(r"argument (?P<option>[\w./+-]+)[^:]*: expected one argument")
 # An option, or an argument of a class, that has no default and was not given.
 MISSING = re.compile(r"^the following arguments are required: (?P<keys>.+)")
-MISSING_OF_CLASS = re.compile(
-    r"class_path '[\w.]*?(?P<cls>\w+)':\s+the following arguments are required: (?P<argument>\w+)"
+# Attempts that every value makes, and the lines around them: they say nothing about the mistake.
+NOISE = re.compile(
+    r"Expected a path but|Expected a <class 'NoneType'>|Not a valid subclass of|Does not validate against|Subtypes:"
+    r"|Errors:|Given value type:|Subclass types|a class path \(str\)|a dict with"
 )
-# An argument that a class doesn't have: of one problem of several, and where only the value tells the class.
-PROBLEM = "- Problem with given class_path "
-NOT_ACCEPTED = re.compile(r"class_path '(?P<cls>[^']+)':\s+Option '(?P<option>[^']+)' is not accepted")
-NOT_ACCEPTED_IN_VALUE = re.compile(
-    r"Option '(?P<option>[^']+)' is not accepted\. Got value: Namespace\(class_path='(?P<cls>[^']+)'"
-)
-# A class that is not there, by its short name or its path.
+# A class in whose arguments the mistake is. In a slot for something to call, only the value tells the class.
+PROBLEM = re.compile(r"Problem with given class_path '([^']+)':")
+OF_CALLABLE = re.compile(r"Type .+? expects a function or a callable class: ")
+GOT_CLASS = re.compile(r"Got value: Namespace\(class_path='([^']+)'")
+# An argument that a class doesn't have.
+NOT_ACCEPTED = re.compile(r"Option '(?P<option>[^']+)' is not accepted")
+# A class that is not there, by its short name or its path; one that doesn't fit; one whose module needs another.
 NO_SUCH_CLASS = re.compile(r"Expected a dot import path string: (?P<cls>\S+)")
 CLASS_PATH = re.compile(r"'?class_path'?[:=] ?'(?P<cls>[\w.]+)'")
+NO_SUBCLASS = re.compile(
+    r"Import path ?(?P<cls>\S*) does not correspond to a subclass|Expected '(?P<other>[^']+)' to be a subclass of"
+)
+NO_MODULE = re.compile(r"No module named '(?P<module>[^']+)'")
+NO_ATTRIBUTE = re.compile(r"module '[^']+' has no attribute '")
 # A value of another type: what was expected, as one of the attempts at a union of types, and what was given.
 UNION = "Union subtypes"
-EXPECTED = re.compile(r"Expected .+")
-GIVEN = re.compile(r"(?:Got|Given) value: (.+)")
+EXPECTED_TYPE = re.compile(r"Expected an? (.+?)(?:\. Got value: .*)?$", re.MULTILINE)
+SEQUENCE = re.compile(r"Sequence|[Ll]ist|Iterable|[Tt]uple|[Ss]et\b")
+GOT_VALUE = re.compile(r"\. Got value: (.+?)(?=\. Got value: |$)", re.MULTILINE)
+GIVEN_VALUE = re.compile(r"Given value: ?(.*)")
+NESTED_VALUE = re.compile(r"NestedArg\(key='[^']+', val=(.+)\)$", re.MULTILINE)
 TYPE = re.compile(r"<class '([\w.]+)'>")
+LITERAL = re.compile(r"typing\.Literal\[(.+?)\]")
+MODULES = re.compile(r"\b[a-z_]\w*\.(?=[\w.]*\w)")

@@ -23,6 +23,10 @@ class RunFolder:
         self.path = path
         self._lock: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process (``ddp_spawn``): it doesn't hold the lock."""
+        return {**vars(self), "_lock": None}
+
     @property
     def config_file(self) -> Path:
         """The configuration; it reruns the run."""
@@ -57,9 +61,24 @@ class RunFolder:
         """Whether a run was started here."""
         return self.config_file.is_file()
 
+    def is_of_lightning(self) -> bool:
+        """Whether ``config.yaml`` is that of a LightningCLI, whose runs (``lightning_logs/version_0``) look alike."""
+        with open(self.config_file, errors="replace") as file:
+            return file.readline().startswith(("# pytorch_lightning==", "# lightning"))
+
     def is_finished(self) -> bool:
-        """Whether the run has been tested."""
-        return self.summary_file.is_file()
+        """Whether the run has been tested, and has not been continued since."""
+        return self.summary_file.is_file() and not self._continued.is_file()
+
+    @property
+    def _continued(self) -> Path:
+        """There while a finished run is continued: its summary stays until there is a new one."""
+        return self.path / ".continued"
+
+    def begin(self) -> None:
+        """The run is under way, perhaps again."""
+        if self.summary_file.is_file():
+            self._continued.touch()
 
     def lock(self) -> None:
         """Locks the folder for this process.
@@ -112,6 +131,7 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes ``summary.json``, which marks the run as finished."""
         write_atomically(self.summary_file, json.dumps(summary, indent=2) + "\n")
+        self._continued.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

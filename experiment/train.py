@@ -13,31 +13,39 @@
 """
 
 import platform
-import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torchmetrics
 
-from .arguments import check_config_files, flags_and_values, without_configs, write_temporary_config
+from .arguments import check_config_files, find_configs, flags_and_values, without_configs, write_temporary_config
 from .checkpoints import AtomicCheckpointIO, RunCheckpoints
 from .classes import import_class
 from .cli import DEFAULT_CONFIG, ExperimentCLI
-from .console import print_metrics, progress_callbacks, quiet, say
+from .compiling import compile_errors
+from .console import print_metrics, progress_arguments, quiet, say
 from .errors import UserError
-from .loggers import FolderLogger, finish_wandb, log_config, prepare_wandb
+from .finite_loss import FiniteLoss
+from .lightning_parts import LightningParts, catch_up, prepare_checkpoint_callbacks, refuse_parts
+from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
-from .restoring import load_checkpoint, refuse_other_data, restoring
+from .private_api import trains_in_children
+from .processes.agreement import StopTogether, stopped_runs_can_continue
+from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
+from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
+from .resuming.warm_start import warm_start
 
 
 def train(argv: list[str]) -> ExperimentCLI:
     """Trains and tests as the command line says; returns what it built: ``trainer``, ``model``, ``datamodule``."""
     quiet()
     started = time.time()
-    arguments, name = resolve_arguments(argv)
+    arguments, name = resolve_arguments(find_configs(argv))
     cli = ExperimentCLI(arguments)
     # As given, which reruns it anywhere: without what is chosen below for this machine and this run.
     config = cli.plain_config()
@@ -45,34 +53,53 @@ def train(argv: list[str]) -> ExperimentCLI:
     model_class = import_class(cli.config.model.class_path)
     if not hasattr(model_class, "monitor"):
         raise UserError(f"{model_class.__name__} declares no `monitor` and `mode` for the best checkpoint")
+    refuse_parts(cli.config.trainer)
 
-    with open_run(cli.config.run_dir, cli.config.resume, name, config) as (folder, path):
-        saved = load_checkpoint(path) if path else {}
+    with ExitStack() as stack:
+        run_dir = cli.config.run_dir
+        if is_trial := bool(cli.config.trainer.fast_dev_run):
+            run_dir = stack.enter_context(TemporaryDirectory(prefix="fast_dev_run-"))
+        folder, path = stack.enter_context(open_run(run_dir, cli.config.resume, name, config))
+        stack.enter_context(stopped_runs_can_continue(folder))
+        saved = load_checkpoint(path, plain=True) if path else {}
         hyperparameters, wandb_id = saved.get("hyper_parameters", {}), saved.get("experiment", {}).get("wandb_id")
+        if path is not None and "optimizer_states" not in saved:
+            raise UserError(f"{path} holds weights alone: start a new run from them with --init_from {path}")
+        if path is not None:
+            refuse_what_only_a_new_run_reads(saved.get("experiment", {}).get("config"), config)
         del saved  # it holds the weights
-        prepare_wandb(cli.config.trainer.logger, folder, wandb_id)
+        prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
+        prepare_checkpoint_callbacks(cli.config.trainer.callbacks, folder)
+        progress = progress_arguments(cli.config.trainer)
+        finite = [FiniteLoss(folder)] if cli.config.check_finite else []
         checkpoints = RunCheckpoints(folder, config, model_class.monitor, model_class.mode, cli.config.save_every)
         cli.build(
             hyperparameters,
             logger=[FolderLogger(folder)],
-            callbacks=[*progress_callbacks(), checkpoints],
+            callbacks=[*progress["callbacks"], LightningParts(), StopTogether(), *finite, checkpoints],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder.path),
-            enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(),
+            enable_model_summary=bool(cli.config.trainer.enable_model_summary),
+            enable_progress_bar=progress["enable_progress_bar"],
         )
+        cli.trainer.callbacks.insert(0, ResumedSettings(config))  # type: ignore[attr-defined]
         log_config(cli.trainer, config)
-        say(f"run folder: {folder.path}")
+        where = "fast_dev_run: nothing is kept" if is_trial else f"run folder: {folder.path}"
+        say(where)
 
         if path is not None:
             refuse_other_data(hyperparameters, cli.model)
-        with restoring(path):
+        elif cli.config.init_from:
+            warm_start(cli.model, cli.config.init_from, cli.config.init_from_partly)
+        with restoring(path), compile_errors():
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=path, weights_only=True)
-        if cli.trainer.interrupted:
-            raise KeyboardInterrupt
-        checkpoints.begin(cli.trainer)  # where there was nothing left to train
+        if trains_in_children(cli.trainer):
+            catch_up(cli.trainer, cli.datamodule, folder)
+        else:
+            checkpoints.begin(cli.trainer)  # where there was nothing left to train
 
-        tested = next((path for path in (folder.best, folder.last) if path.is_file()), None)
+        written = [path for path in (folder.best, folder.last) if path.is_file()]
+        tested = None if is_trial or not written else written[0]
         results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=tested, weights_only=True, verbose=False)
         metrics = {name: value for result in results for name, value in result.items()}
         if cli.trainer.is_global_zero:
@@ -83,12 +110,13 @@ def train(argv: list[str]) -> ExperimentCLI:
                 "seconds": round(time.time() - started, 1),
                 "data": describe_data(cli.datamodule),
             }
-            folder.write_summary(summary)
+            if not is_trial:
+                folder.write_summary(summary)
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
             print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
             for picture in sorted(folder.pictures.glob("*.png")):
                 say(f"picture: {picture}")
-            say(f"run folder: {folder.path}")
+            say(where)
             finish_wandb(cli.trainer, {name: summary[name] for name in ("versions", "seconds", "data")})
     return cli
 
@@ -99,7 +127,10 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
     The name is that of the first configuration file; a resumed run keeps its folder whatever the name.
     """
     files = [value for flag, value in flags_and_values(argv) if flag in ("-c", "--config")]
-    resume = next((value for flag, value in flags_and_values(argv) if flag == "--resume"), None)
+    given = dict(flags_and_values(argv))
+    resume = given.get("--resume") or None  # without a value: the parser says so
+    if resume not in (None, "auto") and "--init_from" in given:
+        raise UserError("--init_from starts a new run and --resume goes on with one: leave one of them out")
     if resume in (None, "auto"):
         asks_for_help = any(
             argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in argv
@@ -114,7 +145,12 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
     if folder is not None:
         config_file = folder.config_file
     else:
-        config_file = write_temporary_config(load_checkpoint(Path(resume))["experiment"]["config"], Path(resume).stem)
+        checkpoint = load_checkpoint(Path(resume), plain=True)
+        if is_plain(checkpoint):
+            if not files:
+                raise UserError(f"{resume} was written by plain Lightning and holds no configuration: name it with -c")
+            return argv, Path(files[0]).stem
+        config_file = write_temporary_config(checkpoint["experiment"]["config"], Path(resume).stem)
     # The run's own configuration has the files' contents already; what is given beside them still overrides.
     check_config_files(argv)
     if files:

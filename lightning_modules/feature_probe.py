@@ -81,6 +81,8 @@ class FeatureProbe(Optimized, pl.LightningModule):
     data_links = ("image_size", "pixel_range", "classes")
     # What a run that is resumed or tested again takes from its checkpoint.
     checkpoint_arguments = ("source",)
+    # What such a run has no use for.
+    only_read_by_new_runs = ("checkpoint",)
 
     def __init__(
         self,

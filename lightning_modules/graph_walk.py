@@ -1,15 +1,31 @@
 """The random walk on a batch's graph."""
 
+from typing import TYPE_CHECKING, Literal
+
 from datamodules.batches import GraphBatch
-from map_equation import FlowModel, Network
+
+if TYPE_CHECKING:
+    from map_equation import Network
+
+# ``map_equation.FlowModel`` again: to take it from there loads Numba, which no other technique uses.
+FlowModel = Literal[
+    "undirected",
+    "directed",
+    "directed_recorded",
+    "directed_to_nodes",
+    "directed_recorded_to_nodes",
+    "uniform_recorded",
+]
 
 
-def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, markov_time: float = 1.0) -> Network:
+def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, markov_time: float = 1.0) -> "Network":
     """The walk on a graph; without a flow model it is ``directed`` if the graph is, else ``undirected``.
 
     Raises:
         ValueError: if the walk is directed and the graph bipartite; what ``map_equation.Network`` raises.
     """
+    from map_equation import Network
+
     if batch.bipartite and (flow or "undirected") != "undirected":
         raise ValueError(f"model.flow ({flow}): a bipartite graph takes undirected flow only; leave it out")
     return Network(

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,14 +13,14 @@ from torch.optim import SGD, Optimizer
 
 from datamodules.batches import GraphBatch
 from layers.processes import gather_objects
-from map_equation import FlowModel, Network, Partition
-from map_equation.partition import check_ending
-from map_equation.trials import best_of_trials
 from metrics.partition import partition_scores
 from readers.graphs import read_graph
 
-from .graph_walk import walk_on
+from .graph_walk import FlowModel, walk_on
 from .hyperparameters import save_plain_hyperparameters
+
+if TYPE_CHECKING:
+    from map_equation import Network, Partition
 
 
 class InfomapClustering(pl.LightningModule):
@@ -146,14 +146,14 @@ class InfomapClustering(pl.LightningModule):
             self._log(f"test/{name}", value)
         return {"partition": partition, "graph": batch}
 
-    def network(self, batch: GraphBatch) -> Network:
+    def network(self, batch: GraphBatch) -> "Network":
         """The walk on a graph, built once per graph."""
         # The names stay the same array when the tensors are moved to a device.
         if self._network is None or self._network[0] is not batch.names:
             self._network = (batch.names, self._make_network(batch))
         return self._network[1]
 
-    def partition(self, batch: GraphBatch) -> Partition:
+    def partition(self, batch: GraphBatch) -> "Partition":
         """The best partition so far, its code length recomputed; before any trial, all nodes in one module.
 
         Raises:
@@ -203,6 +203,9 @@ class InfomapClustering(pl.LightningModule):
         Raises:
             ValueError: if an argument is out of range, the output has another extension, or the file is no graph.
         """
+        from map_equation.partition import check_ending
+        from map_equation.trials import best_of_trials
+
         check_ending(output)
         batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
         partition = best_of_trials(
@@ -221,7 +224,7 @@ class InfomapClustering(pl.LightningModule):
             f"({partition.one_level_codelength:.6f} without modules), flow {partition.flow_model} -> {output}"
         )
 
-    def _make_network(self, batch: GraphBatch) -> Network:
+    def _make_network(self, batch: GraphBatch) -> "Network":
         return walk_on(batch, self.hparams.flow, self.hparams.teleportation, self.hparams.markov_time)
 
     def _log(self, name: str, value: float, **options: Any) -> None:

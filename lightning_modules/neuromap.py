@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from datamodules.batches import GraphBatch
 from layers.graphs import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
-from map_equation import FlowModel, Network
 from metrics.partition import partition_scores
 from readers.graphs import read_graph
 
-from .graph_walk import walk_on
+from .graph_walk import FlowModel, walk_on
 from .hyperparameters import save_plain_hyperparameters
 from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, write_shares
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+
+if TYPE_CHECKING:
+    from map_equation import Network
 
 
 class PreparedGraph(NamedTuple):
@@ -36,7 +38,7 @@ class PreparedGraph(NamedTuple):
     """
 
     names: np.ndarray
-    walk: Network
+    walk: "Network"
     loss: MapEquationLoss
     features: Tensor | SparseMatrix
     adjacency: SparseMatrix
@@ -123,6 +125,10 @@ class Neuromap(Optimized, pl.LightningModule):
         self.temperature = nn.Parameter(torch.zeros(()))
         self.node_names: list[str] | None = None
         self._prepared: PreparedGraph | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is computed anew when needed; sparse tensors can't be copied.
+        return super().__getstate__() | {"_prepared": None}
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """S (n, num_clusters): the share of each node in each cluster; rows sum to 1."""

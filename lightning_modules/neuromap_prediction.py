@@ -3,6 +3,7 @@
 import csv
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from datamodules.batches import GraphBatch
 from layers.graphs import SparseMatrix
-from map_equation import Partition
+
+if TYPE_CHECKING:
+    from map_equation import Partition
 
 
 def in_order_of(batch: GraphBatch, names: list[str]) -> GraphBatch:
@@ -48,7 +51,7 @@ def walked_shares(assignment: Tensor, flow: SparseMatrix) -> Tensor:
     return torch.where(total > 0, walked / total, assignment)
 
 
-def order_of_clusters(shares: np.ndarray, partition: Partition) -> np.ndarray:
+def order_of_clusters(shares: np.ndarray, partition: "Partition") -> np.ndarray:
     """Clusters in the order of the partition's modules, then those that are no node's largest, by decreasing share."""
     cluster = shares.argmax(1)
     rank = np.full(shares.shape[1], partition.num_modules)

@@ -18,7 +18,7 @@ from layers.cross_entropy import linear_cross_entropy
 from layers.dropout import LockedDropout, WordDropout
 from layers.losses import AddsLosses, collect_losses
 from layers.on_lstm import ONLSTM, ActivationRegularization, RecurrentLayer
-from layers.processes import gather_objects
+from layers.processes import by_rank
 from layers.reuse import TiedLinear
 from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
@@ -193,10 +193,18 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
             self._state, self._epoch = None, self.current_epoch
         return _fitting(self._state, batch_size)
 
+    def on_train_epoch_start(self) -> None:
+        # Where a resumed run begins an epoch anew, with other data, nothing is carried into it.
+        self._state = self._saved_states = None
+
+    process_states: list[State | None] | None = None  # gathered for a checkpoint
+
+    def process_state(self) -> State | None:
+        """The hidden state of this process's rows, on the CPU."""
+        return None if self._state is None else [(h.cpu(), c.cpu()) for h, c in self._state]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        states = self._saved_states
-        if states is None:
-            states = gather_objects(None if self._state is None else [(h.cpu(), c.cpu()) for h, c in self._state])
+        states = self._saved_states or by_rank(self.process_state(), self.process_states)
         checkpoint["hidden_states"] = {"epoch": self._epoch, "states": states}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,16 +16,23 @@ NEVER = sys.maxsize
 
 
 class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
-    """torch's scheduler that lowers the learning rate when a metric stops improving, seen after each validation.
+    """torch's scheduler that lowers the learning rate when a metric stops improving, judged after each validation.
 
     Args:
         optimizer: its optimizer; given by the module.
         monitor: the metric; None: the module's own (``val/loss``, ``val/f1`` ...).
-        mode: whether less (``min``) or more (``max``) is better; None: as the module says.
-        options: torch's: ``factor``, ``patience`` (validations), ``threshold``, ``cooldown``, ``min_lr`` ...
+        mode: whether less (``min``) or more (``max``) is better; None: as the module says, ``min`` for other metrics.
+        factor: the learning rate is multiplied by it, in (0, 1).
+        patience: validations without improvement before that.
+        threshold: an improvement is larger than this, ``rel``: times the best value, ``abs``: as it is.
+        threshold_mode: ``rel`` or ``abs``.
+        cooldown: validations after it in which nothing is counted.
+        min_lr: the learning rate doesn't fall below.
+        eps: smaller changes of the learning rate are left out.
 
     Example:
         model:
+          class_path: DeepInfoMax
           init_args:
             scheduler: {class_path: ReduceLROnPlateau, init_args: {factor: 0.5, patience: 2}}
     """
@@ -35,9 +42,15 @@ class ReduceLROnPlateau(lr_scheduler.ReduceLROnPlateau):
         optimizer: Optimizer,
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
-        **options: Any,
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: list[float] | float = 0.0,
+        eps: float = 1e-8,
     ) -> None:
-        super().__init__(optimizer, mode=mode or "min", **options)
+        super().__init__(optimizer, mode or "min", factor, patience, threshold, threshold_mode, cooldown, min_lr, eps)
         self.monitor = monitor
 
 
@@ -118,7 +131,10 @@ class Optimized(_Mixin):
     def _schedule(self, optimizer: Optimizer, num_optimizers: int) -> dict[str, Any]:
         """The scheduler of one optimizer, as Lightning takes it."""
         assert self.make_scheduler is not None
-        scheduler = self.make_scheduler(optimizer, **self._left_open(num_optimizers))
+        try:
+            scheduler = self.make_scheduler(optimizer, **self._left_open(num_optimizers))
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # torch's checks name neither
+            raise MisconfigurationException(f"model.scheduler: {type(error).__name__}: {error}") from error
         if not isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
             return {"scheduler": scheduler, "interval": self.scheduler_interval}
         if self.scheduler_interval == "step":
@@ -149,15 +165,18 @@ class Optimized(_Mixin):
         return {}
 
     def _total_steps(self, num_optimizers: int) -> int:
-        """How often a scheduler moves on in the run.
+        if self.trainer.ckpt_path is not None:
+            # The checkpoint knows; and if Lightning were asked now, it would forget the position in the data.
+            return NEVER
+        return self.planned_steps(num_optimizers)
+
+    def planned_steps(self, num_optimizers: int) -> int:
+        """How often a scheduler moves on in the run; not to be asked before a checkpoint is restored.
 
         Raises:
             MisconfigurationException: the run has no planned end.
         """
         trainer = self.trainer
-        if trainer.ckpt_path is not None:
-            # The checkpoint knows; and if Lightning were asked now, it would forget the position in the data.
-            return NEVER
         if self.scheduler_interval == "epoch":
             epochs = trainer.max_epochs
             total = float("inf") if epochs in (None, -1) else epochs

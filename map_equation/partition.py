@@ -5,12 +5,14 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx
 import numpy as np
 
 from .flow import UNDIRECTED, Flow, kind_of
+
+if TYPE_CHECKING:
+    import networkx
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +127,13 @@ class Partition:
         """Nodes by bottom module, within it by decreasing flow."""
         return np.lexsort((np.arange(len(self.flow)), -self.flow, self.modules))
 
-    def to_networkx(self) -> networkx.Graph:
+    def to_networkx(self) -> "networkx.Graph":
         """The graph with ``flow`` on its links and ``module``, ``top_module``, ``path``, ``flow`` on its nodes.
 
         A ``DiGraph`` if the flow is directed. Self-loops are left out, as they carry no flow between modules.
         """
+        import networkx
+
         undirected = kind_of(self.links) == UNDIRECTED
         graph = networkx.Graph() if undirected else networkx.DiGraph()
         for node, place in enumerate(self.paths):

@@ -1,16 +1,17 @@
 """Scores of a partition of a graph: code length, sizes, modularity, and agreement with known classes."""
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from map_equation import Partition
+if TYPE_CHECKING:
+    from map_equation import Partition
 
 
 def partition_scores(
-    partition: Partition,
+    partition: "Partition",
     edges: NDArray[np.int64],
     weights: NDArray[np.float64],
     directed: bool,
@@ -40,6 +41,8 @@ def partition_scores(
         "modularity": modularity(partition.modules, edges, weights, directed),
     }
     if labels is not None and (labels >= 0).any():
+        from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+
         known = np.flatnonzero(labels >= 0)
         levels = {"": partition.modules, "top_": partition.top_modules}
         for prefix, modules in levels.items() if partition.num_levels > 2 else [("", partition.modules)]:

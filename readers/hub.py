@@ -28,7 +28,7 @@ def load_from_hub(hub_id: str, config: str | None = None) -> "DatasetDict":
     """
     import datasets
 
-    with _offline_unless_hub_answers(hub_id):
+    with _offline_unless_hub_answers(hub_id) as silence:
         try:
             try:
                 return datasets.load_dataset(hub_id, config)
@@ -39,12 +39,17 @@ def load_from_hub(hub_id: str, config: str | None = None) -> "DatasetDict":
                 return datasets.load_dataset(hub_id, data_dir=config, revision=PARQUET_REVISION)
         except Exception as error:
             _check_config(hub_id, error)
-            unknown = isinstance(error, datasets.exceptions.DatasetNotFoundError)
-            problem = "has no data set" if unknown else "cannot be reached for"
-            way_out = "correct --data.hub_id" if unknown else "connect to the network"
+            if silence is not None:
+                problem, way_out = "cannot be reached for", "connect to the network"
+            elif not isinstance(error, datasets.exceptions.DatasetNotFoundError):
+                problem, way_out = "answers, but reading failed for", "see the reason"
+            elif "gated" in str(error):
+                problem, way_out = "gives no access to", "ask for it on the data set's page and log in (hf auth login)"
+            else:
+                problem, way_out = "has no data set", "correct --data.hub_id"
             raise DataError(
                 f"the Hugging Face hub {problem} {hub_id}: {way_out}, or give --data.source=PATH (your copy) or "
-                f"--data.source=sample (made at load time). Reason: {one_line(error)}"
+                f"--data.source=sample (made at load time). Reason: {one_line(silence or error)}"
             ) from error
 
 
@@ -81,24 +86,32 @@ def _check_config(where: str, error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def _offline_unless_hub_answers(hub_id: str) -> Iterator[None]:
+def _offline_unless_hub_answers(hub_id: str) -> Iterator[Exception | None]:
     """Ask the hub once, for a few seconds at most; without an answer ``datasets`` looks only into its own cache.
 
     Left alone it retries each file: half a minute where the name does not resolve, much longer where a firewall drops
-    the packets.
+    the packets. Yields why there was no answer.
+
+    Raises:
+        DataError: no data set can have this name.
     """
     import datasets
     import huggingface_hub
 
-    before = datasets.config.HF_HUB_OFFLINE
+    before, silence = datasets.config.HF_HUB_OFFLINE, None
     try:
         huggingface_hub.HfApi().dataset_info(hub_id, timeout=TIMEOUT_SECONDS)
+    except huggingface_hub.errors.HFValidationError as error:
+        raise DataError(
+            f"'{hub_id}' is no data set's name on the Hugging Face hub: correct --data.hub_id (owner/name). "
+            f"Reason: {one_line(error)}"
+        ) from error
     except huggingface_hub.errors.RepositoryNotFoundError:
         pass  # an answer, too: `datasets` says it better
-    except Exception:
-        datasets.config.HF_HUB_OFFLINE = True
+    except Exception as error:
+        datasets.config.HF_HUB_OFFLINE, silence = True, error
     try:
-        yield
+        yield silence
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiment.benchmark import benchmark
-from experiment.errors import run_main
+from experiment.main import run
 
 if __name__ == "__main__":
-    sys.exit(run_main(benchmark, sys.argv[1:]))
+    sys.exit(run("benchmark", sys.argv[1:]))

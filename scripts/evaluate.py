@@ -5,8 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiment.errors import run_main
-from experiment.evaluate import evaluate
+from experiment.main import run
 
 if __name__ == "__main__":
-    sys.exit(run_main(evaluate, sys.argv[1:]))
+    sys.exit(run("evaluate", sys.argv[1:]))

@@ -1,9 +1,11 @@
 """What an update chain works with: strategies, other callbacks, optimizers, and the checkpoint to resume from."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -14,6 +16,11 @@ from .chain import Rule
 
 CHECKPOINT_KEY = "update_chain"
 SHARDING_STRATEGIES = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+# Rules without which a run can't go on, and the way out.
+_NOT_DROPPED = {
+    "Lookahead": "which trains two copies of the weights, so it can't be dropped: switch it off with step_size 1 and "
+    "evaluate fast, or start a new run from the slow weights (--init_from)"
+}
 
 
 def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Sequence[Rule]) -> None:
@@ -88,28 +95,42 @@ def warn_of_raw_weights(trainer: pl.Trainer, rules: Sequence[Rule]) -> None:
 
 
 def refuse_other_chain(checkpoint: dict[str, Any], rules: list[str]) -> None:
-    """Refuse to resume from a checkpoint that another chain wrote.
+    """Compares the chain that wrote a checkpoint with the one that resumes from it.
+
+    Rules may be added (their copies of the weights begin now), changed (they go on with their state) and dropped
+    (training goes on from the trained weights, without an average's), but for those that training rests on.
 
     Args:
         checkpoint: as loaded from the file.
         rules: ``str`` of this run's rules in phase order; empty if it has none.
 
     Raises:
-        MisconfigurationException: names the rules that differ and the way out.
+        MisconfigurationException: names a rule that can't be dropped, or not here, and the way out.
     """
-    saved = list(checkpoint.get(CHECKPOINT_KEY, {}).get("rules", []))
-    if saved == rules:
-        return
-    only_saved = [rule for rule in saved if rule not in rules]
-    only_here = [rule for rule in rules if rule not in saved]
-    parts = []
-    if only_saved:
-        parts.append(f"the checkpoint has {', '.join(only_saved)}")
-    if only_here:
-        parts.append(f"this run has {', '.join(only_here)}")
-    if not parts:
-        parts.append(f"the checkpoint's order is {' -> '.join(saved)}, this run's {' -> '.join(rules)}")
-    raise MisconfigurationException(
-        f"the checkpoint was written with another update chain: {'; '.join(parts)}; "
-        "resume with the callbacks of the checkpoint, or start a new run"
-    )
+    saved = checkpoint.get(CHECKPOINT_KEY, {})
+    before, now = (Counter(rule.split("(")[0] for rule in chain) for chain in (saved.get("rules", []), rules))
+    for rule in saved.get("rules", []):
+        name = rule.split("(")[0]
+        if name in _NOT_DROPPED and not now[name]:
+            raise MisconfigurationException(
+                f"the checkpoint was written with another update chain: the checkpoint has {rule}, {_NOT_DROPPED[name]}"
+            )
+    if saved.get("gradients") and before["GradientAccumulation"] != now["GradientAccumulation"]:
+        raise MisconfigurationException(
+            "the checkpoint was written within a window of accumulated gradients: GradientAccumulation can be added or "
+            "dropped only at its end; resume from another checkpoint, or start a new run"
+        )
+
+
+def restore_raw_weights(checkpoint: dict[str, Any], pl_module: pl.LightningModule) -> None:
+    """Gives a module the trained weights, where a checkpoint's ``state_dict`` holds those of a rule.
+
+    Whether or not this run still has that rule.
+    """
+    parameters = dict(pl_module.named_parameters())
+    with torch.no_grad():
+        for state in checkpoint.get("callbacks", {}).values():
+            raw_weights = state.get("raw_weights", {}) if isinstance(state, dict) else {}
+            for name, raw in (pair for weights in raw_weights.values() for pair in weights.items()):
+                if name in parameters:
+                    parameters[name].copy_(raw)

@@ -95,11 +95,17 @@ class UpdateRule(pl.Callback, Rule):
         if session := self._leads:
             session.close()
 
+    process_states: list[Any] | None = None  # gathered for a checkpoint
+
+    def process_state(self) -> Any:
+        """What a checkpoint holds of this process: the chain's unused gradients."""
+        return session.partial_gradients() if (session := self._leads) else None
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if session := self._leads:
-            session.dump(checkpoint)
+            session.dump(checkpoint, self.process_states)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -10,11 +10,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from layers.processes import gather_objects
+from layers.processes import by_rank
 from layers.weights.selection import parameter_names
 
 from .chain import Rule, UpdateChain, in_order
-from .checks import CHECKPOINT_KEY, check_optimizer, check_rules, refuse_other_chain, warn_of_raw_weights
+from .checks import (
+    CHECKPOINT_KEY,
+    check_optimizer,
+    check_rules,
+    refuse_other_chain,
+    restore_raw_weights,
+    warn_of_raw_weights,
+)
 
 
 class ChainSession:
@@ -81,7 +88,7 @@ class ChainSession:
         saved = self._loaded or {}
         for chain in self.chains:
             chain.bind()
-            chain.steps = int(saved.get("steps", {}).get(chain.key, 0))
+            chain.steps = int(saved.get("steps", {}).get(chain.key, saved.get("steps_without_chain", 0)))
             for rule in self.rules:
                 rule.attach(chain, self.trainer)
             self._handles += [
@@ -179,12 +186,18 @@ class ChainSession:
 
     # Checkpoint.
 
-    def dump(self, checkpoint: dict[str, Any]) -> None:
-        """Write the chain, the evaluated weights as ``state_dict`` and the raw ones into the rule's state."""
+    def dump(self, checkpoint: dict[str, Any], gathered: list[dict[str, Tensor]] | None = None) -> None:
+        """Write the chain, the evaluated weights as ``state_dict`` and the raw ones into the rule's state.
+
+        Args:
+            checkpoint: changed in place.
+            gathered: ``partial_gradients`` of all processes, where they were gathered.
+        """
+        gradients = by_rank(self.partial_gradients(), gathered)
         checkpoint[CHECKPOINT_KEY] = {
             "rules": self.description(),
             "steps": {chain.key: chain.steps for chain in self.chains},
-            "gradients": self._partial_gradients(),
+            "gradients": {str(rank): part for rank, part in enumerate(gradients) if part},
         }
         names = parameter_names(self.pl_module)
         for chain in self.chains:
@@ -205,34 +218,23 @@ class ChainSession:
         """Compare the chains and restore the module's raw weights.
 
         Raises:
-            MisconfigurationException: another chain wrote the checkpoint; names the difference.
+            MisconfigurationException: the chain that wrote the checkpoint can't be continued by this one.
         """
         refuse_other_chain(checkpoint, self.description())
-        self._loaded = checkpoint[CHECKPOINT_KEY]
-        parameters = dict(self.pl_module.named_parameters())
-        for rule in self.rules:
-            state = checkpoint["callbacks"].get(rule.state_key) or {}
-            for weights in state.get("raw_weights", {}).values():
-                with torch.no_grad():
-                    for name, raw in weights.items():
-                        if name in parameters:
-                            parameters[name].copy_(raw)
+        # A chain that is new in this run counts the steps before it, too.
+        steps = checkpoint["global_step"] // max(len(checkpoint.get("optimizer_states", [])), 1)
+        self._loaded = checkpoint.get(CHECKPOINT_KEY) or {"steps_without_chain": steps}
+        restore_raw_weights(checkpoint, self.pl_module)
 
-    def _partial_gradients(self) -> dict[str, dict[str, Tensor]]:
-        """Gradients of an unfinished accumulation window, by rank (each has its own) and parameter name."""
-        world_size = self.trainer.world_size
-        gradients: dict[str, dict[str, Tensor]] = {str(rank): {} for rank in range(world_size)}
-        for chain in self.chains:
-            if chain.index not in self._pending:
-                continue
-            for name, parameter in chain.items():
-                own = parameter.grad
-                if own is not None and world_size > 1:
-                    own = own.cpu()
-                for rank, part in enumerate(gather_objects(own)):
-                    if part is not None:
-                        gradients[str(rank)][name] = part
-        return {rank: part for rank, part in gradients.items() if part}
+    def partial_gradients(self) -> dict[str, Tensor]:
+        """This process's gradients of an unfinished accumulation window, by parameter name."""
+        return {
+            name: parameter.grad if self.trainer.world_size == 1 else parameter.grad.cpu()
+            for chain in self.chains
+            if chain.index in self._pending
+            for name, parameter in chain.items()
+            if parameter.grad is not None
+        }
 
     def _restore_gradients(self, gradients: dict[str, dict[str, Tensor]]) -> None:
         if not gradients:

@@ -124,6 +124,49 @@ def test_a_window_counts_from_its_own_first_batch():
     assert torch.tensor(6.0) / window == 2.0
 
 
+class Estimates(Regression):
+    """Asks for the number of steps where schedulers are made."""
+
+    def configure_optimizers(self):
+        self.estimate = self.trainer.estimated_stepping_batches
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("others", [[], [PiecewiseLinearLR({0: 1.0})]])
+@pytest.mark.parametrize(
+    ("steps", "kwargs"),
+    [(1, {}), (4, {}), (4, {"max_steps": 7}), ({0: 3}, {"limit_train_batches": 10}), ({0: 4, 5: 4}, {}), (50, {})],
+)
+def test_the_estimated_steps_are_those_taken(steps, kwargs, others):
+    """13 batches, three epochs; the callback may come after the rule that leads."""
+    module = Estimates()
+    trainer = quiet_trainer(*others, GradientAccumulation(steps), **{"max_epochs": 3, **kwargs})
+    trainer.fit(module, batches(3, total=39))
+    assert module.estimate == trainer.global_step
+    trainer = quiet_trainer(GradientAccumulation(steps), **{"max_epochs": 3, **kwargs})
+    again = Estimates()
+    for _ in range(2):  # the second fit with a Trainer, too
+        trainer.fit(again, batches(3, total=39))
+        assert again.estimate == module.estimate
+
+
+def test_a_schedule_refuses_to_estimate():
+    with pytest.raises(MisconfigurationException, match=r"not known with GradientAccumulation\(steps={0: 1, 5: 4}\)"):
+        quiet_trainer(GradientAccumulation({5: 4}), max_epochs=3).fit(Estimates(), batches(3, total=39))
+
+
+def test_a_schedule_refuses_to_estimate_later_too():
+    class Asks(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            with pytest.raises(MisconfigurationException, match="GradientAccumulation"):
+                _ = trainer.estimated_stepping_batches
+            self.asked = True
+
+    asks = Asks()
+    fit(batches(3, total=39), GradientAccumulation({5: 4}), asks)
+    assert asks.asked
+
+
 class Manual(GivenGradients):
     automatic_optimization = False
 

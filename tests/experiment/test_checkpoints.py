@@ -10,7 +10,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 
 from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
 from experiment.errors import UserError, describe
-from experiment.restoring import refuse_other_data, restoring
+from experiment.resuming.restoring import refuse_other_data, restoring
 from experiment.train import train
 
 

@@ -14,30 +14,8 @@ from PIL import Image
 import callbacks
 import datamodules
 import lightning_modules
-from experiment.errors import run_main
-from experiment.evaluate import evaluate
-from experiment.predict import predict
-from experiment.restoring import load_checkpoint
-from experiment.train import train
+from experiment.resuming.restoring import load_checkpoint
 from tests.conftest import ROOT, TINY, script
-
-COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
-    """Runs a command in this process; gives exit status, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(command: str, *arguments: object) -> tuple[int, str, str]:
-        status = run_main(COMMANDS[command], [str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
 
 # ---------------------------------------------------------------------------------------------------- the run folder
 
@@ -114,7 +92,7 @@ def test_where_the_default_job_was_taken_out_the_first_configuration_is_taken(
 def test_experiment_names_no_technique_and_opens_private_doors_in_one_file_only():
     """Techniques and tricks can be deleted: only what they share is imported by name."""
     shared = {"callbacks.update_chain", "lightning_modules.trained_models", "lightning_modules.hyperparameters"}
-    for path in (ROOT / "experiment").glob("*.py"):
+    for path in (ROOT / "experiment").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 of_ours = node.module.split(".")[0] in ("callbacks", "datamodules", "lightning_modules", "layers")
@@ -201,8 +179,8 @@ def code_in_checkpoint(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--modl.lr=1"], ["unknown option --modl.lr", "did you mean 'model"]),
-        (["--trainer.max_epoch=1"], ["--trainer.max_epoch", "did you mean 'trainer.max_epochs'?"]),
+        (["--modl.lr=1"], ["unknown option --modl.lr", "did you mean '--model.lr'?"]),
+        (["--trainer.max_epoch=1"], ["--trainer.max_epoch", "did you mean '--trainer.max_epochs'?"]),
         (["--model.lrr=1"], ["model: DeepInfoMax has no argument 'lrr'", "did you mean 'lr'?"]),
         (["--model.encoder.chanels=1"], ["BlogEncoder has no argument 'chanels'", "did you mean 'channels'?"]),
         (["--model.lr=fast"], ["model.lr", "float", "fast"]),

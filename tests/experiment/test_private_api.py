@@ -19,6 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers.logger import DummyLogger
 
+from datamodules.loader import BatchLoader
 from experiment import private_api
 from experiment.cli import ExperimentCLI
 from tests.conftest import ROOT
@@ -136,6 +137,14 @@ class Square(Shape):
         self.size = size
 
 
+def try_help_formatter(door: Callable, _: Any) -> None:
+    parser = ArgumentParser(formatter_class=door(lambda text: text.replace("colour", "shade")))
+    parser.add_argument("--hue", type=int, default=3, help="the colour")
+    help_text = parser.format_help()
+    assert "the shade" in help_text
+    assert "default: 3" in help_text
+
+
 def try_start_from_own_defaults(door: Callable, _: Any) -> None:
     door()
     parser = ArgumentParser(exit_on_error=False)
@@ -223,6 +232,73 @@ def try_is_at_epoch_end(door: Callable, _: Any) -> None:
     assert said == [False, True]
 
 
+class SavesEach(pl.Callback):
+    """Saves after each batch, in each validation, and at the end of each epoch."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        trainer.save_checkpoint(f"batch{trainer.current_epoch}{batch_idx}.ckpt")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(f"validation{trainer.current_epoch}.ckpt")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(f"epoch{trainer.current_epoch}.ckpt")
+
+
+def saved_in_training(loader: Any = None) -> Callable[[str], dict[str, Any]]:
+    """Trains two epochs of two batches; gives a function that reads what was saved."""
+    options: dict[str, Any] = {"limit_train_batches": 2, "limit_val_batches": 1}
+    quiet_trainer(SavesEach(), max_epochs=2, **options).fit(BoringModel(), loader)
+    return lambda name: torch.load(f"{name}.ckpt", weights_only=True)
+
+
+def try_is_mid_epoch(door: Callable, _: Any) -> None:
+    saved = saved_in_training()
+    names = ("batch00", "batch01", "validation0", "epoch0", "batch10", "epoch1")
+    assert [door(saved(name)) for name in names] == [True, False, False, False, True, False]
+
+
+def try_epochs_trained(door: Callable, _: Any) -> None:
+    saved = saved_in_training()
+    names = ("batch00", "batch01", "validation0", "epoch0", "batch10", "batch11", "validation1", "epoch1")
+    assert [door(saved(name)) for name in names] == [0, 1, 1, 1, 1, 2, 2, 2]
+
+
+def try_has_data_position(door: Callable, _: Any) -> None:
+    assert not door(saved_in_training()("batch00"))
+    assert door(saved_in_training(BatchLoader(lambda rows: torch.ones(1, 32), 4, 1))("batch00"))
+
+
+class SeenBatches(pl.Callback):
+    def __init__(self, anew: Callable) -> None:
+        self.anew, self.seen, self.steps = anew, [], []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.anew(trainer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append((trainer.current_epoch, batch_idx, float(batch.mean())))
+
+
+def try_begin_epoch_anew(door: Callable, _: Any, anew: Callable = private_api.continue_as_new) -> None:
+    loader = BatchLoader(lambda rows: rows.float().expand(1, 32), 2, 1)
+    saved = saved_in_training(loader)
+    for epoch in (0, 1):
+        checkpoint = saved(f"batch{epoch}0")
+        door(checkpoint, counts_steps=True)
+        torch.save(checkpoint, "changed.ckpt")
+        callback = SeenBatches(anew)
+        trainer = quiet_trainer(callback, max_epochs=2, limit_val_batches=0)
+        trainer.fit(BoringModel(), BatchLoader(lambda rows: rows.float().expand(1, 32), 3, 1), ckpt_path="changed.ckpt")
+        expected = [(e, batch, float(batch)) for e in range(epoch, 2) for batch in range(3)]
+        assert callback.seen == expected
+        assert trainer.global_step == private_api.logged_step(trainer) == 2 * epoch + 1 + len(expected)
+
+
+def try_continue_as_new(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_begin_epoch_anew(private_api.begin_epoch_anew, monkeypatch, door)
+
+
 def try_set_max_steps(door: Callable, _: Any) -> None:
     trainer = quiet_trainer(max_steps=2, limit_train_batches=4, limit_val_batches=0)
     door(trainer, 3)
@@ -251,7 +327,40 @@ def try_raised_while_restoring(door: Callable, _: Any) -> None:
     assert not door(caught.value)
 
 
+class SizedModel(BoringModel):
+    batch_size = 2
+
+    def train_dataloader(self) -> Any:
+        assert self.batch_size <= 16, "a batch that the data does not have"
+        return torch.utils.data.DataLoader(torch.randn(16, 32), batch_size=self.batch_size)
+
+
+def try_limit_batch_sizes(door: Callable, _: Any) -> None:
+    asked: list[int] = []
+    for mode in ("power", "binsearch"):
+        finder = pl.callbacks.BatchSizeFinder(mode=mode, margin=0.0)
+        door(finder, lambda size: asked.append(size) or size <= 8)
+        quiet_trainer(finder, limit_train_batches=1, limit_val_batches=0, enable_checkpointing=False).fit(SizedModel())
+        assert finder.optimal_batch_size == 8
+    assert asked == [4, 8, 16] * 2
+
+
+def try_trains_in_children(door: Callable, _: Any) -> None:
+    for strategy, expected in (("auto", False), ("ddp", False), ("ddp_spawn", True), ("ddp_fork", True)):
+        trainer = pl.Trainer(accelerator="cpu", devices=1 if strategy == "auto" else 2, strategy=strategy, logger=False)
+        assert door(trainer) is expected, strategy
+
+
 # ------------------------------------------------------------------------------------------------ loggers, processors
+
+
+def try_give_loggers_a_folder(door: Callable, _: Any) -> None:
+    for _ in range(2):
+        door()
+        for cls in (pl.loggers.TensorBoardLogger, pl.loggers.CSVLogger):
+            arguments = inspect.signature(cls).parameters
+            assert arguments["save_dir"].default == "."
+            assert arguments["name"].default == "lightning_logs"
 
 
 def try_wandb_id(door: Callable, _: Any) -> None:
@@ -272,6 +381,20 @@ def try_drop_wandb_setting(door: Callable, monkeypatch: pytest.MonkeyPatch) -> N
     assert ["anonymous" in settings for settings in begun] == [True, False]
 
 
+def try_run_uncompiled_what_fails(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._dynamo
+
+    def no_compiler(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    double = torch.compile(lambda x: 2 * x, backend=no_compiler)
+    with pytest.raises(Exception, match="no compiler"):
+        double(torch.ones(2))
+    door()
+    assert torch.equal(torch.compile(lambda x: 3 * x, backend=no_compiler)(torch.ones(2)), torch.full((2,), 3.0))
+
+
 def try_cpu_has_bfloat16(door: Callable, _: Any) -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("what this CPU can do is not known here")
@@ -282,6 +405,8 @@ def try_cpu_has_bfloat16(door: Callable, _: Any) -> None:
 # ------------------------------------------------------------------------------------------------ jsonargparse's words
 
 PAINTER = f"--model={COLOURS}.LinkedPainter"
+SLOT = f"--model={COLOURS}.SlotPainter"
+CURVES = "--trainer.callbacks+=MetricCurves"
 # What provokes a message, and the groups of the pattern in it.
 PROVOKED: dict[str, tuple[list[str], dict[str, str] | str]] = {
     "UNRECOGNIZED": (["--modl.lr=1"], {"arguments": "--modl.lr=1"}),
@@ -289,22 +414,31 @@ PROVOKED: dict[str, tuple[list[str], dict[str, str] | str]] = {
     "UNKNOWN_KEY": (["-c", "key.yaml"], {"key": "modle"}),
     "PARSER_KEY": (["--trainer.max_epochs=many"], "trainer.max_epochs"),
     "MISSING": ([], {"keys": "data, model"}),
-    "MISSING_OF_CLASS": (
-        [DATA, f"--model={COLOURS}.PlainPainter"],
-        {"cls": "PlainPainter", "argument": "num_colours"},
+    "OF_HELP": ([DATA, "--model.help=Paintr"], {"key": "model", "value": "Paintr"}),
+    "NEEDS_VALUE": (["--run_dir"], {"option": "--run_dir"}),
+    "NOISE": (["-c", "number.yaml"], "Not a valid subclass of"),
+    "PROBLEM": ([DATA, PAINTER, "--model.size=1"], f"{COLOURS}.LinkedPainter"),
+    "OF_CALLABLE": (
+        [DATA, SLOT, "--model.optimizer={class_path: Adam, init_args: {lrr: 1}}"],
+        "Type typing.Callable[[collections.abc.Iterable], torch.optim.optimizer.Optimizer] expects a function or a "
+        "callable class: ",
     ),
-    "PROBLEM": ([DATA, PAINTER, "--model.size=1"], f"'{COLOURS}.LinkedPainter'"),
-    "NOT_ACCEPTED": ([DATA, PAINTER, "--model.size=1"], {"cls": f"{COLOURS}.LinkedPainter", "option": "size"}),
-    "NOT_ACCEPTED_IN_VALUE": (
-        [DATA, f"--model={COLOURS}.SlotPainter", "--model.optimizer={class_path: Adam, init_args: {lrr: 1}}"],
-        {"cls": "torch.optim.Adam", "option": "lrr"},
-    ),
+    "GOT_CLASS": ([DATA, SLOT, "--model.optimizer={class_path: Adam, init_args: {lrr: 1}}"], "torch.optim.Adam"),
+    "NOT_ACCEPTED": ([DATA, PAINTER, "--model.size=1"], {"option": "size"}),
     "NO_SUCH_CLASS": ([DATA, "--model=Paintr"], {"cls": "Paintr"}),
     "CLASS_PATH": ([DATA, "-c", "class_path.yaml"], {"cls": f"{COLOURS}.Paintr"}),
+    "NO_SUBCLASS": ([DATA, "-c", "layer.yaml"], {"cls": "torch.nn.Linear", "other": None}),
+    "NO_MODULE": ([DATA, "--model=nowhere.Painter"], {"module": "nowhere"}),
+    "NO_ATTRIBUTE": ([DATA, "-c", "class_path.yaml"], f"module '{COLOURS}' has no attribute '"),
     "UNION": (["--trainer.max_epochs=many"], ""),
-    "EXPECTED": (["--trainer.max_epochs=many"], "Expected a <class 'int'>"),
-    "GIVEN": (["--trainer.max_epochs=many"], "many"),
+    "EXPECTED_TYPE": (["--trainer.max_epochs=many"], "<class 'int'>"),
+    "SEQUENCE": ([DATA, CURVES, "--trainer.callbacks.metrics=x"], "Sequence"),
+    "GOT_VALUE": ([DATA, CURVES, "--trainer.callbacks.metrics=x"], "x"),
+    "GIVEN_VALUE": (["--trainer.max_epochs=many"], "many"),
+    "NESTED_VALUE": ([DATA, CURVES, "--trainer.callbacks.metrics=x"], "'x'"),
     "TYPE": (["--trainer.max_epochs=many"], "int"),
+    "LITERAL": (["--trainer.precision=17"], "64, 32, 16"),
+    "MODULES": ([DATA, CURVES, "--trainer.callbacks.metrics=x"], "collections."),
 }
 
 
@@ -316,10 +450,14 @@ def test_message(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ("in_group", "trainer: {max_epoch: 1}"),
         ("key", "modle: 1"),
         ("class_path", f"model: {{class_path: {COLOURS}.Paintr}}"),
+        ("number", "model: 3"),
+        ("layer", "model: {class_path: torch.nn.Linear}"),
     ):
         (tmp_path / f"{file}.yaml").write_text(text + "\n")
     messages: list[str] = []
-    monkeypatch.setattr("experiment.parser.explain", lambda message, parser: messages.append(message) or "explained")
+    monkeypatch.setattr(
+        "experiment.parsing.parser.explain", lambda message, parser: messages.append(message) or "explained"
+    )
     arguments, expected = PROVOKED[name]
     with pytest.raises(Exception, match="explained"):
         ExperimentCLI(["-c", "empty.yaml", *arguments])

@@ -1,10 +1,15 @@
 """Weights & Biases without network: offline without a key, the same run after a resume."""
 
+import base64
+import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +27,60 @@ FILES = ["-c", ROOT / "configs/infomax_sample.yaml", "-c", ROOT / "configs/with/
 
 def run_ids(run: Path) -> list[str]:
     return [folder.name.rsplit("-", 1)[1] for folder in sorted((run / "wandb").glob("offline-run-*"))]
+
+
+def records(folder: Path) -> Iterator[Any]:
+    """What an offline run wrote for W&B: LevelDB's log format, blocks of 32 KiB with records that may be cut."""
+    protocol = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    (file,) = folder.glob("*.wandb")
+    content, position, parts = file.read_bytes(), 7, b""
+    while position + 7 <= len(content):
+        if (left := -position % 32768) in range(1, 7):  # no room for a header
+            position += left
+            continue
+        length, kind = struct.unpack("<HB", content[position + 4 : position + 7])
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or its last part
+            yield protocol.Record.FromString(parts)
+            parts = b""
+
+
+def models(folder: Path) -> list[tuple[str, set[str]]]:
+    """Of each artifact in an offline run: the MD5 sum of its only file, and its aliases."""
+    artifacts = [record.artifact for record in records(folder) if record.HasField("artifact")]
+    assert {artifact.type for artifact in artifacts} <= {"model"}
+    assert all([file.path for file in artifact.manifest.contents] == ["model.ckpt"] for artifact in artifacts)
+    return [(artifact.manifest.contents[0].digest, set(artifact.aliases)) for artifact in artifacts]
+
+
+def md5(path: Path) -> str:
+    return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
+
+
+def test_checkpoints_become_artifacts_also_offline_and_after_a_resume(tmp_path: Path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    best, last = run / "checkpoints/best.ckpt", run / "checkpoints/last.ckpt"
+    environment = {**NO_KEY, "WANDB_DATA_DIR": str(data)}
+    names = {"name": "the_name", "group": "the_group", "notes": "some notes", "tags": "[one,two]"}
+    options = [f"--trainer.logger.{name}={value}" for name, value in {**names, "log_model": "true"}.items()]
+    script("train", *FILES, *TINY, *options, "--run_dir", run, cwd=tmp_path, **environment)
+    (first,) = (run / "wandb").glob("offline-run-*")
+    assert models(first) == [(md5(best), {"latest", "best"}), (md5(last), {"latest"})], "once, after training"
+    (described,) = (record.run for record in records(first) if record.HasField("run"))
+    assert (described.display_name, described.run_group) == (names["name"], names["group"])
+    assert (described.notes, set(described.tags)) == (names["notes"], {"one", "two"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
+
+    options = ["--trainer.max_epochs=4", "--trainer.logger.log_model=all"]
+    script("train", "--resume", run, *options, cwd=tmp_path, **environment)
+    second = max(set((run / "wandb").glob("offline-run-*")) - {first})
+    logged = models(second)
+    assert run_ids(run)[0] == run_ids(run)[1]
+    assert len({digest for digest, _ in logged}) == len(logged) >= 2, "each that was written"
+    assert logged[-1] == (md5(last), {"latest"})
+    assert [digest for digest, aliases in logged if "best" in aliases][-1:] in ([md5(best)], [])
+    assert md5(best) in {digest for digest, aliases in models(first) + logged if "best" in aliases}
 
 
 def test_without_a_key_the_run_is_offline_and_resumes_as_the_same_run(tmp_path: Path):
@@ -121,4 +180,5 @@ def test_the_command_that_a_sweeps_agent_starts_trains(path: Path, tmp_path: Pat
     assert model["lr"] == chosen["model.lr"]["value"]
     assert model["estimator"]["class_path"].endswith(f".{chosen['model.estimator']['value']}")
     (record,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert sweep["metric"]["name"].startswith("val/"), "what is chosen on the test's data is no result"
     assert sweep["metric"]["name"].encode() in record.read_bytes()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from experiment.errors import UserError, run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
-from experiment.restoring import load_checkpoint
+from experiment.resuming.restoring import load_checkpoint
 from experiment.train import train
 from lightning_modules import ONLSTMLanguageModel
 from tests.fuzz.fuzzing import Boom, broken, fuzz, outcome

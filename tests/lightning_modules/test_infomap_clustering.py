@@ -1,6 +1,7 @@
 """The search run as training: trials, keeping the best, checkpoints, resuming, prediction from a configuration."""
 
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from datamodules import EdgeListDataModule
 from experiment.errors import run_main
 from experiment.predict import predict
 from lightning_modules import InfomapClustering
+from lightning_modules.graph_walk import FlowModel
 from tests.conftest import ROOT
 from tests.tools import quiet_trainer
 
@@ -121,3 +123,7 @@ def test_a_directed_walk_on_a_bipartite_graph_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model.flow \(directed\): a bipartite graph takes undirected flow only"):
         InfomapClustering(flow="directed").predict_file(tmp_path / "two.net", tmp_path / "out.csv")
     assert "4 nodes" in InfomapClustering().predict_file(tmp_path / "two.net", tmp_path / "out.csv")
+
+
+def test_walks_to_choose_from_are_those_of_the_search():
+    assert get_args(FlowModel) == get_args(map_equation.FlowModel)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import lightning_modules.graph_walk
 from datamodules import EdgeListDataModule
 from experiment.errors import run_main
 from experiment.predict import predict
@@ -65,7 +64,7 @@ def test_the_walk_is_computed_once(tmp_path, monkeypatch):
         made.append(options)
         return Network(*arguments, **options)
 
-    monkeypatch.setattr(lightning_modules.graph_walk, "Network", make)
+    monkeypatch.setattr("map_equation.Network", make)
     data = EdgeListDataModule(graph="two_triangles", steps_per_epoch=3)
     module = build(data)
     run = trainer(default_root_dir=tmp_path, max_epochs=2)

@@ -42,8 +42,12 @@ def test_scripts_are_read_from_the_parquet_branch(hub, config):
 @pytest.mark.parametrize(
     ("raised", "message"),
     [
-        ([OSError(28, "No space left on device")], "No space left on device"),
+        ([OSError(28, "No space left on device")], "hub answers, but .* a/b.*No space left on device"),
         ([RuntimeError("something else")], "something else"),
+        (
+            [datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub.")],
+            "gives no access to a/b: .*log in",
+        ),
         ([RuntimeError(SCRIPT), OSError("no such branch")], "no such branch"),
         (
             [datasets.exceptions.DatasetNotFoundError("it doesn't exist")],
@@ -80,11 +84,18 @@ def test_a_hub_out_of_reach_is_reported_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "nothing")
     before = time.monotonic()
-    with pytest.raises(DataError, match=r"hub cannot be reached for uoft-cs/cifar10: .*--data.source=sample") as caught:
+    message = r"hub cannot be reached for uoft-cs/cifar10: connect .*--data.source=sample .*Reason: no network$"
+    with pytest.raises(DataError, match=message) as caught:
         load_from_hub("uoft-cs/cifar10")
     assert time.monotonic() - before < 5
     assert "\n" not in str(caught.value)
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "two words"])
+def test_what_is_no_name_is_said_without_a_network(name):
+    with pytest.raises(DataError, match=rf"'{name}' is no data set's name .*--data\.hub_id"):
+        load_from_hub(name)
 
 
 def test_a_folder_with_configurations_of_its_own(tmp_path):

@@ -17,6 +17,7 @@ from callbacks import (
     WeightDecay,
 )
 from datamodules.loader import BatchLoader
+from layers.processes import gather_process_states
 from tests.callbacks.chain_tools import assert_same, weights_of
 from tests.tools import in_two_processes, quiet_trainer
 
@@ -62,6 +63,7 @@ class Kill(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if batch_idx == 4:  # within the window of batches 3, 4, 5
+            gather_process_states(trainer.callbacks)
             trainer.save_checkpoint(self.path)
             raise Killed
 

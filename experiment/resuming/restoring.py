@@ -9,12 +9,16 @@ import pytorch_lightning as pl
 
 from lightning_modules.trained_models import read_checkpoint
 
-from .errors import UserError, is_expected
-from .private_api import raised_while_restoring
+from ..errors import UserError, is_expected
+from ..private_api import raised_while_restoring
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, plain: bool = False) -> dict[str, Any]:
     """Reads a checkpoint of this project.
+
+    Args:
+        path: the file.
+        plain: one that a Trainer wrote without our command line will do, too.
 
     Raises:
         UserError: the file is missing, corrupt or something else.
@@ -25,9 +29,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = read_checkpoint(path)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if not _is_ours(checkpoint):
-        raise UserError(f"foreign checkpoint: {path} was not written by scripts/train.py of this project")
+    if _is_ours(checkpoint):
+        return checkpoint
+    foreign = f"foreign checkpoint: {path} was not written by scripts/train.py of this project"
+    if not is_plain(checkpoint):
+        raise UserError(foreign)
+    if not plain:
+        raise UserError(
+            f"{foreign} but by plain Lightning, and holds no configuration: make a run of it with train.py -c "
+            f"CONFIG --resume {path}"
+        )
     return checkpoint
+
+
+def is_plain(checkpoint: Any) -> bool:
+    """Whether a Trainer wrote a checkpoint without our command line: it holds no configuration."""
+    if not isinstance(checkpoint, dict) or "experiment" in checkpoint:
+        return False
+    parts = [checkpoint.get("state_dict"), checkpoint.get("hyper_parameters", {})]
+    return "pytorch-lightning_version" in checkpoint and all(isinstance(part, dict) for part in parts)
 
 
 def _is_ours(checkpoint: Any) -> bool:
@@ -74,6 +94,8 @@ def refuse_other_data(hyperparameters: Mapping[str, Any], model: pl.LightningMod
         UserError: names the first difference.
     """
     for name in getattr(model, "data_links", ()):
+        if name not in hyperparameters:  # of plain Lightning
+            continue
         saved, present = map(_frozen, (hyperparameters.get(name), model.hparams[name]))
         if saved == present:
             continue

@@ -1,17 +1,20 @@
 """The command line's parser: short help, errors in one line, and links from the data to the chosen model."""
 
 import argparse
+import re
 import textwrap
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from pytorch_lightning.cli import LightningArgumentParser
 
-from .classes import import_class, is_importable, summaries
-from .errors import UserError
+from ..classes import import_class, is_importable, summaries
+from ..errors import UserError, as_called
+from ..private_api import forget_links, help_formatter, parser_actions, start_from_own_defaults
+from .callback_edits import ConfigFile, add_edit_options, without_edits
+from .limits import check_limits
 from .messages import explain
-from .private_api import forget_links, parser_actions, start_from_own_defaults
 
 # What --help shows of the Trainer; --trainer.help shows all.
 COMMON_TRAINER_OPTIONS = {
@@ -26,12 +29,41 @@ COMMON_TRAINER_OPTIONS = {
     "gradient_clip_val": "maximum norm of the gradient",
     "val_check_interval": "how often to validate: a fraction of an epoch, or a number of batches",
     "log_every_n_steps": "steps between two rows of metrics.csv",
+    "callbacks-": "drop a callback of the configuration by its name, e.g. --trainer.callbacks-=CodeMap",
+    "callbacks.NAME.KEY": "change one, e.g. --trainer.callbacks.CodeMap.num_points=500",
     "callbacks+": "add a callback, e.g. --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/loss",
 }
 # What --help shows of the other options.
-OWN_OPTIONS = ("help", "config", "print_config", "seed_everything", "run_dir", "resume", "save_every")
+OWN_OPTIONS = (
+    "help",
+    "config",
+    "print_config",
+    "seed_everything",
+    "run_dir",
+    "resume",
+    "init_from",
+    "init_from_partly",
+    "save_every",
+    "check_finite",
+)
 
 start_from_own_defaults()
+
+
+# :meth:`~pytorch_lightning.Trainer.fit` and :ref:`the page <page>`
+_ROLE = re.compile(r":(?:[a-z]+:)?[a-z]+:`(?:(?P<shown>[^`<]+?)\s*<[^`>]*>|~?(?P<target>[^`]*))`")
+# <class 'torch.optim.Adam'>
+_OBJECT = re.compile(r"<(?:class|function) '?(?:[\w.]+\.)?(\w+)(?:'| at 0x\w+)>")
+
+
+def plain_help(text: str) -> str:
+    """A help text without what only a renderer of docstrings or Python itself would read."""
+    text = _ROLE.sub(lambda role: role["shown"] or role["target"].rpartition(".")[2], text)
+    text = _OBJECT.sub(r"\1", text)
+    return text.replace("``", "`").replace("NoneType", "null").replace("typing.", "")
+
+
+_Formatter = help_formatter(plain_help)
 
 
 class Parser(LightningArgumentParser):
@@ -44,7 +76,30 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, of_experiment: bool = False, **kwargs: Any) -> None:
         self.of_experiment = of_experiment
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        kwargs |= {name: as_called(kwargs[name]) for name in ("description", "usage") if kwargs.get(name)}
+        super().__init__(*args, allow_abbrev=False, formatter_class=_Formatter, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's, with files that may change and drop callbacks by name."""
+        if kwargs.get("action") is ActionConfigFile and self.of_experiment:
+            kwargs["action"] = ConfigFile
+        return super().add_argument(*args, **kwargs)
+
+    def add_argument_group(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; the title is the first line of a docstring."""
+        args = tuple(plain_help(text) if isinstance(text, str) else text for text in args)
+        kwargs |= {key: plain_help(kwargs[key]) for key in ("title", "description") if kwargs.get(key)}
+        return super().add_argument_group(*args, **kwargs)
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """As jsonargparse's, with options that change and drop callbacks by name."""
+        if self.of_experiment:
+            add_edit_options(self, args)
+        return super().parse_args(args, *rest, **kwargs)
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """As jsonargparse's, without what ``ConfigFile`` does by itself."""
+        return super().parse_string(without_edits(content) if self.of_experiment else content, *args, **kwargs)
 
     def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
         """Checks a configuration before it is used or written; now the model is known, and its links are made.
@@ -57,6 +112,8 @@ class Parser(LightningArgumentParser):
             for name in getattr(import_class(model.class_path), "data_links", ()):
                 self.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         super().validate(namespace, *args, **kwargs)
+        if self.of_experiment:
+            check_limits(namespace)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of one class in a slot: its message becomes part of the outer one
@@ -86,7 +143,7 @@ class Parser(LightningArgumentParser):
         for title, entries in sections.items():
             lines.append(f"{title}:")
             for name, text in entries.items():
-                wrapped = textwrap.wrap(" ".join((text or "").split()), 86) or [""]
+                wrapped = textwrap.wrap(" ".join(plain_help(text or "").split()), 86) or [""]
                 lines += [f"  {name:30} {wrapped[0]}"] if len(name) <= 30 else [f"  {name}", " " * 33 + wrapped[0]]
                 lines += [" " * 33 + line for line in wrapped[1:]]
             lines.append("")
@@ -94,6 +151,7 @@ class Parser(LightningArgumentParser):
 
     def print_trainer_help(self) -> NoReturn:
         """Prints all options of the Trainer and exits."""
+        self.description = "All options of the Trainer, each with a default."
         for action in parser_actions(self):
             if not (action.dest or "").startswith("trainer."):
                 action.help = argparse.SUPPRESS
