@@ -6,7 +6,9 @@ import textwrap
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+import torch
 from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse.typing import register_type
 from pytorch_lightning.cli import LightningArgumentParser
 
 from ..classes import import_class, is_importable, summaries
@@ -48,6 +50,8 @@ OWN_OPTIONS = (
 )
 
 start_from_own_defaults()
+# Arguments of Lightning's callbacks, e.g. of StochasticWeightAveraging, which has one as its default.
+register_type(torch.device)
 
 
 # :meth:`~pytorch_lightning.Trainer.fit` and :ref:`the page <page>`

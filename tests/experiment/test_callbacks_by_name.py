@@ -133,6 +133,15 @@ def test_the_forms_of_jsonargparse_keep_working(printed: Callable):
     assert [name for name, _ in printed("--trainer.callbacks=[CodeMap]")] == ["CodeMap"]
 
 
+def test_a_printed_configuration_with_a_device_is_read_again(call: Callable, tmp_path: Path):
+    options = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"]
+    text = call("train", "-c", DEFAULT, *options, "--print_config")[1]
+    assert yaml.safe_load(text)["trainer"]["callbacks"][-1]["init_args"]["device"] == "cpu"
+    (tmp_path / "printed.yaml").write_text(text)
+    status, again, err = call("train", "-c", "printed.yaml", "--print_config")
+    assert (status, again, err) == (0, text, "")
+
+
 def test_a_run_keeps_its_edits_and_a_resumed_one_takes_new_ones(call: Callable, tmp_path: Path):
     tiny = [option for option in TINY if "callbacks" not in option]
     drops = ["--trainer.callbacks-=[NearestNeighbors, CodeMap]"]

@@ -3,6 +3,7 @@
 import inspect
 import platform
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Callable
@@ -349,6 +350,81 @@ def try_trains_in_children(door: Callable, _: Any) -> None:
     for strategy, expected in (("auto", False), ("ddp", False), ("ddp_spawn", True), ("ddp_fork", True)):
         trainer = pl.Trainer(accelerator="cpu", devices=1 if strategy == "auto" else 2, strategy=strategy, logger=False)
         assert door(trainer) is expected, strategy
+
+
+# ------------------------------------------------------------------------------------------------ signals, processes
+
+
+def try_leave_signals_alone(door: Callable, _: Any) -> None:
+    class Watch(pl.Callback):
+        def setup(self, trainer, pl_module, stage):
+            door(trainer)
+
+        def on_train_start(self, trainer, pl_module):
+            self.handler = signal.getsignal(signal.SIGTERM)
+
+    def own(*_: Any) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        watch = Watch()
+        quiet_trainer(watch, max_steps=1).fit(BoringModel())
+        assert watch.handler is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def try_requeue_signal(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+    assert door(quiet_trainer()) is None
+    for name in ("JOB_ID", "NTASKS", "PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "1" if name in ("JOB_ID", "NTASKS") else "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert door(quiet_trainer()) == signal.SIGUSR1
+    assert door(quiet_trainer(plugins=[SLURMEnvironment(requeue_signal=signal.SIGHUP)])) == signal.SIGHUP
+    assert door(quiet_trainer(plugins=[SLURMEnvironment(auto_requeue=False)])) is None
+
+
+def try_child_processes(door: Callable, _: Any) -> None:
+    assert door(quiet_trainer()) == []
+    trainer = quiet_trainer(devices=2, strategy="ddp")
+    trainer.strategy._configure_launcher()
+    assert door(trainer) == []
+    trainer.strategy.launcher.procs.append("a process")
+    assert door(trainer) == ["a process"]
+
+
+def try_dump_checkpoint(door: Callable, _: Any) -> None:
+    trainer, model = quiet_trainer(max_steps=1), BoringModel()
+    trainer.fit(model)
+    trainer.save_checkpoint("saved.ckpt")
+    saved = torch.load("saved.ckpt", weights_only=True)
+    assert door(trainer).keys() == saved.keys()
+    assert saved["state_dict"].keys() == model.state_dict().keys()
+
+
+def try_before_validation(door: Callable, _: Any) -> None:
+    """A run that continues from a checkpoint of within a validation validates all of it, once."""
+    seen: list[tuple[int, int]] = []
+
+    class Dump(pl.Callback):
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            seen.append((trainer.global_step, batch_idx))
+
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+            if trainer.global_step == 2 and batch_idx == 1 and not Path("dumped.ckpt").exists():
+                checkpoint = private_api.dump_checkpoint(trainer)
+                door(checkpoint)
+                torch.save(checkpoint, "dumped.ckpt")
+
+    options = {"max_epochs": 2, "limit_train_batches": 2, "limit_val_batches": 3}
+    quiet_trainer(Dump(), **options).fit(BoringModel())
+    whole = list(seen)
+    seen.clear()
+    quiet_trainer(Dump(), **options).fit(BoringModel(), ckpt_path="dumped.ckpt")
+    assert seen == whole == [(step, batch) for step in (2, 4) for batch in range(3)]
 
 
 # ------------------------------------------------------------------------------------------------ loggers, processors
