@@ -18,7 +18,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 
-from callbacks import TwoStageTraining
 from callbacks.update_chain.chain import write_lr
 from callbacks.update_chain.checks import restore_raw_weights
 
@@ -153,8 +152,8 @@ class ResumedSettings(pl.Callback):
 
     def _second_stage(self, trainer: pl.Trainer, before: list[list[float]]) -> None:
         """In a second stage the learning rate is that of ``TwoStageTraining``."""
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        stage = next((c for c in callbacks if isinstance(c, TwoStageTraining) and c.switched), None)
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        stage = next((callback for callback in callbacks if getattr(callback, "switched", False)), None)
         if stage is None:
             return
         if before != [_rates(optimizer) for optimizer in trainer.optimizers]:
