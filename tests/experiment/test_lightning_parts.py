@@ -193,7 +193,7 @@ def test_overfitting_sees_the_first_batches_in_each_epoch(call: Train):
     assert batches["train", 0] == in_order
 
 
-@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_notebook", "ddp_spawn"])
+@pytest.mark.parametrize("strategy", ["ddp_fork", pytest.param("ddp_notebook", marks=pytest.mark.slow), "ddp_spawn"])
 def test_processes_of_lightning_lose_no_rows(strategy: str, tmp_path: Path):
     devices = ["--trainer.devices=2", "--data.batch_size=8", f"--trainer.strategy={strategy}"]
     result = script("train", *CONFIG, *devices, "--run_dir", tmp_path / "run", cwd=tmp_path)
@@ -248,6 +248,7 @@ def test_a_users_own_bar_is_the_only_one(call: Train):
 # ---------------------------------------------------------------------------------------------------------- compiling
 
 
+@pytest.mark.slow  # torch.compile takes minutes
 def test_a_compiled_run_trains_resumes_and_is_tested(tmp_path: Path):
     config = ["-c", str(ROOT / "configs/infomax_sample.yaml"), *TINY, "--trainer.precision=32-true"]
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
