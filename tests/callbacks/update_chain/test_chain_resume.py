@@ -259,29 +259,12 @@ def make_checkpoint(path, *callbacks):
     trainer.fit(GivenGradients(gradients, partial(torch.optim.SGD, lr=0.1)), index_loader(4))
 
 
-@pytest.mark.parametrize(
-    ("saved", "now", "difference"),
-    [
-        (
-            [Lookahead(5)],
-            [Lookahead(6)],
-            r"the checkpoint has Lookahead\(steps=5,.*\); this run has Lookahead\(steps=6,",
-        ),
-        (
-            [WeightDecay(0.1)],
-            [WeightDecay(0.1), Lookahead()],
-            r"chain: this run has Lookahead\(steps=5, step_size=0.5\);",
-        ),
-        ([WeightDecay(0.1), Lookahead()], [WeightDecay(0.1)], r"chain: the checkpoint has Lookahead\(.*\); resume"),
-        ([], [WeightDecay(0.1)], r"chain: this run has WeightDecay\("),
-    ],
-)
-def test_another_chain_is_refused(saved, now, difference, tmp_path):
+def test_dropped_lookahead_is_refused(tmp_path):
     path = tmp_path / "saved.ckpt"
-    make_checkpoint(path, *saved)
+    make_checkpoint(path, WeightDecay(0.1), Lookahead())
     module = GivenGradients(random_gradients(4), partial(torch.optim.SGD, lr=0.1))
-    with pytest.raises(MisconfigurationException, match=difference):
-        quiet_trainer(*now).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
+    with pytest.raises(MisconfigurationException, match=r"chain: the checkpoint has Lookahead\("):
+        quiet_trainer(WeightDecay(0.1)).fit(module, index_loader(4), ckpt_path=path, weights_only=True)
 
 
 def test_the_same_chain_in_another_order_and_with_another_evaluation_resumes(tmp_path):
