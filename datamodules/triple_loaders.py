@@ -49,14 +49,17 @@ class BucketLoader(BatchLoader):
         rank, world_size = loader.rank_and_world_size()
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         size = self.batch_size * world_size
-        rows = torch.randperm(self.num_items, generator=generator)[: len(self) * size]
+
+        def order(count: int) -> Tensor:  # Lightning switches ``shuffle`` off for ``overfit_batches``
+            return torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+
+        rows = order(self.num_items)[: len(self) * size]
         batches = [
             batch
             for chunk in rows.split(CHUNK * size)
             for batch in chunk[self.lengths[chunk].argsort(stable=True)].split(size)
         ]
-        order = torch.randperm(len(batches), generator=generator).tolist()
-        return [(epoch, batches[place][rank::world_size]) for place in order]
+        return [(epoch, batches[place][rank::world_size]) for place in order(len(batches)).tolist()]
 
 
 class TrainingBatches:

@@ -98,6 +98,11 @@ class RunCheckpoints(Checkpoint):
         self._restore: Callable[[], None] | None = None
         self.process_states: list[dict[str, Any]] | None = None  # gathered for a checkpoint
         self._validating = False
+        # What loggers read of a ModelCheckpoint, to upload what it writes (``log_model`` of W&B's and MLflow's).
+        self.mode, self.save_top_k, self.save_last, self.save_weights_only = mode, 1, True, False
+        self.best_model_path, self.last_model_path = str(folder.best), str(folder.last)
+        self.best_model_score: float | None = None
+        self.current_score: torch.Tensor | None = None
 
     # -------------------------------------------------------------------------------------------------------- when
 
@@ -190,6 +195,10 @@ class RunCheckpoints(Checkpoint):
         gather_process_states(_parts(trainer))
         trainer.save_checkpoint(path)
         forget_process_states(_parts(trainer))
+        self.best_model_score, self.current_score = self.best_score, trainer.callback_metrics.get(self.monitor)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]
 
     def process_state(self) -> dict[str, Any]:
         """The random state of this process."""

@@ -18,7 +18,7 @@ class CompletedImages(PictureOfSample):
 
     Args:
         num_images: rows of the picture.
-        num_completions: completions of each image.
+        num_completions: completions of each image; one where ``trainer.limit_test_batches`` is a number of batches.
         seed: of the choice of images; the completions use seed, seed + 1, …
 
     Raises:
@@ -49,7 +49,9 @@ class CompletedImages(PictureOfSample):
         given = images.clone()
         given[:, :, images.shape[2] // 2 :] = pixel_range[1]
         columns = [("image", images), ("given", given)]
-        for number in range(self.num_completions):
+        # A trial gets one: they take nearly all of its time.
+        is_trial = isinstance(trainer.limit_test_batches, int)  # type: ignore[attr-defined]
+        for number in range(1 if is_trial else self.num_completions):
             completed = module.complete_images(images.to(module.device), seed=self.seed + number)
             columns.append((f"completed {number + 1}", completed))
         figure = new_figure(0.9 * len(columns), 0.9 * len(images) + 0.3)

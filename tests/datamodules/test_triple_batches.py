@@ -52,6 +52,14 @@ def test_resuming_within_an_epoch():
         assert_equal(a, b)
 
 
+def test_without_shuffling_each_epoch_has_the_same_sentences():
+    loader_ = sample().train_dataloader()
+    loader_.shuffle = False  # as ``overfit_batches`` does
+    first = [batch.texts for batch in loader_]
+    loader_.set_epoch(1)
+    assert [batch.texts for batch in loader_] == first
+
+
 def test_ranks_share_the_data(monkeypatch):
     data = sample()
     seen, counts, held_out = [], [], []

@@ -1,5 +1,7 @@
 """Weights & Biases without network: offline without a key, the same run after a resume."""
 
+import base64
+import hashlib
 import json
 import os
 import struct
@@ -42,6 +44,43 @@ def records(folder: Path) -> Iterator[Any]:
         if kind in (1, 4):  # whole, or its last part
             yield protocol.Record.FromString(parts)
             parts = b""
+
+
+def models(folder: Path) -> list[tuple[str, set[str]]]:
+    """Of each artifact in an offline run: the MD5 sum of its only file, and its aliases."""
+    artifacts = [record.artifact for record in records(folder) if record.HasField("artifact")]
+    assert {artifact.type for artifact in artifacts} <= {"model"}
+    assert all([file.path for file in artifact.manifest.contents] == ["model.ckpt"] for artifact in artifacts)
+    return [(artifact.manifest.contents[0].digest, set(artifact.aliases)) for artifact in artifacts]
+
+
+def md5(path: Path) -> str:
+    return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
+
+
+def test_checkpoints_become_artifacts_also_offline_and_after_a_resume(tmp_path: Path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    best, last = run / "checkpoints/best.ckpt", run / "checkpoints/last.ckpt"
+    environment = {**NO_KEY, "WANDB_DATA_DIR": str(data)}
+    names = {"name": "the_name", "group": "the_group", "notes": "some notes", "tags": "[one,two]"}
+    options = [f"--trainer.logger.{name}={value}" for name, value in {**names, "log_model": "true"}.items()]
+    script("train", *FILES, *TINY, *options, "--run_dir", run, cwd=tmp_path, **environment)
+    (first,) = (run / "wandb").glob("offline-run-*")
+    assert models(first) == [(md5(best), {"latest", "best"}), (md5(last), {"latest"})], "once, after training"
+    (described,) = (record.run for record in records(first) if record.HasField("run"))
+    assert (described.display_name, described.run_group) == (names["name"], names["group"])
+    assert (described.notes, set(described.tags)) == (names["notes"], {"one", "two"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
+
+    options = ["--trainer.max_epochs=4", "--trainer.logger.log_model=all"]
+    script("train", "--resume", run, *options, cwd=tmp_path, **environment)
+    second = max(set((run / "wandb").glob("offline-run-*")) - {first})
+    logged = models(second)
+    assert run_ids(run)[0] == run_ids(run)[1]
+    assert len({digest for digest, _ in logged}) == len(logged) >= 2, "each that was written"
+    assert logged[-1] == (md5(last), {"latest"})
+    assert [digest for digest, aliases in logged if "best" in aliases][-1:] in ([md5(best)], [])
+    assert md5(best) in {digest for digest, aliases in models(first) + logged if "best" in aliases}
 
 
 def test_without_a_key_the_run_is_offline_and_resumes_as_the_same_run(tmp_path: Path):

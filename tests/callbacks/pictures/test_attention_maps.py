@@ -36,11 +36,11 @@ class Reader(pl.LightningModule):
         return images.clone()
 
 
-def run_test(callback: pl.Callback, logger: Any) -> Reader:
+def run_test(callback: pl.Callback, logger: Any, **options: Any) -> Reader:
     torch.manual_seed(0)
     model = Reader()
     loader = torch.utils.data.DataLoader(torch.randn(12, 9, 8), batch_size=4)
-    quiet_trainer(callback, logger=logger).test(model, loader, verbose=False)
+    quiet_trainer(callback, logger=logger, **options).test(model, loader, verbose=False)
     return model
 
 
@@ -99,6 +99,8 @@ def test_completed_images_are_drawn_at_the_end():
     assert picture.shape[1] == round(0.9 * 4 * 150)
     model = run_test(CompletedImages(), False)
     assert model.completions == []
+    model = run_test(CompletedImages(num_images=5), Album(), limit_test_batches=1)
+    assert model.completions == [(0, (4, 3, 4, 4))], "a trial has one"
 
 
 @pytest.mark.parametrize(
