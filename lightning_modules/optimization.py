@@ -188,11 +188,25 @@ class Optimized(_Mixin):
             raise MisconfigurationException("OneCycleLR: the run has no planned end; set model.scheduler.total_steps")
         return int(total)
 
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's hook, for each step of a scheduler.
+
+        Raises:
+            MisconfigurationException: its arguments don't fit the run, such as an end before that of the run.
+        """
+        try:
+            super().lr_scheduler_step(scheduler, metric)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            name = type(scheduler).__name__
+            raise MisconfigurationException(
+                f"model.scheduler: {name} can't go on, check its arguments: {type(error).__name__}: {error}"
+            ) from error
+
     def step_schedulers(self) -> None:
         """In manual optimization, after the optimizers' steps: what Lightning does in automatic optimization."""
         for config in self.trainer.lr_scheduler_configs:
             if config.frequency != NEVER and (config.interval == "step" or self.trainer.is_last_batch):
-                config.scheduler.step()  # type: ignore[call-arg]
+                self.lr_scheduler_step(config.scheduler, None)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Lightning adds them to those of the Trainer, before those that write checkpoints."""

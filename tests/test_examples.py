@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import torch
 import yaml
 
 import callbacks
@@ -33,6 +34,7 @@ BASES = (
     *(pl.LightningModule, pl.LightningDataModule, pl.Callback),
     *(Encoder, Decoder, Prior, Score, Negatives, Estimator, Classifier),
     *(RecurrentLayer, SequenceEncoder, MultiheadSelfAttention, GraphNetwork, TripleRule),
+    torch.optim.lr_scheduler.LRScheduler,
 )
 EXAMPLE = re.compile(r"^Example:\n((?:[ ]{4}.*\n|\n)+)", re.MULTILINE)
 

@@ -2,13 +2,20 @@
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.conftest import ROOT, TINY, run_lines
 
-BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-SETUPS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python3 -m venv")]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("python scripts/")]
+
+def lines_of(document: str) -> list[str]:
+    """The lines of a document's blocks of shell."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+SETUPS = [line for line in lines_of("README.md") if line.startswith("python3 -m venv")]
+COMMANDS = [line for line in lines_of("README.md") if line.startswith("python scripts/")]
 
 
 def test_setup_commands_are_those_that_ci_runs():
@@ -39,8 +46,30 @@ def test_every_command_runs(tmp_path: Path):
         lines.append(shlex.join(arguments))
     statuses, output = run_lines(lines, tmp_path)
     assert statuses == [0] * len(lines), output
-    assert (tmp_path / "features.npz").is_file()
-    assert (tmp_path / "metrics.json").is_file()
+    assert (tmp_path / "runs/first.npz").is_file()
+    assert (tmp_path / "runs/first.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"scripts", "configs", "runs"}, "only what git ignores"
+
+
+def test_every_command_about_running_runs(tmp_path: Path):
+    for name in ("scripts", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    lines = []
+    for command in lines_of("docs/running.md"):
+        if not command.startswith("python scripts/"):
+            continue  # SLURM's and W&B's
+        arguments = shlex.split(command.replace("configs/X.yaml", "configs/infomax_sample.yaml"), comments=True)
+        if not find_spec("tensorboard"):
+            arguments = [word for word in arguments if "TensorBoard" not in word]
+        if "--resume" in arguments and "auto" not in arguments:  # with the run's own configuration
+            lines.append(shlex.join(word.replace("max_epochs=50", "max_epochs=2") for word in arguments))
+        else:
+            small = [option for option in TINY if "callbacks" not in option and "max_epochs" not in option]
+            lines.append(shlex.join([*arguments, *small, "--trainer.max_epochs=1", "--compile=false"]))
+    assert len(lines) >= 12
+    statuses, output = run_lines(lines, tmp_path)
+    assert statuses == [0] * len(lines), output
+    assert {path.name for path in tmp_path.iterdir()} == {"scripts", "configs", "runs"}, "only what git ignores"
 
 
 def test_links_of_the_documents_lead_somewhere():

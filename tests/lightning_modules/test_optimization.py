@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD, lr_scheduler
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR, StepLR
 
 from callbacks import GradientAccumulation, PiecewiseLinearLR
 from datamodules.loader import BatchLoader
@@ -192,6 +192,9 @@ def test_a_plateau_may_be_judged_several_times_an_epoch():
         (OneWeight, (partial(ReduceLROnPlateau, monitor="val/los"),), {}, r"no metric 'val/los' .* \['val/loss'\]"),
         (OneWeight, (ReduceLROnPlateau,), {"limit_val_batches": 0}, "but there is none"),
         (OneWeight, (partial(ReduceLROnPlateau, factor=2.0),), {}, "model.scheduler: ValueError: Factor"),
+        (OneWeight, (partial(StepLR, step_size=0),), {}, "model.scheduler: StepLR can't go on"),
+        (OneWeight, (partial(OneCycleLR, max_lr=1.0, total_steps=3), "step"), {}, "Tried to step 4 times"),
+        (OneWeight, (partial(StepLR, step_size=0), "epoch", SGD, (), True), {}, "model.scheduler: StepLR can't go on"),
     ],
 )
 def test_impossible_schedulers_are_refused(module, arguments, options, message):
