@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
 from .update_chain.kept_weights import KeepsWeights
+from .update_chain.run_length import Unit, check_unit, steps_per
 
 
 class AveragedWeights(KeepsWeights):
@@ -22,15 +24,21 @@ class AveragedWeights(KeepsWeights):
 
     It spans about the last tenth of the steps until it reaches 1 / (1 - b).
 
+    ``memory`` is 1 / (1 - b) in a unit of the run, which fits data of any size: ``memory: 4, unit: epoch`` averages over
+    about the last four epochs.
+
     Half-precision weights are averaged in float32, where 1 - b is not lost. Buffers (running statistics of batch
     normalisation) are those of the trained model.
 
     Args:
-        decay: b in [0, 1).
+        decay: b in [0, 1); not read where ``memory`` is given.
         ramp: let the decay rise with the number of steps.
+        memory: 1 / (1 - b), positive; in steps at least 1.
+        unit: of ``memory``: ``step``, ``epoch``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan.
 
     Raises:
-        ValueError: if ``decay`` is out of range.
+        ValueError: if ``decay`` or ``memory`` is out of range.
+        MisconfigurationException: at the start, if an epoch or the run has no known number of steps.
 
     Source: kexue.fm/archives/7094 and bert4keras' exponential moving average. Lightning's EMAWeightAveraging instead
     starts from a copy with the full memory.
@@ -45,13 +53,26 @@ class AveragedWeights(KeepsWeights):
     phase = Phase.AVERAGE
     exchanges_weights = True
 
-    def __init__(self, decay: float = 0.999, ramp: bool = False) -> None:
+    def __init__(
+        self, decay: float = 0.999, ramp: bool = False, memory: float | None = None, unit: Unit = "step"
+    ) -> None:
         super().__init__()
         check_argument("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
-        self.decay, self.ramp = decay, ramp
+        check_unit("AveragedWeights", unit)
+        if memory is not None:
+            least, most = (1 if unit == "step" else 0), (1 if unit == "share" else float("inf"))
+            ok = 0 < memory and least <= memory <= most
+            check_argument("AveragedWeights", "memory", memory, f"positive, and from {least} to {most}", ok)
+        self.decay, self.ramp, self.memory, self.unit = decay, ramp, memory, unit
 
     def settings(self) -> dict[str, Any]:
-        return {"decay": self.decay} | ({"ramp": True} if self.ramp else {})
+        length = {"decay": self.decay} if self.memory is None else {"memory": self.memory, "unit": self.unit}
+        return length | ({"ramp": True} if self.ramp else {})
+
+    def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
+        if self.memory is not None:
+            self.decay = 1 - 1 / max(1.0, self.memory * steps_per(self.unit, "AveragedWeights", trainer))
+        super().attach(chain, trainer)
 
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype

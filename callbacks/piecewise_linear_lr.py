@@ -1,6 +1,7 @@
-"""A piecewise linear learning rate in optimizer steps: warm-up and decay in one dictionary, for any optimizer."""
+"""A piecewise linear learning rate: warm-up and decay in one dictionary, for any optimizer."""
 
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,25 +12,31 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .update_chain.chain import Phase, UpdateChain, check_argument, write_lr
 from .update_chain.rule import UpdateRule
+from .update_chain.run_length import Unit, check_unit, planned_steps, steps_per
 
 
 class PiecewiseLinearLR(UpdateRule):
-    """A piecewise linear learning rate in optimizer steps: warm-up and decay in one dictionary, for any optimizer.
+    """A piecewise linear learning rate: warm-up and decay in one dictionary, for any optimizer.
 
     ``lr_t = rho(t) * base_t``, where base_t is set by the module and its schedulers, and rho is linear between the keys
     and constant after the last one. ``{1000: 1, 2000: 0.1}`` rises from 0 to 1 in 1,000 steps, falls to 0.1 in the next
-    1,000 and stays there. If the smallest key is not 0, ``0: 0.0`` is added.
+    1,000 and stays there. If the smallest key is not 0, ``0: 0.0`` is added. Keys are optimizer steps, or with ``unit``
+    epochs or shares of the run, ``{0.1: 1, 1: 0}``, which fit data of any size; they are rounded to whole steps.
 
     The learning rate is set in the optimizer's groups, so monitors, weight decay and layer adaptation see what the step
     uses. A scheduler of the module gets its own value back while it steps, so the two multiply and nothing compounds; a
     checkpoint holds base_t.
 
     Args:
-        schedule: ``{optimizer step: factor}``, factors in [0, inf); an accumulation window is one step.
+        schedule: ``{position: factor}``, factors in [0, inf); an accumulation window is one step.
+        unit: of the positions: ``step``, ``epoch``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan,
+            in [0, 1].
         log: log ``train/learning_rate``, what the step used (``…/group1`` and so on for further groups).
 
     Raises:
-        ValueError: if the schedule is empty, a key is negative or not an integer, or a factor negative or not finite.
+        ValueError: if the schedule is empty, a key is negative, no integer among steps or above 1 among shares, or a
+            factor negative or not finite.
+        MisconfigurationException: at the start, if an epoch or the run has no known number of steps.
 
     Source: kexue.fm/archives/7094 section 3. The author's counter counts micro-batches, this one steps.
 
@@ -43,15 +50,19 @@ class PiecewiseLinearLR(UpdateRule):
 
     phase = Phase.LEARNING_RATE
 
-    def __init__(self, schedule: dict[int, float], log: bool = False) -> None:
+    def __init__(self, schedule: dict[float, float], unit: Unit = "step", log: bool = False) -> None:
         super().__init__(log=log)
-        check_argument("PiecewiseLinearLR", "schedule", schedule, "a dictionary {step: factor}", bool(schedule))
-        for step, factor in schedule.items():
-            ok = isinstance(step, int) and not isinstance(step, bool) and step >= 0
-            check_argument("PiecewiseLinearLR", "a step of schedule", step, "an integer of at least 0", ok)
-            check_argument("PiecewiseLinearLR", f"schedule[{step}]", factor, "at least 0", 0 <= factor < float("inf"))
-        self.schedule = {0: 0.0} | {step: schedule[step] for step in sorted(schedule)}
-        self._steps = list(self.schedule)
+        owner = "PiecewiseLinearLR"
+        check_unit(owner, unit)
+        check_argument(owner, "schedule", schedule, f"a dictionary {{{unit}: factor}}", bool(schedule))
+        for position, factor in schedule.items():
+            ok, condition = _is_position(position, unit)
+            check_argument(owner, f"{'an' if unit == 'epoch' else 'a'} {unit} of schedule", position, condition, ok)
+            check_argument(owner, f"schedule[{position}]", factor, "at least 0", 0 <= factor < float("inf"))
+        given = {int(position) if unit == "step" else position: factor for position, factor in schedule.items()}
+        self.schedule = {0: 0.0} | {position: given[position] for position in sorted(given)}
+        self.unit = unit
+        self._steps, self._factors = list(self.schedule), list(self.schedule.values())
         # By chain and group: the module's value, the value set in the group, the value that the last step used.
         self._base: dict[tuple[int, int], float] = {}
         self._written: dict[tuple[int, int], float] = {}
@@ -59,19 +70,24 @@ class PiecewiseLinearLR(UpdateRule):
         self._guarded: dict[int, list[tuple[LRScheduler, type]]] = {}
 
     def settings(self) -> dict[str, Any]:
-        return {"schedule": self.schedule}
+        return {"schedule": self.schedule} | ({} if self.unit == "step" else {"unit": self.unit})
 
     def factor(self, step: int) -> float:
         """rho at this optimizer step, counted from 0."""
         right = bisect_right(self._steps, step)
-        start = self._steps[right - 1]
         if right == len(self._steps):
-            return float(self.schedule[start])
-        end = self._steps[right]
-        rise = self.schedule[end] - self.schedule[start]
-        return self.schedule[start] + rise * (step - start) / (end - start)
+            return float(self._factors[-1])
+        start, end = self._steps[right - 1], self._steps[right]
+        rise = self._factors[right] - self._factors[right - 1]
+        return self._factors[right - 1] + rise * (step - start) / (end - start)
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
+        length = steps_per(self.unit, type(self).__name__, trainer)
+        # Of positions that fall together the last counts.
+        in_steps = {round(position * length): factor for position, factor in self.schedule.items()}
+        self._steps, self._factors = list(in_steps), list(in_steps.values())
+        if chain.index == 0:
+            self._warn_of_warmup(trainer)
         for group in chain.optimizer.param_groups:
             if "lr" not in group:
                 raise MisconfigurationException(
@@ -83,6 +99,19 @@ class PiecewiseLinearLR(UpdateRule):
                 guarded.append((config.scheduler, type(config.scheduler)))
                 self._guard(config.scheduler, chain)
         self._set(chain)
+
+    def _warn_of_warmup(self, trainer: pl.Trainer) -> None:
+        """Says so if the first rise does not end within the run."""
+        top = next((i for i, (a, b) in enumerate(pairwise(self._factors)) if b < a), len(self._factors) - 1)
+        while top and self._factors[top - 1] == self._factors[top]:
+            top -= 1
+        steps = planned_steps(trainer)
+        if self._steps[top] > steps and trainer.is_global_zero:
+            print(
+                f"warning: PiecewiseLinearLR: the warm-up takes {self._steps[top]:,} steps, but the run has {steps:,}: "
+                "shorten it, or give its schedule in epochs or shares of the run (unit)",
+                flush=True,
+            )
 
     def detach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         for scheduler, own_class in self._guarded.pop(chain.index, []):
@@ -144,3 +173,13 @@ class PiecewiseLinearLR(UpdateRule):
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
         used = {i: value for (index, i), value in self._used.items() if index == chain.index}
         return {"learning_rate" + (f"/group{i}" if i else ""): value for i, value in used.items()}
+
+
+def _is_position(position: float, unit: Unit) -> tuple[bool, str]:
+    """Whether it is one in the run, and what it has to be."""
+    is_number = isinstance(position, int | float) and not isinstance(position, bool)
+    if unit == "step":
+        return is_number and position >= 0 and position == int(position), "an integer of at least 0"
+    if unit == "epoch":
+        return is_number and 0 <= position < float("inf"), "a number of at least 0"
+    return is_number and 0 <= position <= 1, "in [0, 1]"

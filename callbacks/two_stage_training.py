@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .update_chain.chain import check_argument, write_lr
 from .update_chain.checks import SHARDING_STRATEGIES
 from .update_chain.rule import UpdateRule
+from .update_chain.run_length import Unit, check_unit, steps_per, steps_per_epoch
 
 
 class TwoStageTraining(pl.Callback):
@@ -21,7 +22,8 @@ class TwoStageTraining(pl.Callback):
 
         e >= max_first_epochs,   or   e > min_epochs and (score < min_score or no new best for ``patience`` epochs)
 
-    where score is that of the last validation; NaN counts as too low. At the start of the next epoch, the parameters
+    where score is that of the last validation; NaN counts as too low. With ``unit`` these three lengths are optimizer
+    steps or shares of the run instead, of which e epochs are so many. At the start of the next epoch, the parameters
     (averaged ones if a callback averages) and persistent buffers of the best validation are restored, optimizers,
     averages and slow weights are reset, and the learning rate of every group becomes ``second_lr``. The Trainer decides
     when training ends; if it ends with epoch e, there is no second stage.
@@ -31,10 +33,11 @@ class TwoStageTraining(pl.Callback):
             first.
         monitor: a logged validation metric.
         mode: ``max`` if higher is better, ``min`` if lower is.
-        patience: epochs without a new best after which the first stage ends.
-        min_epochs: epochs that the first stage lasts at least.
+        patience: length without a new best after which the first stage ends.
+        min_epochs: length of the first stage at least.
         min_score: a worse score than this after ``min_epochs`` ends the first stage, too; None for no such limit.
-        max_first_epochs: epochs that the first stage lasts at most.
+        max_first_epochs: length of the first stage at most.
+        unit: of these lengths: ``epoch``, ``step``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -56,20 +59,25 @@ class TwoStageTraining(pl.Callback):
         second_lr: float = 1e-4,
         monitor: str = "val/f1",
         mode: str = "max",
-        patience: int = 8,
-        min_epochs: int = 10,
+        patience: float = 8,
+        min_epochs: float = 10,
         min_score: float | None = 0.5,
-        max_first_epochs: int = 50,
+        max_first_epochs: float = 50,
+        unit: Unit = "epoch",
     ) -> None:
         owner = "TwoStageTraining"
         check_argument(owner, "second_lr", second_lr, "positive", second_lr > 0)
         check_argument(owner, "mode", mode, "'max' or 'min'", mode in ("max", "min"))
-        check_argument(owner, "patience", patience, "at least 1", patience >= 1)
+        check_unit(owner, unit)
+        least = 0 if unit == "share" else 1
+        at_least = f"at least {least}" if least else "positive"
+        check_argument(owner, "patience", patience, at_least, patience > 0 and patience >= least)
         check_argument(owner, "min_epochs", min_epochs, "at least 0", min_epochs >= 0)
-        check_argument(owner, "max_first_epochs", max_first_epochs, "at least 1", max_first_epochs >= 1)
+        check_argument(owner, "max_first_epochs", max_first_epochs, at_least, max_first_epochs > 0 and max_first_epochs >= least)
         self.second_lr, self.monitor, self.mode = second_lr, monitor, mode
         self.patience, self.min_epochs, self.min_score = patience, min_epochs, min_score
-        self.max_first_epochs = max_first_epochs
+        self.max_first_epochs, self.unit = max_first_epochs, unit
+        self._length_of_epoch = 1.0  # in ``unit``
         self.forget()
 
     def forget(self) -> None:
@@ -120,6 +128,10 @@ class TwoStageTraining(pl.Callback):
             {parameter: copy.deepcopy(state) for parameter, state in optimizer.state.items()}
             for optimizer in trainer.optimizers
         ]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.unit != "epoch":
+            self._length_of_epoch = steps_per_epoch(trainer) / steps_per(self.unit, "TwoStageTraining", trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Here the module still has the validated weights, but their score is known only in the next hook.
@@ -177,14 +189,15 @@ class TwoStageTraining(pl.Callback):
 
     def _first_stage_ends(self, epoch: int) -> bool:
         """Whether the first stage ends with this epoch, counted from 1."""
-        if epoch >= self.max_first_epochs:
+        length, since_best = epoch * self._length_of_epoch, (epoch - self.best_epoch) * self._length_of_epoch
+        if length >= self.max_first_epochs:
             return True
         assert self.score is not None
         # NaN is worse than any number.
         is_bad = self.min_score is not None and not (
             self.score == self.min_score or self._is_better(self.score, self.min_score)
         )
-        return epoch > self.min_epochs and (is_bad or epoch - self.best_epoch >= self.patience)
+        return length > self.min_epochs and (is_bad or since_best >= self.patience)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -3,7 +3,7 @@
 ``ExperimentCLI(args)`` parses; Lightning's constructor calls, in this order:
 
     init_parser                 Lightning's: the options of Trainer, model and data, on our ``Parser``
-    add_arguments_to_parser     --run_dir, --resume, --init_from, --save_every
+    add_arguments_to_parser     --run_dir, --resume, --init_from, --save_every, --min_steps …
     parse_arguments             ``config``, or one line about what is wrong with it
                                 (Lightning seeds the random generators)
     before_instantiate_classes  the last check of the configuration
@@ -118,6 +118,13 @@ class ExperimentCLI(LightningCLI):
             help="Seconds between two writes of last.ckpt within an epoch; 0: after each optimizer step.",
         )
         parser.add_argument(
+            "--min_steps",
+            type=int,
+            default=0,
+            help="Train more epochs than max_epochs where these are fewer optimizer steps, so that small data is learnt; "
+            "not with --trainer.max_epochs and the like on the command line.",
+        )
+        parser.add_argument(
             "--check_finite", type=bool, default=True, help="Stop the training at the first loss that is not finite."
         )
         parser.add_argument("--compile", type=bool, default=False, help="Compile the model's layers by torch.compile.")
@@ -153,8 +160,8 @@ class ExperimentCLI(LightningCLI):
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain values, as ``config.yaml`` keeps it: without what belongs to this invocation."""
         plain = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=True, skip_none=False, format="yaml"))
-        # The weights that a run starts from are part of what reruns it.
-        unset = [key for key in ("init_from", "init_from_partly") if not plain[key]]
+        # The weights that a run starts from, and what it was asked of its length, are part of what reruns it.
+        unset = [key for key in ("init_from", "init_from_partly", "min_steps") if not plain[key]]
         return {key: value for key, value in plain.items() if key not in ("run_dir", "resume", "config", *unset)}
 
     # ---------------------------------------------------------------------------------------------------- building

@@ -39,6 +39,7 @@ from .processes.agreement import StopTogether, stopped_runs_can_continue
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import warm_start
+from .run_length import MinimumSteps, chooses_length
 
 
 def train(argv: list[str]) -> ExperimentCLI:
@@ -47,6 +48,8 @@ def train(argv: list[str]) -> ExperimentCLI:
     started = time.time()
     arguments, name = resolve_arguments(find_configs(argv))
     cli = ExperimentCLI(arguments)
+    if chooses_length(argv):
+        cli.config.min_steps = 0
     # As given, which reruns it anywhere: without what is chosen below for this machine and this run.
     config = cli.plain_config()
     cli.choose_precision()
@@ -76,7 +79,10 @@ def train(argv: list[str]) -> ExperimentCLI:
         cli.build(
             hyperparameters,
             logger=[FolderLogger(folder)],
-            callbacks=[*progress["callbacks"], LightningParts(), StopTogether(), *finite, checkpoints],
+            callbacks=[
+                *(*progress["callbacks"], MinimumSteps(cli.config.min_steps), LightningParts(), StopTogether()),
+                *(*finite, checkpoints),
+            ],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=str(folder.path),
             enable_model_summary=bool(cli.config.trainer.enable_model_summary),

@@ -9,6 +9,7 @@ from ..errors import UserError
 # -1 stands for "no limit" or "all" where it is allowed.
 LEAST: Mapping[str, float] = {
     "save_every": 0,
+    "min_steps": 0,
     "seed_everything": 0,
     "trainer.max_epochs": -1,
     "trainer.min_epochs": 0,

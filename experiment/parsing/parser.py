@@ -46,6 +46,7 @@ OWN_OPTIONS = (
     "init_from",
     "init_from_partly",
     "save_every",
+    "min_steps",
     "check_finite",
 )
 

@@ -176,7 +176,7 @@ def _rates(optimizer: Any) -> list[float]:
 
 def differences(before: Config, now: Config) -> Iterator[tuple[str, str]]:
     """Key and description of each setting that differs; an argument of a callback has the key ``CLASS.ARGUMENT``."""
-    for section in ("seed_everything", "save_every", "model", "data"):
+    for section in ("seed_everything", "save_every", "min_steps", "model", "data"):
         yield from _differences(section, before.get(section, _NOTHING), now.get(section, _NOTHING))
     trainers = [dict(config.get("trainer") or {}) for config in (before, now)]
     old, new = (_by_class(trainer.pop("callbacks", None)) for trainer in trainers)

@@ -39,6 +39,19 @@ def test_the_ramp_averages_from_the_initial_weights_on(decay):
         torch.testing.assert_close(average, mean, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("memory", "unit", "decay"), [(4, "step", 0.75), (0.5, "share", 0.75), (0.25, "epoch", 0.5), (0.01, "share", 0.0)]
+)
+def test_the_memory_is_a_length_of_the_run(memory, unit, decay):
+    averages = []
+    for rule in (AveragedWeights(memory=memory, unit=unit), AveragedWeights(decay)):
+        run(GivenGradients(random_gradients(8), ADAM), rule)
+        averages.append(rule.copies["optimizer0"])
+    assert_same(*averages)
+    with pytest.raises(ValueError, match="memory"):
+        AveragedWeights(memory=0.0, unit=unit)
+
+
 class RestartAfter(pl.Callback):
     def __init__(self, rule: AveragedWeights, steps: int) -> None:
         self.rule, self.left = rule, steps

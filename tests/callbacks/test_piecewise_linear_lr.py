@@ -112,6 +112,47 @@ def test_steps_are_windows_not_batches():
     assert recorded.learning_rates == [[0.0], [0.05], [0.1]]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "unit", "in_steps", "options"),
+    [
+        ({0.5: 1.0, 1.0: 0.0}, "share", {4: 1.0, 8: 0.0}, {}),
+        ({0.4: 1.0, 1.0: 0.0}, "share", {2: 1.0, 5: 0.0}, {"max_steps": 5}),
+        ({0.5: 1.0, 2.0: 0.0}, "epoch", {4: 1.0, 16: 0.0}, {}),
+        ({1.0: 1.0}, "epoch", {3: 1.0}, {"accumulate_grad_batches": 3}),
+    ],
+)
+def test_epochs_and_shares_are_so_many_steps(schedule, unit, in_steps, options):
+    rates = run(GivenGradients(random_gradients(8), SGD), PiecewiseLinearLR(schedule, unit), **options).learning_rates
+    expected = run(GivenGradients(random_gradients(8), SGD), PiecewiseLinearLR(in_steps), **options).learning_rates
+    assert rates == expected
+
+
+def test_a_step_function_of_neighbours_that_fall_together_takes_the_later_factor():
+    rates = run(GivenGradients(random_gradients(4), SGD), PiecewiseLinearLR({0: 1.0, 0.001: 0.5}, "share")).learning_rates
+    assert rates == [[0.05]] * 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "warns"),
+    [
+        (PiecewiseLinearLR({9: 1.0}), True),
+        (PiecewiseLinearLR({2: 0.5, 9: 1.0, 10: 1.0}), True),
+        (PiecewiseLinearLR({8: 1.0, 9: 1.0, 100: 0.0}), False),
+        (PiecewiseLinearLR({2: 1.0, 100: 0.0}), False),
+        (PiecewiseLinearLR({1.0: 1.0}, "share"), False),
+        (PiecewiseLinearLR({0: 1.0, 100: 0.0}), False),
+    ],
+)
+def test_a_warm_up_that_cannot_end_is_said_at_the_start(rule, warns, capsys):
+    run(GivenGradients(random_gradients(8), SGD), rule)
+    assert ("warm-up takes 9 steps, but the run has 8" in capsys.readouterr().out) == warns
+
+
+def test_a_run_without_end_has_no_shares():
+    with pytest.raises(MisconfigurationException, match="shares of a run without planned end"):
+        run(GivenGradients(random_gradients(2), SGD), PiecewiseLinearLR({1: 1.0}, "share"), max_epochs=-1)
+
+
 def test_the_user_may_set_the_rate_in_between_and_a_tensor_rate_works():
     class SetsRate(pl.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -156,5 +197,12 @@ def test_mistakes():
     ]:
         with pytest.raises(ValueError, match=message):
             PiecewiseLinearLR(schedule)
+    for schedule, unit, message in [
+        ({1.5: 1.0}, "share", r"a share of schedule \(1.5\) must be in \[0, 1\]"),
+        ({-1.0: 1.0}, "epoch", r"an? epoch of schedule \(-1.0\)"),
+        ({1: 1.0}, "steps", r"unit \('steps'\) must be one of step, epoch, share"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            PiecewiseLinearLR(schedule, unit)
     with pytest.raises(MisconfigurationException, match="holds 2 PiecewiseLinearLR; keep one"):
         run(GivenGradients(random_gradients(1), SGD), PiecewiseLinearLR({1: 1}), PiecewiseLinearLR({2: 1}))

@@ -99,6 +99,9 @@ SCORES = [0.6, 0.8, 0.7, 0.65, 0.6, 0.9, 0.9, 0.9]
         ({"patience": 8, "min_epochs": 3, "min_score": None}, SCORES, None),
         ({"patience": 2, "min_epochs": 2, "mode": "min", "min_score": None}, SCORES, 3),
         ({"max_first_epochs": 8}, SCORES, None),  # the last epoch: nothing follows
+        ({"max_first_epochs": 3 * BATCHES, "min_epochs": 10, "unit": "step"}, SCORES, 3),
+        ({"patience": 2 * BATCHES, "min_epochs": 4 * BATCHES, "unit": "step"}, SCORES, 5),
+        ({"patience": 0.25, "min_epochs": 0.25, "unit": "share"}, SCORES, 4),  # of 8 epochs
     ],
 )
 def test_the_first_stage_ends_by_the_rule(stages: dict, scores: list[float], last_epoch: int | None):

@@ -1,0 +1,65 @@
+"""Lengths of a run in optimizer steps: what ``unit: step | epoch | share`` of a callback stands for."""
+
+import math
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from .chain import check_argument
+
+Unit = Literal["step", "epoch", "share"]
+UNITS = ("step", "epoch", "share")
+
+
+def check_unit(owner: str, unit: str) -> None:
+    """Refuses what is no unit.
+
+    Raises:
+        ValueError: names the callback.
+    """
+    check_argument(owner, "unit", unit, f"one of {', '.join(UNITS)}", unit in UNITS)
+
+
+def steps_per_epoch(trainer: pl.Trainer) -> int:
+    """Optimizer steps of one epoch; known once the data is set up (from ``on_train_start`` on).
+
+    Raises:
+        MisconfigurationException: the accumulation window changes, or the data has no length.
+    """
+    steps = trainer.num_training_batches / trainer.accumulate_grad_batches
+    if not math.isfinite(steps):
+        raise MisconfigurationException("the data has no length, so epochs and shares of the run are not known: count "
+                                        "in steps (unit: step)")
+    return max(1, math.ceil(steps))
+
+
+def planned_steps(trainer: pl.Trainer) -> float:
+    """Steps of each optimizer in the whole run, by ``max_epochs`` and ``max_steps``; infinite without either."""
+    steps = math.inf
+    if trainer.max_epochs not in (None, -1):
+        steps = trainer.max_epochs * steps_per_epoch(trainer)
+    if trainer.max_steps != -1:  # counts the steps of all optimizers
+        steps = min(steps, -(-trainer.max_steps // max(len(trainer.optimizers), 1)))
+    return steps
+
+
+def steps_per(unit: Unit, owner: str, trainer: pl.Trainer) -> float:
+    """Optimizer steps of one unit: of one step, of an epoch, or of the whole run (of which a share is meant).
+
+    Args:
+        owner: the callback, for the message.
+
+    Raises:
+        MisconfigurationException: it isn't known.
+    """
+    if unit == "step":
+        return 1
+    if unit == "epoch":
+        return steps_per_epoch(trainer)
+    steps = planned_steps(trainer)
+    if math.isinf(steps):
+        raise MisconfigurationException(
+            f"{owner}: shares of a run without planned end: set trainer.max_epochs or trainer.max_steps, or another unit"
+        )
+    return steps

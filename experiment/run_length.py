@@ -1,0 +1,55 @@
+"""``--min_steps``: small data gets more epochs."""
+
+import math
+
+import pytorch_lightning as pl
+
+from .arguments import flags_and_values
+from .console import say
+
+# Whoever gives one of these has chosen the length of the run.
+CHOICES = ("max_epochs", "max_steps", "fast_dev_run", "overfit_batches", "limit_train_batches")
+
+
+def chooses_length(argv: list[str]) -> bool:
+    """Whether a command line says how long to train."""
+    return bool({flag for flag, _ in flags_and_values(argv)} & {f"--trainer.{name}" for name in CHOICES})
+
+
+class MinimumSteps(pl.Callback):
+    """Raises ``max_epochs`` where they are fewer optimizer steps than ``min_steps``, before the training begins.
+
+    A configuration's epochs are sized for its own data. On a thousandth of it the same epochs are too few steps to learn
+    anything; the best checkpoint sees to it that more of them do no harm.
+
+    Args:
+        min_steps: optimizer steps.
+    """
+
+    def __init__(self, min_steps: int) -> None:
+        self.min_steps = min_steps
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "fit" or data is None:
+            return
+        try:
+            batches: float = len(data.train_dataloader())
+        except TypeError:  # it has no length
+            return
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * (limit or 1.0))
+        interval = trainer.val_check_interval
+        if isinstance(interval, float) and batches and batches * interval < 1:
+            say(f"val_check_interval={interval} of {batches} batches: validating once an epoch instead")
+            trainer.val_check_interval = 1.0
+        if not self.min_steps or trainer.max_epochs in (None, -1) or trainer.max_steps != -1 or not batches:
+            return
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        epochs = math.ceil(self.min_steps / steps)
+        if epochs > trainer.max_epochs:
+            say(
+                f"min_steps: an epoch of this data has {steps:,} steps, so {epochs:,} epochs are planned instead of "
+                f"{trainer.max_epochs:,} (--trainer.max_epochs=N: as many as you say)"
+            )
+            trainer.fit_loop.max_epochs = epochs
