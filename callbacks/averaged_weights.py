@@ -24,8 +24,8 @@ class AveragedWeights(KeepsWeights):
 
     It spans about the last tenth of the steps until it reaches 1 / (1 - b).
 
-    ``memory`` is 1 / (1 - b) in a unit of the run, which fits data of any size: ``memory: 4, unit: epoch`` averages over
-    about the last four epochs.
+    ``memory`` is 1 / (1 - b) in a unit of the run, which fits data of any size: ``memory: 4, unit: epoch`` averages
+    over about the last four epochs.
 
     Half-precision weights are averaged in float32, where 1 - b is not lost. Buffers (running statistics of batch
     normalisation) are those of the trained model.
@@ -61,7 +61,7 @@ class AveragedWeights(KeepsWeights):
         check_unit("AveragedWeights", unit)
         if memory is not None:
             least, most = (1 if unit == "step" else 0), (1 if unit == "share" else float("inf"))
-            ok = 0 < memory and least <= memory <= most
+            ok = memory > 0 and least <= memory <= most
             check_argument("AveragedWeights", "memory", memory, f"positive, and from {least} to {most}", ok)
         self.decay, self.ramp, self.memory, self.unit = decay, ramp, memory, unit
 

@@ -29,8 +29,8 @@ class PiecewiseLinearLR(UpdateRule):
 
     Args:
         schedule: ``{position: factor}``, factors in [0, inf); an accumulation window is one step.
-        unit: of the positions: ``step``, ``epoch``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan,
-            in [0, 1].
+        unit: of the positions: ``step``, ``epoch``, or ``share`` of the planned steps, in [0, 1]; ``max_epochs`` and
+            ``max_steps`` plan them.
         log: log ``train/learning_rate``, what the step used (``…/group1`` and so on for further groups).
 
     Raises:

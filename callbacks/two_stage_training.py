@@ -37,7 +37,7 @@ class TwoStageTraining(pl.Callback):
         min_epochs: length of the first stage at least.
         min_score: a worse score than this after ``min_epochs`` ends the first stage, too; None for no such limit.
         max_first_epochs: length of the first stage at most.
-        unit: of these lengths: ``epoch``, ``step``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan.
+        unit: of these lengths: ``epoch``, ``step``, or ``share`` of the planned steps.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -73,7 +73,9 @@ class TwoStageTraining(pl.Callback):
         at_least = f"at least {least}" if least else "positive"
         check_argument(owner, "patience", patience, at_least, patience > 0 and patience >= least)
         check_argument(owner, "min_epochs", min_epochs, "at least 0", min_epochs >= 0)
-        check_argument(owner, "max_first_epochs", max_first_epochs, at_least, max_first_epochs > 0 and max_first_epochs >= least)
+        check_argument(
+            owner, "max_first_epochs", max_first_epochs, at_least, max_first_epochs > 0 and max_first_epochs >= least
+        )
         self.second_lr, self.monitor, self.mode = second_lr, monitor, mode
         self.patience, self.min_epochs, self.min_score = patience, min_epochs, min_score
         self.max_first_epochs, self.unit = max_first_epochs, unit

@@ -37,6 +37,7 @@ from .errors import UserError
 from .parsing.build_errors import naming, naming_instantiators
 from .parsing.parser import Parser
 from .private_api import cpu_has_bfloat16, keep_links, recording_instantiator
+from .run_length import chooses_length
 
 DEFAULT_CONFIG = CONFIGS / "infomax_sample.yaml"
 
@@ -121,8 +122,8 @@ class ExperimentCLI(LightningCLI):
             "--min_steps",
             type=int,
             default=0,
-            help="Train more epochs than max_epochs where these are fewer optimizer steps, so that small data is learnt; "
-            "not with --trainer.max_epochs and the like on the command line.",
+            help="Train more epochs than max_epochs where these are fewer optimizer steps, so that small data is "
+            "learnt; not with --trainer.max_epochs and the like on the command line.",
         )
         parser.add_argument(
             "--check_finite", type=bool, default=True, help="Stop the training at the first loss that is not finite."
@@ -140,7 +141,7 @@ class ExperimentCLI(LightningCLI):
             self.parser.print_trainer_help()
         check_config_files(args)
         args = ["--print_config=comments" if argument == "--print_config" else argument for argument in args]
-        self.config: Namespace = parser.parse_args(args)
+        self.config: Namespace = parser.parse_args([*args, *(["--min_steps=0"] if chooses_length(args) else [])])
 
     def before_instantiate_classes(self) -> None:
         """Raises UserError if the configuration sets an argument of the model that the data sets."""

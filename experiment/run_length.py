@@ -12,15 +12,16 @@ CHOICES = ("max_epochs", "max_steps", "fast_dev_run", "overfit_batches", "limit_
 
 
 def chooses_length(argv: list[str]) -> bool:
-    """Whether a command line says how long to train."""
-    return bool({flag for flag, _ in flags_and_values(argv)} & {f"--trainer.{name}" for name in CHOICES})
+    """Whether a command line says how long to train, other than by ``--min_steps`` itself."""
+    flags = {flag for flag, _ in flags_and_values(argv)}
+    return "--min_steps" not in flags and bool(flags & {f"--trainer.{name}" for name in CHOICES})
 
 
 class MinimumSteps(pl.Callback):
     """Raises ``max_epochs`` where they are fewer optimizer steps than ``min_steps``, before the training begins.
 
-    A configuration's epochs are sized for its own data. On a thousandth of it the same epochs are too few steps to learn
-    anything; the best checkpoint sees to it that more of them do no harm.
+    A configuration's epochs are sized for its own data. On a thousandth of it they are too few steps to learn anything;
+    the best checkpoint sees to it that more of them do no harm.
 
     Args:
         min_steps: optimizer steps.

@@ -39,7 +39,7 @@ from .processes.agreement import StopTogether, stopped_runs_can_continue
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import warm_start
-from .run_length import MinimumSteps, chooses_length
+from .run_length import MinimumSteps
 
 
 def train(argv: list[str]) -> ExperimentCLI:
@@ -48,8 +48,6 @@ def train(argv: list[str]) -> ExperimentCLI:
     started = time.time()
     arguments, name = resolve_arguments(find_configs(argv))
     cli = ExperimentCLI(arguments)
-    if chooses_length(argv):
-        cli.config.min_steps = 0
     # As given, which reruns it anywhere: without what is chosen below for this machine and this run.
     config = cli.plain_config()
     cli.choose_precision()

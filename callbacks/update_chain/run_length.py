@@ -29,8 +29,9 @@ def steps_per_epoch(trainer: pl.Trainer) -> int:
     """
     steps = trainer.num_training_batches / trainer.accumulate_grad_batches
     if not math.isfinite(steps):
-        raise MisconfigurationException("the data has no length, so epochs and shares of the run are not known: count "
-                                        "in steps (unit: step)")
+        raise MisconfigurationException(
+            "the data has no length, so epochs and shares of the run are not known: count in steps (unit: step)"
+        )
     return max(1, math.ceil(steps))
 
 
@@ -60,6 +61,6 @@ def steps_per(unit: Unit, owner: str, trainer: pl.Trainer) -> float:
     steps = planned_steps(trainer)
     if math.isinf(steps):
         raise MisconfigurationException(
-            f"{owner}: shares of a run without planned end: set trainer.max_epochs or trainer.max_steps, or another unit"
+            f"{owner}: shares of a run without planned end: set trainer.max_epochs or max_steps, or another unit"
         )
     return steps

@@ -54,8 +54,6 @@ def _forward(
     p_input = _softmax(zx + row, zh + row, k, M)
     p_forget = _softmax(zx + row + M, zh + row + M, k, M)
     master_input, master_forget = _master_gates(p_input, p_forget, REVERSE)
-    tl.store(a + row + k, p_input, mask=k < M)
-    tl.store(a + row + M + k, p_forget, mask=k < M)
     tl.store(distance_forget + b, 1 - tl.sum(tl.where(k < M, master_forget, 0.0), 0) / M)
     tl.store(distance_input + b, tl.sum(tl.where(k < M, master_input, 0.0), 0) / M)
 
@@ -73,6 +71,10 @@ def _forward(
     overlap = mi * mf
     before = tl.load(c_before + b * H + j, mask=inside)
     state = (keep * overlap + (mf - overlap)) * before + (write * overlap + (mi - overlap)) * g
+    # In float32 ``a`` is the memory of ``zx``, of which several warps read the same part: all before one writes.
+    tl.debug_barrier()
+    tl.store(a + row + k, p_input, mask=k < M)
+    tl.store(a + row + M + k, p_forget, mask=k < M)
     tl.store(a + at, o, mask=inside)
     tl.store(a + at_g, g, mask=inside)
     tl.store(a + at_i, write, mask=inside)

@@ -1,6 +1,7 @@
 """The pointwise part of an ON-LSTM step: its interface, its plain torch form, and the fastest form for a device."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -139,7 +140,15 @@ def steps_for(device: torch.device, dtype: torch.dtype, gates: Gates, batch: int
         triton_steps = _triton_steps(device, dtype)
         if triton_steps and gates.levels * gates.chunk <= 4096:  # a row must fit into registers
             return triton_steps(*gates, batch)
+        if triton_steps:
+            warn_once(f"ON-LSTM with more than 4096 units ({gates.levels * gates.chunk}) runs without its kernels")
     return PlainSteps(gates)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Says why something runs in a slower form, once of each cause."""
+    warnings.warn(text, stacklevel=2)
 
 
 @functools.cache
@@ -161,6 +170,8 @@ def _triton_steps(device: torch.device, dtype: torch.dtype) -> Callable[..., Ste
             step.backward(a, c_before, c, h[1], h[2], dc, distances[0], distances[1], dz)
             found.append([tensor.float() for tensor in (a, c, h[0], distances, dz, dc)])
         torch.testing.assert_close(*found, atol=2e-2, rtol=2e-2)
-    except Exception:  # whatever the cause, plain torch works
+    except Exception as error:  # whatever the cause, plain torch works
+        cause = (str(error).strip().splitlines() or [""])[0][:200]
+        warn_once(f"ON-LSTM runs without its kernels on {device}, in {dtype}: {type(error).__name__}: {cause}")
         return None
     return TritonSteps

@@ -128,7 +128,9 @@ def test_epochs_and_shares_are_so_many_steps(schedule, unit, in_steps, options):
 
 
 def test_a_step_function_of_neighbours_that_fall_together_takes_the_later_factor():
-    rates = run(GivenGradients(random_gradients(4), SGD), PiecewiseLinearLR({0: 1.0, 0.001: 0.5}, "share")).learning_rates
+    rates = run(
+        GivenGradients(random_gradients(4), SGD), PiecewiseLinearLR({0: 1.0, 0.001: 0.5}, "share")
+    ).learning_rates
     assert rates == [[0.05]] * 4
 
 

@@ -75,10 +75,21 @@ def test_without_onednn_the_products_are_the_same(monkeypatch: pytest.MonkeyPatc
 # ------------------------------------------------------------------------------------------------------ blocks of steps
 
 
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch):
+    """Has blocks of steps run as on CUDA, a graph being its function, called again."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(on_lstm_graphs, "capture", lambda function: function)
+    monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
+    monkeypatch.setattr(on_lstm_graphs, "_works", True)
+    on_lstm_graphs.warn_once.cache_clear()
+    return monkeypatch
+
+
 @pytest.mark.parametrize("scratch", [False, True])
 @pytest.mark.parametrize("replays", ["right", "wrong", "fails"])
-def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, monkeypatch: pytest.MonkeyPatch):
-    """What CUDA runs, with a graph that calls its function again: buffers, order of blocks, remaining steps."""
+def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, graphs: pytest.MonkeyPatch):
+    """Buffers, order of blocks, remaining steps."""
     calls = []
 
     def capture(function):
@@ -86,10 +97,7 @@ def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, mo
             raise RuntimeError("no graphs here")
         return lambda: (calls.append(1), replays == "right" and function())
 
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(on_lstm_graphs, "capture", capture)
-    monkeypatch.setattr(on_lstm_graphs, "_seen", OrderedDict())
-    monkeypatch.setattr(on_lstm_graphs, "_works", True)
+    graphs.setattr(on_lstm_graphs, "capture", capture)
     gates, batch, hidden, rows = Gates(3, 2, False), 2, 6, 30
     step = PlainSteps(gates)
 
@@ -124,3 +132,73 @@ def test_blocks_of_steps_equal_all_steps_in_turn(replays: str, scratch: bool, mo
     assert len(caught) == (replays != "right")
     # Of the first window's four blocks one is checked and two are replayed, of the last window's both are replayed.
     assert len(calls) == {"right": 5 if scratch else 10, "wrong": 1, "fails": 0}[replays]
+
+
+def doubling(inputs: list[Tensor], outputs: list[Tensor]) -> None:
+    for given, out in zip(inputs, outputs, strict=True):
+        torch.mul(given, 2, out=out)
+
+
+def call(value: float, key: str = "key") -> float:
+    """Runs ``doubling``, possibly as a graph, on a constant; the mean of what it gives."""
+    inputs, outputs = [torch.full((3, 2), value)], [torch.empty(3, 2)]
+    on_lstm_graphs.run(key, doubling, inputs, outputs, True)
+    return outputs[0].mean().item()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-12])
+@pytest.mark.parametrize("error", [-1.0, 0.1])  # all zeros; a tenth too much
+def test_a_wrong_graph_is_found_at_any_size_of_its_results(error: float, scale: float, graphs: pytest.MonkeyPatch):
+    def capture(function):
+        (outputs,) = [
+            cell.cell_contents._outputs for cell in function.__closure__ if hasattr(cell.cell_contents, "_outputs")
+        ]
+        return lambda: (function(), [output.mul_(1 + error) for output in outputs])
+
+    graphs.setattr(on_lstm_graphs, "capture", capture)
+    with pytest.warns(UserWarning, match="differs from the steps one by one by"):
+        assert [call(scale) for _ in range(4)] == pytest.approx([2 * scale] * 4, rel=1e-6)
+    assert not on_lstm_graphs._works
+
+
+def test_zeros_and_nan_are_no_difference(graphs: pytest.MonkeyPatch):
+    for value in (0.0, float("nan"), float("inf")):
+        on_lstm_graphs._seen.clear()
+        assert str([call(value) for _ in range(3)]) == str([value] * 3)
+    assert on_lstm_graphs._works
+
+
+def test_a_graph_captured_in_validation_serves_training(graphs: pytest.MonkeyPatch):
+    with torch.inference_mode():
+        assert [call(1.0) for _ in range(3)] == [2, 2, 2]
+    assert isinstance(on_lstm_graphs._seen["key"], on_lstm_graphs.Replayed)
+    with torch.no_grad():
+        assert call(3.0) == 6
+
+
+def test_short_memory_is_said_once_and_a_graph_tried_again_later(graphs: pytest.MonkeyPatch):
+    tries = []
+
+    def capture(function):
+        tries.append(1)
+        if len(tries) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB\nmore words")
+        return function
+
+    graphs.setattr(on_lstm_graphs, "capture", capture)
+    graphs.setattr(on_lstm_graphs, "CALLS_AFTER_NO_MEMORY", 3)
+    with pytest.warns(UserWarning, match="no memory for a CUDA graph now") as warned:
+        assert {call(1.0) for _ in range(9)} == {2.0}
+    assert len(warned) == 1
+    assert "Tried to allocate 2 MiB" in str(warned[0].message)
+    assert "more words" not in str(warned[0].message)
+    assert isinstance(on_lstm_graphs._seen["key"], on_lstm_graphs.Replayed)
+
+
+def test_each_failure_says_its_cause(graphs: pytest.MonkeyPatch):
+    def capture(function):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphs.setattr(on_lstm_graphs, "capture", capture)
+    with pytest.warns(UserWarning, match="runs without them: operation not permitted when stream is capturing"):
+        assert {call(1.0) for _ in range(4)} == {2.0}
