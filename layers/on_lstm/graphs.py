@@ -97,7 +97,7 @@ def run(
 def _checked(
     function: Callable[[Sequence[Tensor], Sequence[Tensor]], None], inputs: Sequence[Tensor], expected: Sequence[Tensor]
 ) -> Replayed | int:
-    """The graph, if it can be captured and reproduces the expected outputs; else the number of calls until the next try.
+    """The graph, if it can be captured and reproduces the expected outputs; else the calls until the next try.
 
     Where memory was short a graph is tried again later; after any other failure none is.
     """
