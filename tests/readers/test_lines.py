@@ -46,8 +46,9 @@ def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "f").write_bytes(b"one\n\x00\xff\x00\x81 and much more text that has no zero bytes")
     with pytest.raises(DataError, match=r"f, line 2: the byte 0xff is not UTF-8; save the file as UTF-8$"):
         list(iterate_lines(tmp_path / "f"))
-    with pytest.raises(DataError, match=r"f, after line \d+: not utf-16; name another encoding by --data\.encoding"):
-        list(iterate_lines(tmp_path / "f", "utf-16"))
+    (tmp_path / "f").write_bytes(b"a\0\n\0" + b"\0\xd8" * 2)  # halves of a pair
+    with pytest.raises(DataError, match=r"f, after line \d+: not utf-16-le; name another encoding by --data\.encoding"):
+        list(iterate_lines(tmp_path / "f", "utf-16-le"))
     for wrong in ("gbkk", "rot13", ""):
         with pytest.raises(DataError, match=f"--data.encoding={wrong}: no such encoding"):
             check_encoding(wrong)
