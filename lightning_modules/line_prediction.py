@@ -133,7 +133,7 @@ def _read_items(
         try:
             if isinstance(line, DataError):
                 raise line
-            item = read(line, f"{source}, line {number}")
+            item = read(line.removesuffix("\r"), f"{source}, line {number}")
         except ValueError as error:
             skip(error)
             item = failed(line if isinstance(line, str) else "")

@@ -15,7 +15,7 @@ def check_encoding(encoding: str, option: str = "--data.encoding") -> str:
         DataError: Python has no such encoding for text.
     """
     try:
-        b"".decode(encoding)
+        b"text".decode(encoding, "replace")
         return codecs.lookup(encoding).name
     except (LookupError, ValueError) as error:
         raise DataError(f"{option}={encoding}: no such encoding; e.g. utf-8, gbk, big5, utf-16, latin-1") from error

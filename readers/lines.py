@@ -18,7 +18,7 @@ WIDE = ("utf-16", "utf-32")  # the byte of a line's end is part of other charact
 class TextFile:
     """A text file, to be read line by line: ``with TextFile(path) as file: for number, line in file: ...``.
 
-    Iterating yields the number of each line, from 1, and its text without the line's end. Where a line can't be
+    Iterating yields the number of each line, from 1, and its text without ``\\n``. Where a line can't be
     decoded, the error comes in place of its text, so that whoever reads may go on behind it.
 
     Args:
@@ -57,7 +57,7 @@ class TextFile:
         try:
             for number, line in enumerate(lines, 1):
                 if isinstance(line, str):
-                    line = line.removesuffix("\n").removesuffix("\r")
+                    line = line.removesuffix("\n")
                     line = line.removeprefix("\ufeff") if number == 1 else line
                 yield number, line
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -91,7 +91,7 @@ class TextFile:
 def iterate_lines(
     path: Path | str, encoding: str = "utf-8", option: str = "--data.encoding"
 ) -> Iterator[tuple[int, str]]:
-    """Yields number and text of each line, as ``TextFile``.
+    """Yields number and text of each line, without its end.
 
     Raises:
         DataError: the file can't be read, or a line can't be decoded; the message names it.
@@ -100,4 +100,4 @@ def iterate_lines(
         for number, line in file:
             if isinstance(line, DataError):
                 raise line
-            yield number, line
+            yield number, line.removesuffix("\r")
