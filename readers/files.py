@@ -110,16 +110,6 @@ def read_lines(file: Path) -> list[str]:
     return decode_utf8(data, file).removeprefix("\ufeff").split("\n")
 
 
-def read_text_lines(path: Path | str) -> list[str]:
-    """The lines of a UTF-8 text file as a user sees them, without line ends.
-
-    Raises:
-        DataError: as ``read_lines``.
-    """
-    lines = [line.removesuffix("\r") for line in read_lines(user_path(path))]
-    return lines[:-1] if lines[-1] == "" else lines
-
-
 def check_utf8(data: bytes, path: Path) -> None:
     """Rejects anything but UTF-8 text.
 

@@ -18,7 +18,7 @@ WIDE = ("utf-16", "utf-32")  # the byte of a line's end is part of other charact
 class TextFile:
     """A text file, to be read line by line: ``with TextFile(path) as file: for number, line in file: ...``.
 
-    Iterating yields the number of each line, from 1, and its text without ``\\n``. Where a line can't be
+    Iterating yields the number of each line, from 1, and its text without its line feed. Where a line can't be
     decoded, the error comes in place of its text, so that whoever reads may go on behind it.
 
     Args:
