@@ -175,18 +175,27 @@ class ExperimentCLI(LightningCLI):
             reason = "native here" if native else "bfloat16 is not native here"
             say(f"precision: {self.config.trainer.precision} ({reason})")
 
-    def build(self, hyperparameters: Mapping[str, Any] = MappingProxyType({}), **trainer_arguments: Any) -> Self:
+    def build(
+        self,
+        hyperparameters: Mapping[str, Any] = MappingProxyType({}),
+        adopted: Mapping[str, Any] | None = None,
+        **trainer_arguments: Any,
+    ) -> Self:
         """Builds ``datamodule``, ``model`` with what it takes from the data, and ``trainer``; returns itself.
 
         Args:
             hyperparameters: the model's in the checkpoint that is resumed or tested.
+            adopted: those of which data with a method ``adopt`` takes what it can (a vocabulary); None: the same.
             trainer_arguments: these override the configured ones; callbacks, loggers and plugins are added to them.
         """
+        adopted = hyperparameters if adopted is None else adopted
         record_data, record_model = (recording_instantiator(self, key) for key in ("data", "model"))
 
         def build_data(cls: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
             with naming("data", cls):
                 data = record_data(cls, *args, applied_instantiation_links={}, **kwargs)
+            if adopted and hasattr(data, "adopt"):
+                data.adopt(adopted)
             self._drop_links_without_source(data)
             return data
 

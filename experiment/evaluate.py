@@ -15,6 +15,7 @@ from .errors import UserError, as_called
 from .processes.agreement import StopTogether
 from .resuming.restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import write_atomically
+from .train import describe_data, remarks
 
 DESCRIPTION = """\
 Tests a trained model again with the configuration stored in its checkpoint. The run folder stays as it is.
@@ -60,7 +61,10 @@ def evaluate(argv: list[str]) -> None:
     metrics = {name: value for result in results for name, value in result.items()}
     if cli.trainer.is_global_zero:
         if json_file:
-            write_atomically(Path(json_file), json.dumps({"metrics": metrics}, indent=2) + "\n")
+            about = {"data": describe_data(cli.datamodule)} if remarks(cli.datamodule) else {}
+            write_atomically(Path(json_file), json.dumps({"metrics": metrics, **about}, indent=2) + "\n")
+        for line in remarks(cli.datamodule):
+            say(line)
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
 
 

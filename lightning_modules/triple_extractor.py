@@ -30,11 +30,12 @@ from readers.triples import TripleEncoder
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
+from .trained_models import LoadsTrained
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
 from .triple_prediction import extract, progress_bar, write_triples
 
 
-class TripleExtractor(Optimized, pl.LightningModule):
+class TripleExtractor(Optimized, LoadsTrained, pl.LightningModule):
     """Extracts triples: first the subjects, then for each subject the objects of every predicate.
 
         P(s, p, o) = P(s) P(o, p | s)
