@@ -18,7 +18,6 @@ from .flow import Flow
 from .graph import FlowModel, Graph, Links
 from .network import Network
 from .partition import Partition
-from .search import Problem
 from .trials import best_of_trials
 from .walk_graph import WalkGraph
 
@@ -29,7 +28,6 @@ __all__ = [
     "Links",
     "Network",
     "Partition",
-    "Problem",
     "WalkGraph",
     "best_of_trials",
     "codelength",
