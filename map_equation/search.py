@@ -4,7 +4,6 @@ The scheme is Infomap's (Rosvall, Axelsson, Bergstrom 2009; Rosvall and Bergstro
 insides of all modules are split in one pass over the graph, as blocks of one problem.
 """
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from .walk_graph import WalkGraph, aggregate, module_exits, renumber, restrict, 
 
 # Tuning continues while a round gains at least this share of the one-level code length.
 LEAST_TUNING_GAIN = 1e-3
+MOST_ROUNDS = 1000  # of tuning
 # A trial on a small graph restarts until it has processed this many links, counted both ways.
 LINKS_PER_TRIAL, MAX_STARTS = 12_000, 20
 
@@ -123,7 +123,7 @@ def optimise(
         gain = move_nodes(kind, graph, block, outside, module, order, sweeps)
         count = renumber(module)
         result = module if result is None else module[result]
-        if gain <= 0 or count == len(block):
+        if not gain > 0 or count == len(block):
             return result
         graph = aggregate(kind, graph, module, count)
         block = blocks_of(module, block, count)
@@ -145,7 +145,7 @@ def partition(
     costs, whole = problem.costs(module)
     cost = costs.sum()
     passes.append(cost)
-    for round_number in itertools.count():
+    for round_number in range(MOST_ROUNDS):
         coarse = round_number % 2 == 1
         new = coarse_tune(problem, module, random) if coarse else optimise(problem, random, module)
         new_costs, _ = problem.costs(new)
@@ -153,7 +153,7 @@ def partition(
         if gain > 0:
             module, costs, cost = new, new_costs, new_costs.sum()
         passes.append(cost)
-        if gain <= max(problem.least_gain, 1e-10) and round_number:
+        if not gain > max(problem.least_gain, 1e-10) and round_number:
             break
     return keep_whole(problem, module, costs < whole - 1e-12)
 
