@@ -43,11 +43,16 @@ class WalkGraph(NamedTuple):
 
 
 def walk_graph(flow: Flow) -> WalkGraph:
-    """The flow as a ``WalkGraph``; no copy if the flow is undirected."""
+    """The flow as a ``WalkGraph``, without links of rate 0; no copy if the flow is undirected."""
     link = flow.out if kind_of(flow) == UNDIRECTED else (flow.out + flow.into) / 2
+    indptr, neighbour = flow.indptr, flow.neighbour
+    if not link.all():  # from a node without visits, or too small a number: the search takes 0 for "not yet seen"
+        kept = link > 0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        neighbour, link = neighbour[kept], link[kept]
     return WalkGraph(
-        flow.indptr,
-        flow.neighbour,
+        indptr,
+        neighbour,
         link,
         flow.flow,
         flow.exits,
