@@ -148,6 +148,7 @@ class GraphBatch(NamedTuple):
         labels: (n,) int64, the class of each node, -1 if unknown.
         features: (n, F) float32; F = 0 if there are none.
         names: (n,) strings, the user's names of the nodes.
+        ids: (n,) int64, the numbers that the user's file has for them beside their names; None if there are none.
     """
 
     edges: Tensor
@@ -158,6 +159,7 @@ class GraphBatch(NamedTuple):
     labels: Tensor
     features: Tensor
     names: np.ndarray
+    ids: np.ndarray | None = None
 
     @classmethod
     def from_arrays(
@@ -169,6 +171,7 @@ class GraphBatch(NamedTuple):
         bipartite: int = 0,
         labels: NDArray[np.int64] | None = None,
         features: NDArray[np.float32] | None = None,
+        ids: NDArray[np.int64] | None = None,
     ) -> "GraphBatch":
         """A batch from NumPy arrays, in the order of a ``readers.graphs.Graph``.
 
@@ -187,4 +190,5 @@ class GraphBatch(NamedTuple):
             labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
             features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),
             names=names,
+            ids=ids,
         )

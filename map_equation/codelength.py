@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from .flow import RECORDED, Flow, kind_of
-from .graph import to_numpy
+from .inputs import to_numpy
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,8 +1,6 @@
-"""The result of a search: modules, code lengths, and the files they are written to."""
+"""The result of a search: modules and code lengths."""
 
-import csv
-import os
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from .flow import UNDIRECTED, Flow, kind_of
 
 if TYPE_CHECKING:
     import networkx
+    import pandas
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +19,13 @@ class Partition:
     """Modules of a graph and their code length. All code lengths are in bits per step of the flow model's walk.
 
     Modules are numbered from 0, siblings by decreasing flow; bottom modules are numbered in tree order. A search puts
-    every node into a bottom module. In a given partition nodes may be siblings of modules: directly under the root each
-    counts as a module of its own, as in Infomap; under a module all of them count as one, after its sub-modules.
+    every node into a bottom module, one without links into one of its own. In a given partition nodes may be siblings
+    of modules: directly under the root each counts as a module of its own, as in Infomap; under a module all of them
+    count as one, after its sub-modules.
+
+    ``names[i]``, ``modules[i]``, ``flow[i]``, ``paths[i]`` belong to one node. Its length is the number of bottom
+    modules, and iterating yields them as sets of names. Two are equal if they have the same modules of the same nodes,
+    in all levels, and the same flow model.
 
     Args:
         codelength: ``index_codelength + module_codelength``.
@@ -30,16 +34,16 @@ class Partition:
         one_level_codelength: cost without modules, the entropy of the visit rates.
         modules: ``(n,)`` int64, the bottom module of each node.
         top_modules: ``(n,)`` int64, the top module of each node.
-        num_modules: number of bottom modules.
-        num_levels: levels of the tree, nodes included: 2 for a flat partition.
-        flow: ``(n,)`` visit rate of each node; they sum to 1.
+        flow: ``(n,)`` visit rate of each node; they sum to 1, or are 0 in a graph without links.
         flow_model: the flow model of the code lengths; those of different models are not comparable.
         table: ``(n, num_levels - 1)`` number of the node's module among its siblings, level by level from the top,
             -1 below the bottom module (branches may differ in depth).
         links: the flow that was searched, as arrays.
-        names: node names of a graph object, or None.
+        names: of the nodes: 0 ... n - 1 where they are ids without a gap.
+        ids: ``(n,)`` the numbers of the nodes in the graph's file beside their names, or None.
         passes: code length at the start of the search (without modules, or with the initial ones) and after each pass
             (moves, tuning, levels), never increasing; the last one is ``codelength``.
+        codelengths: of all trials, in order; empty for a given partition.
     """
 
     codelength: float
@@ -48,19 +52,86 @@ class Partition:
     one_level_codelength: float
     modules: np.ndarray
     top_modules: np.ndarray
-    num_modules: int
-    num_levels: int
     flow: np.ndarray
     flow_model: str
     table: np.ndarray
     links: Flow
-    names: list[Any] | None
+    names: list[Any]
+    ids: np.ndarray | None
     passes: list[float]
+    codelengths: list[float]
+
+    @property
+    def num_modules(self) -> int:
+        """Number of bottom modules."""
+        return int(self.modules.max()) + 1
+
+    @property
+    def num_top_modules(self) -> int:
+        """Number of top modules."""
+        return int(self.top_modules.max()) + 1
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of the tree, nodes included: 2 for a flat partition."""
+        return self.table.shape[1] + 1
+
+    @property
+    def one_level(self) -> float:
+        """``one_level_codelength``."""
+        return self.one_level_codelength
+
+    @property
+    def relative_savings(self) -> float:
+        """``1 - codelength / one_level_codelength``; 0 if there is nothing to save."""
+        return 1 - self.codelength / self.one_level_codelength if self.one_level_codelength > 0 else 0.0
+
+    @property
+    def relative_codelength_savings(self) -> float:
+        """``relative_savings``, as Infomap calls it."""
+        return self.relative_savings
 
     @property
     def paths(self) -> list[tuple[int, ...]]:
         """The modules of each node from top to bottom, each numbered among its siblings."""
-        return [tuple(int(number) for number in row if number >= 0) for row in self.table]
+        return [tuple(number for number in row if number >= 0) for row in self.table.tolist()]
+
+    @property
+    def communities(self) -> list[set[Any]]:
+        """The names of the nodes of each bottom module, by its number."""
+        found: list[set[Any]] = [set() for _ in range(self.num_modules)]
+        for name, module in zip(self.names, self.modules.tolist(), strict=True):
+            found[module].add(name)
+        return found
+
+    def __len__(self) -> int:
+        return self.num_modules
+
+    def __iter__(self) -> Iterator[set[Any]]:
+        return iter(self.communities)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Partition):
+            return NotImplemented
+        if self.flow_model != other.flow_model or self.table.shape != other.table.shape:
+            return False
+        if self.names == other.names and (self.table == other.table).all():
+            return True
+        return self._groups() == other._groups()
+
+    def __hash__(self) -> int:
+        return hash((self.flow_model, self.table.shape, self.num_modules))
+
+    def _groups(self) -> list[set[frozenset[Any]]]:
+        """The sets of names that share a module, in each level."""
+        levels: list[set[frozenset[Any]]] = []
+        for level in range(1, self.num_levels):
+            groups: dict[tuple[int, ...], list[Any]] = {}
+            for name, row in zip(self.names, self.table[:, :level].tolist(), strict=True):
+                if row[-1] >= 0:
+                    groups.setdefault(tuple(row), []).append(name)
+            levels.append({frozenset(group) for group in groups.values()})
+        return levels
 
     def __repr__(self) -> str:
         return (
@@ -69,59 +140,80 @@ class Partition:
         )
 
     def name(self, node: int) -> Any:
-        """The name of a node in a graph object, else its number."""
-        return self.names[node] if self.names else node
+        """The name of a node."""
+        return self.names[node]
 
-    def write(self, path: str | Path) -> None:
-        """Writes a file in the format of the extension of ``path``: ``.tree``, ``.clu`` or ``.csv``.
+    def to_dict(self) -> dict[Any, int]:
+        """The bottom module of each node by name."""
+        return dict(zip(self.names, self.modules.tolist(), strict=True))
 
-        An existing file is replaced only when the new one is complete.
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """A row for each node, in their order: ``node`` (its name), ``module`` (bottom), ``path``, ``flow``."""
+        import pandas
+
+        columns = {"node": self.names, "module": self.modules, "path": self.paths, "flow": self.flow}
+        return pandas.DataFrame(columns)
+
+    def write(self, path: str | Path, level: int = 1) -> None:
+        """Writes a file in the format of the extension of ``path``: ``.tree``, ``.clu``, ``.csv`` or ``.json``.
+
+        An existing file is replaced only when the new one is complete. See ``writers`` for the formats.
+
+        Args:
+            path: the file.
+            level: whose modules a ``.clu`` file has: 1 for the top modules, -1 for the bottom ones.
 
         Raises:
-            ValueError: for any other extension.
+            ValueError: for any other extension, or a level that there isn't.
         """
-        path = check_ending(path)
-        part = path.with_name(f"{path.name}.part")
-        WRITERS[path.suffix](self, part)
-        os.replace(part, path)
+        from .writers import write
+
+        write(self, path, level)
 
     def to_tree(self, path: str | Path) -> None:
-        """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module.
+        """Writes a ``.tree`` file, see ``writers.write_tree``."""
+        from .writers import write_tree
 
-        Nodes that are siblings of modules are numbered after them, so paths are unique.
-        """
-        with Path(path).open("w", encoding="utf-8") as file:
-            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
-            last: dict[tuple[int, ...], int] = defaultdict(int)  # number of the last child of a module
-            for node in self.order():
-                modules = tuple(number + 1 for number in self.table[node].tolist() if number >= 0)
-                for depth, number in enumerate(modules):
-                    last[modules[:depth]] = number
-                last[modules] += 1
-                place = ":".join(map(str, (*modules, last[modules])))
-                file.write(f'{place} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
+        write_tree(self, Path(path))
 
-    def to_clu(self, path: str | Path) -> None:
-        """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1.
+    def to_clu(self, path: str | Path, level: int = 1) -> None:
+        """Writes a ``.clu`` file, see ``writers.write_clu``."""
+        from .writers import write_clu
 
-        Nodes are given by name, in quotes unless it is a number; without names by their number from 0.
-        """
-        with Path(path).open("w", encoding="utf-8") as file:
-            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node module flow\n")
-            for node in self.order():
-                name = str(self.name(node))
-                name = name if name.isdecimal() else f'"{name}"'
-                file.write(f"{name} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
+        write_clu(self, Path(path), level)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes one line per node in tree order: name, module, top module, path (all from 1), flow."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "module", "top_module", "path", "flow"])
-            for node in self.order():
-                place = ":".join(str(number + 1) for number in self.table[node] if number >= 0)
-                module, top = self.modules[node] + 1, self.top_modules[node] + 1
-                writer.writerow([self.name(node), module, top, place, f"{self.flow[node]:.12g}"])
+        """Writes a ``.csv`` file, see ``writers.write_csv``."""
+        from .writers import write_csv
+
+        write_csv(self, Path(path))
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes a ``.json`` file, see ``writers.write_json``."""
+        from .writers import write_json
+
+        write_json(self, Path(path))
+
+    def modules_at(self, level: int) -> np.ndarray:
+        """``(n,)`` int64, the modules of a level: 1 for the top, -1 for the bottom.
+
+        A node whose bottom module lies higher up is in that module. Numbered in tree order.
+
+        Raises:
+            ValueError: for a level that there isn't.
+        """
+        if level == -1:
+            return self.modules
+        if not 1 <= level < self.num_levels:
+            raise ValueError(f"level ({level}) must be 1 to {self.num_levels - 1}, or -1 for the bottom modules")
+        if level == 1:
+            return self.top_modules
+        label = np.where(self.table[:, level - 1] >= 0, -1, self.modules)
+        rows = np.column_stack([self.table[:, :level], label])
+        first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)[1:]
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(self.modules[first], kind="stable")] = np.arange(len(first))
+        return rank[place.ravel()]
 
     def order(self) -> np.ndarray:
         """Nodes by bottom module, within it by decreasing flow."""
@@ -149,21 +241,6 @@ class Partition:
         for a, b, rate in zip(row[chosen], self.links.neighbour[chosen], self.links.out[chosen], strict=True):
             graph.add_edge(self.name(a), self.name(b), flow=float(rate) * (2 if undirected else 1))
         return graph
-
-
-WRITERS = {".tree": Partition.to_tree, ".clu": Partition.to_clu, ".csv": Partition.to_csv}
-
-
-def check_ending(path: str | Path) -> Path:
-    """The path, if its extension is one that ``Partition.write`` knows.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    path = Path(path)
-    if path.suffix not in WRITERS:
-        raise ValueError(f"{path} must end in {', '.join(WRITERS)}")
-    return path
 
 
 def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from .compiled_text import (
 )
 
 QUOTE = ord('"')
+FEW_LINKS = 10_000  # numbered by NumPy sooner than compiled code is loaded
 HASH_START, HASH_FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 
 
@@ -120,7 +121,7 @@ def number_ids(edges: NDArray[np.int64]) -> NDArray[np.int64]:
         (n,) int64, the distinct ids, ascending.
     """
     low, high = int(edges.min()), int(edges.max())
-    if high - low < max(8 * len(edges), 1 << 20):
+    if FEW_LINKS < len(edges) and high - low < max(8 * len(edges), 1 << 20):
         table = np.zeros(high - low + 1, np.int32)
         _mark(edges, low, table)
         ids = np.flatnonzero(table) + low
@@ -172,7 +173,8 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
                 doubtful[doubts] = links, after, place
                 doubts += 1
             if not weighted:
-                weights[:links] = 1.0
+                for earlier in range(links):  # a slice takes two seconds to compile
+                    weights[earlier] = 1.0
                 weighted = True
         elif fewest > 2:
             return -1, 0, False
@@ -227,7 +229,8 @@ def _parse_names(data, start, separator, fewest, most, columns, edges, weights, 
                 doubtful[doubts] = links, first, last
                 doubts += 1
             if not weighted:
-                weights[:links] = 1.0
+                for earlier in range(links):  # a slice takes two seconds to compile
+                    weights[earlier] = 1.0
                 weighted = True
         if weighted:
             weights[links] = weight

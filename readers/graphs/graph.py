@@ -25,6 +25,7 @@ class Graph(NamedTuple):
         bipartite: the first node of the second kind, or 0.
         labels: (n,) int64, -1 where unknown; None if there are none.
         features: (n, F) float32; None if there are none.
+        ids: (n,) int64, the numbers that the file has for the nodes beside their names; None if there are none.
     """
 
     edges: NDArray[np.int64]
@@ -34,18 +35,17 @@ class Graph(NamedTuple):
     bipartite: int = 0
     labels: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
+    ids: NDArray[np.int64] | None = None
 
 
 def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:
     """The graph without links lighter than ``min_weight``; all nodes stay.
 
     Raises:
-        DataError: no link with a positive weight is left; the message calls the graph ``what``.
+        DataError: there are links, but all are lighter; the message calls the graph ``what``.
     """
     weights = np.ones(len(graph.edges)) if graph.weights is None else graph.weights
-    if not (weights > 0).any():
-        raise DataError(f"{what} is an empty graph: it has no link with a positive weight")
-    if weights.min() >= min_weight:
+    if weights.min(initial=np.inf) >= min_weight:
         return graph
     kept = weights >= min_weight
     if not kept.any():
@@ -53,6 +53,17 @@ def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:
             f"{what} has no link that weighs {min_weight} or more: lower min_weight to {weights.max():g} or less"
         )
     return graph._replace(edges=graph.edges[kept], weights=weights[kept])
+
+
+def check_links(graph: Graph, what: str) -> Graph:
+    """The graph.
+
+    Raises:
+        DataError: it has no link with a positive weight; the message calls the graph ``what``.
+    """
+    if not len(graph.edges) or (graph.weights is not None and not (graph.weights > 0).any()):
+        raise DataError(f"{what} is an empty graph: it has no link with a positive weight")
+    return graph
 
 
 def check_num_nodes(nodes: int, links: int, where: str) -> None:
