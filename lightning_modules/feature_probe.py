@@ -20,10 +20,10 @@ from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .trained_models import build_model, find_checkpoint, read_model
+from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
 
-class FeatureProbe(Optimized, pl.LightningModule):
+class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
     """Measures what a layer of a trained network has learned: the network up to there, and a new classifier on top.
 
         logits = top(flatten(head(images))),   loss = cross-entropy,   head: the trained network up to ``cut``

@@ -24,14 +24,16 @@ from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 
 from .hyperparameters import save_plain_hyperparameters
-from .on_lstm_prediction import parse_text_file
+from .line_prediction import OnError, predict_lines
+from .on_lstm_prediction import SentenceParser
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
+from .trained_models import LoadsTrained
 
 State = list[tuple[Tensor, Tensor]]
 
 
-class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
+class ONLSTMLanguageModel(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
     """A recurrent language model, regularised as AWD-LSTM; with ON-LSTM cells it also parses.
 
         loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
@@ -291,7 +293,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         behind = torch.arange(words.shape[2], device=words.device) >= lengths[:, None]
         return words.masked_fill(behind, float("nan"))
 
-    def parse(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Tree]]]:
+    def parse_batch(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Tree]]]:
         """The distances, and for each layer the binary trees of the sentences (nested tuples of word positions)."""
         distances = self.distances(inputs, lengths)
         counts = lengths.tolist()
@@ -309,7 +311,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
             self._score(name, list(map(baseline, counts, generators)), batch, counts)
         if not self.parses:
             return None
-        distances, trees = self.parse(batch.inputs, batch.lengths)
+        distances, trees = self.parse_batch(batch.inputs, batch.lengths)
         for number, layer_trees in enumerate(trees, 1):
             self._score(f"layer{number}", layer_trees, batch, counts)
         return {"distances": distances, "trees": trees}
@@ -322,18 +324,31 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
     # -------------------------------------------------------------------------------------------------- prediction
 
     @torch.inference_mode()
-    def predict_file(self, input: Path, output: Path, layer: int = 2, batch_size: int = 64) -> str:
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        layer: int | None = None,
+        batch_size: int = 64,
+        on_error: OnError = "stop",
+        resume: bool = False,
+        encoding: str = "utf-8",
+    ) -> str:
         """Turns a text file, one sentence per line, into bracketed trees, one per line.
 
         Words are separated by white space; a word that is not in the vocabulary is tried in lower case, without
         surrounding punctuation, and as ``N`` if it is a number. The trees have the words as written. Empty lines stay
-        empty.
+        empty. Files may be of any size; what is done is in ``<output>.part`` until all is.
 
         Args:
-            input: a UTF-8 text file.
-            output: the file to write.
-            layer: the layer whose distances give the trees, from 1; the paper uses the second.
+            input: a text file, gzipped or not.
+            output: the file to write; gzipped if it ends in ``.gz``.
+            layer: the layer whose distances give the trees, from 1; by default the one that the run's validation found
+                best, else the second, as in the paper.
             batch_size: sentences per batch.
+            on_error: at a line that can't be read ``stop``, or name it and ``skip`` it: its line stays empty.
+            resume: go on with the ``<output>.part`` of an interrupted prediction.
+            encoding: of the input.
 
         Returns:
             A summary for the terminal.
@@ -342,18 +357,39 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
             ValueError: if the model has no trees, an argument is out of range, or the file can't be read.
         """
         self.eval()
+        layer = self._layer(layer)
+        parser = self._parser(layer)
+        counts = predict_lines(
+            Path(input),
+            Path(output),
+            lambda line, where: line.split() or "",
+            lambda sentences, first: parser(sentences),
+            batch_size=batch_size,
+            on_error=on_error,
+            resume=resume,
+            encoding=encoding,
+        )
+        words = f"{parser.words} words ({parser.unknown} not in the vocabulary)"
+        return f"{parser.sentences} sentences, {words}, layer {layer}{counts.remarks} -> {output}"
+
+    def _layer(self, layer: int | None) -> int:
+        """The layer asked for, or the one to take by default.
+
+        Raises:
+            ValueError: the model has no trees, or no such layer.
+        """
         if not self.parses:
             raise ValueError(f"this model has no trees: {type(self.cells[0]).__name__}, level {self.hparams.level}")
+        layer = min(2, self.num_levels) if layer is None else layer
         if not 1 <= layer <= self.num_levels:
             raise ValueError(f"layer ({layer}) must be from 1 to {self.num_levels}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        return layer
 
+    def _parser(self, layer: int) -> SentenceParser:
         def parse(inputs: Tensor, lengths: Tensor) -> list[Tree]:
-            return self.parse(inputs.to(self.device), lengths.to(self.device))[1][layer - 1]
+            return self.parse_batch(inputs.to(self.device), lengths.to(self.device))[1][layer - 1]
 
-        sentences, words, unknown = parse_text_file(Path(input), Path(output), self.index, parse, batch_size)
-        return f"{sentences} sentences, {words} words ({unknown} not in the vocabulary), layer {layer} -> {output}"
+        return SentenceParser(self.index, parse)
 
 
 def _fitting(state: State | None, batch_size: int) -> State | None:

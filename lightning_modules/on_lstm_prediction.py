@@ -2,55 +2,45 @@
 
 import re
 import string
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from metrics.trees import Tree, bracketed
-from readers.files import read_text_lines
+
+ParseBatchFunction = Callable[[Tensor, Tensor], list[Tree]]
 
 
-def parse_text_file(
-    path: Path,
-    output: Path,
-    index: Mapping[str, int],
-    parse: Callable[[Tensor, Tensor], list[Tree]],
-    batch_size: int,
-) -> tuple[int, int, int]:
-    """Writes the bracketed tree of every sentence, one per line; empty lines stay empty.
+class SentenceParser:
+    """Sentences as users write them to bracketed trees.
 
     Args:
-        path: a text file, one sentence per line, words separated by white space.
-        output: the file to write.
         index: of each word in the vocabulary, ``<eos>`` and ``<unk>`` among them.
         parse: the trees of a batch, called with tokens (B, T) int64 (``<eos> w_1 ... w_n <eos>`` and padding) and the
             numbers n of words (B,) int64.
-        batch_size: sentences per batch.
 
-    Returns:
-        Numbers of sentences, of words, and of words that are not in the vocabulary.
-
-    Raises:
-        ValueError: the file can't be read.
+    Attributes:
+        sentences: how many were parsed.
+        words: how many words they had.
+        unknown: how many of these are not in the vocabulary.
     """
-    sentences = [line.split() for line in read_text_lines(path)]
-    # Batches of sentences of similar length need little padding.
-    order = sorted((i for i, words in enumerate(sentences) if words), key=lambda i: len(sentences[i]))
-    lines = [""] * len(sentences)
-    end, unknown = index["<eos>"], 0
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        indices = [[lookup(word, index) for word in sentences[i]] for i in chunk]
-        unknown += sum(row.count(index["<unk>"]) for row in indices)
+
+    def __init__(self, index: Mapping[str, int], parse: ParseBatchFunction) -> None:
+        self.index, self.parse = index, parse
+        self.sentences = self.words = self.unknown = 0
+
+    def __call__(self, sentences: Sequence[Sequence[str]]) -> list[str]:
+        """The bracketed tree of each sentence of one word or more."""
+        end, unknown = self.index["<eos>"], self.index["<unk>"]
+        indices = [[lookup(word, self.index) for word in words] for words in sentences]
+        self.sentences += len(sentences)
+        self.words += sum(map(len, indices))
+        self.unknown += sum(row.count(unknown) for row in indices)
         rows = [torch.tensor([end, *row, end]) for row in indices]
         inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
-        trees = parse(inputs, torch.tensor([len(row) for row in indices]))
-        for i, tree in zip(chunk, trees, strict=True):
-            lines[i] = bracketed(tree, sentences[i])
-    output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return len(order), sum(map(len, sentences)), unknown
+        trees = self.parse(inputs, torch.tensor([len(row) for row in indices]))
+        return [bracketed(tree, words) for tree, words in zip(trees, sentences, strict=True)]
 
 
 def lookup(word: str, index: Mapping[str, int]) -> int:

@@ -19,12 +19,13 @@ from readers.logic import read_written_pairs
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
+from .trained_models import LoadsTrained
 
 LONG = 7  # operations: more than training formulas have
 MAX_OPERATIONS = 12  # larger numbers count as this one
 
 
-class SentencePairClassifier(Optimized, pl.LightningModule):
+class SentencePairClassifier(Optimized, LoadsTrained, pl.LightningModule):
     """Predicts the relation between two sentences: one recurrent encoder for both, and a small network on top.
 
         features = [h1, h2, h1 * h2, |h1 - h2|] -> Linear -> ReLU -> Linear -> classes,   h: output at the last word

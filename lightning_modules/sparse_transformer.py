@@ -29,11 +29,12 @@ from layers.transformers.sparse_transformer import SparseTransformerNetwork
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .sparse_transformer_prediction import PromptCodec, complete_image_files, continue_text_file
+from .trained_models import LoadsTrained
 
 BYTES = 256
 
 
-class SparseTransformer(Optimized, pl.LightningModule):
+class SparseTransformer(Optimized, LoadsTrained, pl.LightningModule):
     """An autoregressive transformer with a slot for its attention: full, local, atrous, sparse, fixed, or alternating.
 
         loss = mean over tokens of -log p(token | tokens before it)

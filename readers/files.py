@@ -5,6 +5,7 @@ import io
 import zlib
 from pathlib import Path
 
+from .encodings import decode_text
 from .errors import DataError
 
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
@@ -93,13 +94,7 @@ def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
     Raises:
         DataError: it isn't UTF-8; the message names the line.
     """
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
-        raise DataError(
-            f"{where}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+    return decode_text(data, where, first_line=first_line)
 
 
 def read_lines(file: Path) -> list[str]:

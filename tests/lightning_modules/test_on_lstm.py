@@ -143,7 +143,7 @@ def test_a_sentence_is_read_alone_in_any_batch():
     text = data()
     module = model(text).eval()
     batch = list(text.test_dataloader()[1])[-1]
-    distances, trees = module.parse(batch.inputs, batch.lengths)
+    distances, trees = module.parse_batch(batch.inputs, batch.lengths)
     assert distances.shape == (2, len(batch.words), int(batch.lengths.max()))
     for row, length in enumerate(batch.lengths.tolist()):
         x = module.embedding(batch.inputs[row : row + 1, : length + 2].T)
