@@ -134,6 +134,12 @@ class TripleBatch(NamedTuple):
         numbers = (characters, words, subjects, spans, objects, candidates, sentences, offsets)
         return cls(*numbers, tuple(texts), tuple(triples))
 
+    def row_texts(self) -> list[str]:
+        """The text of each row."""
+        lengths = (self.characters > 0).sum(1).tolist()
+        places = zip(self.sentences.tolist(), self.offsets.tolist(), lengths, strict=True)
+        return [self.texts[sentence][offset : offset + length] for sentence, offset, length in places]
+
 
 class GraphBatch(NamedTuple):
     """One graph, with the names, labels and features of its nodes.

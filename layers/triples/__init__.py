@@ -5,7 +5,7 @@ from .encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder
 from .gated_convolution import GatedConvolution, SequenceConvolution
 from .heads import CharacterAttention, GlobalDetectors, ObjectHead, SpanVector, SubjectHead, log_sigmoid
 from .log_probability import binary_cross_entropy_of_log_probability
-from .spans import mark_ends, pair_spans
+from .spans import Pairing, mark_ends, pair_spans
 
 __all__ = [
     "DGCNN",
@@ -16,6 +16,7 @@ __all__ = [
     "GlobalDetectors",
     "HuggingFaceEncoder",
     "ObjectHead",
+    "Pairing",
     "SequenceConvolution",
     "SequenceEncoder",
     "SpanVector",

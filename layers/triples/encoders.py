@@ -21,9 +21,12 @@ class SequenceEncoder(nn.Module, ABC):
         max_length: longest input in characters.
 
     Attributes:
+        reads_texts: whether ``forward`` is also given the rows' texts, as a fourth argument.
         size: as above.
         positions: (max_length, D) table of positions, initially zero; heads may look up distances in it.
     """
+
+    reads_texts = False
 
     def __init__(self, size: int, max_length: int) -> None:
         super().__init__()

@@ -221,7 +221,7 @@ def test_real_spans_decode_to_the_gold(real, split):
     encoded = real.splits[split]
     table, compared = encoded.table, 0
     for row, number in enumerate(table.sentences.tolist()):
-        text, triples = encoded.sentences[number]
+        text, triples, _ = encoded.sentences[number]
         spans = table.objects[table.object_starts[row] : table.object_starts[row + 1]].tolist()
         decoded = {(text[a : b + 1], real.predicates[p], text[c : d + 1]) for a, b, c, d, p in spans}
         assert decoded == {triple for triple in triples if triple[0] in text and triple[2] in text}
