@@ -69,7 +69,9 @@ def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, we
         return from_array(edges, weights, num_nodes)
     if isinstance(edges, Iterable) and not isinstance(edges, dict):
         return from_rows(list(edges), weights, num_nodes, weight)
-    raise ValueError(f"a graph is an array, a matrix, a table, a list of links, a graph object or a path: {edges!r:.60}")
+    raise ValueError(
+        f"a graph is an array, a matrix, a table, a list of links, a graph object or a path: {edges!r:.60}"
+    )
 
 
 def only(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
@@ -127,9 +129,6 @@ def from_array(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
     if not np.issubdtype(edges.dtype, np.integer):
         raise ValueError(f"edges must be integers (node ids), not {edges.dtype}")
     return from_ids(edges, weights, num_nodes)
-
-
-
 
 
 def from_ids(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:

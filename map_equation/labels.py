@@ -82,6 +82,10 @@ def numbers_of(names: Sequence[Any], ids: np.ndarray | None) -> Sequence[int] | 
         return ids.tolist()
     if isinstance(names, range):
         return names
-    numbers = [int(name) if isinstance(name, str) and name.isdecimal() and str(int(name)) == name else name for name in names]
-    whole = all(isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= 0 for number in numbers)
+    numbers = [
+        int(name) if isinstance(name, str) and name.isdecimal() and str(int(name)) == name else name for name in names
+    ]
+    whole = all(
+        isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= 0 for number in numbers
+    )
     return [int(number) for number in numbers] if whole and len(set(numbers)) == len(numbers) else None
