@@ -64,7 +64,8 @@ def infomap(
         two_level: a flat partition rather than a hierarchy.
         num_trials: independent searches; the best is kept, the first one in a tie.
         seed: of the search; each trial has its own random stream.
-        initial: modules in any form (see ``Network.partition``) that every trial starts from; the result is never longer.
+        initial: modules in any form (see ``Network.partition``) that every trial starts from; the result is never
+            longer.
         num_threads: trials that run at the same time.
         progress: print a line to stderr for each trial.
 

@@ -24,20 +24,9 @@ def make_parser() -> Parser:
     add("graph", metavar="GRAPH", help="edge list, CSV, Pajek, GML, GraphML, MatrixMarket, METIS, .npz; may be gzipped")
     add("output", metavar="OUTPUT", help="file to write: .tree, .clu (top modules), .csv or .json")
     add("--two_level", action="store_true", help="a flat partition, no hierarchy")
-    add(
-        "--directed",
-        type=truth,
-        metavar="true|false",
-        help="whether links have a direction (default: as the file says)",
-    )
+    add("--directed", type=truth, metavar="true|false", help="have links a direction? (default: as the file says)")
     add("--flow", choices=FLOWS, metavar="MODEL", help=f"the walk: {', '.join(FLOWS)} (default: as directed says)")
-    add(
-        "--markov_time",
-        type=float,
-        default=1.0,
-        metavar="T",
-        help="above 1: larger modules, below: smaller (%(default)s)",
-    )
+    add("--markov_time", type=float, default=1.0, metavar="T", help="above 1 for larger modules (%(default)s)")
     add("--seed", type=int, default=1, metavar="N", help="of the search (%(default)s)")
     add("--num_trials", type=int, default=1, metavar="N", help="independent searches, the best is kept (%(default)s)")
     add("--num_threads", type=int, default=1, metavar="N", help="threads (%(default)s)")

@@ -14,7 +14,7 @@ from .network import Network
 from .trials import best_of_trials
 from .writers import check_ending
 
-COMPILING = "compiling the search: this takes some seconds, and only once on this machine"
+COMPILING = "compiling what this graph needs: some seconds, only the first time on this machine"
 
 
 def cluster_file(
@@ -87,7 +87,8 @@ def check_output(input: Path | str, output: Path | str) -> Path:
         raise ValueError(f"{path}: there is no folder {path.parent}; create it first")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file")
-    if path.exists() and path.samefile(Path(input).expanduser()):
+    graph = Path(input).expanduser()
+    if path.exists() and graph.exists() and path.samefile(graph):
         raise ValueError(f"{path} is the graph itself: name another output")
     return path
 

@@ -1,7 +1,7 @@
 """The canonical graph.
 
-Any list of links becomes a symmetric CSR with sorted rows and summed multi-edges, so that nothing downstream depends on the
-order of the edges.
+Any list of links becomes a symmetric CSR with sorted rows and summed multi-edges, so that nothing downstream depends on
+the order of the edges.
 """
 
 from typing import Literal, NamedTuple, get_args

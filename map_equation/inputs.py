@@ -70,7 +70,7 @@ def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, we
     if isinstance(edges, Iterable) and not isinstance(edges, dict):
         return from_rows(list(edges), weights, num_nodes, weight)
     raise ValueError(
-        f"a graph is an array, a matrix, a table, a list of links, a graph object or a path: {edges!r:.60}"
+        f"a graph is an array, matrix, table, list of links, graph object or path, not {type(edges).__name__}"
     )
 
 
@@ -106,7 +106,7 @@ def whole_numbers(names: np.ndarray) -> Sequence[Any]:
 
 
 def from_array(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
-    """``(E, 2)`` node ids, ``(E, 3)`` with weights, or a dense matrix ``(n, n)``; two rows of two integers are links."""
+    """``(E, 2)`` node ids, ``(E, 3)`` with weights, or a dense matrix ``(n, n)``; two pairs of integers are links."""
     edges = np.asarray(edges)
     if edges.ndim != 2:
         raise ValueError(f"edges must have shape (E, 2), not {edges.shape}" if edges.size else NO_NODE)

@@ -82,10 +82,12 @@ def numbers_of(names: Sequence[Any], ids: np.ndarray | None) -> Sequence[int] | 
         return ids.tolist()
     if isinstance(names, range):
         return names
-    numbers = [
-        int(name) if isinstance(name, str) and name.isdecimal() and str(int(name)) == name else name for name in names
-    ]
-    whole = all(
-        isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= 0 for number in numbers
-    )
-    return [int(number) for number in numbers] if whole and len(set(numbers)) == len(numbers) else None
+    if any(isinstance(name, bool) or not is_number(str(name)) for name in names):
+        return None
+    numbers = [int(name) for name in names]
+    return numbers if len(set(numbers)) == len(numbers) else None
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number, 0 or more, in its usual form."""
+    return text.isdecimal() and str(int(text)) == text

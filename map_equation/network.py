@@ -31,7 +31,8 @@ class Network:
         weights: ``(E,)``, non-negative; only with pairs.
         num_nodes: only with ids: these are 0 to num_nodes - 1. Else the nodes are the ids that occur.
         weight: the attribute or column with the weights; a link without it has weight 1. None: all have.
-        flow: None: ``directed`` if a graph object or file is, else ``undirected``. ``undirected``; ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
+        flow: None: ``directed`` if a graph object or file is, else ``undirected``. The walks: ``undirected``;
+            ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
             the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
             nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.
         teleportation: probability per step; ignored by ``undirected``.

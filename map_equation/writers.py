@@ -11,11 +11,11 @@ import numpy as np
 
 from .codelength import book_costs, module_rates, read_table
 from .flow import UNDIRECTED, kind_of
-from .labels import numbers_of
-from .partition import Partition
+from .labels import is_number, numbers_of
+from .modules import Modules
 
 
-def write(partition: Partition, path: str | Path, level: int = 1) -> None:
+def write(partition: Modules, path: str | Path, level: int = 1) -> None:
     """``Partition.write``."""
     path = check_ending(path)
     part = path.with_name(f"{path.name}.part")
@@ -42,7 +42,7 @@ def check_ending(path: str | Path) -> Path:
     return path
 
 
-def write_tree(partition: Partition, path: Path) -> None:
+def write_tree(partition: Modules, path: Path) -> None:
     """``1:2:3 flow "name" id``, numbers from 1, the last one within the module; ids as in ``node_ids``.
 
     Quotes and backslashes in names get a backslash before them. Nodes that are siblings of modules are numbered after
@@ -56,7 +56,7 @@ def write_tree(partition: Partition, path: Path) -> None:
             file.write(f"{':'.join(map(str, place))} {partition.flow[node]:.12g} {name} {ids[node]}\n")
 
 
-def write_clu(partition: Partition, path: Path, level: int = 1) -> None:
+def write_clu(partition: Modules, path: Path, level: int = 1) -> None:
     """``node module flow`` for each node, modules of one level (``Partition.modules_at``) numbered from 1.
 
     A node is given by its name, in quotes unless it is a whole number; or, where the file of the graph has both, by its
@@ -69,12 +69,12 @@ def write_clu(partition: Partition, path: Path, level: int = 1) -> None:
         file.write(" name\n" if numbers else "\n")
         for node in partition.order().tolist():
             name = partition.names[node]
-            known = numbers[node] if numbers else name if is_number(name) else quote(name)
+            known = numbers[node] if numbers else name if is_number(str(name)) else quote(name)
             rest = f" {quote(name)}" if numbers else ""
             file.write(f"{known} {modules[node] + 1} {partition.flow[node]:.12g}{rest}\n")
 
 
-def write_csv(partition: Partition, path: Path) -> None:
+def write_csv(partition: Modules, path: Path) -> None:
     """One line per node in tree order: name, module, top module, path (all from 1), flow."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -85,7 +85,7 @@ def write_csv(partition: Partition, path: Path) -> None:
             writer.writerow([partition.names[node], module, top, place, f"{partition.flow[node]:.12g}"])
 
 
-def write_json(partition: Partition, path: Path) -> None:
+def write_json(partition: Modules, path: Path) -> None:
     """The tree as the Infomap Network Navigator reads it: nodes, modules, and the flow between siblings."""
     ids = node_ids(partition).tolist()
     places = dict(tree_paths(partition))
@@ -119,7 +119,7 @@ def write_json(partition: Partition, path: Path) -> None:
         file.write("\n")
 
 
-def list_modules(partition: Partition, places: dict[int, tuple[int, ...]]) -> list[dict[str, Any]]:
+def list_modules(partition: Modules, places: dict[int, tuple[int, ...]]) -> list[dict[str, Any]]:
     """Path, rates, code length and links between the children of each module, the root's path being ``[0]``."""
     children: dict[tuple[int, ...], set[int]] = defaultdict(set)
     for place in places.values():
@@ -145,12 +145,12 @@ def list_modules(partition: Partition, places: dict[int, tuple[int, ...]]) -> li
     return modules
 
 
-def module_numbers(partition: Partition) -> dict[tuple[int, ...], tuple[float, float, float]]:
+def module_numbers(partition: Modules) -> dict[tuple[int, ...], tuple[float, float, float]]:
     """Enter rate, exit rate and bits of the code book of each module by its path from 1."""
     inside = partition.table >= 0
     table = read_table(partition.table) if inside.any() else np.empty((len(partition.table), 0), np.int64)
     costs = book_costs(partition.links, table)
-    found = {(): (0.0, 0.0, float(costs[0][0]))}
+    found: dict[tuple[int, ...], tuple[float, float, float]] = {(): (0.0, 0.0, float(costs[0][0]))}
     for level in range(table.shape[1]):
         label = np.ascontiguousarray(table[:, level])
         count = int(label.max()) + 1
@@ -164,7 +164,7 @@ def module_numbers(partition: Partition) -> dict[tuple[int, ...], tuple[float, f
 
 
 def sibling_links(
-    partition: Partition, places: dict[int, tuple[int, ...]]
+    partition: Modules, places: dict[int, tuple[int, ...]]
 ) -> dict[tuple[int, ...], dict[tuple[int, int], float]]:
     """The flow between the children of each module; of an undirected link both ways together, listed once."""
     flow, undirected = partition.links, kind_of(partition.links) == UNDIRECTED
@@ -183,7 +183,7 @@ def sibling_links(
 WRITERS = {".tree": write_tree, ".clu": write_clu, ".csv": write_csv, ".json": write_json}
 
 
-def header(partition: Partition) -> str:
+def header(partition: Modules) -> str:
     """The first lines of text files."""
     return (
         f"# codelength {partition.codelength:.12g} bits, flow {partition.flow_model}\n"
@@ -192,7 +192,7 @@ def header(partition: Partition) -> str:
     )
 
 
-def tree_paths(partition: Partition) -> list[tuple[int, tuple[int, ...]]]:
+def tree_paths(partition: Modules) -> list[tuple[int, tuple[int, ...]]]:
     """Nodes in tree order, each with its modules and its own number among its siblings, from 1."""
     last: dict[tuple[int, ...], int] = defaultdict(int)  # number of the last child of a module
     found = []
@@ -206,15 +206,10 @@ def tree_paths(partition: Partition) -> list[tuple[int, tuple[int, ...]]]:
     return found
 
 
-def node_ids(partition: Partition) -> np.ndarray:
-    """``(n,)`` integers that tell nodes apart: those of the graph's file, else names that are such, else 0 ... n - 1."""
+def node_ids(partition: Modules) -> np.ndarray:
+    """``(n,)`` integers, one for each node: those of the graph's file, else names that are such, else 0 ... n - 1."""
     numbers = numbers_of(partition.names, partition.ids)
     return np.arange(len(partition.flow)) if numbers is None else np.asarray(numbers, np.int64)
-
-
-def is_number(name: Any) -> bool:
-    """Whether a name is a whole number, 0 or more, in its usual form."""
-    return str(name).isdecimal() and str(int(str(name))) == str(name)
 
 
 def quote(name: Any) -> str:

@@ -7,4 +7,13 @@ from .labels import read_labels
 from .partitions import GivenNode, read_partition
 from .state_networks import StateNetwork, read_state_network
 
-__all__ = ["DataError", "GivenNode", "Graph", "StateNetwork", "read_graph", "read_labels", "read_partition", "read_state_network"]
+__all__ = [
+    "DataError",
+    "GivenNode",
+    "Graph",
+    "StateNetwork",
+    "read_graph",
+    "read_labels",
+    "read_partition",
+    "read_state_network",
+]

@@ -121,7 +121,7 @@ def number_ids(edges: NDArray[np.int64]) -> NDArray[np.int64]:
         (n,) int64, the distinct ids, ascending.
     """
     low, high = int(edges.min()), int(edges.max())
-    if FEW_LINKS < len(edges) and high - low < max(8 * len(edges), 1 << 20):
+    if len(edges) > FEW_LINKS and high - low < max(8 * len(edges), 1 << 20):
         table = np.zeros(high - low + 1, np.int32)
         _mark(edges, low, table)
         ids = np.flatnonzero(table) + low

@@ -17,7 +17,7 @@ BLANKS = " \t\r"
 UNCLOSED = "a double quote isn't closed, or text follows the closing one"
 TWO_INTEGERS = re.compile(r"-?[0-9]+[ \t]+-?[0-9]+(?=[ \t]|$)")
 ATTRIBUTES = re.compile(r"\{.*\}$")  # as networkx.write_edgelist writes them
-NOTE = re.compile(r"(\S+)[ \t]+[#%].*")
+NOTE = re.compile(r"[ \t]+[#%]")
 SMALL_TEXT = 1 << 16  # bytes that Python reads sooner than compiled code is loaded
 # A field between blanks, quoted or not.
 FIELD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"][^ \t]*))(?=[ \t]|$)')
@@ -59,13 +59,22 @@ def read_edge_text(data: bytes, where: str) -> Graph:
         DataError: a line has another layout; the message names it.
     """
     layout = find_layout(data, where)
-    try:
+    if layout.separator != " " or b"\t" not in data:
         return _read_links(data, layout, where)
-    except DataError:
-        # Two integers with a TAB between them, and names with blanks further down.
-        if layout.separator != " " or b"\t" not in data:
-            raise
+    # Two integers are first, with a TAB anywhere: it is no more than a blank if all nodes are integers.
+    found: Graph | DataError
+    try:
+        found = _read_links(data, layout, where)
+        if found.names.dtype.kind == "U" and np.char.isdecimal(np.char.lstrip(found.names, "-")).all():
+            return found
+    except DataError as error:
+        found = error
+    try:
         return _read_links(data, find_layout(data, where, "\t"), where)
+    except DataError:
+        if isinstance(found, DataError):
+            raise found from None
+        return found
 
 
 def _read_links(data: bytes, layout: LineFormat, where: str) -> Graph:
@@ -225,16 +234,16 @@ def link_fields(line: str, separator: str, where: str, notes: bool = True) -> li
             line = line[: found.start()].rstrip(BLANKS).removesuffix(separator)
         except (ValueError, SyntaxError, AttributeError, MemoryError, RecursionError):
             pass  # part of a name
+    if notes and separator != " " and (found := NOTE.search(line)):
+        bare = line[: found.start()]
+        if _is_number(bare.rsplit(separator, 1)[-1]):
+            line = bare
     fields = split_fields(line, separator, where)
     if "weight" in attributes:
         fields.append(attributes["weight"])
-    if not notes:
-        return fields
-    if separator == " ":
+    if notes and separator == " ":
         end = next((place for place, field in enumerate(fields) if place > 1 and field[:1] in ("#", "%")), None)
         return fields[:end]
-    if (found := NOTE.fullmatch(fields[-1])) and _is_number(found[1]):
-        fields[-1] = found[1]
     return fields
 
 
@@ -263,7 +272,9 @@ def read_named_links(
     source, target, weight = (*layout.columns, 1 << 30)[:3]
     for number, _, line in data_lines(data, layout.start):
         place = f"{where}, line {number}"
-        fields = link_fields(line, layout.separator, place, notes=layout.width is None or layout.separator != " ")
+        fields = link_fields(line, layout.separator, place)
+        if layout.width not in (None, len(fields)):
+            fields = link_fields(line, layout.separator, place, notes=False)
         if len(fields) not in ((2, 3) if layout.width is None else (layout.width,)):
             expected = "source, target and optionally a weight" if layout.width is None else f"{layout.width} fields"
             raise DataError(f"{place}: expected {expected}, found {count_fields(fields)}")

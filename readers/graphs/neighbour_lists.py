@@ -18,8 +18,10 @@ def is_metis(data: bytes, suffix: str) -> bool:
         return True
     rows = _metis_rows(data.decode())
     header = rows[0][1].split() if rows else []
-    whole = 2 <= len(header) <= 4 and all(re.fullmatch("[0-9]+", field) for field in header)
-    return suffix in METIS and whole and len(rows) == int(header[0]) + 1
+    if suffix not in METIS or not 2 <= len(header) <= 4 or not all(re.fullmatch("[0-9]+", field) for field in header):
+        return False
+    nodes, links = int(header[0]), int(header[1])
+    return len(rows) == nodes + 1 and 2 * links <= nodes * (nodes + 1)
 
 
 def _metis_rows(text: str) -> list[tuple[int, str]]:
@@ -44,12 +46,12 @@ def read_metis(data: bytes, where: str) -> Graph:
     """
     rows = _metis_rows(data.decode())
     number, text = rows[0]
-    header = [read_integer(field, f"{where}, line {number}") for field in text.split()]
-    if not 2 <= len(header) <= 4 or header[0] < 1:
-        raise DataError(f"{where}, line {number}: METIS begins with the numbers of nodes and links")
-    nodes, links = header[:2]
-    form = f"{header[2] if len(header) > 2 else 0:03d}"
-    ignored = (form[-3] == "1") + (form[-2] == "1") * (header[3] if len(header) > 3 else 1)
+    header = text.split()
+    if not re.fullmatch("[1-9][0-9]* +[0-9]+( +[01]{1,3}( +[0-9]+)?)?", " ".join(header)):
+        raise DataError(f"{where}, line {number}: METIS begins with the numbers of nodes and links, not {text[:60]!r}")
+    nodes, links = int(header[0]), int(header[1])
+    form = (header[2] if len(header) > 2 else "").rjust(3, "0")
+    ignored = (form[-3] == "1") + (form[-2] == "1") * int(header[3] if len(header) > 3 else 1)
     step = 1 + (form[-1] == "1")
     if len(rows) != nodes + 1:
         raise DataError(f"{where}: METIS's first line counts {nodes} nodes, but {len(rows) - 1} lines follow")
@@ -93,7 +95,8 @@ def read_adjacency_list(data: bytes, where: str) -> Graph:
         text = line.split("#")[0].strip(BLANKS)
         if not text:
             continue
-        first, *others = [numbers.setdefault(name, len(numbers)) for name in split_fields(text, " ", f"{where}, line {number}")]
+        names = split_fields(text, " ", f"{where}, line {number}")
+        first, *others = [numbers.setdefault(name, len(numbers)) for name in names]
         edges += [(first, other) for other in others]
     if not numbers:
         raise DataError(f"{where} is an empty graph: it has no node and no link")

@@ -121,7 +121,8 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
         node = read_integer(found[1], place)
         if node in names:
             raise DataError(f"{place}: the node {node} is listed twice")
-        names[node] = unquote(found[2]) or str(node)
+        name = unquote(found[2]) if '\\"' in found[2] else found[2].strip('"')  # else backslashes mean themselves
+        names[node] = name or str(node)
     if section.rest:
         count = read_integer(section.rest[0], section.where)
         check_num_nodes(count, data.count(b"\n"), section.where)
@@ -135,7 +136,7 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
 
 
 def unquote(text: str) -> str:
-    """A name without its quotes; a quote or a backslash inside may have a backslash before it."""
+    """A name without its quotes; a quote inside may have a backslash before it, and then a backslash has one too."""
     name = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text.strip('"')
     return ESCAPED.sub(r"\1", name)
 

@@ -74,4 +74,6 @@ def _clu_node(line: str) -> GivenNode | None:
     if found is None:
         return None
     key, module, name = found[1], (int(found[2]),), found[3]
-    return GivenNode(unquote(key), None, module) if key.startswith('"') else GivenNode(name and unquote(name), key, module)
+    if key.startswith('"'):
+        return GivenNode(unquote(key), None, module)
+    return GivenNode(unquote(name) if name else None, key, module)
