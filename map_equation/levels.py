@@ -29,6 +29,10 @@ def group_modules(kind, level, outside, least_gain, random, passes):
         level.land,
         np.empty(0),
         level.all_leave,
+        level.first_word,
+        level.word,
+        level.use,
+        level.num_words,
     )
     best, best_count, _ = partition(kind, plain, outside, identity(n), least_gain, random, passes)
     best_cost = np.inf
@@ -61,11 +65,11 @@ def topmost(kind, graph, module, count, outside, least_gain, random, passes):
 
 
 @inner
-def entropy(rates):
-    """Bits of the nodes' own terms."""
+def entropy(graph):
+    """Bits of the nodes' own terms, which costs leave out if each node has a code word of its own."""
     total = 0.0
-    for u in range(len(rates)):
-        total -= plogp(rates[u])
+    for u in range(0 if len(graph.word) else len(graph.flow)):
+        total -= plogp(graph.flow[u])
     return total
 
 
@@ -88,19 +92,20 @@ def split(kind, graph, outside, old, share, random, passes):
         module, count, cost = old, old_count, old_cost
     if not cost < whole - 1e-12:
         return block, 1, 0.0
-    least_gain = share * (whole + entropy(graph.flow))
+    least_gain = share * (whole + entropy(graph))
     module, count, _ = partition(kind, graph, outside, module, least_gain, random, passes)
     return module, count, least_gain
 
 
 @part
-def divide(kind, graph, module, count, share, random):
+def divide(kind, graph, module, count, share, root_gain, random):
     """A hierarchy from the modules of the whole graph.
 
     In each module, beginning with the root, only the topmost level is kept; its modules are searched anew.
 
     Args:
         share: tuning stops below this share of the bits.
+        root_gain: these bits in the root.
 
     Returns:
         ``bottom (n,)`` int32, the bottom module of each node; ``parent (modules,)`` int32, the module above each
@@ -112,6 +117,9 @@ def divide(kind, graph, module, count, share, random):
     nodes, old = identity(n), module.copy()
     for u in range(n):
         number[u] = -1
+    word_number = np.empty(graph.num_words, np.int32)
+    for p in range(graph.num_words):
+        word_number[p] = -1
     parent = np.empty(2 * n + 1, np.int32)
     parent[0] = -1
     stack = np.empty((n + 1, 3), np.int64)  # first node of a module, the one after its last, its number
@@ -124,9 +132,9 @@ def divide(kind, graph, module, count, share, random):
         first, last, name = stack[height, 0], stack[height, 1], stack[height, 2]
         own = nodes[first:last]
         if name < 0:
-            inner, least_gain = graph, share * entropy(graph.flow)
+            inner, least_gain = graph, root_gain
         else:
-            inner = subgraph(graph, own, number)
+            inner = subgraph(graph, own, number, word_number)
             outside = module_exits(kind, inner, same(last - first), np.int64(1))
             module, count, least_gain = split(kind, inner, outside, old[first:last].copy(), share, random, passes)
         if count == 1:
@@ -161,7 +169,7 @@ def find(kind, graph, start, starts, two_level, share, random, passes):
         The modules ``(n,)`` of two levels; ``bottom`` and ``parent`` as of ``divide`` (if ``two_level`` of no use).
     """
     outside = zeros(np.int64(1))
-    least_gain = share * entropy(graph.flow)
+    least_gain = share * (cost_of(kind, graph, outside[0], same(len(start)))[0] + entropy(graph))
     best, best_count, best_cost = start, 1, np.inf
     for _ in range(starts):
         module, count, cost = partition(kind, graph, outside, start, least_gain, random, passes)
@@ -169,4 +177,4 @@ def find(kind, graph, start, starts, two_level, share, random, passes):
             best, best_count, best_cost = module, count, cost
     if two_level:
         return best, best, best
-    return best, *divide(kind, graph, best, best_count, share, random)
+    return best, *divide(kind, graph, best, best_count, share, least_gain, random)

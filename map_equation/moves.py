@@ -10,12 +10,15 @@ import numpy as np
 from .codelength import plogp
 from .compiled import inner, part, unchecked
 from .flow import RECORDED, UNDIRECTED
-from .walk_graph import members_of, rate_inside, zeros
+from .walk_graph import members_of, rate_inside, same, zeros
+from .words import states_of, use_words, word_bits, word_table, words_used
 
 # Exceeds rounding errors: what a move must gain, and by how much it must beat another move.
 SMALLEST_GAIN = 1e-13
 # A module is tried if the node's flow to and from it is at least this share of that with its closest module.
 LEAST_SHARE = 0.125
+# Stands for the rate to a module that has a state of the same physical node but no link.
+TOUCHING = 1e-300
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
 
@@ -112,6 +115,9 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         queued[a] = True
     head = 0
     waiting = n
+    memory = len(graph.word) > 0
+    words = word_table(graph, module)
+    first_state, states = states_of(graph)
     to = zeros(n)  # half the rate of the links between the current node and each module
     near = np.empty(n + 1, np.uint32)
     gained = 0.0
@@ -137,6 +143,18 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             near[num_near] = b
             num_near += np.uint64(rate == 0)
             to[b] = rate + graph.link[k]
+        removed = 0.0
+        if memory:
+            for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
+                p = graph.word[k]
+                used = words_used(words, a, p)
+                removed += plogp(used) - plogp(max(used - graph.use[k], 0.0))
+                for i in range(first_state[p], first_state[p + 1]):  # states of one node attract each other
+                    b = np.uint32(module[states[i]])
+                    if to[b] == 0 and block[states[i]] == block[u]:
+                        to[b] = TOUCHING
+                        near[num_near] = b
+                        num_near += np.uint64(1)
         exits, enters, flow = graph.exits[u], graph.enters[u], graph.flow[u]
         leave = land = 0.0
         if kind == RECORDED:
@@ -162,12 +180,12 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         block_of = np.uint32(block[u])
         total = index[block_of]
         log_total = np.log2(total) if total > 0 else 0.0
-        home_gain = rest_cost - home[COST]
+        home_gain = rest_cost - home[COST] + removed
         home_index = rest_index - home[INDEX]
         least = 0.0
         for j in range(num_near):
             least = max(least, to[near[j]])
-        least *= LEAST_SHARE
+        least *= 0.0 if memory else LEAST_SHARE
         best = 0.0
         best_module = a
         best_index = best_cost = best_exits = best_enters = 0.0
@@ -191,7 +209,14 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             )
             if grouping and row[SIZE] + size == 1:
                 new_cost = 0.0
-            change = home_gain + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
+            added = 0.0
+            if memory:
+                for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
+                    used = words_used(words, b, graph.word[k])
+                    added += plogp(used) - plogp(used + graph.use[k])
+            change = (
+                home_gain + added + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
+            )
             if change < best - SMALLEST_GAIN:
                 best = change
                 best_module = b  # type: ignore[assignment]
@@ -222,6 +247,12 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             home[LAND] -= land
             home[SIZE] -= size
         module[u] = best_module
+        if memory:
+            for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
+                use_words(words, a, graph.word[k], -graph.use[k])
+                use_words(words, best_module, graph.word[k], graph.use[k])
+            if words.count[0] > len(words.key) // 2:
+                words = word_table(graph, module)
         for k in range(first, last):
             v = np.uint32(graph.neighbour[k])
             if not queued[v] and np.uint32(module[v]) != best_module:
@@ -257,6 +288,10 @@ def cost_of(kind, graph, outside, module):
         index += state[a, INDEX]
         cost += state[a, COST]
         whole += graph.flow[a]
+    if len(graph.word):
+        return cost + plogp(index) - plogp(outside) + word_bits(graph, module), (
+            plogp(whole) - plogp(outside) + word_bits(graph, same(len(module)))
+        )
     return cost + plogp(index) - plogp(outside), plogp(whole) - plogp(outside)
 
 

@@ -100,13 +100,8 @@ class Network:
                 is never longer than this partition (for ``two_level``: than its bottom modules).
 
         Raises:
-            ValueError: for a negative seed or trial, or states of physical nodes; what ``partition`` raises.
+            ValueError: for a negative seed or trial; what ``partition`` raises.
         """
-        if self._physical is not None:
-            raise ValueError(
-                "a network with states of physical nodes is scored, not searched: pass its modules to codelength or "
-                "partition, or leave physical out to give every state its own code word"
-            )
         if seed < 0 or trial < 0:
             raise ValueError(f"seed and trial must not be negative: {seed}, {trial}")
         start = None
@@ -117,7 +112,8 @@ class Network:
         if len(self._isolated) == self.num_nodes:
             return self._describe(np.arange(self.num_nodes).reshape(-1, 1), [])
         flow, order = self._searched
-        table, passes = search(flow, (seed, trial), two_level, start if start is None else start[order])
+        physical = None if self._physical is None else self._physical[order]
+        table, passes = search(flow, (seed, trial), two_level, start if start is None else start[order], physical)
         placed = np.empty_like(table)
         placed[order] = table
         # Without visits one place costs as much as any other.

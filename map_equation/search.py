@@ -19,23 +19,30 @@ LINKS_PER_TRIAL, MAX_STARTS = 5_000, 20
 
 
 def search(
-    flow: Flow, seed: tuple[int, int], two_level: bool, initial: np.ndarray | None = None
+    flow: Flow,
+    seed: tuple[int, int],
+    two_level: bool,
+    initial: np.ndarray | None = None,
+    physical: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[float]]:
     """One trial.
 
     Args:
         initial: ``(n, depth)``, like the result; the search starts from the bottom modules, and returns this if it
             finds nothing shorter.
+        physical: ``(n,)`` from 0, if the nodes are states of physical nodes.
 
     Returns:
         ``(n, depth)`` module numbers from the top, -1 below the bottom module, numbered from 0 in each level; the
         code length in bits at the start and after each pass, never increasing.
     """
     n = len(flow.flow)
-    kind, graph = kind_of(flow), walk_graph(flow)
-    nodes = plogps(flow.flow).sum()  # the part of the code length that is the same for all partitions
+    kind, graph = kind_of(flow), walk_graph(flow, physical)
+    nodes = (
+        plogps(flow.flow).sum() if physical is None else 0.0
+    )  # the part of the code length that is the same for all partitions
     best = np.zeros((n, 1), np.int64) if initial is None else initial
-    best_length = codelength(flow, best)
+    best_length = codelength(flow, best, physical)
     passes = [best_length]
     start = np.arange(n, dtype=np.int32) if initial is None else bottom_modules(initial)
     starts = num_starts(flow)
@@ -47,7 +54,7 @@ def search(
     if not two_level:
         tables.append(table_of(bottom, parent))
     for table in tables:
-        length = codelength(flow, table)
+        length = codelength(flow, table, physical)
         if length < best_length - 1e-12:
             best, best_length = table, length
     passes.append(best_length)

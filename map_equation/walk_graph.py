@@ -28,6 +28,11 @@ class WalkGraph(NamedTuple):
         parts: ``(n,)`` number of modules in the node, when grouping modules: a group of one adds no level and has no
             code book. Of length 0 if the nodes are the graph's.
         all_leave: rate of teleportation from all nodes, including those out of this graph.
+        first_word: ``(n + 1,)`` int64, the first of each node's code words. Of length 0 if each node has its own; else
+            nodes are states of physical nodes, and those in one module share the word of their physical node.
+        word: the physical nodes, int32, of each node.
+        use: the rates at which they are used.
+        num_words: number of physical nodes.
     """
 
     indptr: np.ndarray
@@ -40,10 +45,17 @@ class WalkGraph(NamedTuple):
     land: np.ndarray
     parts: np.ndarray
     all_leave: float
+    first_word: np.ndarray
+    word: np.ndarray
+    use: np.ndarray
+    num_words: int
 
 
-def walk_graph(flow: Flow) -> WalkGraph:
-    """The flow as a ``WalkGraph``, without links of rate 0; no copy if the flow is undirected."""
+def walk_graph(flow: Flow, physical: np.ndarray | None = None) -> WalkGraph:
+    """The flow as a ``WalkGraph``, without links of rate 0; no copy if the flow is undirected.
+
+    ``physical`` ``(n,)``, from 0: the physical node of each state.
+    """
     link = flow.out if kind_of(flow) == UNDIRECTED else (flow.out + flow.into) / 2
     indptr, neighbour = flow.indptr, flow.neighbour
     if not link.all():  # from a node without visits, or too small a number: the search takes 0 for "not yet seen"
@@ -61,6 +73,10 @@ def walk_graph(flow: Flow) -> WalkGraph:
         flow.land,
         np.empty(0),
         float(flow.leave.sum()),
+        np.arange(0 if physical is None else len(physical) + 1),
+        np.empty(0, np.int32) if physical is None else physical.astype(np.int32),
+        np.empty(0) if physical is None else flow.flow.copy(),
+        0 if physical is None else int(physical.max()) + 1,
     )
 
 
@@ -186,9 +202,49 @@ def aggregate(kind, graph, module, count):
             leave[a], land[a] = sum_leave, sum_land
         if len(parts):
             parts[a] = sum_parts
+    first_word, word, use = merge_words(graph, start, member)
     return WalkGraph(
-        indptr, neighbour[:done].copy(), link[:done].copy(), flow, exits, enters, leave, land, parts, graph.all_leave
+        indptr,
+        neighbour[:done].copy(),
+        link[:done].copy(),
+        flow,
+        exits,
+        enters,
+        leave,
+        land,
+        parts,
+        graph.all_leave,
+        first_word,
+        word,
+        use,
+        graph.num_words,
     )
+
+
+@part
+def merge_words(graph, start, member):
+    """``first_word``, ``word``, ``use`` of modules with these members."""
+    if not len(graph.word):
+        return graph.first_word, graph.word, graph.use
+    count = len(start) - 1
+    first_word = np.empty(count + 1, np.int64)
+    word, use = np.empty(len(graph.word), np.int32), np.empty(len(graph.word))
+    place = np.empty(graph.num_words, np.int64)  # of a physical node in the current module, or before it
+    for p in range(graph.num_words):
+        place[p] = -1
+    done = 0
+    first_word[0] = 0
+    for a in range(count):
+        for i in range(start[a], start[a + 1]):
+            for k in range(graph.first_word[member[i]], graph.first_word[member[i] + 1]):
+                p = graph.word[k]
+                if place[p] < first_word[a]:
+                    place[p] = done
+                    word[done], use[done] = p, 0.0
+                    done += 1
+                use[place[p]] += graph.use[k]
+        first_word[a + 1] = done
+    return first_word, word[:done].copy(), use[:done].copy()
 
 
 @inner
@@ -219,12 +275,19 @@ def only_inside(graph, module):
         graph.land,
         graph.parts,
         graph.all_leave,
+        graph.first_word,
+        graph.word,
+        graph.use,
+        graph.num_words,
     )
 
 
 @inner
-def subgraph(graph, nodes, number):
-    """These nodes and the links among them. ``number (n,)`` is scratch memory: -1 everywhere, and left so."""
+def subgraph(graph, nodes, number, word_number):
+    """These nodes, all their code words and the links among them.
+
+    ``number (n,)`` and ``word_number (num_words,)`` are scratch memory: -1 everywhere, and left so.
+    """
     n = len(nodes)
     entries = 0
     for i in range(n):
@@ -252,6 +315,20 @@ def subgraph(graph, nodes, number):
             leave[i], land[i] = graph.leave[u], graph.land[u]
     for i in range(n):
         number[nodes[i]] = -1
+    num_words = 0
+    many = n if len(graph.word) else 0  # each node of a whole graph has one
+    first_word = np.empty(many + 1 if many else 0, np.int64)
+    word, use = np.empty(many, np.int32), np.empty(many)
+    for i in range(many):
+        p = graph.word[nodes[i]]
+        if word_number[p] < 0:
+            word_number[p] = num_words
+            num_words += 1
+        first_word[i], word[i], use[i] = i, word_number[p], graph.use[nodes[i]]
+    for i in range(many):
+        word_number[graph.word[nodes[i]]] = -1
+    if many:
+        first_word[many] = many
     return WalkGraph(
         indptr,
         neighbour[:done].copy(),
@@ -263,6 +340,10 @@ def subgraph(graph, nodes, number):
         land,
         np.empty(0),
         graph.all_leave,
+        first_word,
+        word,
+        use,
+        num_words,
     )
 
 
@@ -301,4 +382,8 @@ def group(kind, graph, module, count):
         level.land,
         parts,
         level.all_leave,
+        np.empty(0, np.int64),  # enter rates have a word each
+        np.empty(0, np.int32),
+        np.empty(0),
+        0,
     )
