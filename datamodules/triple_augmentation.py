@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from itertools import repeat
 
 from readers.triples.json_lines import Mention, Sentence
 from readers.triples.matching import boundaries
@@ -38,7 +37,9 @@ def replace_entities(sentence: Sentence, triple: Triple, other: Triple) -> Sente
 
     text = changed(sentence.text)
     found: dict[Triple, dict[Mention, None]] = {}
-    for (subject, predicate, obj), mentions in zip(sentence.triples, sentence.mentions or repeat(())):
+    for (subject, predicate, obj), mentions in zip(
+        sentence.triples, sentence.mentions or [()] * len(sentence.triples), strict=True
+    ):
         for mention in mentions or ((None, None),):
             try:
                 spans = tuple(span and _move(span, matches, new) for span in mention)

@@ -152,9 +152,10 @@ class SplitEncoding:
         counts, missing = encoded.counts, encoded.unlabelled
         if missing.not_found:
             examples = "; ".join(missing.examples)
+            hint = f" (data.normalize finds {missing.otherwise_written} of them)" if missing.otherwise_written else ""
             rank_zero_warn(
                 f"{name}: subject or object of {missing.not_found} of {counts['triples']} triples are not in the "
-                f"text, so these are not labelled: {examples}"
+                f"text, so these are not labelled{hint}: {examples}"
             )
         if missing.long_texts:
             rank_zero_warn(

@@ -52,8 +52,8 @@ class TripleDataModule(pl.LightningDataModule):
         min_count: characters that are rarer in the training text count as unknown.
         prior: use distant supervision: candidates are the triples of the training sentences; for a training sentence,
             only those that another one states, too.
-        occurrences: label only the ``first`` occurrence of subject and object, or ``all``; of those that begin and end at
-            word boundaries where there are such. Spans that the file gives (``subject_span``, ``object_span``) are
+        occurrences: label only the ``first`` occurrence of subject and object, or ``all``; of those at word
+            boundaries where there are such. Spans that the file gives (``subject_span``, ``object_span``) are
             labelled instead.
         negatives: the subject to predict the objects of in training: ``random_ends`` (a subject's start, and any
             subject's end after it, so some are wrong on purpose) or ``gold_spans``.
@@ -64,8 +64,8 @@ class TripleDataModule(pl.LightningDataModule):
         segmenter: how texts are split into words, for word vectors: ``jieba``, or ``none`` (each character is a word).
         val_fraction: fraction of the training sentences held out if there is no validation file, strictly between 0
             and 1.
-        schema: where the predicates are from: ``file`` (``schema_file`` and what stands there), or ``from_data``: those of
-            the training and validation sentences. It is written into the run folder as ``schema.json``, which
+        schema: where the predicates are from: ``file`` (``schema_file`` and what stands there), or ``from_data``: those
+            of the training and validation sentences. It is written into the run folder as ``schema.json``, which
             ``schema_file`` reads.
         normalize: the form in which entities are looked for, and in which the model reads texts: ``width`` (NFKC),
             ``case`` (lower case), ``both``, or ``none``. Predictions have the text's own characters and positions.

@@ -151,8 +151,7 @@ class ExperimentCLI(LightningCLI):
         for name in getattr(model_class, "data_links", ()):
             default = parameters(model_class)[name].default
             given = self.config.model.init_args.get(name, default)
-            same = tuple(given) == tuple(default) if isinstance(default, tuple) else given == default
-            if not same and name in parameters(data_class):
+            if _as_lists(given) != _as_lists(default) and name in parameters(data_class):
                 raise UserError(f"model.{name} comes from the data: set data.{name}")
 
     def instantiate_classes(self) -> None:
@@ -237,6 +236,11 @@ class ExperimentCLI(LightningCLI):
             )
         if wanted:
             keep_links(self.parser, present)
+
+
+def _as_lists(value: Any) -> Any:
+    """The value with lists in place of tuples, as a file has them."""
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _build_trainer(configured: Namespace, added: dict[str, Any]) -> pl.Trainer:

@@ -27,7 +27,7 @@ from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
 from readers.triples.normalization import Normalize
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
@@ -157,6 +157,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         count = len(self.predicates)
         self.encoder = encoder(characters, word_vector_size, max_length)
+        add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         self.detectors = GlobalDetectors(self.encoder.size, count)
         sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])

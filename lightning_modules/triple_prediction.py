@@ -90,9 +90,9 @@ class PredictsTriples:
         The file is processed in pieces, so it may be of any size. There is a line of output for each line of input: an
         object with ``text``, what else the line's own object has (``id`` …), and ``spo_list``, whose entries have
         ``subject``, ``predicate``, ``object``, ``subject_type``, ``object_type``, ``subject_span`` and ``object_span``
-        ([start, end) in characters of ``text``) and ``confidence``: the geometric mean of the probabilities of start and
-        end, of subject times object, in [0, 1]. A model of DuIE 2.0's schema writes objects and their types in that
-        form, ``{"@value": …, "inArea": …}``, and the spans of further slots as ``slot_spans``.
+        ([start, end) in characters of ``text``) and ``confidence``: the geometric mean of the probabilities of start
+        and end, of subject times object, in [0, 1]. A model of DuIE 2.0's schema writes objects and their types in
+        that form, ``{"@value": …, "inArea": …}``, and the spans of further slots as ``slot_spans``.
 
         Args:
             input: a text file, one sentence per line, or JSON lines with ``text``; gzipped or not. An empty text has no

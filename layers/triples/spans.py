@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-
 Pairing = Literal["nearest", "nested"]
 
 
@@ -50,8 +49,8 @@ def pair_spans(
     """Spans of each sequence: starts above their threshold with ends above their own, at or after them.
 
     ``nearest``: every start with the nearest end. ``nested``: like brackets, each end with the last start that is still
-    open; starts that stay open with the nearest end, ends without one with the nearest start. Of spans that begin at the
-    same position (``北京市`` and ``北京市政府``) ``nearest`` finds the shortest, ``nested`` all.
+    open; starts that stay open with the nearest end, ends without one with the nearest start. Of spans that begin at
+    the same position (``北京市`` and ``北京市政府``) ``nearest`` finds the shortest, ``nested`` all.
 
     Args:
         start, end: (N, L) probabilities.

@@ -14,7 +14,7 @@ from ..errors import DataError
 from .distant_supervision import KnownTriples
 from .json_lines import Mention, Sentence, Triple
 from .matching import find_all, prefer_words
-from .normalization import Span
+from .normalization import Span, normalize_text
 from .tables import Array, TripleTable, batch_arrays, first_spans
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
@@ -31,12 +31,14 @@ class Unlabelled:
 
     Args:
         not_found: number of triples whose subject or object is not in the text.
+        otherwise_written: number of those that are in the text but for width and case.
         in_no_window: number of triples whose subject and object are in the text, but not in the same window.
         long_texts: number of texts that were cut into windows.
         examples: up to five of the triples not found, as text.
     """
 
     not_found: int = 0
+    otherwise_written: int = 0
     in_no_window: int = 0
     long_texts: int = 0
     examples: list[str] = dataclasses.field(default_factory=list)
@@ -242,6 +244,8 @@ def _report_missing(report: Unlabelled, text: str, missing: list[Triple]) -> Non
             report.in_no_window += 1
             continue
         report.not_found += 1
+        plain, *names = (normalize_text(name, "both").text for name in (text, subject, obj))
+        report.otherwise_written += all(name in plain for name in names)
         if len(report.examples) < EXAMPLES:
             shown = text if len(text) <= 60 else text[:60] + "…"
             report.examples.append(f"({subject}, {predicate}, {obj}) in: {shown}")

@@ -15,6 +15,7 @@ Mention = tuple[Span | None, Span | None]  # of subject and object, [start, end)
 
 VALUE = "@value"  # the slot of an object's own name, among those of DuIE 2.0
 LONGEST_NAME, LONGEST_LIST = 60, 6000  # characters in messages
+MOST_HINTS = 20
 
 
 class Sentence(NamedTuple):
@@ -108,6 +109,7 @@ def parse_sentences(
             for triple, mention in _parse_row(row, where, text, normalize):
                 if triple[1] not in predicates:
                     unknown.setdefault(triple[1], where)
+                    break  # its slots are unknown, too
                 mentions = found.setdefault(triple, {})
                 if mention != (None, None):
                     mentions[mention] = None
@@ -202,6 +204,7 @@ def _parse_row(row: Any, where: str, text: NormalizedText, normalize: Normalize)
     spans[VALUE] = row.get("object_span")
     found = []
     for slot, value in object_slots(row.get("object")).items():
+        check_unicode(slot, where, "a slot of an object")
         name = "object" if slot == VALUE else f"{slot} of an object"
         entity = _parse_name(value, where, name, normalize)
         span_name = "object_span" if slot == VALUE else f"slot_spans.{slot}"
@@ -232,29 +235,27 @@ def _parse_span(value: Any, entity: str, text: NormalizedText, where: str, name:
     start, end = text.inside((numbers[0], numbers[1])) if 0 <= numbers[0] < numbers[1] else (0, 0)
     if text.text[start:end] != entity:
         raise DataError(
-            f"{where}: {name} {numbers} is '{text.text[start:end]}' in the text, not '{entity}'; correct it ([start, end) "
-            "in characters, from 0), or leave it out"
+            f"{where}: {name} {numbers} is '{text.text[start:end]}' in the text, not '{entity}'; correct it "
+            "([start, end) in characters, from 0), or leave it out"
         )
     return start, end
 
 
 def _unknown_predicates(unknown: Mapping[str, str], predicates: frozenset[str]) -> DataError:
     """An error that names all predicates that the schema lacks, each with the place where it stands first."""
-    names = []
+    names, hints = [], []
     for name in unknown:
         close = difflib.get_close_matches(name[:LONGEST_NAME], sorted(predicates), n=1, cutoff=0.3)
-        hint = f" (did you mean {close[0]}?)" if close and len(unknown) <= 20 else ""
-        names.append((name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…") + hint)
+        hints.append(f"did you mean {close[0]}?" if close and len(unknown) <= MOST_HINTS else "")
+        names.append(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
     first = next(iter(unknown.values()))
-    what = (
-        f"{first}: the predicate {names[0]} is not in the schema"
-        if len(names) == 1
-        else f"{first} is the first line with one of {len(names)} predicates that are not in the schema: {', '.join(names)}"
-    )
-    return DataError(
-        f"{what}; correct them, or give data.schema_file a schema that has them, or data.schema=from_data",
-        longest=LONGEST_LIST,
-    )
+    if len(names) == 1:
+        what = f"{first}: the predicate {names[0]} is not in the schema; {hints[0]}{' Otherwise ' * bool(hints[0])}"
+    else:
+        listed = ", ".join(f"{name} ({hint})" if hint else name for name, hint in zip(names, hints, strict=True))
+        what = f"{first} is the first with one of {len(names)} predicates that are not in the schema: {listed}; "
+    way_out = "correct it in the file, or give data.schema_file a schema that has it, or data.schema=from_data"
+    return DataError(what + way_out, longest=LONGEST_LIST)
 
 
 def has_triples(path: Path, encoding: str = "utf-8") -> bool:

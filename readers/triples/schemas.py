@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,8 @@ class Schema(NamedTuple):
     """The rows of a schema.
 
     Args:
-        rows: ``[subject_type, predicate, object_type]``. A further slot of an object in DuIE 2.0's form has a row of its
-            own, with ``slot_predicate`` as its predicate and the slot's type.
+        rows: ``[subject_type, predicate, object_type]``. A further slot of an object in DuIE 2.0's form has a row of
+            its own, with ``slot_predicate`` as its predicate and the slot's type.
         object_slots: whether objects are in DuIE 2.0's form, ``{"@value": …}``.
     """
 
@@ -26,9 +26,9 @@ class Schema(NamedTuple):
 
 
 def read_schema(path: Path, encoding: str = "utf-8") -> Schema:
-    """A schema from JSON lines with the keys of ``SCHEMA_KEYS``; object types are strings, or a dict of slots (DuIE 2.0).
+    """A schema from JSON lines with the keys of ``SCHEMA_KEYS``.
 
-    Types may be empty strings.
+    Object types are strings, or a dict of slots (DuIE 2.0); types may be empty strings.
 
     Raises:
         DataError: it can't be read, or a line has another layout.
@@ -89,7 +89,9 @@ def write_schema(schema: Schema) -> str:
             types[slot] = object_type
     return "".join(
         json.dumps(
-            dict(zip(SCHEMA_KEYS, (subject_type, predicate, types if schema.object_slots else types[VALUE]), strict=True)),
+            dict(
+                zip(SCHEMA_KEYS, (subject_type, predicate, types if schema.object_slots else types[VALUE]), strict=True)
+            ),
             ensure_ascii=False,
         )
         + "\n"

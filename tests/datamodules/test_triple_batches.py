@@ -238,7 +238,7 @@ def test_a_batch_is_its_sentences_one_by_one(real):
     encoder = pickle.loads(pickle.dumps(real.encoder))  # as sent to other processes
     whole = TripleBatch.from_arrays(*encoder.batch_arrays([s.text for s in sentences], [s.triples for s in sentences]))
     parts = rows_of(whole)
-    for row, (text, triples) in enumerate(sentences):
+    for row, (text, triples, _) in enumerate(sentences):
         single = TripleBatch.from_arrays(*encoder.batch_arrays([text], [triples]))
         length = len(text)
         assert torch.equal(whole.characters[row, :length], single.characters[0])
@@ -256,7 +256,7 @@ def test_all_occurrences(real):
     table, sentences = data.splits["val"].table, data.splits["val"].sentences
     several = 0
     for row, number in enumerate(table.sentences.tolist()):
-        text, triples = sentences[number]
+        text, triples, _ = sentences[number]
         expected = {
             (a, a + len(s) - 1, b, b + len(o) - 1, data.predicates.index(p))
             for s, p, o in triples
