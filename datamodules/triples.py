@@ -26,6 +26,9 @@ from .triple_sources import SchemaFrom, TripleSources
 from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
 
 
+FEW_ROWS = 8  # of a training batch on little data
+
+
 class TripleDataModule(pl.LightningDataModule):
     """Sentences with their (subject, predicate, object) triples, as JSON lines in the format of SKE (DuIE 1.0).
 
@@ -47,6 +50,7 @@ class TripleDataModule(pl.LightningDataModule):
         schema_file: JSON lines with ``subject_type``, ``predicate``, ``object_type``; None: that of the folder, else
             SKE's 50 rows.
         batch_size: rows per training batch and process.
+        min_batches: batches of an epoch at least: on little data a training batch has fewer rows, down to 8.
         eval_batch_size: sentences per batch and process in validation and test.
         max_length: maximum length of a row, in characters.
         min_count: characters that are rarer in the training text count as unknown.
@@ -129,9 +133,10 @@ class TripleDataModule(pl.LightningDataModule):
         sample_test_size: int = 500,
         hub_id: str = "xusenlin/duie",
         hub_config: str | None = None,
+        min_batches: int = 1,
     ) -> None:
         super().__init__()
-        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(1, batch_size=batch_size, min_batches=min_batches, eval_batch_size=eval_batch_size)
         check_at_least(2, max_length=max_length)
         check_at_least(1, min_count=min_count, max_words=max_words)
         check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
@@ -152,7 +157,7 @@ class TripleDataModule(pl.LightningDataModule):
         if train_file is not None and source in ("hub", "sample"):
             raise ValueError(f"train_file is not read with source {source}: give source the folder of your files")
         self.source = source
-        self.batch_size = batch_size
+        self.batch_size, self.min_batches = batch_size, min_batches
         self.eval_batch_size = eval_batch_size
         self.max_length = max_length
         self.min_count = min_count
@@ -287,7 +292,8 @@ class TripleDataModule(pl.LightningDataModule):
         return TrainingBatches(train.table, train.sentences, self.encoder, self.negatives, self.augment, self.seed)
 
     def train_dataloader(self) -> BatchLoader:
-        return BucketLoader(self.training_batches, self.batch_size, self.seed)
+        size = max(FEW_ROWS, len(self.training_batches.table) // self.min_batches)
+        return BucketLoader(self.training_batches, min(self.batch_size, size), self.seed)
 
     def val_dataloader(self) -> BatchLoader:
         return self._evaluation_loader("val")
