@@ -20,7 +20,6 @@ from torch import Tensor
 from benchmarks import attention, infomax, on_lstm
 from benchmarks._timing import place
 from experiment.errors import run_main
-from experiment.train import train
 from layers.attention import atrous_attention, fixed_attention, full_attention, local_attention, sparse_attention
 from layers.attention.patterns import Atrous, Fixed, Full, Local, Pattern, Sparse
 from layers.on_lstm import ONLSTM
@@ -165,6 +164,8 @@ def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 def step_rows(device: torch.device, small: bool) -> Iterator[Row]:
     """Two steps, a validation and a test of every experiment with data of its own: mixed-up devices end it."""
+    from experiment.train import train  # not for the list of benchmarks
+
     names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
     names = [name for name in names if not name.startswith(LEFT_OUT)]
     for name in ["on_lstm_sample"] if small else names:
