@@ -1,4 +1,4 @@
-"""Triples of texts and files: aligned lines, records kept, positions of the text itself, DuIE 2.0's form, thresholds."""
+"""Triples of texts and files: aligned lines, records kept, the text's own positions, DuIE 2.0, thresholds."""
 
 import gzip
 import json
@@ -75,8 +75,8 @@ def test_records_keep_their_keys_and_lines_their_places(model: TripleExtractor, 
          "subject_span": [1, 2], "object_span": [3, 4], "confidence": 0.5}
     ]  # fmt: skip
     # What is predicted trains again.
-    output.with_name("again.json").write_text("".join(json.dumps({**r, "spo_list": t}) + "\n" for r, t in
-                                                      zip(written, triples, strict=True) if r["text"].strip()))  # fmt: skip
+    again = [json.dumps({**r, "spo_list": t}) for r, t in zip(written, triples, strict=True) if r["text"].strip()]
+    output.with_name("again.json").write_text("\n".join(again))
     (first, last) = read_sentences(output.with_name("again.json"), ["在"])
     assert first.mentions == ((((0, 1), (2, 3)),),)
     assert last.mentions == ((((0, 1), (2, 3)),),)  # the blank before the text is left out
