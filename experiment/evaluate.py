@@ -12,7 +12,7 @@ from .arguments import check_output, flags_and_values, take_option, write_tempor
 from .cli import ExperimentCLI
 from .console import print_metrics, progress_arguments, quiet, say
 from .errors import UserError, as_called
-from .processes.agreement import StopTogether
+from .processes.agreement import StopTogether, stop_together
 from .resuming.restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import write_atomically
 from .train import describe_data, remarks
@@ -55,6 +55,7 @@ def evaluate(argv: list[str]) -> None:
         default_root_dir=tempfile.gettempdir(),
     )
 
+    stop_together(cli.trainer)
     refuse_other_data(hyperparameters, cli.model)
     with restoring(path):
         results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)

@@ -35,7 +35,7 @@ from .lightning_parts import LightningParts, catch_up, prepare_checkpoint_callba
 from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
-from .processes.agreement import StopTogether, stopped_runs_can_continue
+from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import hyperparameters_in, warm_start
@@ -88,6 +88,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             enable_model_summary=bool(cli.config.trainer.enable_model_summary),
             enable_progress_bar=progress["enable_progress_bar"],
         )
+        stop_together(cli.trainer)
         cli.trainer.callbacks.insert(0, ResumedSettings(config))  # type: ignore[attr-defined]
         log_config(cli.trainer, config)
         where = "fast_dev_run: nothing is kept" if is_trial else f"run folder: {folder.path}"
