@@ -118,7 +118,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, image_size), len(classes))
-        self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
+        self.loss, self.accuracy = MeanMetric(nan_strategy="disable"), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
     def train(self, mode: bool = True) -> "FeatureProbe":

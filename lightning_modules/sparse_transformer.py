@@ -156,7 +156,7 @@ class SparseTransformer(Optimized, GeneratesSequences, LoadsTrained, pl.Lightnin
             tie_embedding=tie_embedding,
             activation_checkpointing=activation_checkpointing,
         )
-        self.token_loss, self.hits = MeanMetric(), MeanMetric()
+        self.token_loss, self.hits = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
 
     def _make_positions(self) -> TokenPositions | ImagePositions | None:
         arguments = self.hparams

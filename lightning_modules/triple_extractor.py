@@ -222,9 +222,12 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         if not self.hparams.prior_features:
             return None
         subjects = torch.cat([rows.unsqueeze(1), spans], dim=1)
-        subject, which = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1).nonzero(as_tuple=True)
-        shape = (len(rows), length, len(self.predicates), 2)
-        return mark_ends(shape, subject, *candidates[which, 3:].unbind(1)).flatten(2)
+        fits = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1)
+        # What does not fit goes to a row that is dropped: to count what fits, the host would wait for the device.
+        number = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        place = torch.where(fits, number, len(rows))
+        ends = (column.expand_as(fits) for column in candidates[:, 3:].unbind(1))
+        return mark_ends((len(rows) + 1, length, len(self.predicates), 2), place, *ends)[:-1].flatten(2)
 
     def losses(self, encoded: Encoded, batch: TripleBatch) -> dict[str, Tensor]:
         """``subject_loss``, ``object_loss`` and their sum ``loss``, in nats per character."""

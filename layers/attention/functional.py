@@ -1,6 +1,5 @@
 """Attention functions on (B, H, N, D): full, atrous, local, sparse, and the Sparse Transformer's fixed pattern."""
 
-import torch
 from torch import Tensor
 
 from ..dropout import check_probability
