@@ -61,6 +61,13 @@ SchedulerSlot = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer],
 Interval = Literal["epoch", "step"]
 
 
+OF_OTHERS = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
+NOT_BUILT = (
+    "is made of other schedulers, which a configuration can't build: for warm-up and decay add the callback "
+    "PiecewiseLinearLR"
+)
+
+
 if TYPE_CHECKING:
     _Mixin = pl.LightningModule
 else:
@@ -140,6 +147,9 @@ class Optimized(_Mixin):
     def _schedule(self, optimizer: Optimizer, num_optimizers: int) -> dict[str, Any]:
         """The scheduler of one optimizer, as Lightning takes it."""
         assert self.make_scheduler is not None
+        made = getattr(self.make_scheduler, "func", self.make_scheduler)
+        if made in OF_OTHERS:
+            raise MisconfigurationException(f"model.scheduler: {made.__name__} {NOT_BUILT}")
         try:
             scheduler = self.make_scheduler(optimizer, **self._left_open(num_optimizers))
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # torch's checks name neither
