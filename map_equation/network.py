@@ -116,7 +116,7 @@ class Network:
         table, passes = search(flow, (seed, trial), two_level, start if start is None else start[order], physical)
         placed = np.empty_like(table)
         placed[order] = table
-        # Without visits one place costs as much as any other.
+        # Without visits one place costs as much as any other; with those of teleportation, their own is still theirs.
         placed[self._isolated] = -1
         placed[self._isolated, 0] = placed[:, 0].max(initial=-1) + 1 + np.arange(len(self._isolated))
         found = self._describe(placed, passes)
