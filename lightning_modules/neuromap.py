@@ -194,6 +194,8 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
         return PreparedGraph(batch.names, walk, loss, features, adjacency)
 
     def _check_fits(self, batch: GraphBatch) -> None:
+        if batch.states is not None:
+            raise ValueError("Neuromap takes no states of physical nodes (*States, layers): InfomapClustering does")
         wanted, features = self.hparams.num_features, batch.features.shape[1]
         if wanted and features != wanted:
             raise ValueError(
