@@ -23,6 +23,7 @@ from layers.triples import (
     mark_ends,
 )
 from metrics.threshold_counts import ThresholdCounts, count_items, count_predicates
+from metrics.triple_official import OfficialTripleF1
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
 from readers.triples.normalization import Normalize
@@ -33,6 +34,7 @@ from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, best_setting, decode_triples, is_sparse
 from .triple_prediction import PredictsTriples
+from .triple_slots import in_text, whole_objects
 
 
 class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModule):
@@ -56,7 +58,8 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
     Logged: ``{train,val}/{loss,subject_loss,object_loss}`` in nats per character; ``{val,test}/{f1,precision,recall}``
     in [0, 1], micro averages over exact matches of distinct triples; in the test also ``test/f1/predicate/<name>``,
     ``test/f1/triples_1`` ... ``test/f1/triples_5_and_more`` by number of triples per sentence, ``test/f1/normal``,
-    ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``.
+    ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``, and ``test/official_{f1,precision,recall}`` by
+    the competitions' rules (``metrics.triple_official``).
 
     Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019; 7161 for the powers. Differences: probabilities in log
     space; sampled spans never end before they start; the decay of the weight average is ``AveragedWeights(ramp=True)``.
@@ -171,6 +174,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         self.validation_counts = ThresholdCounts(1)
         self.grid_counts = ThresholdCounts(len(GRID))
         self.scores = TripleF1(self.predicates)
+        self.official_scores = OfficialTripleF1()
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.word_vectors is not None:
@@ -321,6 +325,8 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
 
     def on_test_epoch_start(self) -> None:
         self.scores.reset()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.official_scores = OfficialTripleF1(getattr(datamodule, "aliases", None)).to(self.device)
 
     def test_step(self, batch: TripleBatch, batch_idx: int) -> dict[str, Any]:
         """Returns texts, gold and predicted triples, and counts at several thresholds, for the pictures.
@@ -331,6 +337,11 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         found = self.decode(batch, self.encode(batch), settings)
         predicted, *others = found
         self.scores.update([[triple[:3] for triple in triples] for triples in predicted], batch.triples)
+        official = [
+            [whole_objects(triples, self.predicates) for triples in several]
+            for several in (predicted, map(in_text, batch.texts, batch.triples))
+        ]
+        self.official_scores.update(*official)
         return {
             "texts": batch.texts,
             "gold": batch.triples,
@@ -342,5 +353,6 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         }
 
     def on_test_epoch_end(self) -> None:
-        for name, value in self.scores.compute().items():
+        official = {f"official_{name}": value for name, value in self.official_scores.compute().items()}
+        for name, value in (self.scores.compute() | official).items():
             self.log(f"test/{name}", value, sync_dist=True)
