@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -227,7 +227,7 @@ def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, flo
 
 def _head(
     source: dict[str, Any], weights: dict[str, Tensor] | None, cut: str, leaf_modules: Sequence[str]
-) -> torch.fx.GraphModule:
+) -> nn.Module:
     model = build_model(source)
     if weights is not None:
         model.load_state_dict(weights)
@@ -235,7 +235,7 @@ def _head(
 
 
 @torch.no_grad()
-def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
+def _num_features(head: nn.Module, cut: str, image_size: int) -> int:
     """How many features an image has, found by a trial run.
 
     Raises:
