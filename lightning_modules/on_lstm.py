@@ -20,6 +20,7 @@ from layers.losses import AddsLosses, collect_losses
 from layers.on_lstm import ONLSTM, ActivationRegularization, RecurrentLayer
 from layers.processes import by_rank
 from layers.reuse import TiedLinear
+from layers.weights import normalize_weights
 from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 
@@ -68,6 +69,8 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         output_dropout: locked dropout of the last cell's output.
         activation_penalty: alpha.
         temporal_penalty: beta.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -106,6 +109,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         output_dropout: float = 0.45,
         activation_penalty: float = 2.0,
         temporal_penalty: float = 1.0,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 30.0,
         optimizer: OptimizerSlot = torch.optim.SGD,
         scheduler: SchedulerSlot | None = None,
@@ -133,6 +137,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         self.layer_dropout = LockedDropout(layer_dropout)
         self.output_dropout = LockedDropout(output_dropout)
         self.regularization = ActivationRegularization(activation_penalty, temporal_penalty)
+        normalize_weights(self, weight_normalization)
         self.token_loss = MeanMetric()
         # Carried from batch to batch, in training and in evaluation; and the training state of a checkpoint, by rank.
         self._state: State | None = None

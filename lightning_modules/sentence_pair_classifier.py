@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.batches import SentencePairBatch
 from layers.on_lstm import ONLSTM, RecurrentLayer
+from layers.weights import normalize_weights
 from metrics.grouped_accuracy import GroupedAccuracy
 from readers.logic import read_written_pairs
 
@@ -45,6 +46,8 @@ class SentencePairClassifier(Optimized, pl.LightningModule):
         hidden_size: size of the cell.
         units: hidden units of the network on top.
         dropout: of the embedded words and before each layer of the network on top.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -74,6 +77,7 @@ class SentencePairClassifier(Optimized, pl.LightningModule):
         hidden_size: int = 400,
         units: int = 400,
         dropout: float = 0.2,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -94,6 +98,7 @@ class SentencePairClassifier(Optimized, pl.LightningModule):
             nn.Dropout(dropout),
             nn.Linear(units, len(classes)),
         )
+        normalize_weights(self, weight_normalization)
         self.accuracy = GroupedAccuracy(MAX_OPERATIONS + 1)
 
     def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from layers.triples import (
     log_sigmoid,
     mark_ends,
 )
+from layers.weights import normalize_weights
 from metrics.threshold_counts import ThresholdCounts, count_items
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
@@ -67,6 +68,8 @@ class TripleExtractor(Optimized, pl.LightningModule):
         thresholds: of subject starts, subject ends, object starts, object ends, each in (0, 1).
         tune_thresholds: choose them by F1 after each validation; the checkpoint keeps them.
         rules: complete and filter the triples by the schema's rules (``metrics.triple_rules.SKE_RULES``).
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -117,6 +120,7 @@ class TripleExtractor(Optimized, pl.LightningModule):
         thresholds: tuple[float, float, float, float] = (0.5, 0.4, 0.5, 0.4),
         tune_thresholds: bool = False,
         rules: bool = True,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -150,6 +154,7 @@ class TripleExtractor(Optimized, pl.LightningModule):
         sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])
         self.object_head = ObjectHead(self.encoder.size, count, *sizes)
+        normalize_weights(self, weight_normalization)
         # A frozen parameter: DDP would broadcast a buffer in every step.
         table = torch.zeros(len(words) + 1, word_vector_size)
         self.word_vectors = nn.Parameter(table, requires_grad=False) if word_vector_size else None
