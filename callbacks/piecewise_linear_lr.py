@@ -49,6 +49,7 @@ class PiecewiseLinearLR(UpdateRule):
     """
 
     phase = Phase.LEARNING_RATE
+    works_on_shards = True
 
     def __init__(self, schedule: dict[float, float], unit: Unit = "step", log: bool = False) -> None:
         super().__init__(log=log)

@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.batches import ImageBatch
 from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, EncoderOutput, VariationalCode
 from layers.losses import AddsLosses, collect_losses
+from layers.weights import normalize_weights
 from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
@@ -46,6 +47,8 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         encoder: the encoder slot, called with the image size.
         decoder: the decoder slot, called with the size of the code and the image size.
         beta: weight of the KL term, at least 0; the plain form ignores it.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -75,6 +78,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         encoder: Callable[[int], Encoder] = BlogEncoder,
         decoder: Callable[[int, int], Decoder] = ConvolutionalDecoder,
         beta: float = 0.02,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -91,6 +95,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         code_size = self.encoder.code_size
         self.code = VariationalCode(code_size, beta / (3 * image_size**2)) if self.encoder.stochastic else None
         self.decoder = decoder(code_size, image_size)
+        normalize_weights(self, weight_normalization)
         self.to(memory_format=torch.channels_last)
 
     @property

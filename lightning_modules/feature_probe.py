@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from datamodules.batches import ImageBatch
 from layers.classifiers import Classifier, LinearClassifier
 from layers.reuse import features
+from layers.weights import normalize_weights
 from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
@@ -50,6 +51,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         cut: name of the node whose output is the features.
         top: the classifier slot, called with the numbers of features and classes.
         head_lr: learning rate of the head; 0 freezes it.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate of the top.
         optimizer: the optimizer slot, called with parameter groups and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -90,6 +93,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         cut: str,
         top: Callable[[int, int], Classifier] = LinearClassifier,
         head_lr: float = 0.0,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -118,6 +122,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, image_size), len(classes))
+        normalize_weights(self, weight_normalization)
         self.loss, self.accuracy = MeanMetric(nan_strategy="disable"), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
@@ -227,7 +232,7 @@ def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, flo
 
 def _head(
     source: dict[str, Any], weights: dict[str, Tensor] | None, cut: str, leaf_modules: Sequence[str]
-) -> torch.fx.GraphModule:
+) -> nn.Module:
     model = build_model(source)
     if weights is not None:
         model.load_state_dict(weights)
@@ -235,7 +240,7 @@ def _head(
 
 
 @torch.no_grad()
-def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
+def _num_features(head: nn.Module, cut: str, image_size: int) -> int:
     """How many features an image has, found by a trial run.
 
     Raises:

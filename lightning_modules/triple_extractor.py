@@ -22,6 +22,7 @@ from layers.triples import (
     log_sigmoid,
     mark_ends,
 )
+from layers.weights import normalize_weights
 from metrics.threshold_counts import ThresholdCounts, count_items, count_predicates
 from metrics.triple_official import OfficialTripleF1
 from metrics.triple_rules import SKE_RULES, apply_rules
@@ -74,6 +75,8 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         spans: which starts and ends make a span: ``nearest``, each start with the nearest end, as in the article; or
             ``nested``, which also finds longer spans with the same start (``北京市`` in ``北京市政府``).
         rules: complete and filter the triples by the schema's rules (``metrics.triple_rules.SKE_RULES``).
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -129,6 +132,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         tune_thresholds: bool = False,
         spans: Pairing = "nearest",
         rules: bool = True,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -165,6 +169,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])
         self.object_head = ObjectHead(self.encoder.size, count, *sizes)
+        normalize_weights(self, weight_normalization)
         # A frozen parameter: DDP would broadcast a buffer in every step.
         table = torch.zeros(len(words) + 1, word_vector_size)
         self.word_vectors = nn.Parameter(table, requires_grad=False) if word_vector_size else None
