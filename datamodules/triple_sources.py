@@ -74,7 +74,7 @@ class TripleSources:
     def schema(self) -> Schema:
         """That of a file, with the further slots of objects that the training data has; or that of the data."""
         if self.source == "sample":
-            return Schema([list(row) for row in SCHEMA])
+            return self._given_schema()
         train = self.split("train")
         assert train is not None  # only the test may be missing
         if self.schema_from == "from_data":
