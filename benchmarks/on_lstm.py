@@ -16,7 +16,7 @@ SIZES, BATCH, LENGTH = ((400, 1150), (1150, 1150), (1150, 400)), 20, 70
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Medians of interleaved rounds of one forward and backward each, on the CPU or the first GPU; and of forward alone.
+    """Medians of interleaved rounds of forward and backward, and of forward alone, on the CPU or the first GPU.
 
     The rows in bfloat16 come where the hardware computes in it.
     """

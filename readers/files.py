@@ -97,19 +97,6 @@ def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
     return decode_text(data, where, first_line=first_line)
 
 
-def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8; the message names the line.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    return decode_utf8(data, file).removeprefix("\ufeff").split("\n")
-
-
 def check_utf8(data: bytes, path: Path) -> None:
     """Rejects anything but UTF-8 text.
 
