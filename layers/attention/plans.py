@@ -28,7 +28,7 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
         with torch.inference_mode(False):
-            return cached(*args, **kwargs)
+            return cached(*args, **kwargs)  # type: ignore[arg-type]  # they are hashable
 
     return call
 
