@@ -4,6 +4,8 @@ Both yield normalised float32 training batches of 64 on the CPU. The peer is the
 the encoded images in memory, and for each item opens, decodes, converts and scales one. Both run on one torch thread
 (as each of the peer's workers does), so that other jobs on the machine do not decide. Data: the JPEG copy of CIFAR-10
 at ``../shared/data/cifar10`` where it lies there (encoded again as JPEG), else the procedural sample (as PNG).
+
+And the memory of a run on a text of 100 million words, see ``_text_memory.py``.
 """
 
 import io
@@ -54,7 +56,7 @@ class EncodedImages(Dataset):
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows with the ratio (the peer's time over ours) and the images a second of both.
+    """Rows with the ratio (the peer's time over ours) and the images a second of both; and one of memory.
 
     Args:
         quick: fewer rounds and images, for a look or a test.
@@ -89,7 +91,16 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
                     "peer_images_per_second": peer_rate,
                 }
             )
-    return rows
+    return rows + _rows_of_texts(quick)
+
+
+def _rows_of_texts(quick: bool) -> list[dict[str, Any]]:
+    """Rows of the memory of texts; none in a project that kept images alone."""
+    if not Path(__file__).with_name("_text_memory.py").is_file():
+        return []
+    from benchmarks import _text_memory
+
+    return _text_memory.rows(quick)
 
 
 def _name(data: ImageDataModule) -> str:

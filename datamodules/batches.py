@@ -134,6 +134,12 @@ class TripleBatch(NamedTuple):
         numbers = (characters, words, subjects, spans, objects, candidates, sentences, offsets)
         return cls(*numbers, tuple(texts), tuple(triples))
 
+    def row_texts(self) -> list[str]:
+        """The text of each row."""
+        lengths = (self.characters > 0).sum(1).tolist()
+        places = zip(self.sentences.tolist(), self.offsets.tolist(), lengths, strict=True)
+        return [self.texts[sentence][offset : offset + length] for sentence, offset, length in places]
+
 
 class GraphBatch(NamedTuple):
     """One graph, with the names, labels and features of its nodes.
@@ -148,6 +154,8 @@ class GraphBatch(NamedTuple):
         labels: (n,) int64, the class of each node, -1 if unknown.
         features: (n, F) float32; F = 0 if there are none.
         names: (n,) strings, the user's names of the nodes.
+        ids: (n,) int64, the numbers that the user's file has for them beside their names; None if there are none.
+        states: the physical nodes, if the nodes are states of such: a ``readers.graphs.graph.States``.
     """
 
     edges: Tensor
@@ -158,6 +166,8 @@ class GraphBatch(NamedTuple):
     labels: Tensor
     features: Tensor
     names: np.ndarray
+    ids: np.ndarray | None = None
+    states: Any = None
 
     @classmethod
     def from_arrays(
@@ -169,6 +179,8 @@ class GraphBatch(NamedTuple):
         bipartite: int = 0,
         labels: NDArray[np.int64] | None = None,
         features: NDArray[np.float32] | None = None,
+        ids: NDArray[np.int64] | None = None,
+        states: Any = None,
     ) -> "GraphBatch":
         """A batch from NumPy arrays, in the order of a ``readers.graphs.Graph``.
 
@@ -187,4 +199,6 @@ class GraphBatch(NamedTuple):
             labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
             features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),
             names=names,
+            ids=ids,
+            states=states,
         )

@@ -1,11 +1,13 @@
 """Arrays kept in the user's cache folder: written atomically, verified when read."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,33 @@ class ArrayCache:
         """
         stored = self.load()
         if stored is None:
-            built = build()
-            self.write(*built)
-            stored = self.load() or built
+            with self._one_at_a_time():
+                stored = self.load()  # another process may have built it meanwhile
+                if stored is None:
+                    built = build()
+                    self.write(*built)
+                    stored = self.load() or built
         return stored
+
+    def workspace(self) -> Path:
+        """A folder for temporary files, on the disk of the cache.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        with self._writing():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        return self.folder.parent
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Of several processes that build the same, all but one wait for it."""
+        with self._writing():
+            lock = open(self.workspace() / f"{self.folder.name}.lock", "w")  # noqa: SIM115
+        with lock:
+            with contextlib.suppress(OSError):  # where the file system has no locks, each builds
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def load(self) -> Stored | None:
         """The stored content, or None if it is missing or damaged."""
@@ -76,7 +101,7 @@ class ArrayCache:
         Raises:
             DataError: the cache folder cannot be written.
         """
-        try:
+        with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             checksums = {}
             for name, array in arrays.items():
@@ -86,6 +111,11 @@ class ArrayCache:
             content = {"checksums": checksums, "about": about}
             described = {"checksum": zlib.crc32(_text(content)), "content": content}
             self._replace("about.json", lambda file: file.write(_text(described)))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise DataError(
                 f"cannot write the cache folder {self.folder}: {error.strerror}; "

@@ -1,97 +1,51 @@
 """Text for language models, from a folder or the hub, as token numbers over one vocabulary."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from readers.errors import DataError
-from readers.files import read_lines, stamps, user_path
+from readers.files import stamps, user_path
 from readers.hub import load_from_hub, parquet_folder
+from readers.lines import TextFile
 from readers.text.data_sets import lines_by_split
-from readers.text.files import SPLITS, find_texts
+from readers.text.files import SPLITS, find_texts, is_wikitext
+
+from .cache import ArrayCache, Stored
+from .token_ids import EncodedText, TextSettings, encode_texts
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-EOS, UNKNOWN = "<eos>", "<unk>"
-Level = Literal["word", "character"]
+CACHE_VERSION = 1
+Lines = Mapping[str, Iterable[str]]
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Three texts over one vocabulary.
 
-    The vocabulary has the tokens of all three texts in order of first appearance, as is usual for PTB (10,000 words
-    including ``<eos>``), and always ``<unk>``, which unknown words of other texts map to.
-
     Args:
         vocabulary: the tokens; a token's number is its index.
-        texts: (N,) int32 token numbers of ``train``, ``valid`` and ``test``; ``<eos>`` ends each line.
+        texts: (N,) token numbers of ``train``, ``valid`` and ``test``, uint16 or int32, perhaps mapped from a file;
+            ``<eos>`` ends each line.
         lines: number of lines of each.
         names: what messages call each.
+        unknown: the share of ``<unk>`` in each, line ends aside.
     """
 
     vocabulary: list[str]
     texts: dict[str, Tensor]
     lines: dict[str, int]
     names: dict[str, str]
-
-
-def build_corpus(splits: Mapping[str, Sequence[str]], level: Level, names: dict[str, str], skip: int = 0) -> Corpus:
-    """Token numbers of the lines of ``train``, ``valid`` and ``test``.
-
-    Args:
-        splits: the lines of each; surrounding white space and blank lines are ignored.
-        level: ``word`` (separated by white space) or ``character``, with ``<eos>`` for the end of a line.
-        names: what messages call each.
-        skip: number of lines to drop at the beginning of ``train`` (their tokens stay in the vocabulary).
-
-    Raises:
-        DataError: a text is empty, or nothing is left of it.
-    """
-    encode = _encode_words if level == "word" else _encode_characters
-    kept = {split: [line for line in map(str.strip, lines) if line] for split, lines in splits.items()}
-    for split, lines in kept.items():
-        if not lines:
-            raise DataError(f"{names[split]} is empty: give it one sentence per line")
-    if skip >= len(kept["train"]):
-        raise DataError(f"{names['train']} has {len(kept['train'])} lines: lower data.drop_first_train_lines ({skip})")
-    vocabulary, texts = encode(kept)
-    if skip:
-        dropped = (texts["train"] == vocabulary.index(EOS)).nonzero()[skip - 1].item() + 1
-        texts["train"] = texts["train"][dropped:]
-    counts = {split: len(lines) - (skip if split == "train" else 0) for split, lines in kept.items()}
-    return Corpus(vocabulary, texts, counts, names)
-
-
-def _encode_words(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
-    words = {split: f" {EOS} ".join([*lines, ""]).split() for split, lines in splits.items()}
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(chain(*words.values(), [UNKNOWN])))}
-    texts = {
-        split: torch.from_numpy(np.fromiter(map(numbers.__getitem__, text), np.int32, len(text)))
-        for split, text in words.items()
-    }
-    return list(numbers), texts
-
-
-def _encode_characters(splits: dict[str, list[str]]) -> tuple[list[str], dict[str, Tensor]]:
-    whole = {split: "\n".join([*lines, ""]) for split, lines in splits.items()}
-    characters = list(dict.fromkeys(chain.from_iterable(whole.values())))
-    # A table over all of Unicode: looking up five million characters takes a few hundredths of a second.
-    table = np.zeros(0x110000, np.int32)
-    table[[ord(character) for character in characters]] = np.arange(len(characters))
-    texts = {
-        split: torch.from_numpy(table[np.frombuffer(text.encode("utf-32-le"), np.uint32)])
-        for split, text in whole.items()
-    }
-    return [EOS if character == "\n" else character for character in characters] + [UNKNOWN], texts
+    unknown: dict[str, float]
 
 
 class DataSet(NamedTuple):
@@ -102,41 +56,117 @@ class DataSet(NamedTuple):
     text_column: str | None = None
 
 
-def read_corpus(source: str, level: Level, data_set: DataSet, skip: int = 0) -> Corpus:
-    """The corpus of ``hub`` or of a folder; read once per process.
+def build_corpus(splits: Lines, settings: TextSettings, names: dict[str, str]) -> Corpus:
+    """The corpus of lines in memory.
+
+    Raises:
+        DataError: a text is empty, or nothing is left of it.
+    """
+    return _corpus(*encode_texts(splits, settings, names), names)
+
+
+def read_corpus(
+    source: str, settings: TextSettings, data_set: DataSet, encoding: str = "utf-8", wikitext: bool = True
+) -> Corpus:
+    """The corpus of ``hub`` or of a folder: encoded once into a cache on disk, from which it is mapped into memory.
+
+    Args:
+        source: ``hub`` or a folder.
+        settings: what tokens are.
+        data_set: of the hub, or of parquet files.
+        encoding: of text files.
+        wikitext: where the names are those of WikiText, blank lines are ``<eos>``.
 
     Raises:
         DataError: it is not available or can't be read.
     """
     if source == "hub":
-        return _read_hub(data_set, level, skip)
+        return _read_hub(data_set, _as_wikitext(settings, wikitext and is_wikitext(data_set.hub_id)))
     root = user_path(source)
     parquet = sorted(root.rglob("*.parquet")) if root.is_dir() else []
     if parquet:
-        return _read_parquet(root, tuple(stamps(root, parquet)), data_set, level, skip)
+        seen = tuple(stamps(root, parquet))
+        named = is_wikitext(root.resolve().name) or is_wikitext(data_set.config or "")
+        return _read_parquet(root, seen, data_set, _as_wikitext(settings, wikitext and named))
     files = find_texts(root)
-    seen = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
-    return _read_files(seen, level, skip)
+    texts = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
+    named = all(is_wikitext(file.name) for file in files.values())
+    return _read_files(texts, _as_wikitext(settings, wikitext and named), encoding)
+
+
+def _as_wikitext(settings: TextSettings, is_it: bool) -> TextSettings:
+    return replace(settings, eos_on_blank_lines=True) if is_it else settings
 
 
 @lru_cache(maxsize=4)
-def _read_hub(data_set: DataSet, level: Level, skip: int) -> Corpus:
+def _read_hub(data_set: DataSet, settings: TextSettings) -> Corpus:
     splits = load_from_hub(data_set.hub_id, data_set.config)
-    return _corpus_of(splits, data_set, data_set.hub_id, level, skip)
+    key = {"hub": data_set, "fingerprints": {name: part._fingerprint for name, part in splits.items()}}
+    return _cached(key, settings, _names(data_set.hub_id), lambda: _rows(splits, data_set, data_set.hub_id))
 
 
 @lru_cache(maxsize=4)
-def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, level: Level, skip: int) -> Corpus:
-    with parquet_folder(root, data_set.config) as splits:
-        return _corpus_of(splits, data_set, str(root), level, skip)
+def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, settings: TextSettings) -> Corpus:
+    @contextlib.contextmanager
+    def rows() -> Iterator[Lines]:
+        with parquet_folder(root, data_set.config) as splits, _rows(splits, data_set, str(root)) as lines:
+            yield lines
 
-
-def _corpus_of(splits: "DatasetDict", data_set: DataSet, where: str, level: Level, skip: int) -> Corpus:
-    lines = lines_by_split(splits, data_set.text_column, where)
-    return build_corpus(lines, level, {split: f"the {split} split of {where}" for split in SPLITS}, skip)
+    key = {"parquet": str(root.resolve()), "files": seen, "data_set": data_set[1:]}
+    return _cached(key, settings, _names(str(root)), rows)
 
 
 @lru_cache(maxsize=4)
-def _read_files(seen: tuple[tuple[str, Path, int, int], ...], level: Level, skip: int) -> Corpus:
-    lines = {split: read_lines(file) for split, file, *_ in seen}
-    return build_corpus(lines, level, {split: str(file) for split, file, *_ in seen}, skip)
+def _read_files(seen: tuple[tuple[str, Path, int, int], ...], settings: TextSettings, encoding: str) -> Corpus:
+    files = {split: file for split, file, *_ in seen}
+    key = {"files": [(str(file.resolve()), *stamp) for _, file, *stamp in seen], "encoding": encoding}
+    names = {split: str(file) for split, file in files.items()}
+    # The bytes of a file are its characters in latin-1.
+    encoding = "latin-1" if settings.level == "byte" else encoding
+    lines = {split: _lines(file, encoding) for split, file in files.items()}
+    return _cached(key, settings, names, lambda: contextlib.nullcontext(lines))
+
+
+def _lines(file: Path, encoding: str) -> Iterator[str]:
+    with TextFile(file, encoding) as lines:
+        for _, line in lines:
+            if isinstance(line, DataError):
+                raise line
+            yield line
+
+
+def _names(where: str) -> dict[str, str]:
+    return {split: f"the {split} split of {where}" for split in SPLITS}
+
+
+def _rows(splits: "DatasetDict", data_set: DataSet, where: str) -> AbstractContextManager[Lines]:
+    return contextlib.nullcontext(lines_by_split(splits, data_set.text_column, where))
+
+
+def _cached(
+    key: dict[str, Any],
+    settings: TextSettings,
+    names: dict[str, str],
+    read: Callable[[], AbstractContextManager[Lines]],
+) -> Corpus:
+    cache = ArrayCache("texts", CACHE_VERSION, {**key, "settings": settings.key()})
+
+    def build() -> Stored:
+        with read() as splits:
+            vocabulary, texts = encode_texts(splits, settings, names, cache.workspace())
+        counts = {split: (text.lines, text.unknown) for split, text in texts.items()}
+        return {split: text.tokens for split, text in texts.items()}, {"vocabulary": vocabulary, "counts": counts}
+
+    arrays, about = cache.load_or_build(build)
+    texts = {split: EncodedText(arrays[split], *about["counts"][split]) for split in names}
+    return _corpus(about["vocabulary"], texts, names)
+
+
+def _corpus(vocabulary: list[str], texts: dict[str, EncodedText], names: dict[str, str]) -> Corpus:
+    return Corpus(
+        vocabulary,
+        {split: torch.from_numpy(text.tokens) for split, text in texts.items()},
+        {split: text.lines for split, text in texts.items()},
+        names,
+        {split: text.unknown / max(len(text.tokens) - text.lines, 1) for split, text in texts.items()},
+    )

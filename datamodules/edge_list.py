@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from readers.errors import DataError
 from readers.graphs import Graph, read_graph
-from readers.graphs.graph import drop_light_links
+from readers.graphs.graph import check_links, drop_light_links
 
 from .arguments import check_at_least, check_seed
 from .batches import GraphBatch
@@ -106,8 +106,11 @@ class EdgeListDataModule(GraphDataModule):
         if self.source == "sample":
             graph = drop_light_links(self._make(), self.min_weight, f"the sample {self.graph}")
         else:
-            graph = read_graph(
-                self.source, directed=self.directed, labels_file=self.labels_file, min_weight=self.min_weight
+            graph = check_links(
+                read_graph(
+                    self.source, directed=self.directed, labels_file=self.labels_file, min_weight=self.min_weight
+                ),
+                self.source,
             )
         return GraphBatch.from_arrays(*(graph if self.weighted else graph._replace(weights=None)))
 

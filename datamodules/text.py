@@ -1,6 +1,7 @@
 """Text for language models, from the hub, files, or a grammar; with trees to test parsing."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,13 +11,17 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from readers.encodings import check_encoding
+from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter
 from readers.text.treebank import ParsedSentence, read_treebank
 
 from .arguments import check_at_least, check_choice, check_seed
 from .batches import ParseBatch
-from .corpus import EOS, UNKNOWN, Corpus, DataSet, Level, build_corpus, read_corpus
+from .corpus import Corpus, DataSet, build_corpus, read_corpus
 from .loader import BatchLoader
 from .samples.grammar import make_sentences
+from .token_ids import TextSettings
+from .unknown_words import SOME, compare_shares, describe_shares, read_as_unknown, unsegmented
 from .windows import ContiguousLoader, RandomWindowLoader
 
 Order = Literal["contiguous", "random"]
@@ -26,15 +31,21 @@ class TextDataModule(pl.LightningDataModule):
     """Text in rows that continue from batch to batch, for language models that carry their state.
 
     Batches are ``TokenBatch``; see ``ContiguousLoader`` for the order. Each line is a sentence, ended by ``<eos>``. The
-    vocabulary is that of all three texts, and always has ``<unk>``. If there are gold trees (with ``treebank``, and
-    always for ``sample``), testing yields a second loader of ``ParseBatch``, shorter sentences first.
+    vocabulary is that of the training text, and always has ``<unk>``, which all other words are; a model that goes on
+    with or is tested on another text keeps its own. If there are gold trees (with ``treebank``, and always for
+    ``sample``), testing yields a second loader of ``ParseBatch``, shorter sentences first, and so does validation: of
+    the sample's validation sentences, or of every tenth one of the treebank, to choose a layer by.
+
+    Texts may be of any size: their token numbers are made once, kept in the user's cache folder, mapped into memory
+    and shared by processes.
 
     Args:
         source: ``hub`` (``hub_id``, by Hugging Face ``datasets``; by default the Penn Treebank as preprocessed by
             Mikolov), ``sample`` (a grammar, with gold trees, made at load time), or a folder: parquet files,
-            ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or any three UTF-8 ``.txt`` files named after
-            train, valid (val, dev) and test, with one sentence per line.
-        level: a token is a ``word`` (separated by white space) or a ``character``.
+            ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or any three text files named after train,
+            valid (val, dev) and test, with one sentence per line: ``.txt``, or WikiText's ``.tokens`` and ``.raw``,
+            each also as ``.gz``.
+        level: a token is a ``word`` (separated by white space), a ``character`` or a ``byte``.
         batch_size: rows (or, in random order, windows) per training batch and process.
         eval_batch_size: the same in validation, over all processes; also sentences per batch of the treebank.
         test_batch_size: the same in the test, over all processes; with more rows, more words are predicted without
@@ -53,6 +64,15 @@ class TextDataModule(pl.LightningDataModule):
         hub_config: its configuration, if it has several, e.g. ``wikitext-2-raw-v1``; also for parquet files.
         text_column: its column of text, one line per row; None: ``text`` or ``sentence``, else the only column. Also
             for parquet files.
+        segmenter: where else words end: ``none``, or where ``jieba`` says, for Chinese.
+        keep_layout: blank lines and indentation are text, as in code or plays. The indentation of a line is one word.
+        eos_on_blank_lines: blank lines are ``<eos>``, as is usual for WikiText; None: they are where the files or the
+            data set are named as WikiText's.
+        min_count: how often a word must occur in the training text to be in the vocabulary.
+        max_words: the most entries of the vocabulary, of the most frequent words, ``<eos>`` and ``<unk>`` included.
+        unk_rate: the share of words that training reads as ``<unk>``, so that it learns what to expect there; None:
+            0.01 for words of a folder whose training text has no ``<unk>``, else 0.
+        encoding: of text files; bytes are always those of the file.
 
     Attributes:
         vocabulary: the tokens by number; available at once, like their number ``vocab_size``.
@@ -86,6 +106,13 @@ class TextDataModule(pl.LightningDataModule):
         hub_id: str = "ptb-text-only/ptb_text_only",
         hub_config: str | None = None,
         text_column: str | None = None,
+        segmenter: Segmenter = "none",
+        keep_layout: bool = False,
+        eos_on_blank_lines: bool | None = None,
+        min_count: int = 1,
+        max_words: int | None = None,
+        unk_rate: float | None = None,
+        encoding: str = "utf-8",
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, test_batch_size=test_batch_size)
@@ -94,8 +121,17 @@ class TextDataModule(pl.LightningDataModule):
         check_choice("level", level, get_args(Level))
         check_choice("order", order, get_args(Order))
         check_seed(seed)
-        if level == "character" and treebank is not None:
+        check_choice("segmenter", segmenter, get_args(Segmenter))
+        check_at_least(1, min_count=min_count)
+        check_at_least(3, max_words=max_words)
+        if unk_rate is not None and not 0 <= unk_rate < 1:
+            raise ValueError(f"unk_rate ({unk_rate}) must be at least 0 and below 1")
+        if level != "word" and treebank is not None:
             raise ValueError("treebank: the leaves of trees are words; set level to word")
+        if level != "word" and segmenter != "none":
+            raise ValueError(f"segmenter ({segmenter}) finds words; set level to word")
+        if level == "byte" and (min_count > 1 or max_words is not None):
+            raise ValueError("min_count and max_words: there are 256 bytes, and all have a number; leave them out")
         self.source = source
         self.level: Level = level
         self.batch_size = batch_size
@@ -110,6 +146,32 @@ class TextDataModule(pl.LightningDataModule):
         self.sample_train_size = sample_train_size
         self.sample_test_size = sample_test_size
         self.data_set = DataSet(hub_id, hub_config, text_column)
+        self.segmenter: Segmenter = segmenter
+        self.keep_layout = keep_layout
+        self.eos_on_blank_lines = eos_on_blank_lines
+        self.min_count = min_count
+        self.max_words = max_words
+        self.unk_rate = unk_rate
+        self.encoding = check_encoding(encoding)
+        self._vocabulary: tuple[str, ...] | None = None
+
+    def adopt(self, hyperparameters: Mapping[str, Any]) -> None:
+        """Takes the vocabulary of a trained model in place of the training text's own.
+
+        Args:
+            hyperparameters: those of the model.
+
+        Raises:
+            ValueError: its tokens are of another kind.
+        """
+        vocabulary = hyperparameters.get("vocabulary") or ()
+        if EOS not in vocabulary:  # no language model's
+            return
+        for name, own in (("level", self.level), ("segmenter", self.segmenter)):
+            if hyperparameters.get(name, own) != own:
+                raise ValueError(f"data.{name} is {own}, the trained model's {hyperparameters[name]}: set it to that")
+        self._vocabulary = tuple(vocabulary)
+        self.__dict__.pop("corpus", None)
 
     # The text is read on first use: building the datamodule for --help costs nothing.
 
@@ -131,10 +193,21 @@ class TextDataModule(pl.LightningDataModule):
     @cached_property
     def corpus(self) -> Corpus:
         """The three texts as token numbers."""
+        settings = TextSettings(
+            self.level,
+            self.segmenter,
+            self.keep_layout,
+            self.eos_on_blank_lines or False,
+            self.min_count,
+            self.max_words,
+            0 if self.source == "sample" else self.drop_first_train_lines,
+            self._vocabulary,
+        )
         if self.source != "sample":
-            return read_corpus(self.source, self.level, self.data_set, self.drop_first_train_lines)
+            by_name = self.eos_on_blank_lines is None
+            return read_corpus(self.source, settings, self.data_set, self.encoding, by_name)
         lines = {name: [" ".join(sentence.words) for sentence in part] for name, part in self._sample.items()}
-        return build_corpus(lines, self.level, {name: f"the sample's {name} text" for name in lines})
+        return build_corpus(lines, settings, {name: f"the sample's {name} text" for name in lines})
 
     @cached_property
     def _sample(self) -> dict[str, list[ParsedSentence]]:
@@ -145,16 +218,24 @@ class TextDataModule(pl.LightningDataModule):
     @cached_property
     def trees(self) -> tuple[ParsedSentence, ...]:
         """The test sentences with gold trees; empty if there are none."""
-        if self.level == "character":
+        return self._trees("test")
+
+    @cached_property
+    def validation_trees(self) -> tuple[ParsedSentence, ...]:
+        """The sentences with gold trees to choose a layer by; empty if there are none."""
+        return self._trees("valid")
+
+    def _trees(self, split: str) -> tuple[ParsedSentence, ...]:
+        if self.level != "word":
             return ()
         if self.treebank is not None:
-            return read_treebank(Path(self.treebank))
-        return tuple(self._sample["test"]) if self.source == "sample" else ()
+            sentences = read_treebank(Path(self.treebank))
+            return sentences if split == "test" else sentences[::10]
+        return tuple(self._sample[split]) if self.source == "sample" else ()
 
     def prepare_data(self) -> None:
-        """Download, in one process."""
-        if self.source == "hub":
-            self.corpus  # noqa: B018
+        """Download and encode, in one process."""
+        self.corpus  # noqa: B018
 
     def setup(self, stage: str | None = None) -> None:
         """Read everything; the same in every process and at every stage."""
@@ -162,6 +243,8 @@ class TextDataModule(pl.LightningDataModule):
         if stage in ("fit", None):
             # Report now, not after training, that the test text is too short.
             self.val_dataloader(), self.test_dataloader()
+            if self.level == "word" and self.segmenter == "none" and (warning := unsegmented(self.vocabulary)):
+                rank_zero_warn(warning)
         if stage == "test":
             self._warn_of_unknown_words()
 
@@ -177,24 +260,35 @@ class TextDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         return self._loader("train", self.batch_size)
 
-    def val_dataloader(self) -> BatchLoader:
-        return self._loader("valid", self.eval_batch_size)
+    def val_dataloader(self) -> list[BatchLoader]:
+        tokens = self._loader("valid", self.eval_batch_size)
+        return [tokens, self._parse_loader(self.validation_trees)] if self.validation_trees else [tokens]
 
     def test_dataloader(self) -> list[BatchLoader]:
         tokens = self._loader("test", self.test_batch_size)
-        return [tokens, self._parse_loader()] if self.trees else [tokens]
+        return [tokens, self._parse_loader(self.trees)] if self.trees else [tokens]
 
     def _loader(self, split: str, batch_size: int) -> BatchLoader:
         text, training = self.corpus.texts[split], split == "train"
         options: dict[str, Any] = {"seed": self.seed, "name": self.corpus.names[split]}
+        if training and self._unk_rate:
+            options["alter"] = read_as_unknown(self._unk_rate, self.vocabulary)
         if self.order == "random":
             return RandomWindowLoader(text, batch_size, self.bptt, training=training, **options)
         variable = training and self.variable_bptt
         return ContiguousLoader(text, batch_size, self.bptt, variable=variable, shared=not training, **options)
 
-    def _parse_loader(self) -> BatchLoader:
+    @property
+    def _unk_rate(self) -> float:
+        """The share of words that training reads as ``<unk>``."""
+        if self.unk_rate is not None:
+            return self.unk_rate
+        is_own_text = self.level == "word" and self.source not in ("hub", "sample")
+        return SOME if is_own_text and not self.corpus.unknown["train"] else 0.0
+
+    def _parse_loader(self, trees: tuple[ParsedSentence, ...]) -> BatchLoader:
         # Sentences of similar length in a batch: little padding.
-        sentences = sorted(self.trees, key=lambda sentence: len(sentence.words))
+        sentences = sorted(trees, key=lambda sentence: len(sentence.words))
         numbers = {word: number for number, word in enumerate(self.vocabulary)}
 
         def fetch(index: Tensor) -> ParseBatch:
@@ -206,12 +300,29 @@ class TextDataModule(pl.LightningDataModule):
         """What the run was trained on, as plain values."""
         digest = hashlib.sha256("\n".join(self.vocabulary).encode())
         for text in self.corpus.texts.values():
-            digest.update(text.numpy().tobytes())
+            for part in text.split(1 << 20):
+                digest.update(part.int().numpy().tobytes())
         sizes = {f"{split}_tokens": len(text) for split, text in self.corpus.texts.items()}
         lines = {f"{split}_lines": count for split, count in self.corpus.lines.items()}
+        unknown = {f"{split}_unknown_share": share for split, share in self.corpus.unknown.items()}
         fingerprint = digest.hexdigest()[:16]
         shape = {"level": self.level, "vocab_size": self.vocab_size, "gold_trees": len(self.trees)}
-        return {"source": self.source, **shape, **lines, **sizes, "fingerprint": fingerprint}
+        return {"source": self.source, **shape, **lines, **sizes, **unknown, "fingerprint": fingerprint}
+
+    def remarks(self) -> list[str]:
+        """Lines for the terminal, beside the measured results."""
+        return [] if self.source == "sample" else [describe_shares(self.corpus.unknown, self.level)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a model that is tested on another text must know of this one."""
+        was_trained = self.corpus.unknown["train"] > 0 or self._unk_rate > 0
+        return {"unknown_shares": dict(self.corpus.unknown), "unknown_trained": was_trained}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warns where perplexities of this text don't compare with those of the text in a checkpoint."""
+        before, was_trained = state_dict["unknown_shares"], state_dict["unknown_trained"]
+        if warning := compare_shares(self.corpus.unknown, before, was_trained, self.level):
+            rank_zero_warn(warning)
 
 
 def parse_batch(sentences: list[ParsedSentence], numbers: dict[str, int]) -> ParseBatch:

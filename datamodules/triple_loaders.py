@@ -1,7 +1,6 @@
 """Batches for triple extraction: bucketed by length in training, whole sentences in evaluation."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -18,6 +17,7 @@ from readers.triples.tables import Negatives, TripleTable, batch_arrays, concate
 from . import loader
 from .batches import Triple, TripleBatch
 from .loader import BatchLoader, epoch_seed
+from .triple_augmentation import replace_entities
 
 CHUNK = 50  # batches that are sorted by length together
 
@@ -72,8 +72,8 @@ class TrainingBatches:
         sentences: the training sentences; ``table.sentences`` are indices into them.
         encoder: the encoder of the table.
         negatives: how the subject is drawn, see ``draw_spans``.
-        augment: the probability that the entities of a triple are replaced, in [0, 1]. Windows of longer texts, and
-            texts that would become longer than a row, are left unchanged.
+        augment: the probability that the entities of a triple are replaced, in [0, 1]. Windows of longer texts, texts
+            that would become longer than a row, and entities that stand only inside words are left unchanged.
         seed: of all draws.
     """
 
@@ -123,13 +123,13 @@ class TrainingBatches:
         origins: list[tuple[str, str]] = []
         for row in np.flatnonzero(draws[0] < self.augment).tolist():
             sentence = sentences[row]
-            if len(sentence.text) != table.lengths[row]:
+            if len(sentence.text) != table.lengths[row] or not sentence.triples:
                 continue
             triple = sentence.triples[int(draws[1, row] * len(sentence.triples))]
             choices = self._by_predicate[triple[1]]
             other, number = choices[int(draws[2, row] * len(choices))]
             changed = replace_entities(sentence, triple, other)
-            if len(changed.text) <= self.encoder.max_length:
+            if changed is not None and len(changed.text) <= self.encoder.max_length:
                 made[row] = changed
                 origins.append((sentence.text, self.sentences[number].text))
         if not made:
@@ -151,25 +151,6 @@ class TrainingBatches:
     @cached_property
     def _others(self) -> OtherItems:
         return OtherItems(self.sentences, self.encoder.known)
-
-
-def replace_entities(sentence: Sentence, triple: Triple, other: Triple) -> Sentence:
-    """A sentence with the subject and object of one of its triples replaced by those of another.
-
-    Both are replaced simultaneously wherever they occur in the text and in its triples; if one contains the other, the
-    longer one has precedence.
-
-    Source: kg-2019 (``random_generate``). Difference: it replaces one after the other, so that the second replacement
-    can change the first.
-    """
-    new = {triple[0]: other[0], triple[2]: other[2]}
-    pattern = re.compile("|".join(map(re.escape, sorted(new, key=len, reverse=True))))
-
-    def changed(text: str) -> str:
-        return pattern.sub(lambda match: new[match[0]], text)
-
-    triples = ((changed(subject), predicate, changed(obj)) for subject, predicate, obj in sentence.triples)
-    return Sentence(changed(sentence.text), tuple(dict.fromkeys(triples)))
 
 
 class EvaluationBatches:

@@ -3,21 +3,31 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from readers.errors import DataError
 from readers.files import user_path
 from readers.hub import load_from_hub
-from readers.triples.json_lines import Sentence, SentenceFile, has_triples, parse_sentences, read_schema, read_sentences
+from readers.triples.json_lines import Sentence, has_triples, parse_sentences, read_records
+from readers.triples.normalization import Normalize
+from readers.triples.schemas import Schema, read_schema, schema_of_records, with_slots_of
 
+from .cache import ArrayCache
 from .samples.triples import SCHEMA, make_triple_sentences
 
 HUB_SPLITS = {"train": ("train",), "val": ("validation", "dev", "valid"), "test": ("test",)}
 FILES = {"train": "train_data.json", "val": "dev_data.json", "test": "test_data.json"}
 SCHEMA_FILE = "all_50_schemas"
+PACKED = ("", ".gz")  # endings of a file's name
+FIRST_RECORDS = 20  # that tell whether objects are in DuIE 2.0's form
+CACHE_VERSION = 1  # raise it when the same files would give another schema
+
+SchemaFrom = Literal["file", "from_data"]
+Records = Iterator[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -27,10 +37,12 @@ class Split:
     Args:
         key: plain values that determine them; None: don't cache them.
         read: reads them.
+        records: reads them as plain values in SKE's layout, each with what messages call it.
     """
 
     key: Any
-    read: Callable[[], SentenceFile]
+    read: Callable[[], list[Sentence]]
+    records: Callable[[], Records]
 
 
 @dataclass
@@ -54,21 +66,46 @@ class TripleSources:
     sample_test_size: int
     hub_id: str
     hub_config: str | None
+    schema_from: SchemaFrom
+    normalize: Normalize
+    encoding: str
 
     @cached_property
-    def schema(self) -> list[list[str]]:
-        """``[subject_type, predicate, object_type]`` rows."""
-        folder = self._folder
+    def schema(self) -> Schema:
+        """That of a file, with the further slots of objects that the training data has; or that of the data."""
+        if self.source == "sample":
+            return Schema([list(row) for row in SCHEMA])
+        train = self.split("train")
+        assert train is not None  # only the test may be missing
+        if self.schema_from == "from_data":
+            val = self.split("val")
+            return self._scan(train, *([val] if val else []))
+        schema = self._given_schema()
+        return with_slots_of(schema, self._scan(train)) if schema.object_slots or _has_slots(train) else schema
+
+    def _given_schema(self) -> Schema:
+        places = [self._folder / f"{SCHEMA_FILE}{ending}" for ending in PACKED] if self._folder is not None else []
         if self.schema_file is not None:
-            return read_schema(self.find(self.schema_file, "schema_file"))
-        if folder is not None and (folder / SCHEMA_FILE).is_file():
-            return read_schema(folder / SCHEMA_FILE)
-        return [list(row) for row in SCHEMA]
+            places = [self.find(self.schema_file, "schema_file")]
+        file = next((place for place in places if place.is_file()), None)
+        return Schema([list(row) for row in SCHEMA]) if file is None else read_schema(file, self.encoding)
+
+    def _scan(self, *splits: Split) -> Schema:
+        """The schema that the records of splits follow, kept in the cache."""
+
+        def build() -> tuple[dict[str, Any], dict[str, Any]]:
+            schema = schema_of_records(chain.from_iterable(split.records() for split in splits))
+            return {}, schema._asdict()
+
+        keys = [split.key for split in splits]
+        if None in keys:
+            return Schema(**build()[1])
+        return Schema(**ArrayCache("triple_schemas", CACHE_VERSION, {"splits": keys}).load_or_build(build)[1])
 
     @cached_property
     def predicates(self) -> list[str]:
-        """The distinct predicates, in the order of the schema."""
-        return list(dict.fromkeys(predicate for _, predicate, _ in self.schema))
+        """The distinct predicates, in the order of the schema; further slots of objects have their own."""
+        return list(dict.fromkeys(predicate for _, predicate, _ in self.schema.rows))
 
     def find(self, name: str, argument: str) -> Path:
         """The file that an argument names, relative to the working folder, else to the source's."""
@@ -86,7 +123,7 @@ class TripleSources:
         if file is not None:
             return self._from_files([file])
         if self.source == "sample":
-            return Split(None, lambda: SentenceFile(self._sample[name], 0))
+            return Split(None, lambda: self._sample[name], lambda: iter(()))
         if self.source == "hub":
             return self._from_hub(name)
         if name == "test":
@@ -114,32 +151,38 @@ class TripleSources:
         path = user_path(self.source)
         if not path.exists():
             raise DataError(f"data.source: {path} does not exist; give a folder, a file of JSON lines, hub or sample")
-        if path.is_dir() and not (path / FILES["train"]).is_file():
+        if not path.is_dir():
+            return [path]
+        file = self._in_folder("train")
+        if file is None:
             raise DataError(f"data.source: {path} has no {FILES['train']}; put it there, or give data.train_file")
-        return [path / FILES["train"] if path.is_dir() else path]
+        return [file]
+
+    def _in_folder(self, name: str) -> Path | None:
+        """The file of a split in the source's folder, gzipped or not, if there is one."""
+        places = [] if self._folder is None else [self._folder / f"{FILES[name]}{ending}" for ending in PACKED]
+        return next((place for place in places if place.is_file()), None)
 
     def _file(self, name: str) -> Path | None:
         """The validation or test file, if there is one."""
         given = {"train": None, "val": self.val_file, "test": self.test_file}[name]
         if given is not None:
             return self.find(given, f"{name}_file")
-        file = None if name == "train" or self._folder is None else self._folder / FILES[name]
-        if file is None or not file.is_file():
-            return None
-        return file if name == "val" or has_triples(file) else None
+        file = None if name == "train" else self._in_folder(name)
+        return file if file is None or name == "val" or has_triples(file, self.encoding) else None
 
     def _from_files(self, files: list[Path]) -> Split:
-        def read() -> SentenceFile:
-            parts = [read_sentences(file, self.predicates) for file in files]
-            return SentenceFile(
-                [sentence for part in parts for sentence in part.sentences], sum(part.other_slots for part in parts)
-            )
+        def records() -> Records:
+            return chain.from_iterable(read_records(file, self.encoding) for file in files)
 
         stamps = []
         for file in files:
             status = file.stat()
             stamps.append([str(file.resolve()), status.st_mtime_ns, status.st_size])
-        return Split(stamps, read)
+        return Split([*stamps, self.encoding], lambda: self._parse(records()), records)
+
+    def _parse(self, records: Records) -> list[Sentence]:
+        return parse_sentences(records, frozenset(self.predicates), self.normalize)
 
     # The hub.
 
@@ -157,7 +200,8 @@ class TripleSources:
             fingerprint = getattr(self._hub[key], "_fingerprint", None)
             return Split(
                 fingerprint and [self.hub_id, self.hub_config, key, fingerprint],
-                lambda: parse_sentences(self._rows(key), frozenset(self.predicates)),
+                lambda: self._parse(self._rows(key)),
+                lambda: self._rows(key),
             )
 
         if name == "test" or splits["val"] is not None:
@@ -190,8 +234,8 @@ class TripleSources:
     def _part(self, whole: Split, name: str) -> Split:
         """The training or validation part of a split that has both."""
 
-        def read() -> SentenceFile:
-            sentences, other_slots = whole.read()
+        def read() -> list[Sentence]:
+            sentences = whole.read()
             held_out = max(1, round(self.val_fraction * len(sentences)))
             if held_out >= len(sentences):
                 raise DataError(
@@ -200,6 +244,11 @@ class TripleSources:
                 )
             order = torch.randperm(len(sentences), generator=torch.Generator().manual_seed(self.seed)).tolist()
             chosen = order[:held_out] if name == "val" else order[held_out:]
-            return SentenceFile([sentences[number] for number in sorted(chosen)], other_slots)
+            return [sentences[number] for number in sorted(chosen)]
 
-        return Split(whole.key and [whole.key, name, self.val_fraction, self.seed], read)
+        return Split(whole.key and [whole.key, name, self.val_fraction, self.seed], read, whole.records)
+
+
+def _has_slots(split: Split) -> bool:
+    """Whether one of the first records has an object in DuIE 2.0's form."""
+    return schema_of_records(islice(split.records(), FIRST_RECORDS)).object_slots

@@ -13,12 +13,13 @@ from readers.errors import DataError
 from readers.triples.distant_supervision import OtherItems, distinct_triples
 from readers.triples.encoding import Occurrences, Segmenter, TripleEncoder, Unlabelled, count_characters
 from readers.triples.json_lines import Sentence
+from readers.triples.normalization import Normalize
 from readers.triples.tables import TripleTable, take
 
 from .cache import ArrayCache
 from .triple_sources import Split
 
-CACHE_VERSION = 1  # raise it when the same files would be encoded differently
+CACHE_VERSION = 2  # raise it when the same files would be encoded differently
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class EncodedSplit:
         sentences: the sentences used; ``table.sentences`` are indices into them.
         table: their rows.
         unlabelled: what could not be labelled.
-        counts: ``sentences`` and ``triples`` read, ``without_triples``, ``without_labels`` and ``other_slots``.
+        counts: ``sentences`` and ``triples`` read, ``without_triples`` and ``without_labels``.
     """
 
     sentences: list[Sentence]
@@ -46,7 +47,7 @@ class SplitEncoding:
         source: what messages call the data.
         schema: ``[subject_type, predicate, object_type]`` rows.
         words: those with word vectors.
-        segmenter, max_length, min_count, prior, occurrences: those of ``TripleDataModule``.
+        segmenter, max_length, min_count, prior, occurrences, normalize, keep_empty: those of ``TripleDataModule``.
     """
 
     source: str
@@ -57,6 +58,8 @@ class SplitEncoding:
     min_count: int
     prior: bool
     occurrences: Occurrences
+    normalize: Normalize
+    keep_empty: bool
 
     def training(self, split: Split) -> tuple[TripleEncoder, EncodedSplit]:
         """The encoder that the training sentences determine, and these sentences.
@@ -66,20 +69,20 @@ class SplitEncoding:
         """
 
         def build() -> tuple[EncodedSplit, dict[str, Any]]:
-            read, other_slots = split.read()
+            read = split.read()
             characters = count_characters((sentence.text for sentence in read), self.min_count)
-            counts = _count(read, other_slots)
-            sentences = [sentence for sentence in read if sentence.triples]
-            if not sentences:
+            counts = _count(read)
+            sentences = [sentence for sentence in read if sentence.triples or self.keep_empty]
+            if counts["without_triples"] == len(read):
                 raise DataError(f"data.source {self.source}: no training sentence has a triple in its spo_list")
             encoder = self._encoder(characters, sentences)
             others = OtherItems(sentences, encoder.known)
             table, unlabelled = encoder.encode(sentences, lambda number: others.than(sentences[number].text))
-            labelled = np.zeros(len(sentences), bool)
+            labelled = np.array([not sentence.triples for sentence in sentences])
             labelled[table.sentences[np.diff(table.subject_starts) > 0]] = True
             counts["without_labels"] = int((~labelled).sum())
             table = take(table, np.flatnonzero(labelled[table.sentences]))
-            if not len(table):
+            if not len(table.subjects):
                 raise DataError(f"data.source {self.source}: no training text has subject and object of its triples")
             return EncodedSplit(sentences, table, unlabelled, counts), {"characters": characters}
 
@@ -91,6 +94,8 @@ class SplitEncoding:
             "segmenter": self.segmenter,
             "min_count": self.min_count,
             "prior": self.prior,
+            "normalize": self.normalize,
+            "keep_empty": self.keep_empty,
         }
         encoded, about = self._stored(split, key, build)
         self._report("training", encoded)
@@ -100,11 +105,12 @@ class SplitEncoding:
         """The sentences of ``validation`` or ``test``."""
 
         def build() -> tuple[EncodedSplit, dict[str, Any]]:
-            sentences, other_slots = split.read()
+            sentences = split.read()
             table, unlabelled = encoder.encode(sentences)
-            return EncodedSplit(sentences, table, unlabelled, _count(sentences, other_slots)), {}
+            return EncodedSplit(sentences, table, unlabelled, _count(sentences)), {}
 
-        encoded, _ = self._stored(split, {"encoder": encoder.fingerprint, "schema": self.schema}, build)
+        key = {"encoder": encoder.fingerprint, "schema": self.schema, "normalize": self.normalize}
+        encoded, _ = self._stored(split, key, build)
         self._report(name, encoded)
         return encoded
 
@@ -137,7 +143,7 @@ class SplitEncoding:
         arrays, about = cache.load_or_build(build_arrays)
         arrays = dict(arrays)
         documents = json.loads(arrays.pop("documents").tobytes())
-        sentences = [Sentence(text, tuple(map(tuple, triples))) for text, triples in documents]
+        sentences = [_from_json(*document) for document in documents]
         table = TripleTable(**{name: np.asarray(array) for name, array in arrays.items()})
         return EncodedSplit(sentences, table, Unlabelled(**about["unlabelled"]), about["counts"]), about
 
@@ -146,32 +152,39 @@ class SplitEncoding:
         counts, missing = encoded.counts, encoded.unlabelled
         if missing.not_found:
             examples = "; ".join(missing.examples)
+            hint = f" (data.normalize finds {missing.otherwise_written} of them)" if missing.otherwise_written else ""
             rank_zero_warn(
                 f"{name}: subject or object of {missing.not_found} of {counts['triples']} triples are not in the "
-                f"text, so these are not labelled: {examples}"
+                f"text, so these are not labelled{hint}: {examples}"
             )
         if missing.long_texts:
             rank_zero_warn(
                 f"{name}: {missing.long_texts} texts are longer than data.max_length ({self.max_length}) and become "
                 f"windows that overlap by half; {missing.in_no_window} triples fit in none"
             )
-        if name == "training" and counts["without_triples"]:
-            rank_zero_warn(f"{name}: {counts['without_triples']} sentences have an empty spo_list and are left out")
+        if name == "training" and counts["without_triples"] and not self.keep_empty:
+            rank_zero_warn(
+                f"{name}: {counts['without_triples']} sentences have an empty spo_list and are left out; "
+                "data.keep_empty=true trains with them"
+            )
         if counts.get("without_labels"):
             rank_zero_warn(f"{name}: {counts['without_labels']} sentences have no triple to label and are left out")
-        if counts["other_slots"]:
-            rank_zero_warn(f"{name}: {counts['other_slots']} values of objects besides @value (DuIE 2.0) are ignored")
 
 
 def as_bytes(sentences: Iterable[Sentence]) -> bytes:
-    """Sentences and their triples as JSON."""
-    return json.dumps([list(sentence) for sentence in sentences], ensure_ascii=False).encode()
+    """Sentences and their triples as JSON, with the spans that the file gives, if any."""
+    parts = [sentence if sentence.mentions else sentence[:2] for sentence in sentences]
+    return json.dumps(parts, ensure_ascii=False).encode()
 
 
-def _count(sentences: list[Sentence], other_slots: int) -> dict[str, int]:
+def _from_json(text: str, triples: list[Any], mentions: Iterable[Any] = ()) -> Sentence:
+    spans: Any = (tuple(tuple(span and tuple(span) for span in mention) for mention in several) for several in mentions)
+    return Sentence(text, tuple(map(tuple, triples)), tuple(spans))
+
+
+def _count(sentences: list[Sentence]) -> dict[str, int]:
     return {
         "sentences": len(sentences),
         "triples": sum(len(sentence.triples) for sentence in sentences),
         "without_triples": sum(not sentence.triples for sentence in sentences),
-        "other_slots": other_slots,
     }

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -11,15 +12,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from readers.encodings import check_encoding
+from readers.triples.aliases import read_aliases
 from readers.triples.encoding import Occurrences, Segmenter, TripleEncoder
+from readers.triples.normalization import Normalize
+from readers.triples.schemas import write_schema
 from readers.triples.tables import Negatives
 from readers.word_vectors import read_word_vectors
 
 from .arguments import check_at_least, check_choice, check_seed, check_val_fraction
 from .loader import BatchLoader
 from .triple_loaders import BucketLoader, EvaluationBatches, TrainingBatches
-from .triple_sources import TripleSources
+from .triple_sources import SchemaFrom, TripleSources
 from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
+
+FEW_ROWS = 8  # of a training batch on little data
 
 
 class TripleDataModule(pl.LightningDataModule):
@@ -43,12 +50,15 @@ class TripleDataModule(pl.LightningDataModule):
         schema_file: JSON lines with ``subject_type``, ``predicate``, ``object_type``; None: that of the folder, else
             SKE's 50 rows.
         batch_size: rows per training batch and process.
+        min_batches: batches of an epoch at least: on little data a training batch has fewer rows, down to 8.
         eval_batch_size: sentences per batch and process in validation and test.
         max_length: maximum length of a row, in characters.
         min_count: characters that are rarer in the training text count as unknown.
         prior: use distant supervision: candidates are the triples of the training sentences; for a training sentence,
             only those that another one states, too.
-        occurrences: label only the ``first`` occurrence of subject and object, or ``all``.
+        occurrences: label only the ``first`` occurrence of subject and object, or ``all``; of those at word
+            boundaries where there are such. Spans that the file gives (``subject_span``, ``object_span``) are
+            labelled instead.
         negatives: the subject to predict the objects of in training: ``random_ends`` (a subject's start, and any
             subject's end after it, so some are wrong on purpose) or ``gold_spans``.
         augment: the probability that the entities of a triple of a training sentence are replaced by those of another
@@ -58,6 +68,14 @@ class TripleDataModule(pl.LightningDataModule):
         segmenter: how texts are split into words, for word vectors: ``jieba``, or ``none`` (each character is a word).
         val_fraction: fraction of the training sentences held out if there is no validation file, strictly between 0
             and 1.
+        schema: where the predicates are from: ``file`` (``schema_file`` and what stands there), or ``from_data``: those
+            of the training and validation sentences. It is written into the run folder as ``schema.json``, which
+            ``schema_file`` reads.
+        normalize: the form in which entities are looked for, and in which the model reads texts: ``width`` (NFKC),
+            ``case`` (lower case), ``both``, or ``none``. Predictions have the text's own characters and positions.
+        keep_empty: train with the sentences without triples, too: a model that meets such texts finds less in them.
+        alias_file: names and their aliases, separated by tabs, for the competitions' score of the test.
+        encoding: of the files: ``utf-8``, ``gbk``, ``utf-16`` …
         seed: of order, subjects, augmentation, held-out sentences and sample.
         sample_train_size: number of training sentences of ``sample``.
         sample_test_size: number of test sentences of ``sample``, and of validation sentences.
@@ -66,7 +84,9 @@ class TripleDataModule(pl.LightningDataModule):
 
     Attributes:
         characters: ``<pad>``, ``<unk>`` and the known characters, frequent ones first.
-        schema: ``[subject_type, predicate, object_type]`` rows.
+        schema: ``[subject_type, predicate, object_type]`` rows. A further slot of an object (DuIE 2.0) has a row of its
+            own, with a predicate such as ``票房@inArea``.
+        object_slots: whether objects are in DuIE 2.0's form, ``{"@value": …, "inArea": …}``.
         predicates: the distinct predicates, in the order of the schema.
         words: the words with vectors; row i + 1 of ``word_vectors`` (W + 1, D) float32 belongs to word i, row 0 is
             zero; ``word_vector_size`` is D, or 0 without vectors.
@@ -104,21 +124,32 @@ class TripleDataModule(pl.LightningDataModule):
         vectors_file: str | None = None,
         max_words: int = 50000,
         segmenter: Segmenter = "none",
+        schema: SchemaFrom = "file",
+        normalize: Normalize = "none",
+        keep_empty: bool = False,
+        alias_file: str | None = None,
+        encoding: str = "utf-8",
         val_fraction: float = 0.1,
         seed: int = 0,
         sample_train_size: int = 4000,
         sample_test_size: int = 500,
         hub_id: str = "xusenlin/duie",
         hub_config: str | None = None,
+        min_batches: int = 1,
     ) -> None:
         super().__init__()
-        check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        check_at_least(1, batch_size=batch_size, min_batches=min_batches, eval_batch_size=eval_batch_size)
         check_at_least(2, max_length=max_length)
         check_at_least(1, min_count=min_count, max_words=max_words)
         check_at_least(1, sample_train_size=sample_train_size, sample_test_size=sample_test_size)
         check_choice("occurrences", occurrences, get_args(Occurrences))
         check_choice("negatives", negatives, get_args(Negatives))
         check_choice("segmenter", segmenter, get_args(Segmenter))
+        check_choice("schema", schema, get_args(SchemaFrom))
+        check_choice("normalize", normalize, get_args(Normalize))
+        check_encoding(encoding)
+        if schema == "from_data" and schema_file is not None:
+            raise ValueError(f"schema=from_data reads no schema_file ({schema_file}): leave one of them out")
         if not 0 <= augment <= 1:
             raise ValueError(f"augment ({augment}) must be in [0, 1]")
         check_val_fraction(val_fraction)
@@ -128,7 +159,7 @@ class TripleDataModule(pl.LightningDataModule):
         if train_file is not None and source in ("hub", "sample"):
             raise ValueError(f"train_file is not read with source {source}: give source the folder of your files")
         self.source = source
-        self.batch_size = batch_size
+        self.batch_size, self.min_batches = batch_size, min_batches
         self.eval_batch_size = eval_batch_size
         self.max_length = max_length
         self.min_count = min_count
@@ -139,6 +170,9 @@ class TripleDataModule(pl.LightningDataModule):
         self.vectors_file = vectors_file
         self.max_words = max_words
         self.segmenter: Segmenter = segmenter
+        self.normalize: Normalize = normalize
+        self.keep_empty = keep_empty
+        self.alias_file = alias_file
         self.seed = seed
         # The data is read on first use: building the datamodule for --help costs nothing.
         self.sources = TripleSources(
@@ -153,12 +187,20 @@ class TripleDataModule(pl.LightningDataModule):
             sample_test_size,
             hub_id,
             hub_config,
+            schema,
+            normalize,
+            encoding,
         )
 
     @property
     def schema(self) -> list[list[str]]:
         """``[subject_type, predicate, object_type]`` rows."""
-        return self.sources.schema
+        return self.sources.schema.rows
+
+    @property
+    def object_slots(self) -> bool:
+        """Whether objects are in DuIE 2.0's form."""
+        return self.sources.schema.object_slots
 
     @property
     def predicates(self) -> list[str]:
@@ -170,6 +212,13 @@ class TripleDataModule(pl.LightningDataModule):
         if self.vectors_file is None:
             return [], np.zeros((0, 0), np.float32)
         return read_word_vectors(self.sources.find(self.vectors_file, "vectors_file"), self.max_words)
+
+    @cached_property
+    def aliases(self) -> dict[str, list[str]]:
+        """Of each name of ``alias_file``."""
+        if self.alias_file is None:
+            return {}
+        return read_aliases(self.sources.find(self.alias_file, "alias_file"), self.sources.encoding)
 
     @property
     def prior_features(self) -> bool:
@@ -210,7 +259,7 @@ class TripleDataModule(pl.LightningDataModule):
     @cached_property
     def _encoding(self) -> SplitEncoding:
         options = (self.segmenter, self.max_length, self.min_count, self.prior, self.occurrences)
-        return SplitEncoding(self.source, self.schema, self.words, *options)
+        return SplitEncoding(self.source, self.schema, self.words, *options, self.normalize, self.keep_empty)
 
     @cached_property
     def _training(self) -> tuple[TripleEncoder, EncodedSplit]:
@@ -238,6 +287,13 @@ class TripleDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read and encode everything; the same in every process and at every stage."""
         self.splits  # noqa: B018
+        if stage == "fit" and self.sources.schema_from == "from_data" and self.trainer is not None:
+            for logger in self.trainer.loggers if self.trainer.is_global_zero else ():
+                if hasattr(logger, "log_file"):
+                    logger.log_file("schema.json", self._write_schema)
+
+    def _write_schema(self, path: Path) -> None:
+        path.write_text(write_schema(self.sources.schema), encoding="utf-8")
 
     @cached_property
     def training_batches(self) -> TrainingBatches:
@@ -246,7 +302,8 @@ class TripleDataModule(pl.LightningDataModule):
         return TrainingBatches(train.table, train.sentences, self.encoder, self.negatives, self.augment, self.seed)
 
     def train_dataloader(self) -> BatchLoader:
-        return BucketLoader(self.training_batches, self.batch_size, self.seed)
+        size = max(FEW_ROWS, len(self.training_batches.table) // self.min_batches)
+        return BucketLoader(self.training_batches, min(self.batch_size, size), self.seed)
 
     def val_dataloader(self) -> BatchLoader:
         return self._evaluation_loader("val")

@@ -1,5 +1,7 @@
 """Loaders of windows over a long text: contiguous rows for models that carry their state, or random windows."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from .loader import BatchLoader, epoch_seed
 
 SHORTEST = 5  # minimum length of a window of variable length, in tokens
 HALF_CHANCE = 0.05  # probability that the mean length of a window is half of bptt
+
+Alter = Callable[[Tensor, Tensor], Tensor]  # what the model reads, of int64 tokens and their places in the text
 
 
 class ContiguousLoader(BatchLoader):
@@ -39,6 +43,7 @@ class ContiguousLoader(BatchLoader):
         shared: the processes share the rows.
         seed: of the lengths.
         name: what messages call the text.
+        alter: what becomes of the tokens that are read and predicted.
 
     Yields:
         ``TokenBatch``, inputs and targets (rows, T) int64; the targets are the inputs shifted by one token.
@@ -57,8 +62,10 @@ class ContiguousLoader(BatchLoader):
         shared: bool = False,
         seed: int = 0,
         name: str = "the text",
+        alter: Alter | None = None,
     ) -> None:
         self.text = text
+        self.alter = alter
         self.rows = rows
         self.shared = shared
         self.bptt = bptt
@@ -119,8 +126,11 @@ class ContiguousLoader(BatchLoader):
         begin, end = window
         rows, first, last = self._division()
         length = len(self.text) // rows
-        parts = self.text[: rows * length].view(rows, length)[first:last]
-        return TokenBatch(parts[:, begin:end].long(), parts[:, begin + 1 : end + 1].long())
+        tokens = self.text[: rows * length].view(rows, length)[first:last, begin : end + 1].long()
+        if self.alter is not None:
+            places = torch.arange(first, last)[:, None] * length + torch.arange(begin, end + 1)
+            tokens = self.alter(tokens, places)
+        return TokenBatch(tokens[:, :-1], tokens[:, 1:])
 
 
 class RandomWindowLoader(BatchLoader):
@@ -136,6 +146,7 @@ class RandomWindowLoader(BatchLoader):
         training: shuffled, full windows and batches only.
         seed: of the order.
         name: what messages call the text.
+        alter: what becomes of the tokens that are read and predicted.
 
     Yields:
         ``TokenBatch``, inputs and targets (batch_size, bptt) int64; the targets are the inputs shifted by one token.
@@ -145,9 +156,18 @@ class RandomWindowLoader(BatchLoader):
     """
 
     def __init__(
-        self, text: Tensor, batch_size: int, bptt: int, *, training: bool = False, seed: int = 0, name: str = "the text"
+        self,
+        text: Tensor,
+        batch_size: int,
+        bptt: int,
+        *,
+        training: bool = False,
+        seed: int = 0,
+        name: str = "the text",
+        alter: Alter | None = None,
     ) -> None:
         self.text = text
+        self.alter = alter
         self.bptt = bptt
         windows = (len(text) - 1) // bptt if training else -(-(len(text) - 1) // bptt)
         _, world_size = loader.rank_and_world_size()
@@ -162,4 +182,5 @@ class RandomWindowLoader(BatchLoader):
         places = numbers[:, None] * self.bptt + torch.arange(self.bptt + 1)
         last = len(self.text) - 1
         tokens = self.text[places.clamp(max=last)].long()
+        tokens = tokens if self.alter is None else self.alter(tokens, places)
         return TokenBatch(tokens[:, :-1], tokens[:, 1:].masked_fill(places[:, 1:] > last, IGNORED))

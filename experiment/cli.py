@@ -151,8 +151,7 @@ class ExperimentCLI(LightningCLI):
         for name in getattr(model_class, "data_links", ()):
             default = parameters(model_class)[name].default
             given = self.config.model.init_args.get(name, default)
-            same = tuple(given) == tuple(default) if isinstance(default, tuple) else given == default
-            if not same and name in parameters(data_class):
+            if _as_lists(given) != _as_lists(default) and name in parameters(data_class):
                 raise UserError(f"model.{name} comes from the data: set data.{name}")
 
     def instantiate_classes(self) -> None:
@@ -175,18 +174,27 @@ class ExperimentCLI(LightningCLI):
             reason = "native here" if native else "bfloat16 is not native here"
             say(f"precision: {self.config.trainer.precision} ({reason})")
 
-    def build(self, hyperparameters: Mapping[str, Any] = MappingProxyType({}), **trainer_arguments: Any) -> Self:
+    def build(
+        self,
+        hyperparameters: Mapping[str, Any] = MappingProxyType({}),
+        adopted: Mapping[str, Any] | None = None,
+        **trainer_arguments: Any,
+    ) -> Self:
         """Builds ``datamodule``, ``model`` with what it takes from the data, and ``trainer``; returns itself.
 
         Args:
             hyperparameters: the model's in the checkpoint that is resumed or tested.
+            adopted: those of which data with a method ``adopt`` takes what it can (a vocabulary); None: the same.
             trainer_arguments: these override the configured ones; callbacks, loggers and plugins are added to them.
         """
+        adopted = hyperparameters if adopted is None else adopted
         record_data, record_model = (recording_instantiator(self, key) for key in ("data", "model"))
 
         def build_data(cls: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
             with naming("data", cls):
                 data = record_data(cls, *args, applied_instantiation_links={}, **kwargs)
+            if adopted and hasattr(data, "adopt"):
+                data.adopt(adopted)
             self._drop_links_without_source(data)
             return data
 
@@ -228,6 +236,11 @@ class ExperimentCLI(LightningCLI):
             )
         if wanted:
             keep_links(self.parser, present)
+
+
+def _as_lists(value: Any) -> Any:
+    """The value with lists in place of tuples, as a file has them."""
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _build_trainer(configured: Namespace, added: dict[str, Any]) -> pl.Trainer:

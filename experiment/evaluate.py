@@ -12,9 +12,10 @@ from .arguments import check_output, flags_and_values, take_option, write_tempor
 from .cli import ExperimentCLI
 from .console import print_metrics, progress_arguments, quiet, say
 from .errors import UserError, as_called
-from .processes.agreement import StopTogether
+from .processes.agreement import StopTogether, stop_together
 from .resuming.restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import write_atomically
+from .train import describe_data, remarks
 
 DESCRIPTION = """\
 Tests a trained model again with the configuration stored in its checkpoint. The run folder stays as it is.
@@ -54,13 +55,17 @@ def evaluate(argv: list[str]) -> None:
         default_root_dir=tempfile.gettempdir(),
     )
 
+    stop_together(cli.trainer)
     refuse_other_data(hyperparameters, cli.model)
     with restoring(path):
         results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if cli.trainer.is_global_zero:
         if json_file:
-            write_atomically(Path(json_file), json.dumps({"metrics": metrics}, indent=2) + "\n")
+            about = {"data": describe_data(cli.datamodule)} if remarks(cli.datamodule) else {}
+            write_atomically(Path(json_file), json.dumps({"metrics": metrics, **about}, indent=2) + "\n")
+        for line in remarks(cli.datamodule):
+            say(line)
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
 
 

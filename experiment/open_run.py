@@ -44,7 +44,7 @@ def open_run(
     if resume == "auto":
         root, resume = _newest_or_new(root, name, config, below=not launched)
     folder, checkpoint = _choose(root, name, resume)
-    is_new = not folder.exists()
+    is_new, before = not folder.exists(), folder.entries()
     folder.lock()
     try:
         if resume is not None and checkpoint is None:
@@ -56,7 +56,7 @@ def open_run(
         yield folder, checkpoint
     except BaseException:
         if is_new:
-            folder.discard_if_unused()
+            folder.discard_if_unused(before)
         raise
     finally:
         folder.unlock()
@@ -111,6 +111,8 @@ def _choose(root: Path | None, name: str, resume: str | None) -> tuple[RunFolder
         if new.is_locked():
             new.lock()
         raise UserError(f"--run_dir: {root} holds a run already; continue it with --resume {root} or name another")
+    if there := new.written_over():
+        raise UserError(f"--run_dir: {root} is no run folder and has {', '.join(there)} already: name another one")
     return new, checkpoint
 
 
@@ -125,6 +127,10 @@ def run_and_checkpoint(resume: str) -> tuple[RunFolder | None, Path | None]:
         folder = RunFolder(path)
         if not folder.exists():
             raise UserError(f"--resume: {path} is no run folder (it has no config.yaml)")
+        if folder.is_of_lightning():
+            raise UserError(
+                f"--resume: {path} is a run of plain Lightning: name its checkpoint, and a configuration with -c"
+            )
         return folder, folder.last if folder.last.is_file() else None
     if not path.is_file():
         raise UserError(f"--resume: no such run folder or checkpoint: {path}")

@@ -1,11 +1,15 @@
 """``scripts/predict.py``: a trained model on the user's own file."""
 
-from collections.abc import Callable
+import contextlib
+import errno
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import ActionYesNo
 
 from lightning_modules.trained_models import find_checkpoint, import_model_class
 
@@ -16,6 +20,7 @@ from .console import quiet, say
 from .errors import UserError, as_called, did_you_mean
 from .parsing.parser import Parser
 from .private_api import class_path_in
+from .processes.stopping import Stopped
 from .resuming.restoring import load_checkpoint, restoring
 
 DESCRIPTION = """\
@@ -29,6 +34,7 @@ What formats a model takes and writes, and its other options:
 
   predict.py RUN_OR_CHECKPOINT --help
 """
+CONTINUE = "Go on with what an interrupted prediction left in OUTPUT.part."
 USAGE = "RUN_OR_CHECKPOINT --input FILE --output FILE [--OPTION=VALUE]..."
 
 
@@ -50,14 +56,41 @@ def predict(argv: list[str]) -> None:
         usage=f"predict.py {target} --input FILE --output FILE [--OPTION=VALUE]...",
         description=f"{model_class.__name__} of {target} on your own file.",
     )
-    parser.add_method_arguments(model_class, "predict_file", fail_untyped=False)
+    parser.add_method_arguments(model_class, "predict_file", fail_untyped=False, skip={"resume"})
+    resumes = "resume" in inspect.signature(model_class.predict_file).parameters
+    if resumes:
+        parser.add_argument("--continue", action=ActionYesNo, default=False, help=CONTINUE)
     options = parser.parse_args(given).as_dict()
+    if resumes:
+        options["resume"] = options.pop("continue")
     _check_paths(options)
     with restoring(Path(target)):
         model = load()
-    report = model.predict_file(**options)
+    with _stops_between_lines(Path(f"{options['output']}.part"), resumes):
+        report = model.predict_file(**options)
     if report:
         say(report)
+
+
+@contextlib.contextmanager
+def _stops_between_lines(part: Path, resumes: bool) -> Iterator[None]:
+    """A prediction that is told to stop, or finds the disk full, says how to go on.
+
+    Args:
+        part: what is written so far.
+        resumes: whether the model takes ``--continue``.
+    """
+    how = f"what is done is in {part}; the same command with --continue goes on"
+    try:
+        yield
+    except Stopped as stopped:
+        if resumes and part.is_file():
+            raise Stopped(stopped.signum, f"{stopped}: {how}") from None
+        raise
+    except OSError as error:
+        if resumes and part.is_file() and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left: {how}, once there is some") from error
+        raise
 
 
 def _from_config(target: str) -> tuple[Any, Callable[[], Any]]:

@@ -1,5 +1,6 @@
 """The run folder: where a run keeps its configuration, metrics, checkpoints, pictures and summary."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -101,11 +102,28 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def discard_if_unused(self) -> None:
-        """Removes the folder of a run that failed before its first step."""
-        entries = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
-        if "config.yaml" in entries and entries <= {"config.yaml", ".lock", "wandb"}:
-            shutil.rmtree(self.path)
+    def entries(self) -> set[str]:
+        """The names in the folder."""
+        return {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
+
+    def written_over(self) -> list[str]:
+        """Of what is in the folder, what a new run would write over."""
+        return sorted(self.entries() & {"metrics.csv", "summary.json", "checkpoints", "pictures", "wandb"})
+
+    def discard_if_unused(self, before: set[str]) -> None:
+        """Removes what a run that failed before its first step has left.
+
+        Args:
+            before: the names that were in the folder before the run; they stay.
+        """
+        left = self.entries() - before
+        if "config.yaml" not in left or not left <= {"config.yaml", ".lock", "wandb"}:
+            return
+        for path in map(self.path.joinpath, left):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not before:
+            with contextlib.suppress(OSError):  # it is where the process works
+                self.path.rmdir()
 
     def is_locked(self) -> bool:
         """Whether another process has locked the folder."""

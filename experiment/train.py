@@ -35,10 +35,10 @@ from .lightning_parts import LightningParts, catch_up, prepare_checkpoint_callba
 from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
-from .processes.agreement import StopTogether, stopped_runs_can_continue
+from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
-from .resuming.warm_start import warm_start
+from .resuming.warm_start import hyperparameters_in, warm_start
 from .run_length import MinimumSteps
 
 
@@ -69,6 +69,7 @@ def train(argv: list[str]) -> ExperimentCLI:
         if path is not None:
             refuse_what_only_a_new_run_reads(saved.get("experiment", {}).get("config"), config)
         del saved  # it holds the weights
+        is_warm = path is None and cli.config.init_from and not cli.config.init_from_partly
         prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
         prepare_checkpoint_callbacks(cli.config.trainer.callbacks, folder)
         progress = progress_arguments(cli.config.trainer)
@@ -76,6 +77,7 @@ def train(argv: list[str]) -> ExperimentCLI:
         checkpoints = RunCheckpoints(folder, config, model_class.monitor, model_class.mode, cli.config.save_every)
         cli.build(
             hyperparameters,
+            hyperparameters_in(cli.config.init_from) if is_warm else None,
             logger=[FolderLogger(folder)],
             callbacks=[
                 *(*progress["callbacks"], MinimumSteps(cli.config.min_steps), LightningParts(), StopTogether()),
@@ -86,6 +88,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             enable_model_summary=bool(cli.config.trainer.enable_model_summary),
             enable_progress_bar=progress["enable_progress_bar"],
         )
+        stop_together(cli.trainer)
         cli.trainer.callbacks.insert(0, ResumedSettings(config))  # type: ignore[attr-defined]
         log_config(cli.trainer, config)
         where = "fast_dev_run: nothing is kept" if is_trial else f"run folder: {folder.path}"
@@ -116,6 +119,8 @@ def train(argv: list[str]) -> ExperimentCLI:
             }
             if not is_trial:
                 folder.write_summary(summary)
+            for line in remarks(cli.datamodule):
+                say(line)
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
             print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
             for picture in sorted(folder.pictures.glob("*.png")):
@@ -184,6 +189,11 @@ def versions() -> dict[str, str]:
         "pytorch_lightning": pl.__version__,
         "torchmetrics": torchmetrics.__version__,
     }
+
+
+def remarks(data: pl.LightningDataModule) -> list[str]:
+    """What the datamodule has to say about measures on it."""
+    return data.remarks() if hasattr(data, "remarks") else []
 
 
 def describe_data(data: pl.LightningDataModule) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from readers.images import read_image_files
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
+from .trained_models import LoadsTrained
 
 
-class AutoEncoder(AddsLosses, Optimized, pl.LightningModule):
+class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
     """An autoencoder, plain or variational; its whole loss comes from ``add_loss`` in the forward of its parts.
 
         plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)

@@ -21,11 +21,12 @@ from readers.images import read_image_files
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
+from .trained_models import LoadsTrained
 
 Representation = Literal["code", "fc", "local"]
 
 
-class DeepInfoMax(Optimized, pl.LightningModule):
+class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     """Deep InfoMax: an encoder whose code keeps the mutual information with the image and its local features.
 
         loss = global_weight * L_global + local_weight * L_local + prior_weight * L_prior

@@ -21,10 +21,10 @@ from readers.images import read_image_files
 
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .trained_models import build_model, find_checkpoint, read_model
+from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
 
-class FeatureProbe(Optimized, pl.LightningModule):
+class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
     """Measures what a layer of a trained network has learned: the network up to there, and a new classifier on top.
 
         logits = top(flatten(head(images))),   loss = cross-entropy,   head: the trained network up to ``cut``
@@ -123,7 +123,7 @@ class FeatureProbe(Optimized, pl.LightningModule):
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, image_size), len(classes))
         normalize_weights(self, weight_normalization)
-        self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
+        self.loss, self.accuracy = MeanMetric(nan_strategy="disable"), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
     def train(self, mode: bool = True) -> "FeatureProbe":

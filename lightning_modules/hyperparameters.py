@@ -37,6 +37,13 @@ def save_plain_hyperparameters(module: pl.LightningModule) -> None:
     module.save_hyperparameters(plain, logger=False)
 
 
+def add_slot_arguments(module: pl.LightningModule, slot: str, arguments: dict[str, Any]) -> None:
+    """Adds arguments to those of a slot in a module's saved hyperparameters: what its object found out for itself."""
+    if arguments:
+        kept = module.hparams[slot]
+        module.hparams[slot] = {**kept, "init_args": {**(kept.get("init_args") or {}), **arguments}}
+
+
 def _forget_parser(arguments: Iterable[Any]) -> None:
     """Makes filled slots ``partial(cls, ...)``, in place: the caller's variables can't be replaced from here.
 

@@ -14,7 +14,6 @@ from torch.optim import SGD, Optimizer
 from datamodules.batches import GraphBatch
 from layers.processes import gather_objects
 from metrics.partition import partition_scores
-from readers.graphs import read_graph
 
 from .graph_walk import FlowModel, walk_on
 from .hyperparameters import save_plain_hyperparameters
@@ -159,7 +158,8 @@ class InfomapClustering(pl.LightningModule):
         Raises:
             ValueError: if the module holds a partition of other nodes.
         """
-        return replace(self.network(batch).partition(self._table(batch)), names=batch.names.tolist())
+        found = self.network(batch).partition(self._table(batch))
+        return replace(found, names=batch.names.tolist(), ids=batch.ids)
 
     def _table(self, batch: GraphBatch) -> np.ndarray:
         if not len(self.table):
@@ -183,19 +183,31 @@ class InfomapClustering(pl.LightningModule):
         output: Path,
         directed: bool | None = None,
         min_weight: float = 0.0,
+        flow: FlowModel | None = None,
+        two_level: bool | None = None,
+        markov_time: float | None = None,
+        seed: int | None = None,
         num_trials: int = 10,
         num_threads: int = 1,
+        initial: Path | None = None,
+        progress: bool = False,
     ) -> str:
-        """Clusters the graph in a file, whatever the module was trained on.
+        """Clusters the graph in a file, whatever the module was trained on; ``python -m map_equation`` does the same.
 
         Args:
             input: a graph file in any format that ``readers.graphs.read_graph`` knows (docs/infomap.md).
-            output: the file to write: .tree (paths, flow and names), .clu (top modules), or .csv (name, module, top
-                module, path, flow).
+            output: the file to write: .tree (paths, flow and names), .clu (top modules), .csv (name, module, top
+                module, path, flow), or .json (Infomap's Network Navigator).
             directed: whether links have a direction; by default what the file says, else undirected.
             min_weight: links with a smaller weight are dropped.
+            flow: the walk; by default the module's.
+            two_level: a flat partition, no hierarchy; by default as the module says.
+            markov_time: steps per code word; by default the module's.
+            seed: of the search; by default the module's.
             num_trials: independent searches; the best is kept.
-            num_threads: trials that run at the same time.
+            num_threads: threads that search at the same time.
+            initial: a .tree or .clu file of this graph that the search starts from.
+            progress: a line on stderr for each trial.
 
         Returns:
             A summary for the terminal.
@@ -203,25 +215,22 @@ class InfomapClustering(pl.LightningModule):
         Raises:
             ValueError: if an argument is out of range, the output has another extension, or the file is no graph.
         """
-        from map_equation.partition import check_ending
-        from map_equation.trials import best_of_trials
+        from map_equation.cluster_file import cluster_file
 
-        check_ending(output)
-        batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
-        partition = best_of_trials(
-            self._make_network(batch),
-            num_trials,
-            num_threads,
-            progress=False,
-            seed=self.hparams.seed,
-            two_level=self.hparams.two_level,
-            initial=None,
-        )
-        replace(partition, names=batch.names.tolist()).write(output)
-        return (
-            f"{batch.num_nodes} nodes, {len(batch.edges)} links: {partition.num_modules} modules, "
-            f"{partition.num_levels} levels, {partition.codelength:.6f} bits "
-            f"({partition.one_level_codelength:.6f} without modules), flow {partition.flow_model} -> {output}"
+        return cluster_file(
+            input,
+            output,
+            directed=directed,
+            min_weight=min_weight,
+            flow=flow or self.hparams.flow,
+            two_level=self.hparams.two_level if two_level is None else two_level,
+            teleportation=self.hparams.teleportation,
+            markov_time=self.hparams.markov_time if markov_time is None else markov_time,
+            seed=self.hparams.seed if seed is None else seed,
+            num_trials=num_trials,
+            num_threads=num_threads,
+            initial=initial,
+            progress=progress,
         )
 
     def _make_network(self, batch: GraphBatch) -> "Network":

@@ -22,6 +22,7 @@ from .graph_walk import FlowModel, walk_on
 from .hyperparameters import save_plain_hyperparameters
 from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, write_shares
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .trained_models import LoadsTrained
 
 if TYPE_CHECKING:
     from map_equation import Network
@@ -45,7 +46,7 @@ class PreparedGraph(NamedTuple):
     adjacency: SparseMatrix
 
 
-class Neuromap(Optimized, pl.LightningModule):
+class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
     """Neuromap: soft communities of a graph, from a network whose loss is the map equation.
 
         S = softmax(network(X) / sigmoid(t)),   t learned, initially 0;   loss = L(S), bits
@@ -198,6 +199,8 @@ class Neuromap(Optimized, pl.LightningModule):
         return PreparedGraph(batch.names, walk, loss, features, adjacency)
 
     def _check_fits(self, batch: GraphBatch) -> None:
+        if batch.states is not None:
+            raise ValueError("Neuromap takes no states of physical nodes (*States, layers): InfomapClustering does")
         wanted, features = self.hparams.num_features, batch.features.shape[1]
         if wanted and features != wanted:
             raise ValueError(

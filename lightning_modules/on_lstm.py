@@ -3,8 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from zlib import crc32
 
 import pytorch_lightning as pl
@@ -23,16 +22,19 @@ from layers.reuse import TiedLinear
 from layers.weights import normalize_weights
 from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
+from readers.text.tokens import Level, Segmenter
 
 from .hyperparameters import save_plain_hyperparameters
-from .on_lstm_prediction import parse_text_file
+from .on_lstm_prediction import ReadsTexts
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
+from .trained_models import LoadsTrained
 
 State = list[tuple[Tensor, Tensor]]
+CHOOSES_LAYER = "corpus_f1_evalb"  # the paper's score
 
 
-class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
+class ONLSTMLanguageModel(AddsLosses, Optimized, ReadsTexts, LoadsTrained, pl.LightningModule):
     """A recurrent language model, regularised as AWD-LSTM; with ON-LSTM cells it also parses.
 
         loss = cross-entropy + alpha * mean(h_dropped^2) + beta * mean((h_t - h_(t-1))^2),   h: output of the last layer
@@ -43,16 +45,19 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
     from batch to batch, detached, and reset to zero at each epoch. The rest of the recipe is callbacks:
     ``LengthScaledLR`` (windows of random length), ``NonMonotonicAverage`` (NT-ASGD); see ``configs/on_lstm_ptb.yaml``.
 
-    Batches: ``datamodules.batches.TokenBatch``, contiguous in time; in the test also ``datamodules.batches.ParseBatch``
-    from a second loader. Its sentences are read from a zero state as ``<eos> w_1 ... w_n <eos>``, and each layer's
-    distances give a tree by greedy splitting (``metrics.trees.tree_from_distances``).
+    Batches: ``datamodules.batches.TokenBatch``, contiguous in time; in validation and test also
+    ``datamodules.batches.ParseBatch`` from a second loader. Its sentences are read from a zero state as
+    ``<eos> w_1 ... w_n <eos>``, and each layer's distances give a tree by greedy splitting
+    (``metrics.trees.tree_from_distances``).
 
     Logged: ``train/{loss,cross_entropy}`` and ``{val,test}/loss`` in nats per token (the latter without penalties),
     ``train/{activation_penalty,temporal_penalty}``, the two means,
-    ``{val,test}/perplexity`` = exp(loss), for characters ``{val,test}/bits_per_character`` = loss / ln 2. For parsing,
-    in percent: ``test/sentence_f1_no_root/layer1`` ... (layers count from 1), ``test/corpus_f1_evalb/layer1`` ..., the
-    same for sentences of at most ten words (``..._wsj10``), ``test/recall/NP/layer1`` ..., and baseline trees on the
-    same sentences: ``test/right_branching/sentence_f1_no_root`` ..., ``left_branching``, ``balanced``, ``random``.
+    ``{val,test}/perplexity`` = exp(loss), for characters ``{val,test}/bits_per_character`` = loss / ln 2, for bytes
+    ``{val,test}/bits_per_byte``. For parsing, in percent: ``val/corpus_f1_evalb/layer1`` ... (layers count from 1), by
+    which the layer of predictions and pictures is chosen; ``test/sentence_f1_no_root/layer1`` ...,
+    ``test/corpus_f1_evalb/layer1`` ..., the same for sentences of at most ten words (``..._wsj10``),
+    ``test/recall/NP/layer1`` ..., and baseline trees on the same sentences:
+    ``test/right_branching/sentence_f1_no_root`` ..., ``left_branching``, ``balanced``, ``random``.
 
     Source: Shen et al., arXiv 1810.09536; kexue.fm/archives/6621; Merity et al., arXiv 1708.02182.
 
@@ -77,6 +82,12 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         vocabulary: all tokens, in the order of their indices; given by the data.
         level: what a token is; given by the data.
+        segmenter: where words end; given by the data.
+        keep_layout: whether blank lines and indentation are text; given by the data.
+
+    Attributes:
+        best_layer: the layer whose trees agreed best with the gold trees of the last validation, from 1; None: there
+            were none.
 
     Raises:
         ValueError: if there are no layers, or ``<eos>`` or ``<unk>`` is not in the vocabulary.
@@ -94,7 +105,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
 
     monitor = "val/perplexity"
     mode = "min"
-    data_links = ("vocabulary", "level")
+    data_links = ("vocabulary", "level", "segmenter", "keep_layout")
 
     def __init__(
         self,
@@ -116,7 +127,9 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         scheduler_interval: Interval = "epoch",
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
         vocabulary: Sequence = ("<eos>", "<unk>"),
-        level: Literal["word", "character"] = "word",
+        level: Level = "word",
+        segmenter: Segmenter = "none",
+        keep_layout: bool = False,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -138,7 +151,8 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         self.output_dropout = LockedDropout(output_dropout)
         self.regularization = ActivationRegularization(activation_penalty, temporal_penalty)
         normalize_weights(self, weight_normalization)
-        self.token_loss = MeanMetric()
+        self.token_loss = MeanMetric(nan_strategy="disable")
+        self.best_layer: int | None = None
         # Carried from batch to batch, in training and in evaluation; and the training state of a checkpoint, by rank.
         self._state: State | None = None
         self._epoch = 0
@@ -211,27 +225,39 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         states = self._saved_states or by_rank(self.process_state(), self.process_states)
         checkpoint["hidden_states"] = {"epoch": self._epoch, "states": states}
+        checkpoint["best_layer"] = self.best_layer
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["hidden_states"]
         self._epoch, self._saved_states = saved["epoch"], saved["states"]
+        self.best_layer = checkpoint.get("best_layer")
 
     # -------------------------------------------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self._evaluation_state = None
+        self._begin_evaluation(self.trainer.val_dataloaders, [])
 
-    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        self._measure(batch)
+    def validation_step(self, batch: TokenBatch | ParseBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not isinstance(batch, ParseBatch):
+            self._measure(batch)
+        elif self.parses:
+            self._score_layers(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_loss("val")
+        scores = {place: _layer_score(metric) for place, metric in self.parse_scores.items()}
+        for place, value in scores.items():
+            self.log(f"val/{CHOOSES_LAYER}/{place}", value, sync_dist=True)
+        if scores and not self.trainer.sanity_checking:
+            self.best_layer = int(max(scores, key=scores.__getitem__).removeprefix("layer"))
 
     def on_test_epoch_start(self) -> None:
+        self._begin_evaluation(self.trainer.test_dataloaders, [*BASELINES])
+
+    def _begin_evaluation(self, loaders: Any, places: list[str]) -> None:
         self._evaluation_state = None
-        loaders = self.trainer.test_dataloaders
         has_trees = isinstance(loaders, list) and len(loaders) > 1
-        places = [*BASELINES, *(f"layer{number}" for number in range(1, self.num_levels + 1))] if has_trees else []
+        places = [*places, *(f"layer{number}" for number in range(1, self.num_levels + 1))] if has_trees else []
         # All of them in every process, even one without sentences: they are summed over the processes.
         self.parse_scores = nn.ModuleDict({place: ParseF1() for place in places}).to(self.device)
 
@@ -266,8 +292,8 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         self.token_loss.reset()
         self.log(f"{stage}/loss", loss, sync_dist=True)
         self.log(f"{stage}/perplexity", loss.exp(), prog_bar=True, sync_dist=True)
-        if self.hparams.level == "character":
-            self.log(f"{stage}/bits_per_character", loss / math.log(2), sync_dist=True)
+        if self.hparams.level != "word":
+            self.log(f"{stage}/bits_per_{self.hparams.level}", loss / math.log(2), sync_dist=True)
 
     # ----------------------------------------------------------------------------------------------------- parsing
 
@@ -296,7 +322,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
         behind = torch.arange(words.shape[2], device=words.device) >= lengths[:, None]
         return words.masked_fill(behind, float("nan"))
 
-    def parse(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Tree]]]:
+    def parse_batch(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, list[list[Tree]]]:
         """The distances, and for each layer the binary trees of the sentences (nested tuples of word positions)."""
         distances = self.distances(inputs, lengths)
         counts = lengths.tolist()
@@ -314,51 +340,24 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, pl.LightningModule):
             self._score(name, list(map(baseline, counts, generators)), batch, counts)
         if not self.parses:
             return None
-        distances, trees = self.parse(batch.inputs, batch.lengths)
-        for number, layer_trees in enumerate(trees, 1):
-            self._score(f"layer{number}", layer_trees, batch, counts)
+        distances, trees = self._score_layers(batch)
         return {"distances": distances, "trees": trees}
+
+    def _score_layers(self, batch: ParseBatch) -> tuple[Tensor, list[list[Tree]]]:
+        distances, trees = self.parse_batch(batch.inputs, batch.lengths)
+        for number, layer_trees in enumerate(trees, 1):
+            self._score(f"layer{number}", layer_trees, batch, batch.lengths.tolist())
+        return distances, trees
 
     def _score(self, place: str, trees: list[Tree], batch: ParseBatch, counts: list[int]) -> None:
         scores = self.parse_scores[place]
         assert isinstance(scores, ParseF1)
         scores.update([tree_spans(tree) for tree in trees], batch.spans, counts)
 
-    # -------------------------------------------------------------------------------------------------- prediction
 
-    @torch.inference_mode()
-    def predict_file(self, input: Path, output: Path, layer: int = 2, batch_size: int = 64) -> str:
-        """Turns a text file, one sentence per line, into bracketed trees, one per line.
-
-        Words are separated by white space; a word that is not in the vocabulary is tried in lower case, without
-        surrounding punctuation, and as ``N`` if it is a number. The trees have the words as written. Empty lines stay
-        empty.
-
-        Args:
-            input: a UTF-8 text file.
-            output: the file to write.
-            layer: the layer whose distances give the trees, from 1; the paper uses the second.
-            batch_size: sentences per batch.
-
-        Returns:
-            A summary for the terminal.
-
-        Raises:
-            ValueError: if the model has no trees, an argument is out of range, or the file can't be read.
-        """
-        self.eval()
-        if not self.parses:
-            raise ValueError(f"this model has no trees: {type(self.cells[0]).__name__}, level {self.hparams.level}")
-        if not 1 <= layer <= self.num_levels:
-            raise ValueError(f"layer ({layer}) must be from 1 to {self.num_levels}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-
-        def parse(inputs: Tensor, lengths: Tensor) -> list[Tree]:
-            return self.parse(inputs.to(self.device), lengths.to(self.device))[1][layer - 1]
-
-        sentences, words, unknown = parse_text_file(Path(input), Path(output), self.index, parse, batch_size)
-        return f"{sentences} sentences, {words} words ({unknown} not in the vocabulary), layer {layer} -> {output}"
+def _layer_score(metric: nn.Module) -> Tensor:
+    assert isinstance(metric, ParseF1)
+    return metric.compute()[CHOOSES_LAYER]
 
 
 def _fitting(state: State | None, batch_size: int) -> State | None:

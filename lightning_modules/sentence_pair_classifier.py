@@ -15,17 +15,19 @@ from datamodules.batches import SentencePairBatch
 from layers.on_lstm import ONLSTM, RecurrentLayer
 from layers.weights import normalize_weights
 from metrics.grouped_accuracy import GroupedAccuracy
-from readers.logic import read_written_pairs
+from readers.logic import WrittenPair, read_written_pair, word_numbers
 
 from .hyperparameters import save_plain_hyperparameters
+from .line_prediction import OnError, predict_lines
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
+from .trained_models import LoadsTrained
 
 LONG = 7  # operations: more than training formulas have
 MAX_OPERATIONS = 12  # larger numbers count as this one
 
 
-class SentencePairClassifier(Optimized, pl.LightningModule):
+class SentencePairClassifier(Optimized, LoadsTrained, pl.LightningModule):
     """Predicts the relation between two sentences: one recurrent encoder for both, and a small network on top.
 
         features = [h1, h2, h1 * h2, |h1 - h2|] -> Linear -> ReLU -> Linear -> classes,   h: output at the last word
@@ -155,15 +157,28 @@ class SentencePairClassifier(Optimized, pl.LightningModule):
                 self.log(f"test/accuracy_{LONG}_and_more", accuracy, sync_dist=True)
 
     @torch.inference_mode()
-    def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        batch_size: int = 256,
+        on_error: OnError = "stop",
+        resume: bool = False,
+        encoding: str = "utf-8",
+    ) -> str:
         """Predicts the relation between two formulas, for each line of a file.
 
+        Empty lines stay empty. Files may be of any size; what is done is in ``<output>.part`` until all is.
+
         Args:
-            input: a UTF-8 text file, two formulas separated by a TAB per line, in the words that the model was trained
-                on. They may be preceded by a relation and a TAB, as in the training files; it is ignored.
-            output: the file to write, per line: relation, its probability in [0, 1], and the two formulas, separated
-                by TABs.
+            input: a text file, gzipped or not, two formulas separated by a TAB per line, in the words that the model
+                was trained on. They may be preceded by a relation and a TAB, as in the training files; it is ignored.
+            output: the file to write, gzipped if it ends in ``.gz``, per line: relation, its probability in [0, 1], and
+                the two formulas, separated by TABs.
             batch_size: pairs per batch.
+            on_error: at a line that is no pair of formulas ``stop``, or name it and ``skip`` it: its line stays empty.
+            resume: go on with the ``<output>.part`` of an interrupted prediction.
+            encoding: of the input.
 
         Returns:
             A summary for the terminal.
@@ -171,20 +186,32 @@ class SentencePairClassifier(Optimized, pl.LightningModule):
         Raises:
             ValueError: if ``batch_size`` is below 1, the file can't be read, or a line is not a pair of formulas.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        pairs = read_written_pairs(Path(input), self.hparams.vocabulary)
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].premise) + len(pairs[i].hypothesis))
-        lines = [""] * len(pairs)
-        for start in range(0, len(order), batch_size):
-            chunk = order[start : start + batch_size]
-            batch = unlabelled([pairs[i].premise for i in chunk], [pairs[i].hypothesis for i in chunk], self.device)
+        numbers = word_numbers(self.hparams.vocabulary)
+        pairs = 0
+
+        def predict(items: list[WrittenPair], first: int) -> list[str]:
+            nonlocal pairs
+            pairs += len(items)
+            batch = unlabelled([item.premise for item in items], [item.hypothesis for item in items], self.device)
             probabilities, relations = self(batch).float().softmax(1).max(1)
-            for i, probability, relation in zip(chunk, probabilities.tolist(), relations.tolist(), strict=True):
-                lines[i] = "\t".join([self.hparams.classes[relation], f"{probability:.4f}", *pairs[i].formulas])
-        Path(output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        return f"relations of {len(lines)} pairs -> {output}"
+            return [
+                "\t".join([self.hparams.classes[relation], f"{probability:.4f}", *item.formulas])
+                for item, probability, relation in zip(items, probabilities.tolist(), relations.tolist(), strict=True)
+            ]
+
+        counts = predict_lines(
+            Path(input),
+            Path(output),
+            lambda line, where: read_written_pair(line, numbers, where) if line.strip() else "",
+            predict,
+            batch_size=batch_size,
+            size=lambda item: len(item.premise) + len(item.hypothesis),
+            on_error=on_error,
+            resume=resume,
+            encoding=encoding,
+        )
+        return f"relations of {pairs} pairs{counts.remarks} -> {output}"
 
 
 def unlabelled(premises: list[list[int]], hypotheses: list[list[int]], device: torch.device) -> SentencePairBatch:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -15,26 +14,25 @@ from torchmetrics import MeanMetric
 
 from datamodules.batches import ImageBatch, TokenBatch
 from layers.attention import MultiheadSelfAttention, SparseAttention
-from layers.transformers.generation import generate
 from layers.transformers.positions import (
-    COLOURS,
     ImagePositions,
     Positions,
     TokenPositions,
     bytes_of_images,
-    images_of_bytes,
 )
 from layers.transformers.sparse_transformer import SparseTransformerNetwork
 from layers.weights import normalize_weights
+from readers.text.tokens import Level, Segmenter
 
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .sparse_transformer_prediction import PromptCodec, complete_image_files, continue_text_file
+from .sparse_transformer_prediction import GeneratesSequences
+from .trained_models import LoadsTrained
 
 BYTES = 256
 
 
-class SparseTransformer(Optimized, pl.LightningModule):
+class SparseTransformer(Optimized, GeneratesSequences, LoadsTrained, pl.LightningModule):
     """An autoregressive transformer with a slot for its attention: full, local, atrous, sparse, fixed, or alternating.
 
         loss = mean over tokens of -log p(token | tokens before it)
@@ -48,9 +46,9 @@ class SparseTransformer(Optimized, pl.LightningModule):
       and test only the first loader is used.
 
     Logged: ``train/loss``, ``{val,test}/loss`` in nats per token; for images ``{val,test}/bits_per_dim``, for
-    characters ``{val,test}/bits_per_character``, both loss / ln 2; for words ``{val,test}/perplexity``, exp(loss); for
-    sequences without a vocabulary ``{val,test}/accuracy`` in [0, 1], the share of target tokens predicted as most
-    probable.
+    characters ``{val,test}/bits_per_character``, for bytes ``{val,test}/bits_per_byte``, all loss / ln 2; for words
+    ``{val,test}/perplexity``, exp(loss); for sequences without a vocabulary ``{val,test}/accuracy`` in [0, 1], the
+    share of target tokens predicted as most probable.
 
     Source: Child et al., arXiv 1904.10509; kexue.fm/archives/6853 for atrous, local and sparse attention.
 
@@ -77,6 +75,8 @@ class SparseTransformer(Optimized, pl.LightningModule):
         sequence_length: the largest number of tokens in a sequence; given by the data.
         vocabulary: the tokens of a text, in the order of their indices; given by the data.
         level: what a token of a text is; given by the data.
+        segmenter: where the words of a text end; given by the data.
+        keep_layout: whether blank lines and indentation of a text are text; given by the data.
         image_size: side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
 
@@ -96,7 +96,16 @@ class SparseTransformer(Optimized, pl.LightningModule):
 
     monitor = "val/loss"
     mode = "min"
-    data_links = ("vocab_size", "sequence_length", "vocabulary", "level", "image_size", "pixel_range")
+    data_links = (
+        "vocab_size",
+        "sequence_length",
+        "vocabulary",
+        "level",
+        "segmenter",
+        "keep_layout",
+        "image_size",
+        "pixel_range",
+    )
 
     def __init__(
         self,
@@ -120,7 +129,9 @@ class SparseTransformer(Optimized, pl.LightningModule):
         sequence_length: int = 1024,
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
         vocabulary: Sequence = (),
-        level: Literal["word", "character"] = "word",
+        level: Level = "word",
+        segmenter: Segmenter = "none",
+        keep_layout: bool = False,
         image_size: int | None = None,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
     ) -> None:
@@ -150,7 +161,7 @@ class SparseTransformer(Optimized, pl.LightningModule):
             activation_checkpointing=activation_checkpointing,
         )
         normalize_weights(self, weight_normalization)
-        self.token_loss, self.hits = MeanMetric(), MeanMetric()
+        self.token_loss, self.hits = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
 
     def _make_positions(self) -> TokenPositions | ImagePositions | None:
         arguments = self.hparams
@@ -166,13 +177,13 @@ class SparseTransformer(Optimized, pl.LightningModule):
         return self.network.positions
 
     @property
-    def metric(self) -> Literal["bits_per_dim", "bits_per_character", "perplexity", "accuracy"]:
+    def metric(self) -> str:
         """The metric logged besides the loss."""
         if self.reads_images:
             return "bits_per_dim"
         if not self.hparams.vocabulary:
             return "accuracy"
-        return "bits_per_character" if self.hparams.level == "character" else "perplexity"
+        return "perplexity" if self.hparams.level == "word" else f"bits_per_{self.hparams.level}"
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of the token after each one: (B, T) int64 -> (B, T, vocab_size); for images also of the first byte,
@@ -240,95 +251,3 @@ class SparseTransformer(Optimized, pl.LightningModule):
         self.log(f"{stage}/{self.metric}", value, prog_bar=True, sync_dist=True)
         self.token_loss.reset()
         self.hits.reset()
-
-    # ---------------------------------------------------------------------------------------------------- generation
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Tensor,
-        count: int,
-        *,
-        lengths: Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int = 0,
-    ) -> Tensor:
-        """Continues sequences of tokens; arguments and result as in ``layers.transformers.generate``."""
-        generator = torch.Generator(self.device).manual_seed(seed)
-        return generate(
-            self.network, prompts, count, lengths=lengths, temperature=temperature, top_k=top_k, generator=generator
-        )
-
-    def complete_images(
-        self, images: Tensor, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
-    ) -> Tensor:
-        """Images with their lower half generated from the upper one: (B, 3, S, S) float -> the same.
-
-        Raises:
-            ValueError: if the model was not trained on images.
-        """
-        if not self.reads_images:
-            raise ValueError("this model was trained on text: it can't complete images")
-        size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-        values = bytes_of_images(images, pixel_range)
-        given = (size // 2) * size * COLOURS
-        count = values.shape[1] - given
-        drawn = self.generate(values[:, :given], count, temperature=temperature, top_k=top_k, seed=seed)
-        return images_of_bytes(drawn, size, pixel_range)
-
-    def predict_file(
-        self,
-        input: Path,
-        output: Path,
-        length: int = 100,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int = 0,
-        batch_size: int = 16,
-    ) -> str:
-        """Continues texts, or completes images from their upper halves.
-
-        A model of text takes a text file, one prompt per line, and writes each prompt with its continuation, one per
-        line; ``<eos>`` stands for the end of a line of training text, and also precedes each prompt. A model of
-        sequences without a vocabulary reads and writes numbers. A model of images takes a folder or one image file.
-
-        Args:
-            input: a UTF-8 text file; or a folder of image files, sub-folders included, or one image file.
-            output: the text file to write; for images a ``.png`` with one row per image (the image, its upper half,
-                the completed image), or a ``.npz``: ``names``, ``images`` and ``completed`` (N, S, S, 3) uint8.
-            length: tokens to add to each prompt (fixed for images).
-            temperature: divides the logits; 0 takes the most probable token.
-            top_k: sample among the k most probable tokens only.
-            seed: of the sampling.
-            batch_size: prompts or images per batch.
-
-        Returns:
-            A summary for the terminal.
-
-        Raises:
-            ValueError: if an argument is out of range, the file can't be read or has an invalid prompt, or the model
-                has too few positions.
-        """
-        for name, value in (("length", length), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} ({value}) must be at least 1")
-        self.eval()
-        if self.reads_images:
-
-            def complete(images: Tensor, batch: int) -> Tensor:
-                images = images.to(self.device)
-                return self.complete_images(images, temperature=temperature, top_k=top_k, seed=seed + batch)
-
-            size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size)
-
-        def extend(prompts: Tensor, lengths: Tensor, first: int) -> Tensor:
-            prompts, lengths = prompts.to(self.device), lengths.to(self.device)
-            return self.generate(
-                prompts, length, lengths=lengths, temperature=temperature, top_k=top_k, seed=seed + first
-            )
-
-        codec = PromptCodec(self.hparams.vocabulary, self.hparams.level, self.hparams.vocab_size)
-        num_positions = None if self.positions is None else self.positions.length
-        return continue_text_file(Path(input), Path(output), codec, extend, length, num_positions, batch_size)

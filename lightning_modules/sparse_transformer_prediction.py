@@ -1,7 +1,8 @@
-"""Prediction of a Sparse Transformer from a user's file: continued texts or completed images."""
+"""What a trained Sparse Transformer generates: continued texts and completed images."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,46 +10,74 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.batches import ImageBatch
-from layers.transformers.positions import COLOURS, bytes_of_images
-from readers.files import read_text_lines
+from layers.transformers.generation import generate
+from layers.transformers.positions import COLOURS, bytes_of_images, images_of_bytes
 from readers.images import read_image_files
+from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter, TextCodec
 
-EOS, UNKNOWN = "<eos>", "<unk>"
+from .line_prediction import OnError, predict_lines
+
 SHOWN_CHARACTERS = 40  # of a wrong word, in a message
+if TYPE_CHECKING:
+    _Mixin = Any
+else:
+    _Mixin = object
+
 GAP = 2  # white pixels between the images of a picture
 MAX_DIGITS = 18  # of a number: Python refuses to parse thousands of digits
 SHOWN_SIDE = 96  # pixels that smaller images are enlarged to
 
 
 class PromptCodec:
-    """Lines of a file to tokens, and tokens to the text added to a line.
+    """Prompts to tokens, and tokens to the text added to a prompt.
 
     Args:
         vocabulary: the tokens; empty if they are numbers.
-        level: ``word`` or ``character``.
+        level: ``word``, ``character`` or ``byte``.
         vocab_size: how many numbers there are.
+        segmenter: see ``readers.text.tokens.Tokenizer``.
+        keep_layout: see there.
+        num_positions: the most tokens that the model can read; None for any number.
     """
 
-    def __init__(self, vocabulary: Sequence[str], level: str, vocab_size: int) -> None:
-        self.vocabulary = vocabulary
-        self.vocab_size = vocab_size
-        self.separator = "" if vocabulary and level == "character" else " "
-        self.index = {token: number for number, token in enumerate(vocabulary)}
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        level: Level,
+        vocab_size: int,
+        segmenter: Segmenter = "none",
+        keep_layout: bool = False,
+        num_positions: int | None = None,
+    ) -> None:
+        self.vocab_size, self.num_positions = vocab_size, num_positions
+        self.text = TextCodec(vocabulary, level, segmenter, keep_layout) if vocabulary else None
 
-    def encode(self, line: str, where: str) -> list[int]:
-        """The tokens of a line; of text after ``<eos>``, as at the beginning of a line of training text.
+    def encode(self, prompt: str, where: str, length: int = 1) -> list[int]:
+        """The tokens of a prompt; of text after ``<eos>``, as at the beginning of a line of training text.
 
         Args:
-            line: the line.
-            where: names the line in messages.
+            prompt: the prompt.
+            where: names it in messages.
+            length: tokens that are to be added.
 
         Raises:
-            ValueError: if tokens are numbers and the line is empty or has anything else.
+            ValueError: tokens are numbers and the prompt has anything else; or it is too long for the model.
         """
-        if self.vocabulary:
-            tokens = line if self.separator == "" else line.split()
-            return [self.index[EOS], *(self.index.get(token, self.index[UNKNOWN]) for token in tokens)]
-        words = line.split()
+        if self.text is not None:
+            end = self.text.index[EOS]
+            tokens = [token for line in prompt.split("\n") for token in (end, *self.text.encode_line(line))]
+        else:
+            tokens = self._numbers(prompt, where)
+        most = length if self.num_positions is None else self.num_positions - len(tokens) + 1  # the last is never read
+        if length > most:
+            raise ValueError(
+                f"length ({length}): the model has {self.num_positions} positions and {where}, takes {len(tokens)} of "
+                f"them; set a length of at most {max(most, 0)}, or shorten the line"
+            )
+        return tokens
+
+    def _numbers(self, prompt: str, where: str) -> list[int]:
+        words = prompt.split()
         wrong = next((word for word in words if not self._is_token(word)), None)
         if wrong is not None or not words:
             what = "is empty" if wrong is None else f"has {wrong[:SHOWN_CHARACTERS]!r}"
@@ -58,68 +87,65 @@ class PromptCodec:
     def _is_token(self, word: str) -> bool:
         return word.isdecimal() and len(word) <= MAX_DIGITS and int(word) < self.vocab_size
 
-    def decode(self, tokens: list[int]) -> str:
-        """The text of the tokens, starting with the separator from the line before them."""
-        names = [self.vocabulary[token] if self.vocabulary else str(token) for token in tokens]
-        return self.separator + self.separator.join(names)
+    def unknown(self, tokens: list[int]) -> int:
+        """How many of the tokens are ``<unk>``."""
+        return 0 if self.text is None else tokens.count(self.text.index[UNKNOWN])
+
+    def decode(self, tokens: list[int], line_end: str = EOS) -> str:
+        """The text of the tokens, starting with the separator from the prompt before them."""
+        if self.text is None:
+            return " " + " ".join(map(str, tokens))
+        return self.text.separator + self.text.decode(tokens, line_end)
 
 
-def continue_text_file(
-    path: Path,
-    output: Path,
-    codec: PromptCodec,
-    extend: Callable[[Tensor, Tensor, int], Tensor],
-    length: int,
-    num_positions: int | None,
-    batch_size: int,
-) -> str:
-    """Writes every line of a file with ``length`` more tokens.
+Extend = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class Prompt(NamedTuple):
+    """A prompt as it is written, and its tokens."""
+
+    text: str
+    tokens: list[int]
+
+
+class PromptExtender:
+    """Prompts to the same with ``length`` more tokens.
 
     Args:
-        path: the file with the prompts, one per line.
-        output: the file to write.
-        codec: from lines to tokens and back.
+        codec: from prompts to tokens and back.
         extend: called with padded prompts (B, T) int64, their lengths (B,) int64 and how many prompts came before;
             gives each prompt with ``length`` more tokens, (B, T + length) int64.
-        length: tokens to add to each line.
-        num_positions: the most tokens that the model can read; None for any number.
-        batch_size: lines per batch.
+        length: tokens to add.
+        line_end: what stands for the end of a line.
 
-    Returns:
-        A summary for the terminal.
-
-    Raises:
-        ValueError: if a line can't be read, or is too long for the model's positions.
+    Attributes:
+        prompts: how many were extended.
+        unknown: how many of their tokens are not in the vocabulary.
     """
-    lines = read_text_lines(path)
-    prompts = [codec.encode(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-    _check_positions(num_positions, prompts, length, path)
-    # Prompts of similar length together: none waits long for the others.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    written = [""] * len(lines)
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        lengths = torch.tensor([len(prompts[i]) for i in chunk])
-        rows = nn.utils.rnn.pad_sequence([torch.tensor(prompts[i]) for i in chunk], batch_first=True)
-        tokens = extend(rows, lengths, start)
-        for i, row in zip(chunk, tokens.tolist(), strict=True):
-            written[i] = lines[i] + codec.decode(row[len(prompts[i]) : len(prompts[i]) + length])
-    output.write_text("".join(f"{line}\n" for line in written), encoding="utf-8")
-    unknown = sum(prompt.count(codec.index[UNKNOWN]) for prompt in prompts) if codec.vocabulary else 0
-    return f"{len(lines)} prompts ({unknown} tokens unknown), {length} tokens added to each -> {output}"
 
+    def __init__(self, codec: PromptCodec, extend: Extend, length: int, line_end: str = EOS) -> None:
+        self.codec, self.extend, self.length, self.line_end = codec, extend, length, line_end
+        self.prompts = self.unknown = 0
 
-def _check_positions(num_positions: int | None, prompts: list[list[int]], length: int, path: Path) -> None:
-    if num_positions is None or not prompts:
-        return
-    longest = max(range(len(prompts)), key=lambda i: len(prompts[i]))
-    # The last token added is never read.
-    most = num_positions - len(prompts[longest]) + 1
-    if length > most:
-        raise ValueError(
-            f"length ({length}): the model has {num_positions} positions and {path}, line {longest + 1}, takes "
-            f"{len(prompts[longest])} of them; set a length of at most {max(most, 0)}, or shorten the line"
-        )
+    def read(self, prompt: str, where: str) -> Prompt | str:
+        """A prompt with its tokens; an empty one as it is.
+
+        Raises:
+            ValueError: as ``PromptCodec.encode``.
+        """
+        return Prompt(prompt, self.codec.encode(prompt, where, self.length)) if prompt.strip() or prompt == "\n" else ""
+
+    def __call__(self, prompts: Sequence[Prompt], first: int = 0) -> list[str]:
+        """The prompts with their continuations."""
+        self.prompts += len(prompts)
+        self.unknown += sum(self.codec.unknown(prompt.tokens) for prompt in prompts)
+        lengths = torch.tensor([len(prompt.tokens) for prompt in prompts])
+        rows = nn.utils.rnn.pad_sequence([torch.tensor(prompt.tokens) for prompt in prompts], batch_first=True)
+        written = self.extend(rows, lengths, first).tolist()
+        return [
+            prompt.text + self.codec.decode(row[len(prompt.tokens) : len(prompt.tokens) + self.length], self.line_end)
+            for prompt, row in zip(prompts, written, strict=True)
+        ]
 
 
 def complete_image_files(
@@ -186,3 +212,156 @@ def picture_of_completions(images: NDArray[np.uint8], completed: NDArray[np.uint
             top, left = row * (side + GAP), column * (side + GAP)
             canvas[top : top + side, left : left + side] = image
     return canvas
+
+
+class GeneratesSequences(_Mixin):
+    """Mixin of ``SparseTransformer``: texts, sequences and images that go on, from Python and from files."""
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: str | list[str] | Tensor,
+        count: int = 100,
+        *,
+        lengths: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Continues a text, several texts, or sequences of tokens.
+
+        Args:
+            prompts: a text or a list of texts, which the result begins with; an empty one stays empty. Or tokens, as
+                in ``layers.transformers.generate``.
+            count: tokens to add to each.
+            lengths: of the sequences of tokens.
+            temperature: divides the logits; 0 takes the most probable token.
+            top_k: sample among the k most probable tokens only.
+            seed: of the sampling.
+
+        Raises:
+            ValueError: an argument is out of range, or a text doesn't fit the model.
+        """
+        drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k}
+        if isinstance(prompts, Tensor):
+            generator = torch.Generator(self.device).manual_seed(seed)
+            return generate(self.network, prompts, count, lengths=lengths, generator=generator, **drawing)
+        if isinstance(prompts, str):
+            return self.generate([prompts], count, seed=seed, **drawing)[0]
+        self.eval()
+        extender = self._extender(count, seed, drawing, line_end="\n")
+        read = [extender.read(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
+        written = iter(extender(found) if (found := [item for item in read if isinstance(item, Prompt)]) else ())
+        return [next(written) if isinstance(item, Prompt) else item for item in read]
+
+    def _extender(self, length: int, seed: int, drawing: dict[str, Any], line_end: str = EOS) -> PromptExtender:
+        """Of prompts of text.
+
+        Raises:
+            ValueError: ``length`` is below 1, or the model was trained on images.
+        """
+        if length < 1:
+            raise ValueError(f"length ({length}) must be at least 1")
+        if self.reads_images:
+            raise ValueError("this model was trained on images: it can't continue texts")
+
+        def extend(prompts: Tensor, lengths: Tensor, first: int) -> Tensor:
+            prompts, lengths = prompts.to(self.device), lengths.to(self.device)
+            return self.generate(prompts, length, lengths=lengths, seed=seed + first, **drawing)
+
+        arguments = self.hparams
+        codec = PromptCodec(
+            arguments.vocabulary,
+            arguments.level,
+            arguments.vocab_size,
+            arguments.segmenter,
+            arguments.keep_layout,
+            None if self.positions is None else self.positions.length,
+        )
+        return PromptExtender(codec, extend, length, line_end)
+
+    def complete_images(
+        self, images: Tensor, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0
+    ) -> Tensor:
+        """Images with their lower half generated from the upper one: (B, 3, S, S) float -> the same.
+
+        Raises:
+            ValueError: if the model was not trained on images.
+        """
+        if not self.reads_images:
+            raise ValueError("this model was trained on text: it can't complete images")
+        size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
+        values = bytes_of_images(images, pixel_range)
+        given = (size // 2) * size * COLOURS
+        count = values.shape[1] - given
+        drawn = self.generate(values[:, :given], count, temperature=temperature, top_k=top_k, seed=seed)
+        return images_of_bytes(drawn, size, pixel_range)
+
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        length: int = 100,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+        on_error: OnError = "stop",
+        resume: bool = False,
+        encoding: str = "utf-8",
+    ) -> str:
+        """Continues texts, or completes images from their upper halves.
+
+        A model of text takes a text file, one prompt per line, and writes each prompt with its continuation, one per
+        line; ``<eos>`` stands for the end of a line of training text, and also precedes each prompt. Empty lines stay
+        empty. Files of text may be of any size; what is done is in ``<output>.part`` until all is. A model of
+        sequences without a vocabulary reads and writes numbers. A model of images takes a folder or one image file.
+
+        Args:
+            input: a text file, gzipped or not; or a folder of image files, sub-folders included, or one image file.
+            output: the text file to write, gzipped if it ends in ``.gz``; for images a ``.png`` with one row per image
+                (the image, its upper half, the completed image), or a ``.npz``: ``names``, ``images`` and
+                ``completed`` (N, S, S, 3) uint8.
+            length: tokens to add to each prompt (fixed for images).
+            temperature: divides the logits; 0 takes the most probable token.
+            top_k: sample among the k most probable tokens only.
+            seed: of the sampling.
+            batch_size: prompts or images per batch.
+            on_error: at a line that can't be continued ``stop``, or name it and ``skip`` it: its line stays empty.
+            resume: go on with the ``<output>.part`` of an interrupted prediction of texts.
+            encoding: of a text file.
+
+        Returns:
+            A summary for the terminal.
+
+        Raises:
+            ValueError: if an argument is out of range, the file can't be read or has an invalid prompt, or the model
+                has too few positions.
+        """
+        for name, value in (("length", length), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} ({value}) must be at least 1")
+        self.eval()
+        if self.reads_images:
+
+            def complete(images: Tensor, batch: int) -> Tensor:
+                images = images.to(self.device)
+                return self.complete_images(images, temperature=temperature, top_k=top_k, seed=seed + batch)
+
+            size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
+            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size)
+
+        extender = self._extender(length, seed, {"temperature": temperature, "top_k": top_k})
+        counts = predict_lines(
+            Path(input),
+            Path(output),
+            extender.read,
+            extender,
+            batch_size=batch_size,
+            size=lambda prompt: len(prompt.tokens),
+            on_error=on_error,
+            resume=resume,
+            encoding=encoding,
+        )
+        prompts = f"{extender.prompts} prompts ({extender.unknown} tokens unknown)"
+        return f"{prompts}, {length} tokens added to each{counts.remarks} -> {output}"

@@ -4,7 +4,7 @@ import difflib
 import importlib
 from contextvars import Context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +12,29 @@ from pytorch_lightning.cli import instantiate_module
 
 # In a run folder, best first.
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
+
+
+class LoadsTrained:
+    """Mixin for a module that is used from Python: ``model = Model.load("runs/NAME/TIME")``."""
+
+    @classmethod
+    def load(cls, run_or_checkpoint: str | Path) -> Self:
+        """The trained model of a run folder (its best checkpoint, else the last) or of a checkpoint; on the CPU, in
+        evaluation mode. Neither a Trainer nor data is needed.
+
+        Raises:
+            ValueError: there is none, it can't be read, or it is of another class; the message is one line.
+        """
+        path = find_checkpoint(run_or_checkpoint)
+        hyperparameters, _ = read_model(path)
+        try:
+            model_class = import_model_class(hyperparameters["_class_path"])
+        except ValueError as error:
+            raise ValueError(f"{path} holds {error}") from None
+        if not issubclass(model_class, cls):
+            raise ValueError(f"{path} holds a {model_class.__name__}: load it with {model_class.__name__}.load")
+        # In its own context, as in ``build_model``.
+        return Context().run(model_class.load_from_checkpoint, path, map_location="cpu", weights_only=True).eval()
 
 
 def find_checkpoint(target: str | Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import TripleBatch
-from layers.triples import pair_spans
+from layers.triples import Pairing, pair_spans
 from metrics.triples import ExtractedTriple
 
 
@@ -28,6 +28,7 @@ GRID = tuple(
     Thresholds(subject, round(subject - 0.1, 1), objects, round(objects - 0.1, 1))
     for subject, objects in product((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), repeat=2)
 )
+MOST_SUBJECTS = 8  # of a row, on average, at the lowest thresholds of the grid
 CHARACTERS_AT_ONCE = 1 << 15  # bounds the memory of the object head: subjects times text length
 
 
@@ -60,6 +61,7 @@ def decode_triples(
     objects: Objects,
     predicates: Sequence[str],
     settings: Sequence[Thresholds],
+    pairing: Pairing = "nearest",
 ) -> list[list[list[ExtractedTriple]]]:
     """The triples of each sentence, for each of several settings of the thresholds.
 
@@ -71,16 +73,18 @@ def decode_triples(
         objects: log-probabilities of the objects of given subjects.
         predicates: C names.
         settings: the thresholds.
+        pairing: of starts and ends.
 
     Returns:
         For each setting, a list per sentence of distinct triples, each with its most confident spans.
     """
     probabilities = encoded.subjects.exp() * encoded.mask  # no span ends in the padding
     by_setting = {
-        setting[:2]: pair_spans(probabilities[..., 0], probabilities[..., 1], *setting[:2]) for setting in settings
+        setting[:2]: pair_spans(probabilities[..., 0], probabilities[..., 1], *setting[:2], pairing)
+        for setting in settings
     }
     subjects = torch.unique(torch.cat(list(by_setting.values())), dim=0)
-    found = _find_objects(encoded.mask, objects, subjects, {setting[2:] for setting in settings})
+    found = _find_objects(encoded.mask, objects, subjects, {setting[2:] for setting in settings}, pairing)
     row, start, end = subjects.unbind(1)
     strength = (probabilities[row, start, 0] * probabilities[row, end, 1]).sqrt().tolist()
     spans = [tuple(span) for span in subjects.tolist()]
@@ -109,7 +113,7 @@ def decode_triples(
 
 
 def _find_objects(
-    mask: Tensor, objects: Objects, subjects: Tensor, settings: set[tuple[float, float]]
+    mask: Tensor, objects: Objects, subjects: Tensor, settings: set[tuple[float, float]], pairing: Pairing
 ) -> dict[tuple[float, float], list[tuple[int, int, int, int, float]]]:
     """For each pair of thresholds: index of the subject, start, inclusive end, predicate, confidence."""
     found: dict[tuple[float, float], list] = {setting: [] for setting in settings}
@@ -124,11 +128,23 @@ def _find_objects(
         subject, predicate = (probabilities[..., 0].amax(dim=1) > lowest).nonzero(as_tuple=True)
         start, end = probabilities[subject, :, predicate].unbind(-1)
         for setting in settings:
-            column, begin, finish = pair_spans(start, end, *setting).unbind(1)
+            column, begin, finish = pair_spans(start, end, *setting, pairing).unbind(1)
             confidence = (start[column, begin] * end[column, finish]).sqrt()
             places = torch.stack([subject[column] + first, begin, finish, predicate[column]], dim=1)
             found[setting] += [(*place, c) for place, c in zip(places.tolist(), confidence.tolist(), strict=True)]
     return found
+
+
+def is_sparse(encoded: Encoded) -> bool:
+    """Whether so few subjects may start, at the lowest thresholds of the grid, that decoding with it is affordable."""
+    starts = (encoded.subjects[..., :1].exp() * encoded.mask > GRID[0].subject_start).sum()
+    return int(starts) <= MOST_SUBJECTS * len(encoded.mask)
+
+
+def best_setting(f1: Tensor, usual: Sequence[float]) -> int:
+    """The place in the grid of the best F1; of several that of the thresholds nearest to the usual ones."""
+    best = (f1 == f1.max()).nonzero().flatten().tolist()
+    return min(best, key=lambda place: sum(abs(a - b) for a, b in zip(GRID[place], usual, strict=True)))
 
 
 def _triple(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +15,7 @@ from layers.triples import (
     DGCNN,
     GlobalDetectors,
     ObjectHead,
+    Pairing,
     SequenceEncoder,
     SubjectHead,
     binary_cross_entropy_of_log_probability,
@@ -23,19 +23,22 @@ from layers.triples import (
     mark_ends,
 )
 from layers.weights import normalize_weights
-from metrics.threshold_counts import ThresholdCounts, count_items
+from metrics.threshold_counts import ThresholdCounts, count_items, count_predicates
+from metrics.triple_official import OfficialTripleF1
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
-from readers.triples import TripleEncoder
+from readers.triples.normalization import Normalize
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
-from .triple_decoding import CURVE, GRID, Encoded, Thresholds, decode_triples
-from .triple_prediction import extract, progress_bar, write_triples
+from .trained_models import LoadsTrained
+from .triple_decoding import CURVE, GRID, Encoded, Thresholds, best_setting, decode_triples, is_sparse
+from .triple_prediction import PredictsTriples
+from .triple_slots import in_text, whole_objects
 
 
-class TripleExtractor(Optimized, pl.LightningModule):
+class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModule):
     """Extracts triples: first the subjects, then for each subject the objects of every predicate.
 
         P(s, p, o) = P(s) P(o, p | s)
@@ -48,14 +51,16 @@ class TripleExtractor(Optimized, pl.LightningModule):
         loss = sum over starts and ends of  BCE(subjects) + sum_C BCE(objects),   both means over the characters
 
     Training predicts the objects of one span per sentence, sampled by the data: mostly a subject, sometimes a wrong
-    span, which has none. Decoding pairs each start above its threshold with the nearest end above its own.
+    span, which has none. Decoding pairs each start above its threshold with the nearest end above its own. Each
+    validation finds the thresholds with the best F1, which predictions use; val and test keep the given ones.
 
     Batches: ``datamodules.batches.TripleBatch``.
 
     Logged: ``{train,val}/{loss,subject_loss,object_loss}`` in nats per character; ``{val,test}/{f1,precision,recall}``
     in [0, 1], micro averages over exact matches of distinct triples; in the test also ``test/f1/predicate/<name>``,
     ``test/f1/triples_1`` ... ``test/f1/triples_5_and_more`` by number of triples per sentence, ``test/f1/normal``,
-    ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``.
+    ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``, and ``test/official_{f1,precision,recall}`` by
+    the competitions' rules (``metrics.triple_official``).
 
     Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019; 7161 for the powers. Differences: probabilities in log
     space; sampled spans never end before they start; the decay of the weight average is ``AveragedWeights(ramp=True)``.
@@ -66,7 +71,9 @@ class TripleExtractor(Optimized, pl.LightningModule):
             the BERT form.
         object_power: likewise for objects; 4 in the BERT form.
         thresholds: of subject starts, subject ends, object starts, object ends, each in (0, 1).
-        tune_thresholds: choose them by F1 after each validation; the checkpoint keeps them.
+        tune_thresholds: use the best ones of the last validation in val and test, too.
+        spans: which starts and ends make a span: ``nearest``, each start with the nearest end, as in the article; or
+            ``nested``, which also finds longer spans with the same start (``北京市`` in ``北京市政府``).
         rules: complete and filter the triples by the schema's rules (``metrics.triple_rules.SKE_RULES``).
         weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
             ``layers.normalize_weights``).
@@ -82,6 +89,8 @@ class TripleExtractor(Optimized, pl.LightningModule):
         prior_features: whether known triples are features (distant supervision).
         known_triples: the known triples, for prediction.
         max_length: the longest input in characters; longer texts are read in windows.
+        normalize: the form in which the model reads texts: ``none``, ``width``, ``case`` or ``both``.
+        object_slots: whether objects are written in DuIE 2.0's form, ``{"@value": …}``.
 
     Raises:
         ValueError: if a threshold or a power is out of range, or the schema is empty.
@@ -110,6 +119,8 @@ class TripleExtractor(Optimized, pl.LightningModule):
         "prior_features",
         "known_triples",
         "max_length",
+        "normalize",
+        "object_slots",
     )
 
     def __init__(
@@ -119,6 +130,7 @@ class TripleExtractor(Optimized, pl.LightningModule):
         object_power: float = 1.0,
         thresholds: tuple[float, float, float, float] = (0.5, 0.4, 0.5, 0.4),
         tune_thresholds: bool = False,
+        spans: Pairing = "nearest",
         rules: bool = True,
         weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
@@ -134,6 +146,8 @@ class TripleExtractor(Optimized, pl.LightningModule):
         prior_features: bool = False,
         known_triples: Sequence = (),
         max_length: int = 512,
+        normalize: Normalize = "none",
+        object_slots: bool = False,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -146,10 +160,11 @@ class TripleExtractor(Optimized, pl.LightningModule):
             raise ValueError("schema is empty: it needs at least one predicate")
         self.predicates = list(dict.fromkeys(predicate for _, predicate, _ in schema))
         self.types = {predicate: (subject, object) for subject, predicate, object in reversed(schema)}
-        self.powers = (subject_power, object_power)
+        self.powers, self.pairing = (subject_power, object_power), spans
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         count = len(self.predicates)
         self.encoder = encoder(characters, word_vector_size, max_length)
+        add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         self.detectors = GlobalDetectors(self.encoder.size, count)
         sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])
@@ -160,8 +175,11 @@ class TripleExtractor(Optimized, pl.LightningModule):
         self.word_vectors = nn.Parameter(table, requires_grad=False) if word_vector_size else None
         # In the checkpoint only if they are tuned: otherwise the configuration has them.
         self.register_buffer("thresholds", torch.tensor(thresholds), persistent=tune_thresholds)
-        self.validation_counts = ThresholdCounts(len(GRID) if tune_thresholds else 1)
+        self.tuned: Thresholds | None = None  # the best of the last validation in which a triple was found
+        self.validation_counts = ThresholdCounts(1)
+        self.grid_counts = ThresholdCounts(len(GRID))
         self.scores = TripleF1(self.predicates)
+        self.official_scores = OfficialTripleF1()
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.word_vectors is not None:
@@ -176,7 +194,8 @@ class TripleExtractor(Optimized, pl.LightningModule):
         """Everything that doesn't depend on a subject."""
         mask = (batch.characters > 0).unsqueeze(-1).float()
         word_vectors = None if self.word_vectors is None else F.embedding(batch.words, self.word_vectors)
-        vectors = self.encoder(batch.characters, word_vectors, mask)
+        texts = (batch.row_texts(),) if self.encoder.reads_texts else ()
+        vectors = self.encoder(batch.characters, word_vectors, mask, *texts)
         entities, relations = self.detectors(vectors, mask)
         prior = self._subject_prior(batch)
         subjects = log_sigmoid(self.subject_head(vectors, mask, prior)) + entities
@@ -212,9 +231,12 @@ class TripleExtractor(Optimized, pl.LightningModule):
         if not self.hparams.prior_features:
             return None
         subjects = torch.cat([rows.unsqueeze(1), spans], dim=1)
-        subject, which = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1).nonzero(as_tuple=True)
-        shape = (len(rows), length, len(self.predicates), 2)
-        return mark_ends(shape, subject, *candidates[which, 3:].unbind(1)).flatten(2)
+        fits = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1)
+        # What does not fit goes to a row that is dropped: to count what fits, the host would wait for the device.
+        number = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        place = torch.where(fits, number, len(rows))
+        ends = (column.expand_as(fits) for column in candidates[:, 3:].unbind(1))
+        return mark_ends((len(rows) + 1, length, len(self.predicates), 2), place, *ends)[:-1].flatten(2)
 
     def losses(self, encoded: Encoded, batch: TripleBatch) -> dict[str, Tensor]:
         """``subject_loss``, ``object_loss`` and their sum ``loss``, in nats per character."""
@@ -250,7 +272,7 @@ class TripleExtractor(Optimized, pl.LightningModule):
             For each setting, a list per sentence of distinct triples, ordered by position.
         """
         objects = partial(self.objects, encoded, batch.candidates)
-        found = decode_triples(batch, encoded, objects, self.predicates, settings)
+        found = decode_triples(batch, encoded, objects, self.predicates, settings, self.pairing)
         return [[self._finished(triples) for triples in texts] for texts in found]
 
     def _finished(self, triples: list[ExtractedTriple]) -> list[ExtractedTriple]:
@@ -273,81 +295,69 @@ class TripleExtractor(Optimized, pl.LightningModule):
         encoded = self.encode(batch)
         losses = {f"val/{name}": value for name, value in self.losses(encoded, batch).items()}
         log_epoch_means(self, losses, len(batch.texts))
-        # In the sanity check, with an untrained model, the lowest thresholds would make every character a subject.
-        tunes = self.hparams.tune_thresholds and not self.trainer.sanity_checking
-        settings = GRID if tunes else [self.present_thresholds]
-        self.validation_counts.update(count_items(self.decode(batch, encoded, settings), batch.triples))
+        found = self.decode(batch, encoded, [self.present_thresholds])
+        self.validation_counts.update(count_items(found, batch.triples))
+        # With the lowest thresholds an untrained model would make every character a subject.
+        if not self.trainer.sanity_checking and is_sparse(encoded):
+            self.grid_counts.update(count_items(self.decode(batch, encoded, GRID), batch.triples))
+        else:
+            self.grid_counts.update(torch.zeros(len(GRID), 3, dtype=torch.int64))
 
     def on_validation_epoch_end(self) -> None:
         # torchmetrics squeezes tensors with one entry to scalars.
-        scores = {name: values.reshape(-1) for name, values in self.validation_counts.compute().items()}
+        scores = {name: values.reshape(-1)[0] for name, values in self.validation_counts.compute().items()}
+        tuning = self.grid_counts.compute()
+        # F1 is 1 everywhere where nothing was counted, and almost 0 where nothing was right.
+        told = bool((tuning["f1"] < 1).any()) and float(tuning["f1"].max()) > 1e-6
+        best = best_setting(tuning["f1"], self.hparams.thresholds) if told else None
         self.validation_counts.reset()
-        best = int(scores["f1"].argmax())
-        if self.hparams.tune_thresholds and not self.trainer.sanity_checking:
+        self.grid_counts.reset()
+        self.tuned = self.tuned if best is None else GRID[best]
+        if self.hparams.tune_thresholds and best is not None:
+            scores = {name: values[best] for name, values in tuning.items()}
             self.thresholds.copy_(torch.tensor(GRID[best]))
-        for name, values in scores.items():
-            self.log(f"val/{name}", values[best], prog_bar=name == "f1", sync_dist=True)
+        for name, value in scores.items():
+            self.log(f"val/{name}", value, prog_bar=name == "f1", sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["tuned_thresholds"] = None if self.tuned is None else list(self.tuned)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        tuned = checkpoint.get("tuned_thresholds")
+        if tuned is None and self.hparams.tune_thresholds:  # an earlier version had them in its state alone
+            tuned = checkpoint["state_dict"]["thresholds"].tolist()
+        self.tuned = None if tuned is None else Thresholds(*tuned)
 
     def on_test_epoch_start(self) -> None:
         self.scores.reset()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.official_scores = OfficialTripleF1(getattr(datamodule, "aliases", None)).to(self.device)
 
     def test_step(self, batch: TripleBatch, batch_idx: int) -> dict[str, Any]:
-        """Returns texts, gold and predicted triples, and counts at several thresholds, for the pictures."""
+        """Returns texts, gold and predicted triples, and counts at several thresholds, for the pictures.
+
+        ``predicate_counts`` (1 + K, C, 3) are those of each predicate, first at the present thresholds.
+        """
         settings = [self.present_thresholds, *(Thresholds(*[value] * 4) for value in CURVE)]
-        predicted, *others = self.decode(batch, self.encode(batch), settings)
+        found = self.decode(batch, self.encode(batch), settings)
+        predicted, *others = found
         self.scores.update([[triple[:3] for triple in triples] for triples in predicted], batch.triples)
+        official = [
+            [whole_objects(triples, self.predicates) for triples in several]
+            for several in (predicted, map(in_text, batch.texts, batch.triples))
+        ]
+        self.official_scores.update(*official)
         return {
             "texts": batch.texts,
             "gold": batch.triples,
             "predicted": predicted,
             "thresholds": torch.tensor(CURVE),
             "threshold_counts": count_items(others, batch.triples),
+            "predicates": self.predicates,
+            "predicate_counts": count_predicates(found, batch.triples, self.predicates),
         }
 
     def on_test_epoch_end(self) -> None:
-        for name, value in self.scores.compute().items():
+        official = {f"official_{name}": value for name, value in self.official_scores.compute().items()}
+        for name, value in (self.scores.compute() | official).items():
             self.log(f"test/{name}", value, sync_dist=True)
-
-    # -------------------------------------------------------------------------------------------------- prediction
-
-    @torch.inference_mode()
-    def predict_file(self, input: Path, output: Path, batch_size: int = 64) -> str:
-        """Reads sentences and writes their triples as JSON lines in the SKE format.
-
-        The file is processed in pieces, so it may be of any size. Each line of the output has ``text`` and
-        ``spo_list``, whose entries have ``subject``, ``predicate``, ``object``, ``subject_type``, ``object_type``,
-        ``subject_span`` and ``object_span`` ([start, end) in characters) and ``confidence``: the geometric mean of the
-        probabilities of start and end, of subject times object, in [0, 1].
-
-        Args:
-            input: a UTF-8 text file, one sentence per line, or JSON lines with ``text``.
-            output: the JSON lines to write.
-            batch_size: sentences per batch.
-
-        Returns:
-            A summary for the terminal.
-
-        Raises:
-            ValueError: if ``batch_size`` is below 1; or the file can't be read, isn't UTF-8, or has a malformed line:
-                then the sentences before it are in ``<output>.part``, as the message says.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        self.eval()
-        encoder = TripleEncoder(
-            self.hparams.characters,
-            self.predicates,
-            words=self.hparams.words,
-            segmenter=self.hparams.segmenter,
-            known_triples=[tuple(triple) for triple in self.hparams.known_triples],
-            max_length=self.hparams.max_length,
-        )
-
-        def find(texts: list[str]) -> list[list[ExtractedTriple]]:
-            batch = TripleBatch.from_arrays(*encoder.batch_arrays(texts))
-            return self(self.transfer_batch_to_device(batch, self.device, 0))
-
-        with progress_bar(Path(input)) as advance:
-            extracted = extract(Path(input), find, batch_size, advance)
-            sentences, found = write_triples(extracted, self.types, Path(output))
-        return f"{sentences} sentences, {found} triples -> {output}"

@@ -1,129 +1,206 @@
-"""From a file of sentences to a file of triples, in pieces: files may be of any size."""
+"""Triples of texts: in Python, or from a file of any size to another one."""
 
 import contextlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, cast
 
+import torch
+from torch import Tensor
+
+from datamodules.batches import TripleBatch
+from layers.triples import Pairing
 from metrics.triples import ExtractedTriple
-from readers.triples import read_texts
+from readers.errors import DataError
+from readers.triples import NormalizedText, TripleEncoder, holds_records, normalize_text, parse_json, parse_text
+
+from .line_prediction import OnError, predict_lines
+from .triple_decoding import Thresholds
+from .triple_slots import VALUE, compose_objects, spo_record
+
+ThresholdsFrom = Literal["tuned", "config"]
 
 
-def extract(
-    path: Path,
-    find: Callable[[list[str]], list[list[ExtractedTriple]]],
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> Iterator[tuple[str, list[ExtractedTriple]]]:
-    """Yields the texts of a file with their triples.
+class _Text(NamedTuple):
+    """A line to predict for.
 
     Args:
-        path: the file.
-        find: the triples of each text in a batch.
-        batch_size: texts per batch.
-        advance: called with the number of texts after each batch.
-
-    Raises:
-        ValueError: if the file can't be read, or a line is malformed.
+        record: what is written beside the triples; its ``text`` is that of the file.
+        text: what the model reads.
     """
-    # Sentences of similar length together, and a bounded number in memory.
-    for block in _blocks(read_texts(path), 16 * batch_size):
-        triples: list[list[ExtractedTriple]] = [[] for _ in block]
-        order = sorted(range(len(block)), key=lambda i: len(block[i]))
+
+    record: dict[str, Any]
+    text: NormalizedText
+
+
+class PredictsTriples:
+    """Mixin of the triple extractor: ``extract`` for texts, ``predict_file`` for files."""
+
+    hparams: Any
+    predicates: list[str]
+    types: Mapping[str, tuple[str, str]]
+    thresholds: Tensor
+    tuned: Thresholds | None
+    pairing: Pairing
+
+    @torch.inference_mode()
+    def extract(self, texts: Sequence[str], batch_size: int = 64) -> list[list[ExtractedTriple]]:
+        """The triples of texts.
+
+        Args:
+            texts: any number, of any length; an empty text has no triples.
+            batch_size: texts per batch.
+
+        Returns:
+            A list for each text: triples with ``subject``, ``predicate``, ``object``, ``subject_span``, ``object_span``
+            ([start, end) in characters of the text) and ``confidence``, by position. In DuIE 2.0's form a further slot
+            of an object is a triple of its own, with a predicate such as ``票房@inArea``.
+
+        Raises:
+            TypeError: ``texts`` is a single string.
+        """
+        if isinstance(texts, str):
+            raise TypeError('extract takes a list of texts: extract(["…"])')
+        normal = [normalize_text(text, self.hparams.normalize) for text in texts]
+        results: list[list[ExtractedTriple]] = [[] for _ in normal]
+        order = sorted((i for i, text in enumerate(normal) if text.text), key=lambda i: len(normal[i].text))
         for first in range(0, len(order), batch_size):
             chunk = order[first : first + batch_size]
-            for i, result in zip(chunk, find([block[i] for i in chunk]), strict=True):
-                triples[i] = result
-            advance(len(chunk))
-        yield from zip(block, triples, strict=True)
+            found = self._find([normal[i].text for i in chunk])
+            for i, triples in zip(chunk, found, strict=True):
+                results[i] = [_as_written(triple, texts[i], normal[i]) for triple in triples]
+        return results
+
+    @torch.inference_mode()
+    def predict_file(
+        self,
+        input: Path,
+        output: Path,
+        batch_size: int = 64,
+        thresholds: ThresholdsFrom | None = None,
+        spans: Pairing | None = None,
+        on_error: OnError = "stop",
+        resume: bool = False,
+        encoding: str = "utf-8",
+    ) -> str:
+        """Reads sentences and writes their triples as JSON lines in the SKE format.
+
+        The file is processed in pieces, so it may be of any size. There is a line of output for each line of input: an
+        object with ``text``, what else the line's own object has (``id`` …), and ``spo_list``, whose entries have
+        ``subject``, ``predicate``, ``object``, ``subject_type``, ``object_type``, ``subject_span`` and ``object_span``
+        ([start, end) in characters of ``text``) and ``confidence``: the geometric mean of the probabilities of start
+        and end, of subject times object, in [0, 1]. A model of DuIE 2.0's schema writes objects and their types in
+        that form, ``{"@value": …, "inArea": …}``, and the spans of further slots as ``slot_spans``.
+
+        Args:
+            input: a text file, one sentence per line, or JSON lines with ``text``; gzipped or not. An empty text has no
+                triples.
+            output: the JSON lines to write, gzipped if the name ends in ``.gz``.
+            batch_size: sentences per batch.
+            thresholds: ``tuned``: those that were best in the run's validation; ``config``: those of its configuration;
+                left out: tuned ones if there are any.
+            spans: ``nearest``: a start is paired with the nearest end; ``nested``: of spans that begin together all are
+                found; left out: as the model was trained.
+            on_error: at a line that can't be read ``stop``, or name it and ``skip`` it: its triples are none.
+            resume: go on with the ``<output>.part`` of an interrupted prediction.
+            encoding: of the input.
+
+        Returns:
+            A summary for the terminal.
+
+        Raises:
+            ValueError: if an argument is out of range, there are no tuned thresholds, the file can't be read, or a line
+                is malformed: the message says where the sentences before it are.
+        """
+        input, output, found = Path(input), Path(output), 0
+        is_json = holds_records(input, encoding, "--encoding")
+        objects = bool(self.hparams.object_slots)
+
+        def read(line: str, where: str) -> _Text | str:
+            record = parse_json(line, where) if is_json and line.strip() else {"text": line}
+            text = parse_text(record, where, may_be_empty=True)
+            normal = normalize_text(text, self.hparams.normalize)
+            return _Text(record, normal) if normal.text else _line(record, [])
+
+        def predict(items: list[_Text], first: int) -> list[str]:
+            nonlocal found
+            lines = []
+            for item, triples in zip(items, self._find([item.text.text for item in items]), strict=True):
+                triples = [_as_written(triple, item.record["text"], item.text) for triple in triples]
+                composed = compose_objects(triples, self.types) if objects else [{VALUE: triple} for triple in triples]
+                found += len(composed)
+                lines.append(_line(item.record, [spo_record(slots, self.types, objects) for slots in composed]))
+            return lines
+
+        self.eval()  # type: ignore[attr-defined]
+        with self._decoding_as(thresholds, spans):
+            counts = predict_lines(
+                input,
+                output,
+                read,
+                predict,
+                batch_size=batch_size,
+                size=lambda item: len(item.text.text),
+                on_error=on_error,
+                resume=resume,
+                encoding=encoding,
+                failed=_failed,
+            )
+        return f"{counts.lines} sentences, {found} triples{counts.remarks} -> {output}"
+
+    @cached_property
+    def _text_encoder(self) -> TripleEncoder:
+        return TripleEncoder(
+            self.hparams.characters,
+            self.predicates,
+            words=self.hparams.words,
+            segmenter=self.hparams.segmenter,
+            known_triples=[tuple(triple) for triple in self.hparams.known_triples],
+            max_length=self.hparams.max_length,
+        )
+
+    def _find(self, texts: list[str]) -> list[list[ExtractedTriple]]:
+        """The triples of normalized texts that are not empty."""
+        batch = TripleBatch.from_arrays(*self._text_encoder.batch_arrays(texts))
+        model = cast(Any, self)
+        batch = model.transfer_batch_to_device(batch, model.device, 0)
+        return model.decode(batch, model.encode(batch), [self.tuned or model.present_thresholds])[0]
+
+    @contextlib.contextmanager
+    def _decoding_as(self, thresholds: ThresholdsFrom | None, spans: Pairing | None) -> Iterator[None]:
+        """Decodes with other thresholds and spans for a while."""
+        before = self.tuned, self.pairing
+        if thresholds == "tuned" and self.tuned is None:
+            raise ValueError(
+                "--thresholds=tuned: this run has none, as it had no validation that found a triple; take config"
+            )
+        if thresholds == "config":
+            self.tuned = Thresholds(*self.hparams.thresholds)
+        self.pairing = spans or self.pairing
+        try:
+            yield
+        finally:
+            self.tuned, self.pairing = before
 
 
-def _blocks(texts: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Lists of ``size`` texts; if reading fails, the texts before the error come first."""
-    block: list[str] = []
+def _as_written(triple: ExtractedTriple, text: str, normal: NormalizedText) -> ExtractedTriple:
+    """A triple of a normalized text as it stands in the text itself."""
+    subject, object_ = normal.original(triple.subject_span), normal.original(triple.object_span)
+    return ExtractedTriple(
+        text[slice(*subject)], triple.predicate, text[slice(*object_)], subject, object_, triple.confidence
+    )
+
+
+def _line(record: dict[str, Any], spo_list: list[dict[str, Any]]) -> str:
+    return json.dumps({**record, "spo_list": spo_list}, ensure_ascii=False)
+
+
+def _failed(line: str) -> str:
+    """What is written for a line that was skipped: its object, if it is one, without a text that isn't one."""
     try:
-        for text in texts:
-            block.append(text)
-            if len(block) == size:
-                yield block
-                block = []
-    except ValueError:
-        if block:
-            yield block
-        raise
-    if block:
-        yield block
-
-
-def write_triples(
-    extracted: Iterable[tuple[str, list[ExtractedTriple]]], types: Mapping[str, tuple[str, str]], output: Path
-) -> tuple[int, int]:
-    """Writes texts and their triples as JSON lines in the SKE format.
-
-    Args:
-        extracted: the texts, each with its triples.
-        types: of subject and object, for each predicate.
-        output: the file; an existing one stays intact until the new one is complete.
-
-    Returns:
-        Numbers of sentences and triples.
-
-    Raises:
-        ValueError: raised by ``extracted``; the message says where the sentences before the error are.
-    """
-    sentences = found = 0
-    # Written beside it: an existing output stays intact until the new one is complete, and an error loses no work.
-    part = Path(f"{output}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            for text, triples in extracted:
-                record = {"text": text, "spo_list": [_record(triple, types[triple.predicate]) for triple in triples]}
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                sentences += 1
-                found += len(triples)
-    except ValueError as error:
-        if not sentences:
-            part.unlink()
-            raise
-        raise type(error)(f"{error}; the {sentences} sentences before it are in {part}") from error
-    part.replace(output)
-    return sentences, found
-
-
-def _record(triple: ExtractedTriple, types: tuple[str, str]) -> dict[str, Any]:
-    subject_type, object_type = types
-    return {
-        "predicate": triple.predicate,
-        "subject": triple.subject,
-        "subject_type": subject_type,
-        "object": triple.object,
-        "object_type": object_type,
-        "subject_span": list(triple.subject_span),
-        "object_span": list(triple.object_span),
-        "confidence": round(triple.confidence, 4),
-    }
-
-
-@contextlib.contextmanager
-def progress_bar(path: Path) -> Iterator[Callable[[int], None]]:
-    """A progress bar, if stderr is a terminal; yields a function to call with the number of texts just finished."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("extracting", total=_count_texts(path))
-        yield lambda count: progress.advance(task, count)
-
-
-def _count_texts(path: Path) -> int | None:
-    """Number of non-blank lines; None if the file can't be read, which its reader will report."""
-    try:
-        with open(path, "rb") as file:
-            return sum(1 for line in file if line.decode(errors="replace").strip())
-    except OSError:
-        return None
+        record = parse_json(line, "")
+    except DataError:
+        record = None
+    return _line({**(record if isinstance(record, dict) else {}), "text": ""}, [])

@@ -15,10 +15,10 @@ Source: Rosvall and Bergstrom (2008, 2011); kexue.fm 7006. Reimplemented from th
 from typing import Any
 
 from .flow import Flow
-from .graph import FlowModel, Graph, Links
+from .graph import FlowModel, Graph
+from .inputs import Links
 from .network import Network
 from .partition import Partition
-from .search import Problem
 from .trials import best_of_trials
 from .walk_graph import WalkGraph
 
@@ -29,7 +29,6 @@ __all__ = [
     "Links",
     "Network",
     "Partition",
-    "Problem",
     "WalkGraph",
     "best_of_trials",
     "codelength",
@@ -42,7 +41,8 @@ def infomap(
     weights: Any = None,
     *,
     num_nodes: int | None = None,
-    flow: str = "undirected",
+    weight: str | None = "weight",
+    flow: str | None = None,
     two_level: bool = False,
     teleportation: float = 0.15,
     num_trials: int = 1,
@@ -56,26 +56,30 @@ def infomap(
     """The partition of a graph, flat or hierarchical, with the least code length found.
 
     The same seed gives the same partition for any order of the edges and any number of threads. Multi-edges are
-    summed, links of weight 0 dropped; a node without links is a module of its own and costs nothing unless
-    teleportation is recorded.
+    summed, links of weight 0 dropped; a node without links is a module of its own, also where
+    recorded teleportation to all nodes visits it and another place would be shorter.
 
     Args:
-        edges, weights, num_nodes, flow, teleportation, markov_time, bipartite: the graph and its walk, see ``Network``.
+        edges, weights, num_nodes, weight, flow, teleportation, markov_time, bipartite: the graph and its walk, see
+            ``Network``: a path, an array, a matrix, a table, a list of links, a networkx or igraph graph.
         two_level: a flat partition rather than a hierarchy.
         num_trials: independent searches; the best is kept, the first one in a tie.
         seed: of the search; each trial has its own random stream.
-        initial: labels or paths (see ``Network.partition``) that every trial starts from; the result is never longer.
+        initial: modules in any form (see ``Network.partition``) that every trial starts from; the result is never
+            longer.
         num_threads: trials that run at the same time.
         progress: print a line to stderr for each trial.
 
     Raises:
-        ValueError: for a wrong shape, an id out of range, a negative or non-finite weight, no link, or an unknown flow
+        ValueError: for a wrong shape, an id out of range, a negative or non-finite weight, no node, or an unknown flow
             model.
+        DataError: for a file that can't be read.
     """
     network = Network(
         edges,
         weights,
         num_nodes=num_nodes,
+        weight=weight,
         flow=flow,
         teleportation=teleportation,
         markov_time=markov_time,
@@ -90,7 +94,8 @@ def codelength(
     *,
     weights: Any = None,
     num_nodes: int | None = None,
-    flow: str = "undirected",
+    weight: str | None = "weight",
+    flow: str | None = None,
     teleportation: float = 0.15,
     markov_time: float = 1.0,
     bipartite: int | None = None,
@@ -99,7 +104,7 @@ def codelength(
     """Bits per step of the walk for a given partition; other arguments are those of ``Network``.
 
     Args:
-        modules: labels or paths of the nodes, see ``Network.partition``.
+        modules: of the nodes: an array, a dict, a list of sets, a file; see ``Network.partition``.
 
     Raises:
         ValueError: as in ``infomap``; or if there is not one label or path per node.
@@ -108,6 +113,7 @@ def codelength(
         edges,
         weights,
         num_nodes=num_nodes,
+        weight=weight,
         flow=flow,
         teleportation=teleportation,
         markov_time=markov_time,

@@ -1,7 +1,6 @@
 """An order of the nodes that does not depend on their numbering."""
 
 import numpy as np
-import scipy.sparse
 
 from .flow import UNDIRECTED, Flow, kind_of
 
@@ -17,10 +16,11 @@ def canonical_order(flow: Flow) -> np.ndarray:
     n = len(flow.flow)
     colour = ranks([flow.flow, flow.exits, flow.enters, *(part for part in (flow.leave, flow.land) if len(part))])
     numbers = np.random.default_rng(0).random(n)
-    out, into = (scipy.sparse.csr_array((link, flow.neighbour, flow.indptr), (n, n)) for link in (flow.out, flow.into))
+    row = np.repeat(np.arange(n), np.diff(flow.indptr))
     for _ in range(ROUNDS):
         seen = numbers[colour]
-        finer = ranks([colour, out @ seen, into @ seen])
+        sums = (np.bincount(row, link * seen[flow.neighbour], n) for link in (flow.out, flow.into))
+        finer = ranks([colour, *sums])
         if finer.max() == colour.max():
             break
         colour = finer

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from .flow import RECORDED, Flow, kind_of
-from .graph import to_numpy
+from .inputs import to_numpy
 
 
 @numba.njit(cache=True, nogil=True)
@@ -111,18 +111,6 @@ def codelength(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None
 def one_level_codelength(flow: Flow, physical: np.ndarray | None = None) -> float:
     """Entropy in bits of the visit rates (with ``physical``, of the physical nodes)."""
     return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64), physical)[0][0])
-
-
-def read_physical(physical: Any, n: int) -> np.ndarray:
-    """The physical nodes ``(n,)`` of n states, numbered from 0.
-
-    Raises:
-        ValueError: if there is not one per state.
-    """
-    physical = to_numpy(physical)
-    if physical.shape != (n,):
-        raise ValueError(f"physical must name the physical node of each of the {n} states, not {physical.shape}")
-    return np.unique(physical, return_inverse=True)[1]
 
 
 def read_modules(modules: Any, n: int) -> np.ndarray:

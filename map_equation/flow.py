@@ -63,6 +63,10 @@ def compute_flow(
     if not (markov_time > 0 and np.isfinite(markov_time)):
         raise ValueError(f"markov_time must be positive, not {markov_time}")
     none = np.empty(0)
+    if not len(graph.neighbour) and not graph.loops.any():  # no step to encode
+        zeros = np.zeros(len(graph.loops))
+        flow = Flow(graph.indptr, graph.neighbour, graph.out, graph.out, zeros, zeros, zeros, none, none)
+        return flow, zeros
     if model == "undirected":
         strength = row_sums(graph.indptr, graph.out)
         total = strength.sum() + graph.loops.sum()

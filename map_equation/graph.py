@@ -1,14 +1,15 @@
-"""Input formats and the canonical graph.
+"""The canonical graph.
 
-Any input becomes a symmetric CSR with sorted rows and summed multi-edges, so that nothing downstream depends on the
-order of the edges.
+Any list of links becomes a symmetric CSR with sorted rows and summed multi-edges, so that nothing downstream depends on
+the order of the edges.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numba
 import numpy as np
-import scipy.sparse
+
+from .inputs import NO_NODE, Links
 
 FlowModel = Literal[
     "undirected",
@@ -39,52 +40,38 @@ class Graph(NamedTuple):
     loops: np.ndarray
 
 
-class Links(NamedTuple):
-    """A list of links: node indices ``(E,)``, weights ``(E,)`` or None for ones, and properties of the graph."""
-
-    source: np.ndarray
-    target: np.ndarray
-    weight: np.ndarray | None
-    num_nodes: int
-    names: list[Any] | None
-    both_ways: bool  # links of an undirected graph object, each listed once
-    symmetric: bool = False  # a symmetric matrix holds each link twice but its loops once
-
-
-def read_graph(
-    edges: Any, weights: Any = None, num_nodes: int | None = None, flow: str = "undirected"
-) -> tuple[Graph, list[Any] | None]:
-    """The canonical graph and the node names (None for arrays and matrices).
+def read_graph(links: Links, flow: str) -> Graph:
+    """The canonical graph.
 
     Raises:
-        ValueError: for an unknown flow, a wrong shape, an id out of range, a negative or non-finite weight, or no link.
+        ValueError: for an unknown flow, a negative or non-finite weight, or no node.
     """
     if flow not in FLOWS:
         raise ValueError(f"flow must be one of {', '.join(FLOWS)}, not {flow!r}")
-    links = read_links(edges, weights, num_nodes)
+    if not links.num_nodes:
+        raise ValueError(NO_NODE)
+    if links.num_nodes >= 2**31:
+        raise ValueError(f"at most 2**31 - 1 nodes, not {links.num_nodes}")
     undirected = flow in ("undirected", "uniform_recorded")
-    source, target, weight = links.source, links.target, links.weight
+    edges, weight = links.edges, links.weight
     if weight is not None:
         check_weights(weight)
+        weight = in_range(weight)
         if not weight.all():
             kept = weight > 0
-            source, target, weight = source[kept], target[kept], weight[kept]
-    if not len(source):
-        raise ValueError("the graph is empty: it has no link with a positive weight")
-    if links.both_ways and not undirected:
-        once = source != target
-        source, target = np.concatenate([source, target[once]]), np.concatenate([target, source[once]])
+            edges, weight = edges[kept], weight[kept]
+    if links.directed is False and not undirected:
+        once = edges[:, 0] != edges[:, 1]
+        edges = np.concatenate([edges, edges[once, ::-1]])
         weight = None if weight is None else np.concatenate([weight, weight[once]])
     if weight is None:
         weight = np.ones(1)
-    if links.num_nodes >= 2**31:
-        raise ValueError(f"at most 2**31 - 1 nodes, not {links.num_nodes}")
-    indptr, neighbour, out, into, loops = build_csr(links.num_nodes, source, target, weight, undirected)
+    indptr, neighbour, out, into, loops = build_csr(links.num_nodes, edges, weight, undirected)
     if undirected:
         into = out  # one array: compiled code returns two views
     if undirected and links.symmetric:
         loops *= 2  # the other links came in both directions
-    return Graph(indptr, neighbour, out, into, loops), links.names
+    return Graph(indptr, neighbour, out, into, loops)
 
 
 def check_weights(weight: np.ndarray) -> None:
@@ -97,140 +84,68 @@ def check_weights(weight: np.ndarray) -> None:
         raise ValueError(f"weights must not be negative: weight {number} is {weight[number]}")
 
 
-def read_links(edges: Any, weights: Any, num_nodes: int | None) -> Links:
-    """One branch per input format."""
-    kind = type(edges).__module__.split(".")[0]
-    if hasattr(edges, "nodes") and hasattr(edges, "is_directed") and hasattr(edges, "edges"):
-        return only_edges(from_networkx(edges), weights, num_nodes, "a networkx graph")
-    if kind == "igraph":
-        return only_edges(from_igraph(edges), weights, num_nodes, "an igraph graph")
-    if scipy.sparse.issparse(edges):
-        return only_edges(from_sparse(edges), weights, num_nodes, "a sparse matrix")
-    if kind == "torch":
-        edges = edges.detach().cpu().numpy()
-        if edges.ndim != 2 or edges.shape[0] != 2:
-            raise ValueError(f"a torch edge_index has shape (2, E), not {tuple(edges.shape)}")
-        edges = edges.T
-    return from_array(edges, weights, num_nodes)
-
-
-def only_edges(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
-    """The links of a graph object; ValueError if weights or another number of nodes are given as well."""
-    if weights is not None or num_nodes not in (None, links.num_nodes):
-        raise ValueError(f"{what} has its own weights and nodes: weights and num_nodes are for arrays of edges")
-    return links
-
-
-def from_array(edges: Any, weights: Any, num_nodes: int | None) -> Links:
-    """``(E, 2)`` integers from 0 and weights ``(E,)`` or None, arrays or lists; ValueError for anything else."""
-    edges = np.asarray(edges)
-    if edges.size == 0:
-        raise ValueError("the graph is empty: it has no link")
-    if edges.ndim != 2 or edges.shape[1] != 2:
-        raise ValueError(f"edges must have shape (E, 2), not {edges.shape}")
-    if not np.issubdtype(edges.dtype, np.integer):
-        raise ValueError(f"edges must be integers (node ids from 0), not {edges.dtype}")
-    if num_nodes is not None and num_nodes < 1:
-        raise ValueError(f"num_nodes must be positive, not {num_nodes}")
-    low, high = int(edges.min()), int(edges.max())
-    if low < 0:
-        raise ValueError(f"node ids must not be negative: {low}")
-    if num_nodes is not None and high >= num_nodes:
-        raise ValueError(f"node id {high} is out of range: num_nodes is {num_nodes}")
-    if weights is not None:
-        weights = to_numpy(weights).astype(np.float64)
-        if weights.shape != (len(edges),):
-            raise ValueError(f"weights must have shape ({len(edges)},), one per edge, not {weights.shape}")
-    if edges.dtype not in (np.int32, np.int64):  # compiled code lacks some others, and would be compiled for each
-        edges = edges.astype(np.int64)
-    return Links(edges[:, 0], edges[:, 1], weights, high + 1 if num_nodes is None else num_nodes, None, False)
-
-
-def to_numpy(values: Any) -> np.ndarray:
-    """A torch tensor on any device, or anything array-like, as an array."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-def from_sparse(matrix: Any) -> Links:
-    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError if it isn't square."""
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"an adjacency matrix must be square, not {matrix.shape}")
-    matrix = matrix.tocsr()
-    symmetric = bool((abs(matrix - matrix.T) > 0).nnz == 0)
-    matrix = matrix.tocoo()
-    return Links(
-        matrix.row, matrix.col, matrix.data.astype(np.float64), matrix.shape[0], None, False, symmetric=symmetric
-    )
-
-
-def from_networkx(graph: Any) -> Links:
-    """Nodes in the graph's order; links without the attribute ``weight`` have weight 1."""
-    names = list(graph.nodes)
-    index = {name: number for number, name in enumerate(names)}
-    links = list(graph.edges(data="weight", default=1))
-    source = np.fromiter((index[link[0]] for link in links), np.int64, len(links))
-    target = np.fromiter((index[link[1]] for link in links), np.int64, len(links))
-    weight = np.array([link[2] for link in links], np.float64)
-    return Links(source, target, weight, len(names), names, not graph.is_directed())
-
-
-def from_igraph(graph: Any) -> Links:
-    """Nodes in the graph's order, named by the attribute ``name``, else by number."""
-    pairs = np.array(graph.get_edgelist(), np.int64).reshape(-1, 2)
-    weight = np.array(graph.es["weight"], np.float64) if "weight" in graph.es.attributes() else None
-    names = list(graph.vs["name"]) if "name" in graph.vs.attributes() else list(range(graph.vcount()))
-    return Links(pairs[:, 0], pairs[:, 1], weight, graph.vcount(), names, not graph.is_directed())
+def in_range(weight: np.ndarray) -> np.ndarray:
+    """Weights times a power of two, where their sums could overflow or lose digits; code lengths stay the same."""
+    largest = weight.max(initial=0)
+    if largest == 0 or 1e-200 < largest < 1e200:
+        return weight
+    return np.ldexp(weight, -int(np.frexp(largest)[1]))
 
 
 def build_csr(
-    n: int, source: np.ndarray, target: np.ndarray, weight: np.ndarray, undirected: bool
+    n: int, edges: np.ndarray, weight: np.ndarray, undirected: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The arrays of ``Graph``, from links ``(E,)`` and their weights ``(E,)``, or ``(1,)`` if all are equal.
+    """The arrays of ``Graph``, from links ``(E, 2)`` and their weights ``(E,)``, or ``(1,)`` if all are equal.
 
     Two counting sorts (by column, then stably by row), then equal neighbours are summed in order of weight. In between,
     a negative weight marks an incoming entry.
     """
-    indptr, neighbour, value, loops = sort_by_column(n, source, target, weight, undirected)
+    loops = loop_weights(n, edges, weight)
+    indptr = np.zeros(n + 1, np.int64)
+    neighbour, value = sort_by_column(edges, weight, undirected, indptr, indptr[:-1].copy())
     neighbour, value = sort_by_row(indptr, neighbour, value)
     return *sum_equal_entries(indptr, neighbour, value, undirected), loops
 
 
+def loop_weights(n: int, edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The weight ``(n,)`` of each node's self-loops, summed in order of weight."""
+    chosen = np.flatnonzero(edges[:, 0] == edges[:, 1])
+    if len(weight) == 1:
+        return np.bincount(edges[chosen, 0], minlength=n) * weight[0]
+    chosen = chosen[np.argsort(weight[chosen])]
+    return np.bincount(edges[chosen, 0], weight[chosen], n)
+
+
 @numba.njit(cache=True, nogil=True)
-def sort_by_column(n, source, target, weight, undirected):
-    """First entries of the columns, rows and values of all entries, and the weights of self-loops."""
-    loops = np.zeros(n)
-    indptr = np.zeros(n + 1, np.int64)
+def sort_by_column(edges, weight, undirected, indptr, place):
+    """Rows and values of all entries, sorted by column; ``indptr`` receives the first entries of the columns.
+
+    ``indptr`` and ``place`` come as zeros.
+    """
+    n = len(place)
     one = len(weight) == 1
-    for k in range(len(source)):
-        s, t = source[k], target[k]
+    for k in range(len(edges)):
+        s, t = edges[k, 0], edges[k, 1]
         if s != t:
             indptr[s + 1] += 1
             indptr[t + 1] += 1
     for u in range(n):
         indptr[u + 1] += indptr[u]
-    place = indptr[:-1].copy()
+        place[u] = indptr[u]
     row = np.empty(indptr[n], np.int32)
     value = np.empty(indptr[n])
-    many = 0
-    for k in range(len(source)):
-        s, t = source[k], target[k]
-        w = weight[0] if one else weight[k]
+    for k in range(len(edges)):
+        s, t = edges[k, 0], edges[k, 1]
         if s == t:
-            many += loops[s] > 0
-            loops[s] += w
             continue
+        w = weight[0] if one else weight[k]
         row[place[t]] = s
         value[place[t]] = w
         place[t] += 1
         row[place[s]] = t
         value[place[s]] = w if undirected else -w
         place[s] += 1
-    if many and not one:  # again, in order of weight
-        loops[:] = 0
-        chosen = np.flatnonzero(source == target)
-        for k in chosen[np.argsort(weight[chosen])]:
-            loops[source[k]] += weight[k]
-    return indptr, row, value, loops
+    return row, value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -246,6 +161,23 @@ def sort_by_row(indptr, row, value):
             sorted_value[place[v]] = value[k]
             place[v] += 1
     return column, sorted_value
+
+
+@numba.njit(cache=True, nogil=True)
+def sort_values(value, first, end):
+    """Sorts a part of an array in place, by Shell's method: NumPy's sort takes a second to compile."""
+    gap = 1
+    while gap < end - first:
+        gap = 3 * gap + 1
+    while gap > 1:
+        gap //= 3
+        for i in range(first + gap, end):
+            moved = value[i]
+            j = i
+            while j >= first + gap and value[j - gap] > moved:
+                value[j] = value[j - gap]
+                j -= gap
+            value[j] = moved
 
 
 @numba.njit(cache=True, nogil=True)
@@ -266,7 +198,7 @@ def sum_equal_entries(indptr, column, value, undirected):
             while end < last and column[end] == column[k]:
                 end += 1
             if end - k > 2:
-                value[k:end].sort()
+                sort_values(value, k, end)
             forward = 0.0
             backward = 0.0
             for j in range(k, end):

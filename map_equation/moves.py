@@ -5,22 +5,27 @@ links between blocks have been dropped, but ``exits`` and ``enters`` still count
 ``outside[b]`` is the exit rate of block b, which is in the same code book as the modules made inside it.
 """
 
-import numba
 import numpy as np
 
 from .codelength import plogp
+from .compiled import inner, part, unchecked
 from .flow import RECORDED, UNDIRECTED
-from .walk_graph import members_of, rate_inside
+from .walk_graph import members_of, rate_inside, same, zeros
+from .words import states_of, use_words, word_bits, word_table, words_used
 
 # Exceeds rounding errors: what a move must gain, and by how much it must beat another move.
 SMALLEST_GAIN = 1e-13
 # A module is tried if the node's flow to and from it is at least this share of that with its closest module.
 LEAST_SHARE = 0.125
+# As many other states of the same physical nodes are tried with each node: frequent words have thousands.
+MOST_STATES = 50
+# Stands for the rate to a module that has a state of the same physical node but no link.
+TOUCHING = 1e-300
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def book(kind, exits, enters, flow, leave, land, all_leave):
     """Enter rate of a module with this state, and its contribution to the code length apart from its nodes."""
     if kind == UNDIRECTED:
@@ -31,7 +36,7 @@ def book(kind, exits, enters, flow, leave, land, all_leave):
     return enters, plogp(exits + flow) - plogp(exits) - plogp(enters)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def growth(total, log_total, change):
     """``plogp(total + change) - plogp(total)``, by a series if the change is small."""
     if abs(change) > 1e-3 * total or total <= 0:
@@ -42,16 +47,16 @@ def growth(total, log_total, change):
     return change * log_total + total * series * 1.4426950408889634
 
 
-@numba.njit(cache=True, nogil=True)
+@part
 def aligned_rows(n):
     """``(n, 8)`` zeros, each row a cache line."""
-    flat = np.zeros(8 * n + 8)
+    flat = zeros(8 * n + 8)
     first = -(flat.ctypes.data // 8) % 8
     return flat[first : first + 8 * n].reshape(n, 8)
 
 
-@numba.njit(cache=True, nogil=True)
-def module_states(kind, graph, module, all_leave):
+@inner
+def module_states(kind, graph, module):
     """``(n, 8)``: sums over the members of each module, and the cost of its code book."""
     n = len(module)
     grouping = len(graph.parts) > 0
@@ -74,13 +79,13 @@ def module_states(kind, graph, module, all_leave):
         row = state[a]
         row[EXITS] = max(row[EXITS], 0.0)
         row[ENTERS] = max(row[ENTERS], 0.0)
-        row[INDEX], row[COST] = book(kind, row[EXITS], row[ENTERS], row[FLOW], row[LEAVE], row[LAND], all_leave)
+        row[INDEX], row[COST] = book(kind, row[EXITS], row[ENTERS], row[FLOW], row[LEAVE], row[LAND], graph.all_leave)
         if grouping and row[SIZE] == 1:
             row[COST] = 0
     return state
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@unchecked
 def move_nodes(kind, graph, block, outside, module, order, sweeps):
     """Moves nodes, one at a time, to the neighbouring or empty module that shortens the code most.
 
@@ -95,8 +100,8 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         Bits gained.
     """
     n = len(module)
-    all_leave = graph.leave.sum()
-    state = module_states(kind, graph, module, all_leave)
+    all_leave = graph.all_leave
+    state = module_states(kind, graph, module)
     grouping = len(graph.parts) > 0
     index = outside.copy()  # the sum of each block's code book
     free, num_free = empty_modules(state)
@@ -107,14 +112,20 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     for a in range(n):
         state[a, SIZE] = abs(state[a, SIZE])
     queue = order.copy()
-    queued = np.ones(n, np.bool_)
+    queued = np.empty(n, np.bool_)
+    for a in range(n):
+        queued[a] = True
     head = 0
     waiting = n
-    to = np.zeros(n)  # half the rate of the links between the current node and each module
+    memory = len(graph.word) > 0
+    words = word_table(graph, module)
+    first_state, states = states_of(graph)
+    to = zeros(n)  # half the rate of the links between the current node and each module
     near = np.empty(n + 1, np.uint32)
     gained = 0.0
     budget = sweeps * n
-    empty = np.zeros(8)
+    first_sweep = budget - n if num_free == 0 else budget + 1
+    empty = zeros(np.int64(8))
     while waiting > 0 and budget > 0:
         budget -= 1
         u = np.uint32(queue[head])
@@ -124,6 +135,8 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         waiting -= 1
         queued[u] = False
         a = np.uint32(module[u])  # type: ignore[assignment]
+        if budget >= first_sweep and state[a, SIZE] > (graph.parts[u] if grouping else 1.0):
+            continue
         num_near = np.uint64(0)
         first, last = np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + np.uint64(1)])
         for k in range(first, last):
@@ -132,6 +145,21 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             near[num_near] = b
             num_near += np.uint64(rate == 0)
             to[b] = rate + graph.link[k]
+        removed = 0.0
+        if memory:
+            num_words = graph.first_word[u + np.uint64(1)] - graph.first_word[u]
+            for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
+                p = graph.word[k]
+                used = words_used(words, a, p)
+                removed += plogp(used) - plogp(max(used - graph.use[k], 0.0))
+                many = first_state[p + 1] - first_state[p]
+                for i in range(min(many, max(MOST_STATES // num_words, 1))):  # states of one node attract each other
+                    v = states[first_state[p] + (np.int64(u) + i) % many]
+                    b = np.uint32(module[v])
+                    if to[b] == 0 and block[v] == block[u]:
+                        to[b] = TOUCHING
+                        near[num_near] = b
+                        num_near += np.uint64(1)
         exits, enters, flow = graph.exits[u], graph.enters[u], graph.flow[u]
         leave = land = 0.0
         if kind == RECORDED:
@@ -157,7 +185,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         block_of = np.uint32(block[u])
         total = index[block_of]
         log_total = np.log2(total) if total > 0 else 0.0
-        home_gain = rest_cost - home[COST]
+        home_gain = rest_cost - home[COST] + removed
         home_index = rest_index - home[INDEX]
         least = 0.0
         for j in range(num_near):
@@ -172,7 +200,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
                 b = near[j]
                 internal = to[b]
                 to[b] = 0
-                if b == a or internal < least:
+                if b == a or (internal < least and internal != TOUCHING):
                     continue
                 row = state[b]
             else:
@@ -186,7 +214,14 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             )
             if grouping and row[SIZE] + size == 1:
                 new_cost = 0.0
-            change = home_gain + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
+            added = 0.0
+            if memory:
+                for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
+                    used = words_used(words, b, graph.word[k])
+                    added += plogp(used) - plogp(used + graph.use[k])
+            change = (
+                home_gain + added + new_cost - row[COST] + growth(total, log_total, home_index + new_index - row[INDEX])
+            )
             if change < best - SMALLEST_GAIN:
                 best = change
                 best_module = b  # type: ignore[assignment]
@@ -217,6 +252,12 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             home[LAND] -= land
             home[SIZE] -= size
         module[u] = best_module
+        if memory:
+            for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
+                use_words(words, a, graph.word[k], -graph.use[k])
+                use_words(words, best_module, graph.word[k], graph.use[k])
+            if words.pairs[0] > len(words.key) // 2:
+                words = word_table(graph, module)
         for k in range(first, last):
             v = np.uint32(graph.neighbour[k])
             if not queued[v] and np.uint32(module[v]) != best_module:
@@ -227,7 +268,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     return gained
 
 
-@numba.njit(cache=True, nogil=True)
+@part
 def empty_modules(state):
     """Numbers of the empty modules, the lowest last, and their count."""
     free = np.empty(len(state), np.int32)
@@ -239,43 +280,44 @@ def empty_modules(state):
     return free, count
 
 
-@numba.njit(cache=True, nogil=True)
-def block_costs(kind, graph, block, outside, module, all_leave):
-    """Bits of each block with these modules, and undivided, apart from the nodes' own terms."""
-    state = module_states(kind, graph, module, all_leave)
-    index, cost, whole = outside.copy(), np.zeros(len(outside)), outside.copy()
-    seen = np.zeros(len(module), np.bool_)
-    for u in range(len(module)):
-        whole[block[u]] += graph.flow[u]
-        if not seen[module[u]]:
-            seen[module[u]] = True
-            index[block[u]] += state[module[u], INDEX]
-            cost[block[u]] += state[module[u], COST]
-    for b in range(len(outside)):
-        cost[b] += plogp(index[b]) - plogp(outside[b])
-        whole[b] = plogp(whole[b]) - plogp(outside[b])
-    return cost, whole
+@inner
+def cost_of(kind, graph, outside, module):
+    """Bits of the modules with their common code book, and of all nodes in one, apart from the nodes' own terms.
+
+    ``outside`` is the rate at which the walk leaves this graph.
+    """
+    state = module_states(kind, graph, module)
+    index = whole = outside
+    cost = 0.0
+    for a in range(len(module)):
+        index += state[a, INDEX]
+        cost += state[a, COST]
+        whole += graph.flow[a]
+    if len(graph.word):
+        return cost + plogp(index) - plogp(outside) + word_bits(graph, module), (
+            plogp(whole) - plogp(outside) + word_bits(graph, same(len(module)))
+        )
+    return cost + plogp(index) - plogp(outside), plogp(whole) - plogp(outside)
 
 
-@numba.njit(cache=True, nogil=True)
-def dissolve(kind, graph, block, outside, module, count):
+@inner
+def dissolve(kind, graph, outside, module, count):
     """Dissolves each group of modules whose code book costs more than naming its modules one level up.
 
     Changes ``module`` in place. Single moves seldom find this, as the first ones lengthen the code.
     """
-    state = module_states(kind, graph, module, graph.leave.sum())
+    state = module_states(kind, graph, module)
     start, member = members_of(module, count)
-    index = outside.copy()
+    index = outside
     for a in range(count):
-        index[block[member[start[a]]]] += state[a, INDEX]
+        index += state[a, INDEX]
     new = count
     for a in range(count):
         if start[a + 1] - start[a] == 1:
             continue
-        b = block[member[start[a]]]
         change = state[a, FLOW] - state[a, INDEX]
-        if plogp(index[b] + change) - plogp(index[b]) - state[a, COST] < -SMALLEST_GAIN:
-            index[b] += change
+        if plogp(index + change) - plogp(index) - state[a, COST] < -SMALLEST_GAIN:
+            index += change
             for i in range(start[a], start[a + 1]):
                 module[member[i]] = new
                 new += 1

@@ -1,48 +1,60 @@
 """A graph with its flow, to be searched and scored any number of times."""
 
+import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
 
 from .canonical import canonical_order, reorder
-from .codelength import book_costs, codelength, one_level_codelength, read_modules, read_physical
+from .codelength import book_costs, codelength, one_level_codelength, read_modules
 from .flow import RECORDED, Flow, compute_flow, kind_of
 from .graph import read_graph
+from .inputs import Links, read_links
+from .labels import by_node
 from .partition import Partition, number_modules, top_modules
 from .search import num_starts, search
+from .states import read_states
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 
 class Network:
     """The random walk of one flow model on a graph: its rates, searches, and code lengths of given partitions.
 
     Args:
-        edges: ``(E, 2)`` integers, node ids from 0; or a torch ``edge_index (2, E)``, a scipy sparse matrix (row ->
-            column), a networkx or igraph graph (edge attribute ``weight``, else 1). Links of an undirected graph
-            object count in both directions in directed flow.
-        weights: ``(E,)``, non-negative; only with an array of edges.
-        num_nodes: only with an array of edges; else the highest id + 1.
-        flow: ``undirected``; ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
+        edges: an array ``(E, 2)`` of node ids, or ``(E, 3)`` with weights; a torch ``edge_index (2, E)``; a list of
+            pairs, or of triples with weights, of any names; a networkx or igraph graph; a table (pandas) with columns
+            source, target and perhaps weight; a matrix ``(n, n)``, scipy sparse or dense, row -> column; the path of a
+            file (``readers.graphs.read_graph``). Links of an undirected graph object count in both directions in
+            directed flow.
+        weights: ``(E,)``, non-negative; only with pairs.
+        num_nodes: only with ids: these are 0 to num_nodes - 1. Else the nodes are the ids that occur.
+        weight: the attribute or column with the weights; a link without it has weight 1. None: all have.
+        flow: None: ``directed`` if a graph object or file is, else ``undirected``. The walks: ``undirected``;
+            ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
             the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
             nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.
         teleportation: probability per step; ignored by ``undirected``.
         markov_time: steps per code word; above 1 gives larger modules, below 1 smaller ones.
         bipartite: the first id of the second kind of nodes, whose visits are not encoded (undirected flow only).
         physical: ``(n,)`` the physical node (any value) of each node, if nodes are states: a memory of where the walk
-            came from, or a layer. States of a physical node in one module share a code word there. Such a network is
-            scored, not searched.
+            came from, or a layer. States of a physical node in one module share a code word there. Files with states
+            and a ``readers.graphs.StateNetwork`` have their own.
 
     Attributes:
         num_nodes: n.
-        names: the nodes of a graph object in its order, or None.
-        flow_model: the argument ``flow``.
+        names: of the nodes, in the order of all results.
+        ids: ``(n,)`` the numbers of the nodes in a file beside their names, or None.
+        flow_model: the flow model.
         flow: ``(n,)`` visit rate of each node; they sum to 1.
         one_level_codelength: bits per step without modules, the entropy of ``flow`` (of the physical nodes).
 
     Raises:
-        ValueError: for a wrong shape, an id out of range, a negative or non-finite weight, no link, or an unknown flow
+        ValueError: for a wrong shape, an id out of range, a negative or non-finite weight, no node, or an unknown flow
             model.
+        DataError: for a file that can't be read.
 
     Source of ``physical``: Rosvall et al. 2014 (memory); De Domenico et al. 2015 (layers).
     """
@@ -53,19 +65,31 @@ class Network:
         weights: Any = None,
         *,
         num_nodes: int | None = None,
-        flow: str = "undirected",
+        weight: str | None = "weight",
+        flow: str | None = None,
         teleportation: float = 0.15,
         markov_time: float = 1.0,
         bipartite: int | None = None,
         physical: Any = None,
     ):
-        graph, self.names = read_graph(edges, weights, num_nodes, flow)
-        self._flow, self._loops = compute_flow(graph, flow, teleportation, markov_time, bipartite)
-        self.flow_model = flow
+        links = edges if isinstance(edges, Links) else read_links(edges, weights, num_nodes, weight)
+        self.flow_model = flow or ("directed" if links.directed else "undirected")
+        bipartite = links.bipartite if bipartite is None else bipartite
+        graph = read_graph(links, self.flow_model)
+        self._isolated = np.flatnonzero((np.diff(graph.indptr) == 0) & (graph.loops == 0))
+        self._flow, self._loops = compute_flow(graph, self.flow_model, teleportation, markov_time, bipartite)
+        self._names, self.ids = links.names, links.ids
         self.flow = self._flow.flow
         self.num_nodes = len(self.flow)
-        self._physical = None if physical is None else read_physical(physical, self.num_nodes)
+        physical = links.states if physical is None else physical
+        self._states = None if physical is None else read_states(physical, self.num_nodes)
+        self._physical = None if self._states is None else self._states.place
         self.one_level_codelength = one_level_codelength(self._flow, self._physical)
+
+    @functools.cached_property
+    def names(self) -> list[Any]:
+        """The names of the nodes, in the order of all results."""
+        return list(self._names)
 
     def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
         """One trial. The same seed and trial give the same partition for any order of the edges.
@@ -79,13 +103,8 @@ class Network:
                 is never longer than this partition (for ``two_level``: than its bottom modules).
 
         Raises:
-            ValueError: for a negative seed or trial, or states of physical nodes; what ``partition`` raises.
+            ValueError: for a negative seed or trial; what ``partition`` raises.
         """
-        if self._physical is not None:
-            raise ValueError(
-                "a network with states of physical nodes is scored, not searched: pass its modules to codelength or "
-                "partition, or leave physical out to give every state its own code word"
-            )
         if seed < 0 or trial < 0:
             raise ValueError(f"seed and trial must not be negative: {seed}, {trial}")
         start = None
@@ -93,11 +112,18 @@ class Network:
             start = self._read(initial)
             if two_level:
                 start = number_modules(start, self.flow)[1].reshape(-1, 1)
+        if len(self._isolated) == self.num_nodes:
+            return self._describe(np.arange(self.num_nodes).reshape(-1, 1), [])
         flow, order = self._searched
-        table, passes = search(flow, (seed, trial), two_level, start if start is None else start[order])
+        physical = None if self._physical is None else self._physical[order]
+        table, passes = search(flow, (seed, trial), two_level, start if start is None else start[order], physical)
         placed = np.empty_like(table)
         placed[order] = table
-        return self._describe(placed, passes)
+        # Without visits one place costs as much as any other; with those of teleportation, their own is still theirs.
+        placed[self._isolated] = -1
+        placed[self._isolated, 0] = placed[:, 0].max(initial=-1) + 1 + np.arange(len(self._isolated))
+        found = self._describe(placed, passes)
+        return dataclasses.replace(found, codelengths=[found.codelength])
 
     @functools.cached_property
     def _searched(self) -> tuple[Flow, np.ndarray]:
@@ -114,12 +140,15 @@ class Network:
         """A given partition with its code length.
 
         Args:
-            modules: one label per node (any values); or one path per node: a tuple of labels from the top to the
-                bottom module, of any length, where ``()`` puts a node directly under the root; or the paths as
-                ``(n, depth)`` integers with -1 below the bottom module. Nodes of a graph object in its order.
+            modules: one label per node (any values), in the order of ``names``; or one path per node: a tuple of
+                labels from the top to the bottom module, of any length, where ``()`` puts a node directly under the
+                root; or the paths as ``(n, depth)`` integers with -1 below the bottom module. Or labels or paths by
+                name, as a dict or pandas series; or a list of sets of names; or a ``Partition``; or a ``.tree`` or
+                ``.clu`` file, of ours or Infomap's.
 
         Raises:
             ValueError: if there is not one label or path per node.
+            DataError: for a file that can't be read.
         """
         return self._describe(self._read(modules), [])
 
@@ -127,13 +156,15 @@ class Network:
         """Bits per step of the walk for a given partition; see ``partition``."""
         return codelength(self._flow, self._read(modules), self._physical)
 
-    def link_flow(self) -> scipy.sparse.csr_array:
+    def link_flow(self) -> "scipy.sparse.csr_array":
         """F ``(n, n)``, row -> column: the rate per step of each link, self-loops included.
 
         It leaves out teleportation, see ``teleportation_rates``. If none is recorded, F sums to 1. ``flow`` is F's
         column sums, plus the landings of recorded teleportation. F is multiplied by ``markov_time``, which doesn't
         change the visit rates; with ``bipartite`` it is twice the rate of a step between the two kinds.
         """
+        import scipy.sparse
+
         flow, n = self._flow, self.num_nodes
         links = scipy.sparse.csr_array((flow.out, flow.neighbour, flow.indptr), (n, n))
         links = (links + scipy.sparse.dia_array((self._loops[None], [0]), (n, n))).tocsr()
@@ -150,7 +181,7 @@ class Network:
         return self._flow.leave.copy(), self._flow.land.copy()
 
     def _read(self, modules: Any) -> np.ndarray:
-        return read_modules(modules, self.num_nodes)
+        return read_modules(by_node(modules, self._names, self.ids), self.num_nodes)
 
     def _describe(self, table: np.ndarray, passes: list[float]) -> Partition:
         costs = book_costs(self._flow, table, self._physical)
@@ -161,14 +192,22 @@ class Network:
             index_codelength=index,
             module_codelength=length - index,
             one_level_codelength=self.one_level_codelength,
-            modules=bottom,
-            top_modules=top_modules(numbers, bottom),
-            num_modules=int(bottom.max()) + 1,
-            num_levels=numbers.shape[1] + 1,
-            flow=self.flow,
+            modules=read_only(bottom),
+            top_modules=read_only(top_modules(numbers, bottom)),
+            flow=read_only(self.flow),
             flow_model=self.flow_model,
-            table=numbers,
+            table=read_only(numbers),
             links=self._flow,
             names=self.names,
+            ids=self.ids,
+            states=self._states,
             passes=[*np.maximum(passes[:-1], length).tolist(), length],
+            codelengths=[],
         )
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view of an array that refuses to be changed."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

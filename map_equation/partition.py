@@ -1,66 +1,67 @@
-"""The result of a search: modules, code lengths, and the files they are written to."""
+"""The result of a search: modules, as sets, tables and files."""
 
-import csv
-import os
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .flow import UNDIRECTED, Flow, kind_of
+from .flow import UNDIRECTED, kind_of
+from .modules import Modules
+from .states import memberships
+from .writers import write, write_clu, write_csv, write_json, write_tree
 
 if TYPE_CHECKING:
     import networkx
+    import pandas
 
 
-@dataclass(frozen=True, eq=False)
-class Partition:
-    """Modules of a graph and their code length. All code lengths are in bits per step of the flow model's walk.
+@dataclass(frozen=True, eq=False, repr=False)
+class Partition(Modules):
+    """Modules of a graph and their code length; all attributes are described in ``Modules``.
 
-    Modules are numbered from 0, siblings by decreasing flow; bottom modules are numbered in tree order. A search puts
-    every node into a bottom module. In a given partition nodes may be siblings of modules: directly under the root each
-    counts as a module of its own, as in Infomap; under a module all of them count as one, after its sub-modules.
-
-    Args:
-        codelength: ``index_codelength + module_codelength``.
-        index_codelength: cost of the root's code book, which names the top modules.
-        module_codelength: cost of all other code books.
-        one_level_codelength: cost without modules, the entropy of the visit rates.
-        modules: ``(n,)`` int64, the bottom module of each node.
-        top_modules: ``(n,)`` int64, the top module of each node.
-        num_modules: number of bottom modules.
-        num_levels: levels of the tree, nodes included: 2 for a flat partition.
-        flow: ``(n,)`` visit rate of each node; they sum to 1.
-        flow_model: the flow model of the code lengths; those of different models are not comparable.
-        table: ``(n, num_levels - 1)`` number of the node's module among its siblings, level by level from the top,
-            -1 below the bottom module (branches may differ in depth).
-        links: the flow that was searched, as arrays.
-        names: node names of a graph object, or None.
-        passes: code length at the start of the search (without modules, or with the initial ones) and after each pass
-            (moves, tuning, levels), never increasing; the last one is ``codelength``.
+    A search puts every node into a bottom module, one without links into one of its own. The length of a partition is
+    the number of bottom modules, and iterating yields them as sets of names. Two are equal if they have the same
+    modules of the same nodes, in all levels, and the same flow model.
     """
 
-    codelength: float
-    index_codelength: float
-    module_codelength: float
-    one_level_codelength: float
-    modules: np.ndarray
-    top_modules: np.ndarray
-    num_modules: int
-    num_levels: int
-    flow: np.ndarray
-    flow_model: str
-    table: np.ndarray
-    links: Flow
-    names: list[Any] | None
-    passes: list[float]
-
     @property
-    def paths(self) -> list[tuple[int, ...]]:
-        """The modules of each node from top to bottom, each numbered among its siblings."""
-        return [tuple(int(number) for number in row if number >= 0) for row in self.table]
+    def communities(self) -> list[set[Any]]:
+        """The names of the (physical) nodes of each bottom module, by its number; those of states may overlap."""
+        found: list[set[Any]] = [set() for _ in range(self.num_modules)]
+        for name, module in zip(self.labels, self.modules.tolist(), strict=True):
+            found[module].add(name)
+        return found
+
+    def __len__(self) -> int:
+        return self.num_modules
+
+    def __iter__(self) -> Iterator[set[Any]]:
+        return iter(self.communities)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Partition):
+            return NotImplemented
+        if self.flow_model != other.flow_model or self.table.shape != other.table.shape:
+            return False
+        if self.names == other.names and (self.table == other.table).all():
+            return True
+        return self._groups() == other._groups()
+
+    def __hash__(self) -> int:
+        return hash((self.flow_model, self.table.shape, self.num_modules))
+
+    def _groups(self) -> list[set[frozenset[Any]]]:
+        """The sets of names that share a module, in each level."""
+        levels: list[set[frozenset[Any]]] = []
+        for level in range(1, self.num_levels):
+            groups: dict[tuple[int, ...], list[Any]] = {}
+            for name, row in zip(self.names, self.table[:, :level].tolist(), strict=True):
+                if row[-1] >= 0:
+                    groups.setdefault(tuple(row), []).append(name)
+            levels.append({frozenset(group) for group in groups.values()})
+        return levels
 
     def __repr__(self) -> str:
         return (
@@ -69,63 +70,66 @@ class Partition:
         )
 
     def name(self, node: int) -> Any:
-        """The name of a node in a graph object, else its number."""
-        return self.names[node] if self.names else node
+        """The name of a node."""
+        return self.names[node]
 
-    def write(self, path: str | Path) -> None:
-        """Writes a file in the format of the extension of ``path``: ``.tree``, ``.clu`` or ``.csv``.
+    def to_dict(self) -> dict[Any, int]:
+        """The bottom module of each node by name; of a physical node, that in which it is visited most."""
+        if self.states is None:
+            return dict(zip(self.names, self.modules.tolist(), strict=True))
+        return {name: next(iter(rates)) for name, rates in self.memberships().items()}
 
-        An existing file is replaced only when the new one is complete.
+    def memberships(self) -> dict[Any, dict[int, float]]:
+        """The bottom modules of each (physical) node by name, by decreasing flow, and the node's flow in each.
+
+        A physical node with several states may be in several modules.
+        """
+        return memberships(self.labels, self.modules, self.flow)
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """A row for each node, in their order: ``node`` (its name), ``module`` (bottom), ``path``, ``flow``.
+
+        Of states: ``node`` (the physical node), ``state``, perhaps ``layer``, then as above.
+        """
+        import pandas
+
+        columns: dict[str, Any] = {"node": self.labels}
+        if self.states is not None:
+            columns["state"] = self.names
+            if self.states.layers is not None:
+                columns["layer"] = self.states.layers
+        columns |= {"module": self.modules, "path": self.paths, "flow": self.flow}
+        return pandas.DataFrame(columns)
+
+    def write(self, path: str | Path, level: int = 1) -> None:
+        """Writes a file in the format of the extension of ``path``: ``.tree``, ``.clu``, ``.csv`` or ``.json``.
+
+        An existing file is replaced only when the new one is complete. See ``writers`` for the formats.
+
+        Args:
+            path: the file.
+            level: whose modules a ``.clu`` file has: 1 for the top modules, -1 for the bottom ones.
 
         Raises:
-            ValueError: for any other extension.
+            ValueError: for any other extension, or a level that there isn't.
         """
-        path = check_ending(path)
-        part = path.with_name(f"{path.name}.part")
-        WRITERS[path.suffix](self, part)
-        os.replace(part, path)
+        write(self, path, level)
 
     def to_tree(self, path: str | Path) -> None:
-        """Writes a ``.tree`` file: ``1:2:3 flow "name" node``, numbers from 1, the last one within the module.
+        """Writes a ``.tree`` file, see ``writers.write_tree``."""
+        write_tree(self, Path(path))
 
-        Nodes that are siblings of modules are numbered after them, so paths are unique.
-        """
-        with Path(path).open("w", encoding="utf-8") as file:
-            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# path flow name node_id\n")
-            last: dict[tuple[int, ...], int] = defaultdict(int)  # number of the last child of a module
-            for node in self.order():
-                modules = tuple(number + 1 for number in self.table[node].tolist() if number >= 0)
-                for depth, number in enumerate(modules):
-                    last[modules[:depth]] = number
-                last[modules] += 1
-                place = ":".join(map(str, (*modules, last[modules])))
-                file.write(f'{place} {self.flow[node]:.12g} "{self.name(node)}" {node}\n')
-
-    def to_clu(self, path: str | Path) -> None:
-        """Writes a ``.clu`` file: ``node module flow`` per node, with top modules numbered from 1.
-
-        Nodes are given by name, in quotes unless it is a number; without names by their number from 0.
-        """
-        with Path(path).open("w", encoding="utf-8") as file:
-            file.write(f"# codelength {self.codelength:.12g} bits, flow {self.flow_model}\n# node module flow\n")
-            for node in self.order():
-                name = str(self.name(node))
-                name = name if name.isdecimal() else f'"{name}"'
-                file.write(f"{name} {self.top_modules[node] + 1} {self.flow[node]:.12g}\n")
+    def to_clu(self, path: str | Path, level: int = 1) -> None:
+        """Writes a ``.clu`` file, see ``writers.write_clu``."""
+        write_clu(self, Path(path), level)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes one line per node in tree order: name, module, top module, path (all from 1), flow."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "module", "top_module", "path", "flow"])
-            for node in self.order():
-                place = ":".join(str(number + 1) for number in self.table[node] if number >= 0)
-                module, top = self.modules[node] + 1, self.top_modules[node] + 1
-                writer.writerow([self.name(node), module, top, place, f"{self.flow[node]:.12g}"])
+        """Writes a ``.csv`` file, see ``writers.write_csv``."""
+        write_csv(self, Path(path))
 
-    def order(self) -> np.ndarray:
-        """Nodes by bottom module, within it by decreasing flow."""
-        return np.lexsort((np.arange(len(self.flow)), -self.flow, self.modules))
+    def to_json(self, path: str | Path) -> None:
+        """Writes a ``.json`` file, see ``writers.write_json``."""
+        write_json(self, Path(path))
 
     def to_networkx(self) -> "networkx.Graph":
         """The graph with ``flow`` on its links and ``module``, ``top_module``, ``path``, ``flow`` on its nodes.
@@ -149,21 +153,6 @@ class Partition:
         for a, b, rate in zip(row[chosen], self.links.neighbour[chosen], self.links.out[chosen], strict=True):
             graph.add_edge(self.name(a), self.name(b), flow=float(rate) * (2 if undirected else 1))
         return graph
-
-
-WRITERS = {".tree": Partition.to_tree, ".clu": Partition.to_clu, ".csv": Partition.to_csv}
-
-
-def check_ending(path: str | Path) -> Path:
-    """The path, if its extension is one that ``Partition.write`` knows.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    path = Path(path)
-    if path.suffix not in WRITERS:
-        raise ValueError(f"{path} must end in {', '.join(WRITERS)}")
-    return path
 
 
 def number_modules(table: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Any
 
 from .network import Network
@@ -23,12 +24,14 @@ def best_of_trials(network: Network, num_trials: int, num_threads: int, progress
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
     best: tuple[float, int, Partition] | None = None
+    lengths = [0.0] * num_trials
     pool = ThreadPoolExecutor(num_threads)
     try:
         futures = {pool.submit(network.search, trial=trial, **options): trial for trial in range(num_trials)}
         for done, future in enumerate(as_completed(futures), 1):
             found = future.result()
             candidate = (found.codelength, futures.pop(future), found)
+            lengths[candidate[1]] = found.codelength
             if best is None or candidate[:2] < best[:2]:
                 best = candidate
             if progress:
@@ -36,4 +39,4 @@ def best_of_trials(network: Network, num_trials: int, num_threads: int, progress
     finally:  # after an interrupt, trials that have not started are dropped
         pool.shutdown(cancel_futures=True)
     assert best is not None
-    return best[2]
+    return replace(best[2], codelengths=lengths)

@@ -5,9 +5,9 @@ Indices in compiled loops are unsigned, as signed ones are tested for negative v
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from .compiled import inner, part
 from .flow import RECORDED, UNDIRECTED, Flow, kind_of
 
 
@@ -27,6 +27,12 @@ class WalkGraph(NamedTuple):
         land: ``(n,)`` probability that a teleportation lands on the node; of length 0 if it is not recorded.
         parts: ``(n,)`` number of modules in the node, when grouping modules: a group of one adds no level and has no
             code book. Of length 0 if the nodes are the graph's.
+        all_leave: rate of teleportation from all nodes, including those out of this graph.
+        first_word: ``(n + 1,)`` int64, the first of each node's code words. Of length 0 if each node has its own; else
+            nodes are states of physical nodes, and those in one module share the word of their physical node.
+        word: the physical nodes, int32, of each node.
+        use: the rates at which they are used.
+        num_words: number of physical nodes.
     """
 
     indptr: np.ndarray
@@ -38,14 +44,27 @@ class WalkGraph(NamedTuple):
     leave: np.ndarray
     land: np.ndarray
     parts: np.ndarray
+    all_leave: float
+    first_word: np.ndarray
+    word: np.ndarray
+    use: np.ndarray
+    num_words: int
 
 
-def walk_graph(flow: Flow) -> WalkGraph:
-    """The flow as a ``WalkGraph``; no copy if the flow is undirected."""
+def walk_graph(flow: Flow, physical: np.ndarray | None = None) -> WalkGraph:
+    """The flow as a ``WalkGraph``, without links of rate 0; no copy if the flow is undirected.
+
+    ``physical`` ``(n,)``, from 0: the physical node of each state.
+    """
     link = flow.out if kind_of(flow) == UNDIRECTED else (flow.out + flow.into) / 2
+    indptr, neighbour = flow.indptr, flow.neighbour
+    if not link.all():  # from a node without visits, or too small a number: the search takes 0 for "not yet seen"
+        kept = link > 0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        neighbour, link = neighbour[kept], link[kept]
     return WalkGraph(
-        flow.indptr,
-        flow.neighbour,
+        indptr,
+        neighbour,
         link,
         flow.flow,
         flow.exits,
@@ -53,10 +72,15 @@ def walk_graph(flow: Flow) -> WalkGraph:
         flow.leave,
         flow.land,
         np.empty(0),
+        float(flow.leave.sum()),
+        np.arange(0 if physical is None else len(physical) + 1),
+        np.empty(0, np.int32) if physical is None else physical.astype(np.int32),
+        np.empty(0) if physical is None else flow.flow.copy(),
+        0 if physical is None else int(physical.max()) + 1,
     )
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@part
 def rate_inside(graph, module, u):
     """Half the rate of the links between the node and its module; both ends together give the whole."""
     inside = 0.0
@@ -67,18 +91,45 @@ def rate_inside(graph, module, u):
     return inside
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
+def zeros(n):
+    """``(n,)`` of 0."""
+    values = np.empty(n)
+    for i in range(n):
+        values[i] = 0.0
+    return values
+
+
+@inner
+def identity(n):
+    """``(n,)`` int32, every node a module of its own."""
+    module = np.empty(n, np.int32)
+    for u in range(n):
+        module[u] = u
+    return module
+
+
+@inner
+def same(n):
+    """``(n,)`` int32, all nodes in one module."""
+    module = np.empty(n, np.int32)
+    for u in range(n):
+        module[u] = 0
+    return module
+
+
+@inner
 def renumber(label):
-    """Renumbers labels by first appearance, in place; -1 stays. Returns their number."""
+    """Renumbers labels from 0 by first appearance, in place. Returns their number."""
     highest = -1
     for u in range(len(label)):
         highest = max(highest, label[u])
-    number = np.full(highest + 1, -1, np.int32)
+    number = np.empty(highest + 1, np.int32)
+    for a in range(highest + 1):
+        number[a] = -1
     count = 0
     for u in range(len(label)):
         a = label[u]
-        if a < 0:
-            continue
         if number[a] < 0:
             number[a] = count
             count += 1
@@ -86,111 +137,253 @@ def renumber(label):
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def members_of(label, count):
     """Nodes sorted by label: ``start (count + 1,)``, ``member (n,)``."""
-    start = np.zeros(count + 1, np.int64)
+    start = np.empty(count + 1, np.int64)
+    for a in range(count + 1):
+        start[a] = 0
     for u in range(len(label)):
-        start[label[u] + 1] += 1
-    for a in range(count):
-        start[a + 1] += start[a]
-    place = start[:-1].copy()
+        start[label[u]] += 1
+    total = 0
+    for a in range(count + 1):
+        total += start[a]
+        start[a] = total
     member = np.empty(len(label), np.int32)
-    for u in range(len(label)):
-        member[place[label[u]]] = u
-        place[label[u]] += 1
+    for u in range(len(label) - 1, -1, -1):
+        start[label[u]] -= 1
+        member[start[label[u]]] = u
     return start, member
 
 
-@numba.njit(cache=True, nogil=True)
-def aggregate_links(graph, module, count):
-    """CSR of the modules; links inside a module are dropped."""
+@inner
+def aggregate(kind, graph, module, count):
+    """Modules as nodes; links inside a module are dropped."""
     start, member = members_of(module, count)
-    indptr = np.zeros(count + 1, np.int64)
+    indptr = np.empty(count + 1, np.int64)
     neighbour = np.empty(len(graph.neighbour), np.int32)
     link = np.empty(len(graph.neighbour))
-    to = np.zeros(count)
+    flow, exits, enters = np.empty(count), np.empty(count), np.empty(count)
+    recorded = count if kind == RECORDED else 0
+    leave, land = np.empty(recorded), np.empty(recorded)
+    parts = np.empty(count if len(graph.parts) else 0)
+    to = zeros(count)
     done = np.uint64(0)
+    indptr[0] = 0
     for a in range(count):
         row_start = done
+        inside = sum_flow = sum_exits = sum_enters = sum_leave = sum_land = sum_parts = 0.0
         for i in range(start[a], start[a + 1]):
             u = member[i]
+            sum_flow += graph.flow[u]
+            sum_exits += graph.exits[u]
+            sum_enters += graph.enters[u]
+            if recorded:
+                sum_leave += graph.leave[u]
+                sum_land += graph.land[u]
+            if len(parts):
+                sum_parts += graph.parts[u]
             for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
                 b = np.uint32(module[np.uint32(graph.neighbour[k])])
+                if b == a:
+                    inside += graph.link[k]
+                    continue
                 rate = to[b]
-                if b != a:
-                    neighbour[done] = b
-                    done += np.uint64(rate == 0)
-                    to[b] = rate + graph.link[k]
+                neighbour[done] = b
+                done += np.uint64(rate == 0)
+                to[b] = rate + graph.link[k]
         for k in range(row_start, done):
             b = np.uint32(neighbour[k])
             link[k] = to[b]
             to[b] = 0
         indptr[a + 1] = done
-    return indptr, neighbour[:done].copy(), link[:done].copy()
+        flow[a], exits[a], enters[a] = sum_flow, max(sum_exits - inside, 0.0), max(sum_enters - inside, 0.0)
+        if recorded:
+            leave[a], land[a] = sum_leave, sum_land
+        if len(parts):
+            parts[a] = sum_parts
+    first_word, word, use = merge_words(graph, start, member)
+    return WalkGraph(
+        indptr,
+        neighbour[:done].copy(),
+        link[:done].copy(),
+        flow,
+        exits,
+        enters,
+        leave,
+        land,
+        parts,
+        graph.all_leave,
+        first_word,
+        word,
+        use,
+        graph.num_words,
+    )
 
 
-@numba.njit(cache=True, nogil=True)
-def restrict_links(graph, nodes, block):
-    """CSR of these nodes with only the links inside blocks."""
-    number = np.full(len(graph.flow), -1, np.int32)
-    for i in range(len(nodes)):
-        number[nodes[i]] = i
-    indptr = np.zeros(len(nodes) + 1, np.int64)
+@part
+def merge_words(graph, start, member):
+    """``first_word``, ``word``, ``use`` of modules with these members."""
+    if not len(graph.word):
+        return graph.first_word, graph.word, graph.use
+    count = len(start) - 1
+    first_word = np.empty(count + 1, np.int64)
+    word, use = np.empty(len(graph.word), np.int32), np.empty(len(graph.word))
+    place = np.empty(graph.num_words, np.int64)  # of a physical node in the current module, or before it
+    for p in range(graph.num_words):
+        place[p] = -1
     done = 0
-    for i in range(len(nodes)):
+    first_word[0] = 0
+    for a in range(count):
+        for i in range(start[a], start[a + 1]):
+            for k in range(graph.first_word[member[i]], graph.first_word[member[i] + 1]):
+                p = graph.word[k]
+                if place[p] < first_word[a]:
+                    place[p] = done
+                    word[done], use[done] = p, 0.0
+                    done += 1
+                use[place[p]] += graph.use[k]
+        first_word[a + 1] = done
+    return first_word, word[:done].copy(), use[:done].copy()
+
+
+@inner
+def only_inside(graph, module):
+    """The same nodes with only the links inside modules."""
+    n = len(module)
+    indptr = np.empty(n + 1, np.int64)
+    neighbour = np.empty(len(graph.neighbour), np.int32)
+    link = np.empty(len(graph.neighbour))
+    done = np.uint64(0)
+    indptr[0] = 0
+    for u in range(n):
+        a = module[u]
+        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+            v = np.uint32(graph.neighbour[k])
+            neighbour[done] = v
+            link[done] = graph.link[k]
+            done += np.uint64(module[v] == a)
+        indptr[u + 1] = done
+    return WalkGraph(
+        indptr,
+        neighbour[:done].copy(),
+        link[:done].copy(),
+        graph.flow,
+        graph.exits,
+        graph.enters,
+        graph.leave,
+        graph.land,
+        graph.parts,
+        graph.all_leave,
+        graph.first_word,
+        graph.word,
+        graph.use,
+        graph.num_words,
+    )
+
+
+@inner
+def subgraph(graph, nodes, number, word_number):
+    """These nodes, all their code words and the links among them.
+
+    ``number (n,)`` and ``word_number (num_words,)`` are scratch memory: -1 everywhere, and left so.
+    """
+    n = len(nodes)
+    entries = 0
+    for i in range(n):
+        u = nodes[i]
+        number[u] = i
+        entries += graph.indptr[u + 1] - graph.indptr[u]
+    indptr = np.empty(n + 1, np.int64)
+    neighbour = np.empty(entries, np.int32)
+    link = np.empty(entries)
+    flow, exits, enters = np.empty(n), np.empty(n), np.empty(n)
+    recorded = n if len(graph.leave) else 0
+    leave, land = np.empty(recorded), np.empty(recorded)
+    done = np.uint64(0)
+    indptr[0] = 0
+    for i in range(n):
         u = nodes[i]
         for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
             j = number[np.uint32(graph.neighbour[k])]
-            done += j >= 0 and block[j] == block[i]
+            neighbour[done] = j
+            link[done] = graph.link[k]
+            done += np.uint64(j >= 0)
         indptr[i + 1] = done
-    neighbour = np.empty(done, np.int32)
-    link = np.empty(done)
-    place = np.uint64(0)
-    for i in range(len(nodes)):
-        u = nodes[i]
-        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-            j = number[np.uint32(graph.neighbour[k])]
-            if j >= 0 and block[j] == block[i]:
-                neighbour[place] = j
-                link[place] = graph.link[k]
-                place += np.uint64(1)
-    return indptr, neighbour, link
+        flow[i], exits[i], enters[i] = graph.flow[u], graph.exits[u], graph.enters[u]
+        if recorded:
+            leave[i], land[i] = graph.leave[u], graph.land[u]
+    for i in range(n):
+        number[nodes[i]] = -1
+    num_words = 0
+    many = n if len(graph.word) else 0  # each node of a whole graph has one
+    first_word = np.empty(many + 1 if many else 0, np.int64)
+    word, use = np.empty(many, np.int32), np.empty(many)
+    for i in range(many):
+        p = graph.word[nodes[i]]
+        if word_number[p] < 0:
+            word_number[p] = num_words
+            num_words += 1
+        first_word[i], word[i], use[i] = i, word_number[p], graph.use[nodes[i]]
+    for i in range(many):
+        word_number[graph.word[nodes[i]]] = -1
+    if many:
+        first_word[many] = many
+    return WalkGraph(
+        indptr,
+        neighbour[:done].copy(),
+        link[:done].copy(),
+        flow,
+        exits,
+        enters,
+        leave,
+        land,
+        np.empty(0),
+        graph.all_leave,
+        first_word,
+        word,
+        use,
+        num_words,
+    )
 
 
-@numba.njit(cache=True, nogil=True)
-def module_sums(kind, graph, module, count):
-    """Flow, exits, enters, leave, land, parts of each module as a node of the aggregated graph."""
-    flow, exits, enters = np.zeros(count), np.zeros(count), np.zeros(count)
-    recorded = count if kind == RECORDED else 0
-    leave, land = np.zeros(recorded), np.zeros(recorded)
-    parts = np.zeros(count if len(graph.parts) else 0)
+@inner
+def module_exits(kind, graph, module, count):
+    """Exit rates of the modules, including recorded teleportation."""
+    exits, leave, land = zeros(count), zeros(count), zeros(count)
     for u in range(len(module)):
         a = module[u]
-        flow[a] += graph.flow[u]
-        inside = rate_inside(graph, module, u)
-        exits[a] += graph.exits[u] - inside
-        enters[a] += graph.enters[u] - inside
+        exits[a] += graph.exits[u] - rate_inside(graph, module, u)
         if kind == RECORDED:
             leave[a] += graph.leave[u]
             land[a] += graph.land[u]
-        if len(parts):
-            parts[a] += graph.parts[u]
-    return flow, np.maximum(exits, 0), np.maximum(enters, 0), leave, land, parts
+    for a in range(count):
+        exits[a] = max(exits[a], 0.0) + leave[a] * max(1 - land[a], 0.0)
+    return exits
 
 
-def aggregate(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> WalkGraph:
-    """Modules as nodes."""
-    return WalkGraph(*aggregate_links(graph, module, count), *module_sums(kind, graph, module, count))
-
-
-def restrict(graph: WalkGraph, nodes: np.ndarray, block: np.ndarray) -> WalkGraph:
-    """These nodes (ascending) with only the links inside blocks; ``block`` has one number per node."""
-    parts = (part[nodes] if len(part) else part for part in graph[3:])
-    return WalkGraph(*restrict_links(graph, nodes, block), *parts)
-
-
-def module_exits(kind: int, graph: WalkGraph, module: np.ndarray, count: int) -> np.ndarray:
-    """Exit rates of the modules, including recorded teleportation."""
-    _, exits, _, leave, land, _ = module_sums(kind, graph, module, count)
-    return exits + leave * np.maximum(1 - land, 0) if kind == RECORDED else exits
+@inner
+def group(kind, graph, module, count):
+    """Modules as nodes to be grouped: their enter rates take the place of the visit rates."""
+    level = aggregate(kind, graph, module, count)
+    enters, parts = level.enters.copy(), np.empty(count)
+    for a in range(count):
+        if kind == RECORDED:
+            enters[a] += max(level.all_leave - level.leave[a], 0.0) * level.land[a]
+        parts[a] = 1
+    return WalkGraph(
+        level.indptr,
+        level.neighbour,
+        level.link,
+        enters,
+        level.exits,
+        level.enters,
+        level.leave,
+        level.land,
+        parts,
+        level.all_leave,
+        np.empty(0, np.int64),  # enter rates have a word each
+        np.empty(0, np.int32),
+        np.empty(0),
+        0,
+    )

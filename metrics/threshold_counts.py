@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from .triples import EPSILON
+from .triples import scores_of_counts
 
 
 class ThresholdCounts(Metric):
@@ -32,9 +32,8 @@ class ThresholdCounts(Metric):
 
         As in ``metrics.triples.TripleF1``, all counts start slightly above 0.
         """
-        correct, predicted, gold = (self.counts.double() + EPSILON).unbind(1)
-        scores = {"f1": 2 * correct / (predicted + gold), "precision": correct / predicted, "recall": correct / gold}
-        return {name: values.float() for name, values in scores.items()}
+        precision, recall, f1 = scores_of_counts(self.counts)
+        return {"f1": f1.float(), "precision": precision.float(), "recall": recall.float()}
 
 
 def count_items(predicted: Sequence[Sequence[Collection[Sequence]]], gold: Sequence[Collection[Sequence]]) -> Tensor:
@@ -55,3 +54,20 @@ def count_items(predicted: Sequence[Sequence[Collection[Sequence]]], gold: Seque
         correct = sum(len(ours & theirs) for ours, theirs in zip(found, true, strict=True))
         counts.append((correct, sum(map(len, found)), total))
     return torch.tensor(counts)
+
+
+def count_predicates(
+    predicted: Sequence[Sequence[Collection[Sequence]]], gold: Sequence[Collection[Sequence]], predicates: Sequence[str]
+) -> Tensor:
+    """Counts as ``count_items``, of each of C predicates: (K, C, 3) int64 on the CPU."""
+    rows = {predicate: row for row, predicate in enumerate(predicates)}
+    true = [set(triples) for triples in gold]
+    counts = torch.zeros(len(predicted), len(rows), 3, dtype=torch.int64)
+    for setting, sentences in zip(counts, predicted, strict=True):
+        numbers = setting.numpy()
+        for triples, theirs in zip(sentences, true, strict=True):
+            found = {triple[:3] for triple in triples}
+            for column, part in enumerate((found & theirs, found, theirs)):
+                for triple in part:
+                    numbers[rows[triple[1]], column] += 1
+    return counts

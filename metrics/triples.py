@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 TRIPLE_GROUPS = ("triples_1", "triples_2", "triples_3", "triples_4", "triples_5_and_more")
 OVERLAP_TYPES = ("normal", "single_entity_overlap", "entity_pair_overlap")
-EPSILON = 1e-10  # what each count starts at: no prediction where there is no triple scores 1
+EPSILON = 1e-10  # what each count starts at: to predict nothing where there is no triple scores 1
 
 
 class ExtractedTriple(NamedTuple):
@@ -50,11 +50,18 @@ def overlap_types(triples: Collection[Sequence]) -> set[str]:
     return types or {"normal"}
 
 
+def scores_of_counts(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision, recall and F1 (...) float64 of counts (..., 3): correct, predicted, gold; as ``TripleF1``."""
+    correct, predicted, gold = (counts.double() + EPSILON).unbind(-1)
+    none = (counts[..., 1] == 0) & (counts[..., 2] > 0)
+    return (correct / predicted).masked_fill(none, 0), correct / gold, 2 * correct / (predicted + gold)
+
+
 class TripleF1(Metric):
     """Micro precision, recall and F1, in [0, 1], over exact matches of triples.
 
         A = ε + Σ |R ∩ T|,   B = ε + Σ |R|,   C = ε + Σ |T|,   ε = 1e-10
-        precision = A / B,   recall = A / C,   F1 = 2 A / (B + C)
+        precision = A / B (0 where nothing is predicted of some triples),   recall = A / C,   F1 = 2 A / (B + C)
 
     where R and T are the sets of predicted and gold triples of a sentence, compared as strings, and the sums run over
     sentences. ``compute`` gives the total ``precision``, ``recall`` and ``f1``, and the F1 by groups:
@@ -73,7 +80,8 @@ class TripleF1(Metric):
     Raises:
         ValueError: if a predicate is given twice.
 
-    Source: the LIC2019 metric as in bojone/kg-2019 (b6b4323), with the same F1.
+    Source: the LIC2019 metric as in bojone/kg-2019 (b6b4323), with the same F1. Difference: there precision is 1 where
+    nothing is predicted.
     """
 
     full_state_update = False
@@ -127,8 +135,7 @@ class TripleF1(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The scores, each a scalar in float64."""
-        both, predicted, gold = (self.counts.double() + EPSILON).unbind(1)
-        f1 = 2 * both / (predicted + gold)
-        scores = {"precision": both[0] / predicted[0], "recall": both[0] / gold[0], "f1": f1[0]}
+        precision, recall, f1 = scores_of_counts(self.counts)
+        scores = {"precision": precision[0], "recall": recall[0], "f1": f1[0]}
         occurs = (self.counts > 0).any(1).tolist()
         return scores | {f"f1/{part}": f1[row] for part, row in self._rows.items() if occurs[row]}

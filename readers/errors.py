@@ -8,11 +8,15 @@ class DataError(ValueError):
 
     It may quote the data, which may contain anything: control characters are escaped, and the middle of a long message
     is left out.
+
+    Args:
+        message: the message.
+        longest: its most characters, for one that lists names.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, longest: int = LONGEST) -> None:
         line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message)
-        super().__init__(line if len(line) <= LONGEST else f"{line[:BEGINNING]} … {line[-END:]}")
+        super().__init__(line if len(line) <= longest else f"{line[: longest - LONGEST + BEGINNING]} … {line[-END:]}")
 
 
 def one_line(error: BaseException) -> str:

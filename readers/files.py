@@ -5,6 +5,7 @@ import io
 import zlib
 from pathlib import Path
 
+from .encodings import decode_text
 from .errors import DataError
 
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
@@ -93,13 +94,7 @@ def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
     Raises:
         DataError: it isn't UTF-8; the message names the line.
     """
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
-        raise DataError(
-            f"{where}, line {line}: the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+    return decode_text(data, where, first_line=first_line)
 
 
 def read_lines(file: Path) -> list[str]:
@@ -113,16 +108,6 @@ def read_lines(file: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
     return decode_utf8(data, file).removeprefix("\ufeff").split("\n")
-
-
-def read_text_lines(path: Path | str) -> list[str]:
-    """The lines of a UTF-8 text file as a user sees them, without line ends.
-
-    Raises:
-        DataError: as ``read_lines``.
-    """
-    lines = [line.removesuffix("\r") for line in read_lines(user_path(path))]
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def check_utf8(data: bytes, path: Path) -> None:

@@ -41,7 +41,7 @@ def read_pairs(file: Path) -> list[Pair]:
     Raises:
         DataError: a line has another layout; the message names it.
     """
-    pairs, numbers = [], _numbers(VOCABULARY)
+    pairs, numbers = [], word_numbers(VOCABULARY)
     for where, (relation, *formulas) in _fields(file):
         if len(formulas) != 2 or relation not in RELATIONS:
             raise DataError(f"{where}: expected one of {' '.join(RELATIONS)}, a TAB, a formula, a TAB, a formula")
@@ -51,20 +51,23 @@ def read_pairs(file: Path) -> list[Pair]:
     return pairs
 
 
-def read_written_pairs(file: Path, vocabulary: Sequence[str]) -> list[WrittenPair]:
-    """The pairs of a file to predict the relations of: formula, TAB, formula; a relation before them is ignored.
+def read_written_pair(line: str, numbers: Mapping[str, int], where: str) -> WrittenPair:
+    """The pair of a line to predict the relation of: formula, TAB, formula; a relation before them is ignored.
+
+    Args:
+        line: the line.
+        numbers: of the words (``word_numbers``).
+        where: what messages call the line.
 
     Raises:
-        DataError: a line has another layout, or a word that is not in the vocabulary; the message names it.
+        DataError: it has another layout, or a word that is not in the vocabulary.
     """
-    pairs, numbers = [], _numbers(vocabulary)
-    for where, fields in _fields(file):
-        formulas = fields[1:] if len(fields) == 3 else fields
-        if len(formulas) != 2:
-            raise DataError(f"{where}: expected a formula, a TAB, a formula, found {len(fields)} part(s)")
-        encoded = (encode_formula(formula, numbers, where) for formula in formulas)
-        pairs.append(WrittenPair((formulas[0], formulas[1]), *encoded))
-    return pairs
+    fields = [part.strip() for part in line.split("\t")]
+    formulas = fields[1:] if len(fields) == 3 else fields
+    if len(formulas) != 2:
+        raise DataError(f"{where}: expected a formula, a TAB, a formula, found {len(fields)} part(s)")
+    encoded = (encode_formula(formula, numbers, where) for formula in formulas)
+    return WrittenPair((formulas[0], formulas[1]), *encoded)
 
 
 def encode_formula(formula: str, numbers: Mapping[str, int], where: str) -> list[int]:
@@ -84,7 +87,7 @@ def encode_formula(formula: str, numbers: Mapping[str, int], where: str) -> list
     return [numbers[word] for word in words]
 
 
-def _numbers(vocabulary: Sequence[str]) -> dict[str, int]:
+def word_numbers(vocabulary: Sequence[str]) -> dict[str, int]:
     """The index of each word; the vocabulary's first is the padding, which no formula contains."""
     return {word: number for number, word in enumerate(vocabulary) if number}
 

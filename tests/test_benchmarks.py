@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import experiment.train  # noqa: F401 (once loaded, it leaves the environment alone)
 from tests.conftest import ROOT, script
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LONGEST_WORD = 14  # letters
+USUAL_LAYER = 2
 
 Span = tuple[int, int]
 
@@ -38,7 +39,8 @@ class ParseTrees(PictureOfTest):
 
     Args:
         num_sentences: sentences to draw.
-        layer: the layer whose trees are drawn, counted from 1; the last one if the module has fewer.
+        layer: the layer whose trees are drawn, counted from 1; the last one if the module has fewer. None: its
+            ``best_layer``, the one that validation found best; the second, if there is none.
         min_words: words in the shortest sentence that may be drawn.
         max_words: words in the longest sentence that may be drawn.
         seed: of the choice of sentences.
@@ -56,9 +58,14 @@ class ParseTrees(PictureOfTest):
     needs = ("trees", "distances")
 
     def __init__(
-        self, num_sentences: int = 4, layer: int = 2, min_words: int = 7, max_words: int = 14, seed: int = 0
+        self,
+        num_sentences: int = 4,
+        layer: int | None = None,
+        min_words: int = 7,
+        max_words: int = 14,
+        seed: int = 0,
     ) -> None:
-        if min(num_sentences, layer, min_words) < 1 or min_words > max_words:
+        if min(num_sentences, 1 if layer is None else layer, min_words) < 1 or min_words > max_words:
             raise ValueError(
                 "num_sentences, layer and min_words must be at least 1 and max_words not below min_words, got "
                 f"{num_sentences}, {layer}, {min_words}, {max_words}"
@@ -96,7 +103,8 @@ class ParseTrees(PictureOfTest):
         longest = max(len(sentence.words) for sentence in self._sentences)
         figure = new_figure(1 + 0.85 * longest, 2.7 * len(self._sentences))
         grid = figure.subplots(len(self._sentences), 2, squeeze=False)
-        layer = min(self.layer, len(self._sentences[0].trees))
+        best = getattr(trainer.lightning_module, "best_layer", None) or USUAL_LAYER
+        layer = min(self.layer or best, len(self._sentences[0].trees))
         for row, sentence in zip(grid, self._sentences, strict=True):
             gold = {(start, end): label for start, end, label in sentence.gold}
             predicted = dict.fromkeys(_spans(sentence.trees[layer - 1]), "")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,25 @@ from ..errors import UserError
 # As many names as fit in one line of an error message.
 _MAX_CHARACTERS = 420
 _OTHER_SHAPE = re.compile(r"size mismatch for ([\w.]+): copying a param with shape (.+?) from checkpoint, the shape")
+
+
+def hyperparameters_in(target: str) -> dict[str, Any]:
+    """Those of the model in a run or checkpoint; empty if the file holds none.
+
+    Raises:
+        UserError: no such checkpoint, or it can't be read.
+    """
+    checkpoint = _read(target)[1]
+    found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _read(target: str) -> tuple[Path, Any]:
+    try:
+        path = find_checkpoint(target)
+        return path, read_checkpoint(path)
+    except ValueError as error:
+        raise UserError(f"--init_from: {error}") from error
 
 
 def warm_start(model: pl.LightningModule, target: str, partly: bool = False) -> None:
@@ -31,11 +51,7 @@ def warm_start(model: pl.LightningModule, target: str, partly: bool = False) -> 
     Raises:
         UserError: no such checkpoint; or, unless ``partly``, what does not fit; or nothing fits.
     """
-    try:
-        path = find_checkpoint(target)
-        checkpoint = read_checkpoint(path)
-    except ValueError as error:
-        raise UserError(f"--init_from: {error}") from error
+    path, checkpoint = _read(target)
     weights = _weights_in(checkpoint)
     if weights is None:
         raise UserError(f"--init_from: {path} holds no weights (a state_dict)")

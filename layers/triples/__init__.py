@@ -1,11 +1,12 @@
 """The triple extractor's layers: character encoders, heads that tag spans, and products of probabilities."""
 
 from .attention_encoder import AttentionEncoder
-from .encoders import DGCNN, BiLSTM, HuggingFaceEncoder, SequenceEncoder
+from .encoders import DGCNN, BiLSTM, SequenceEncoder
 from .gated_convolution import GatedConvolution, SequenceConvolution
 from .heads import CharacterAttention, GlobalDetectors, ObjectHead, SpanVector, SubjectHead, log_sigmoid
+from .hugging_face_encoder import HuggingFaceEncoder
 from .log_probability import binary_cross_entropy_of_log_probability
-from .spans import mark_ends, pair_spans
+from .spans import Pairing, mark_ends, pair_spans
 
 __all__ = [
     "DGCNN",
@@ -16,6 +17,7 @@ __all__ = [
     "GlobalDetectors",
     "HuggingFaceEncoder",
     "ObjectHead",
+    "Pairing",
     "SequenceConvolution",
     "SequenceEncoder",
     "SpanVector",

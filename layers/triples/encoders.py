@@ -1,10 +1,9 @@
-"""Character encoders for the triple extractor's slot: DGCNN, BiLSTM, and any of Hugging Face's."""
+"""Character encoders for the triple extractor's slot: DGCNN and BiLSTM."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .gated_convolution import GatedConvolution
@@ -21,9 +20,12 @@ class SequenceEncoder(nn.Module, ABC):
         max_length: longest input in characters.
 
     Attributes:
+        reads_texts: whether ``forward`` is also given the rows' texts, as a fourth argument.
         size: as above.
         positions: (max_length, D) table of positions, initially zero; heads may look up distances in it.
     """
+
+    reads_texts = False
 
     def __init__(self, size: int, max_length: int) -> None:
         super().__init__()
@@ -37,6 +39,10 @@ class SequenceEncoder(nn.Module, ABC):
     def reset_parameters(self) -> None:
         """Zeroes the table of positions; the layers initialise their own weights."""
         nn.init.zeros_(self.positions.weight)
+
+    def portable_arguments(self) -> dict[str, Any]:
+        """Arguments, as plain values, that a checkpoint needs beside those given, to be loaded on another machine."""
+        return {}
 
     @abstractmethod
     def forward(self, characters: Tensor, word_vectors: Tensor | None, mask: Tensor) -> Tensor:
@@ -176,80 +182,3 @@ class BiLSTM(SequenceEncoder):
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, _ = self.lstm(packed)
         return nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])[0]
-
-
-class HuggingFaceEncoder(SequenceEncoder):
-    """A pretrained Hugging Face transformer that reads single characters, such as Chinese BERT or RoBERTa.
-
-    Each character is one token of the model's own vocabulary, between its two special tokens; characters
-    missing from it become its unknown token. Word vectors are not used.
-
-    Source: kexue.fm/archives/7161.
-
-    Args:
-        characters: the vocabulary; passed by the module that owns the encoder, as are the next two.
-        word_vector_size: must be 0.
-        max_length: longest input in characters.
-        model: name on the hub, or folder, of model and tokenizer. Loading a checkpoint needs it again, for the
-            configuration.
-
-    Raises:
-        ValueError: if the model is not available or reads fewer than ``max_length`` characters, or word vectors are
-            given.
-        ImportError: if transformers is not installed.
-
-    Example:
-        model:
-          class_path: TripleExtractor
-          init_args:
-            encoder:
-              class_path: HuggingFaceEncoder
-              init_args: {model: hfl/chinese-roberta-wwm-ext}
-    """
-
-    tokens: Tensor
-
-    def __init__(
-        self,
-        characters: Sequence[str],
-        word_vector_size: int,
-        max_length: int,
-        model: str = "hfl/chinese-roberta-wwm-ext",
-    ) -> None:
-        if word_vector_size:
-            raise ValueError("HuggingFaceEncoder reads no word vectors: remove data.vectors_file")
-        try:
-            import transformers
-        except ImportError:
-            raise ImportError('HuggingFaceEncoder needs transformers: pip install "transformers>=4.40"') from None
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            network = transformers.AutoModel.from_pretrained(model)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"encoder.model: {model} cannot be loaded ({' '.join(str(error).split())[:120]}); connect to the "
-                "network, or give a folder with a model and its tokenizer"
-            ) from error
-        super().__init__(network.config.hidden_size, max_length)
-        limit = getattr(network.config, "max_position_embeddings", max_length + 2) - 2
-        if max_length > limit:
-            raise ValueError(f"{model} reads at most {limit} characters: set data.max_length={limit}")
-        self.network = network
-        tokens = cast(list[int | None], tokenizer.convert_tokens_to_ids(list(characters)))
-        unknown, padding = tokenizer.unk_token_id, tokenizer.pad_token_id
-        tokens = [unknown if token is None else token for token in tokens]
-        tokens[:2] = [padding, unknown]
-        self.register_buffer("tokens", torch.tensor(tokens), persistent=False)
-        self.first, self.last, self.padding = tokenizer.cls_token_id, tokenizer.sep_token_id, padding
-
-    def forward(self, characters: Tensor, word_vectors: Tensor | None, mask: Tensor) -> Tensor:
-        rows = torch.arange(len(characters), device=characters.device)
-        lengths = mask.sum((1, 2)).long()
-        tokens = nn.functional.pad(self.tokens[characters], (1, 1), value=self.padding)
-        tokens[:, 0] = self.first
-        tokens[rows, lengths + 1] = self.last
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        attended = (places <= lengths[:, None] + 1).long()
-        output = self.network(input_ids=tokens, attention_mask=attended).last_hidden_state
-        return output[:, 1:-1] * mask.to(output.dtype)

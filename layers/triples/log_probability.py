@@ -1,5 +1,6 @@
 """Products of probabilities in log space, and their binary cross-entropy."""
 
+import math
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class _BinaryCrossEntropy(Function):
         # log(1 - p) in the form that is accurate on that side of p = 1/2.
         complement = torch.where(log_p > -0.6931, (-torch.expm1(log_p)).log(), torch.log1p(-log_p.exp()))
         # Where log p is rounded to 0, take the smallest positive 1 - p: the loss stays finite.
-        complement = complement.clamp(min=torch.tensor(torch.finfo(log_p.dtype).tiny).log().item())
+        complement = complement.clamp(min=math.log(torch.finfo(log_p.dtype).tiny))
         return torch.lerp(-complement, -log_p, target)
 
     @staticmethod

@@ -4,6 +4,16 @@ from ..errors import DataError
 from .files import read_graph
 from .graph import Graph
 from .labels import read_labels
+from .partitions import GivenNode, read_partition
 from .state_networks import StateNetwork, read_state_network
 
-__all__ = ["DataError", "Graph", "StateNetwork", "read_graph", "read_labels", "read_state_network"]
+__all__ = [
+    "DataError",
+    "GivenNode",
+    "Graph",
+    "StateNetwork",
+    "read_graph",
+    "read_labels",
+    "read_partition",
+    "read_state_network",
+]

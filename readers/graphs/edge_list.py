@@ -1,5 +1,6 @@
 """Edge lists as text: one link per line, with source, target and optionally a weight."""
 
+import ast
 import csv
 import itertools
 import re
@@ -14,7 +15,10 @@ from .graph import Graph, name_array, number_names
 
 BLANKS = " \t\r"
 UNCLOSED = "a double quote isn't closed, or text follows the closing one"
-TWO_INTEGERS = re.compile(r"-?[0-9]+ +-?[0-9]+\t")
+TWO_INTEGERS = re.compile(r"-?[0-9]+[ \t]+-?[0-9]+(?=[ \t]|$)")
+ATTRIBUTES = re.compile(r"\{.*\}$")  # as networkx.write_edgelist writes them
+NOTE = re.compile(r"[ \t]+[#%]")
+SMALL_TEXT = 1 << 18  # bytes that Python reads sooner than compiled code is loaded
 # A field between blanks, quoted or not.
 FIELD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"][^ \t]*))(?=[ \t]|$)')
 COMMENTS = (b"#", b"%")
@@ -54,10 +58,32 @@ def read_edge_text(data: bytes, where: str) -> Graph:
     Raises:
         DataError: a line has another layout; the message names it.
     """
+    layout = find_layout(data, where)
+    if layout.separator != " " or b"\t" not in data:
+        return _read_links(data, layout, where)
+    # Two integers are first, with a TAB anywhere: it is no more than a blank if all nodes are integers.
+    found: Graph | DataError
+    try:
+        found = _read_links(data, layout, where)
+        if found.names.dtype.kind == "U" and np.char.isdecimal(np.char.lstrip(found.names, "-")).all():
+            return found
+    except DataError as error:
+        found = error
+    try:
+        return _read_links(data, find_layout(data, where, "\t"), where)
+    except DataError:
+        if isinstance(found, DataError):
+            raise found from None
+        return found
+
+
+def _read_links(data: bytes, layout: LineFormat, where: str) -> Graph:
+    if len(data) - layout.start <= SMALL_TEXT:
+        places, found, weights = read_named_links(data, layout, where)
+        return Graph(*in_order(places, found), weights)
     # Imported here: numba takes half a second, which --help need not wait for.
     from .compiled_links import number_ids, parse_links, parse_names
 
-    layout = find_layout(data, where)
     fewest, most = (2, 3) if layout.width is None else (layout.width, layout.width)
     links = None
     if layout.columns in ((0, 1), (0, 1, 2)) and layout.width in (None, len(layout.columns)):
@@ -72,8 +98,8 @@ def read_edge_text(data: bytes, where: str) -> Graph:
     return Graph(edges, names, weights)
 
 
-def find_layout(data: bytes, where: str) -> LineFormat:
-    """The layout that the first two lines show.
+def find_layout(data: bytes, where: str, separator: str | None = None) -> LineFormat:
+    """The layout that the first two lines show; ``separator`` instead of that of the first line.
 
     The first line is a header if it names columns source and target (or the like), or if it has no number while the
     second line has two integers, or a number as its third field.
@@ -85,10 +111,10 @@ def find_layout(data: bytes, where: str) -> LineFormat:
     if not lines:
         raise DataError(f"{where} is an empty graph: it has no link")
     number, start, line = lines[0]
-    separator = find_separator(line)
+    separator = separator or find_separator(line)
     place = f"{where}, line {number}"
-    first = split_fields(line, separator, place)
-    second = split_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
+    first = link_fields(line, separator, place)
+    second = link_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
     columns = _named_columns(first)
     if columns is None and not _is_header(first, second):
         if len(first) not in (2, 3):
@@ -111,11 +137,12 @@ def find_layout(data: bytes, where: str) -> LineFormat:
 def find_separator(line: str) -> str:
     """The separator of a line's fields: the first of TAB, semicolon and comma that it has, else a blank.
 
-    Still a blank if the first TAB follows two integers separated by blanks.
+    A blank, which stands for TABs too, if the line begins with two integers between which there are only such.
     """
+    line = line.strip(BLANKS)
     if TWO_INTEGERS.match(line):
         return " "
-    bare = re.sub(r'"[^"]*"', "", line)
+    bare = re.sub(r'"[^"]*"', "", ATTRIBUTES.sub("", line).rstrip(BLANKS))
     return next((sign for sign in "\t;," if sign in bare), " ")
 
 
@@ -165,13 +192,14 @@ def data_lines(data: bytes, start: int = 0, end: int | None = None) -> Iterator[
 
 
 def split_fields(line: str, separator: str, where: str) -> list[str]:
-    """The fields of a line; quoted ones may contain the separator, and doubled quotes.
+    """The fields of a line; quoted ones may contain the separator, and doubled quotes. TABs at the end are ignored.
 
     Raises:
         DataError: a quote isn't closed.
     """
+    line = line.rstrip(BLANKS)
     if separator == " ":
-        return _between_blanks(line.strip(BLANKS), where)
+        return _between_blanks(line.lstrip(BLANKS), where)
     if '"' not in line:
         return [field.strip(BLANKS) for field in line.split(separator)]
     try:
@@ -190,6 +218,32 @@ def _between_blanks(line: str, where: str) -> list[str]:
             raise DataError(f"{where}: {UNCLOSED}")
         fields.append(found[2] if found[1] is None else found[1].replace('""', '"'))
         place = found.end()
+    return fields
+
+
+def link_fields(line: str, separator: str, where: str, notes: bool = True) -> list[str]:
+    """``split_fields`` of a link's line, without a comment at its end (unless there are no ``notes``).
+
+    Attributes as networkx writes them, ``{'weight': 2.0}``, become the weight, if there is one among them.
+    """
+    attributes: dict[str, str] = {}
+    line = line.rstrip(BLANKS)
+    if line.endswith("}") and (found := ATTRIBUTES.search(line)) and found.start():
+        try:
+            attributes = {name: str(value) for name, value in ast.literal_eval(found[0]).items()}
+            line = line[: found.start()].rstrip(BLANKS).removesuffix(separator)
+        except (ValueError, SyntaxError, AttributeError, MemoryError, RecursionError):
+            pass  # part of a name
+    if notes and separator != " " and (found := NOTE.search(line)):
+        bare = line[: found.start()]
+        if _is_number(bare.rsplit(separator, 1)[-1]):
+            line = bare
+    fields = split_fields(line, separator, where)
+    if "weight" in attributes:
+        fields.append(attributes["weight"])
+    if notes and separator == " ":
+        end = next((place for place, field in enumerate(fields) if place > 1 and field[:1] in ("#", "%")), None)
+        return fields[:end]
     return fields
 
 
@@ -218,7 +272,9 @@ def read_named_links(
     source, target, weight = (*layout.columns, 1 << 30)[:3]
     for number, _, line in data_lines(data, layout.start):
         place = f"{where}, line {number}"
-        fields = split_fields(line, layout.separator, place)
+        fields = link_fields(line, layout.separator, place)
+        if layout.width not in (None, len(fields)):
+            fields = link_fields(line, layout.separator, place, notes=False)
         if len(fields) not in ((2, 3) if layout.width is None else (layout.width,)):
             expected = "source, target and optionally a weight" if layout.width is None else f"{layout.width} fields"
             raise DataError(f"{place}: expected {expected}, found {count_fields(fields)}")

@@ -8,8 +8,11 @@ from .edge_list import read_edge_text
 from .graph import Graph, drop_light_links
 from .labels import read_labels
 from .markup import SUFFIXES, read_markup
+from .matrix_market import is_matrix_market, read_matrix_market
+from .neighbour_lists import ADJACENCY, is_metis, read_adjacency_list, read_metis
 from .npz import read_graph_npz
 from .pajek import is_pajek, read_pajek
+from .state_networks import has_states, parse_state_network
 
 
 def read_graph(
@@ -26,11 +29,14 @@ def read_graph(
       ``value``, ``group``, ``community``, ``class``, ``club`` or ``groundTruth``.
     - ``.npz``: the array ``edges`` (E, 2) of integers from 0, and optionally ``weights`` (E,), ``labels`` (n,) of
       integers (-1: unknown) or strings, ``features`` (n, F), ``names`` (n,), ``directed`` (true or false).
-    - Any other suffix is UTF-8 text: Pajek if its first line begins with ``*`` (``pajek.read_pajek``), else an edge
-      list with one link per line: source, target and optionally a weight, separated by blanks, TABs, commas or
-      semicolons. Names are integers or any strings, in double quotes if they contain the separator. The first line may
-      name the columns. Lines that begin with # or % are comments. Where blanks separate the fields, a link without a
-      weight has weight 1.
+    - ``.adjlist``: an adjacency list, a node and its neighbours in each line; ``.metis``, and ``.graph`` if its first
+      line counts its lines: METIS (both in ``neighbour_lists``).
+    - Any other suffix is UTF-8 text: a MatrixMarket matrix if its first line begins with ``%%MatrixMarket``, Pajek if
+      it begins with ``*`` (``pajek.read_pajek``), else an edge list with one link per line: source, target and
+      optionally a weight, separated by blanks, TABs, commas or semicolons. Names are integers or any strings, in double
+      quotes if they contain the separator. The first line may name the columns. What follows a # or % at the beginning
+      of a line or after a link is a comment. Where blanks separate the fields, a link without a weight has weight 1;
+      attributes as networkx writes them, ``{'weight': 2.0}``, may stand in its place.
 
     Links are kept as written: repeated links add up, as in Infomap. A file that lists each undirected link in both
     directions, like many of SNAP's, doubles all weights, which does not change the code length; only the weights of
@@ -43,7 +49,7 @@ def read_graph(
         min_weight: drop lighter links; their nodes stay.
 
     Raises:
-        DataError: the file can't be read or has another layout, the graph is empty, a weight is negative or not finite,
+        DataError: the file can't be read or has another layout, there is no node, a weight is negative or not finite,
             or an unknown node has a label; the message names file and line.
     """
     path = user_path(path)
@@ -57,11 +63,23 @@ def read_graph(
         if suffix in SUFFIXES:
             graph = read_markup(data, where, suffix).graph
         else:
-            graph = read_pajek(data, where, directed) if is_pajek(data) else read_edge_text(data, where)
-    if directed is not None:
+            graph = _read_text(data, suffix, where, directed)
+    if directed is not None and graph.states is None:
         graph = graph._replace(directed=directed)
     if graph.directed and graph.bipartite:
         raise DataError(f"{where}: the links of a bipartite graph are undirected here: leave directed out")
     if labels_file is not None:
         graph = graph._replace(labels=read_labels(user_path(labels_file), graph.names))
     return drop_light_links(graph, min_weight, where)
+
+
+def _read_text(data: bytes, suffix: str, where: str, directed: bool | None) -> Graph:
+    if is_matrix_market(data):
+        return read_matrix_market(data, where)
+    if has_states(data):
+        return parse_state_network(data, where, directed).as_graph()
+    if is_pajek(data):
+        return read_pajek(data, where, directed)
+    if suffix in ADJACENCY:
+        return read_adjacency_list(data, where)
+    return read_metis(data, where) if is_metis(data, suffix) else read_edge_text(data, where)

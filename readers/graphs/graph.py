@@ -14,6 +14,20 @@ MANY_NODES, NODES_PER_LINK = 10_000_000, 100  # always allowed, and allowed per 
 Links = tuple[NDArray[np.int64], NDArray[np.float64] | None]  # (E, 2) ends and (E,) weights; None: all are 1
 
 
+class States(NamedTuple):
+    """The physical nodes that the n nodes of a graph are states of.
+
+    Shapes:
+        names: (n,) strings, the physical node of each state; states of one node have the same.
+        nodes: (n,) int64, its number in the file.
+        layers: (n,) int64, the layer of each state; None if states are no layers.
+    """
+
+    names: NDArray[np.str_]
+    nodes: NDArray[np.int64]
+    layers: NDArray[np.int64] | None = None
+
+
 class Graph(NamedTuple):
     """A graph as arrays.
 
@@ -25,6 +39,8 @@ class Graph(NamedTuple):
         bipartite: the first node of the second kind, or 0.
         labels: (n,) int64, -1 where unknown; None if there are none.
         features: (n, F) float32; None if there are none.
+        ids: (n,) int64, the numbers that the file has for the nodes beside their names; None if there are none.
+        states: the physical nodes, if the nodes are states of such.
     """
 
     edges: NDArray[np.int64]
@@ -34,18 +50,18 @@ class Graph(NamedTuple):
     bipartite: int = 0
     labels: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
+    ids: NDArray[np.int64] | None = None
+    states: States | None = None
 
 
 def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:
     """The graph without links lighter than ``min_weight``; all nodes stay.
 
     Raises:
-        DataError: no link with a positive weight is left; the message calls the graph ``what``.
+        DataError: there are links, but all are lighter; the message calls the graph ``what``.
     """
     weights = np.ones(len(graph.edges)) if graph.weights is None else graph.weights
-    if not (weights > 0).any():
-        raise DataError(f"{what} is an empty graph: it has no link with a positive weight")
-    if weights.min() >= min_weight:
+    if weights.min(initial=np.inf) >= min_weight:
         return graph
     kept = weights >= min_weight
     if not kept.any():
@@ -53,6 +69,17 @@ def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:
             f"{what} has no link that weighs {min_weight} or more: lower min_weight to {weights.max():g} or less"
         )
     return graph._replace(edges=graph.edges[kept], weights=weights[kept])
+
+
+def check_links(graph: Graph, what: str) -> Graph:
+    """The graph.
+
+    Raises:
+        DataError: it has no link with a positive weight; the message calls the graph ``what``.
+    """
+    if not len(graph.edges) or (graph.weights is not None and not (graph.weights > 0).any()):
+        raise DataError(f"{what} is an empty graph: it has no link with a positive weight")
+    return graph
 
 
 def check_num_nodes(nodes: int, links: int, where: str) -> None:

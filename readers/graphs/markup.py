@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .edge_list import read_weight
+from .edge_list import INTEGER, read_weight
 from .graph import Graph, name_array
 
 if TYPE_CHECKING:
@@ -47,8 +47,13 @@ def read_markup(data: bytes, where: str, suffix: str) -> Markup:
     names = [str(given.get(called, node)) for node, given in attributes.items()]
     classes = _classes(list(attributes.values()))
     labels = None if all(known is None for known in classes) else number_classes(classes)
+    if not names:
+        raise DataError(f"{where} is an empty graph: it has no node and no link")
     graph = Graph(edges, name_array(names), _weights(parsed, where), parsed.is_directed(), labels=labels)
-    return Markup(graph, [str(node) for node in parsed], classes)
+    ids = [str(node) for node in parsed]
+    if all(INTEGER.fullmatch(text) for text in ids):
+        graph = graph._replace(ids=np.array(ids, np.int64))
+    return Markup(graph, ids, classes)
 
 
 def number_classes(classes: Sequence[Any]) -> NDArray[np.int64]:

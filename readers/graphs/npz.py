@@ -39,10 +39,10 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     edges = arrays["edges"]
     if edges.dtype.kind not in "iu" or edges.shape[1:] != (2,):
         raise DataError(f"{where}: edges ({edges.dtype}, {edges.shape}) must be integers (E, 2)")
-    if not len(edges):
-        raise DataError(f"{where} is an empty graph: it has no link")
     edges = edges.astype(np.int64)
     given = [name for name in NODE_ARRAYS if name in arrays]
+    if not len(edges) and not given:
+        raise DataError(f"{where} is an empty graph: it has no node and no link")
     nodes = len(arrays[given[0]]) if given else int(edges.max()) + 1
     check_num_nodes(nodes, len(edges), where)
     for name in given:

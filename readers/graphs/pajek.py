@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .edge_list import INTEGER, count_fields, data_lines, read_weight, split_fields
+from .edge_list import INTEGER, SMALL_TEXT, count_fields, data_lines, link_fields, read_weight
 from .graph import Graph, Links, check_num_nodes, name_array
 
 READ = "*Vertices, *Edges, *Arcs, *Links and *Bipartite"
-STATES = ("states", "multilayer", "intra", "inter")  # sections that readers.graphs.state_networks reads
+# An id and a name: in quotes, before which a backslash may stand; else up to the last quote; else without a blank.
+VERTEX = re.compile(r'\s*(\S*)\s*("(?:[^"\\]|\\.)*"(?=\s|$)|".*"|\S*)')
+ESCAPED = re.compile(r'\\(["\\])')
 
 
 class Section(NamedTuple):
@@ -68,15 +70,12 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
             links = _read_links(data, section, where)
             if links is not None:
                 (arcs if section.name == "arcs" else edges).append(links)
-        elif section.name in STATES:
-            raise DataError(
-                f"{section.where}: networks with states or layers (*{section.name}) can be scored, not searched: read "
-                "the file with readers.graphs.read_state_network and pass your modules to map_equation.codelength"
-            )
         elif section.name != "network":
             raise DataError(f"{section.where}: the section *{section.name} is not supported, only {READ}")
     if not edges and not arcs:
-        raise DataError(f"{where} is an empty graph: it has no link")
+        if not nodes:
+            raise DataError(f"{where} is an empty graph: it has no node and no link")
+        edges.append((np.empty((0, 2), np.int64), None))
     if arcs and directed is not False:
         edges += [_reversed(*links) for links in edges]
     ends, weights = _joined(edges + arcs)
@@ -85,7 +84,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
     if second_kind is None and first_kind is not None:
         second_kind = int(ids[0]) + first_kind
     bipartite = 0 if second_kind is None else _second_kind(ends, names, ids, second_kind, where)
-    return Graph(ends, name_array(names), weights, bool(arcs), bipartite)
+    return Graph(ends, name_array(names), weights, bool(arcs), bipartite, ids=ids)
 
 
 def read_sections(data: bytes, where: str) -> Iterator[Section]:
@@ -111,12 +110,13 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"
-        found = re.match(r'\s*(\S*)\s*("[^"]*"|\S*)', line)
+        found = VERTEX.match(line)
         assert found is not None  # it matches any line
         node = read_integer(found[1], place)
         if node in names:
             raise DataError(f"{place}: the node {node} is listed twice")
-        names[node] = found[2].strip('"') or str(node)
+        name = unquote(found[2]) if '\\"' in found[2] else found[2].strip('"')  # else backslashes mean themselves
+        names[node] = name or str(node)
     if section.rest:
         count = read_integer(section.rest[0], section.where)
         check_num_nodes(count, data.count(b"\n"), section.where)
@@ -127,6 +127,12 @@ def read_vertices(data: bytes, section: Section, where: str) -> dict[int, str]:
                 f"{section.where}: {count} vertices are declared, {len(names)} are given, not all from 1 to {count}"
             )
     return names
+
+
+def unquote(text: str) -> str:
+    """A name without its quotes; a quote inside may have a backslash before it, and then a backslash has one too."""
+    name = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text.strip('"')
+    return ESCAPED.sub(r"\1", name)
 
 
 def read_rows(
@@ -141,7 +147,7 @@ def read_rows(
     weights: list[float] = []
     for number, _, line in data_lines(data, section.start, section.end):
         place = f"{where}, line {number}"
-        fields = split_fields(line, " ", place)
+        fields = link_fields(line, " ", place)
         if len(fields) < width:
             raise DataError(f"{place}: expected {what}, found {count_fields(fields)}")
         rows.append([read_integer(field, place) for field in fields[:width]])
@@ -151,13 +157,14 @@ def read_rows(
 
 def _read_links(data: bytes, section: Section, where: str) -> Links | None:
     """Ids and weights of a section's links; None if it is empty."""
-    from .compiled_links import parse_links
+    if section.end - section.start > SMALL_TEXT:
+        from .compiled_links import parse_links
 
-    links = parse_links(data, section.start, section.end, " ", 2, 3)
-    if links is not None:
-        return links
+        links = parse_links(data, section.start, section.end, " ", 2, 3)
+        if links is not None:
+            return links
     edges, weights = read_rows(data, section, where, 2, "two ids of nodes and optionally a weight")
-    return (edges, weights) if len(edges) else None
+    return (edges, None if (weights == 1).all() else weights) if len(edges) else None
 
 
 def _reversed(edges: NDArray[np.int64], weights: NDArray[np.float64] | None) -> Links:
@@ -177,9 +184,12 @@ def _number(
     edges: NDArray[np.int64], nodes: dict[int, str] | None, where: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The ids of the nodes, ascending, and the links between their positions."""
-    from .compiled_links import number_ids
+    if len(edges):
+        from .compiled_links import number_ids
 
-    used = number_ids(edges)
+        used = number_ids(edges)
+    else:
+        used = np.empty(0, np.int64)
     if not nodes:
         return used, edges
     ids = np.array(sorted(nodes), np.int64)

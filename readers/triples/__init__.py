@@ -3,19 +3,27 @@
 from ..errors import DataError
 from .distant_supervision import KnownTriples, OtherItems
 from .encoding import TripleEncoder, Unlabelled
-from .json_lines import Sentence, SentenceFile, read_schema, read_sentences, read_texts
+from .json_lines import Sentence, holds_records, parse_json, parse_text, read_sentences
+from .normalization import Normalize, NormalizedText, normalize_text
+from .schemas import Schema, read_schema, write_schema
 from .tables import TripleTable
 
 __all__ = [
     "DataError",
     "KnownTriples",
+    "Normalize",
+    "NormalizedText",
     "OtherItems",
+    "Schema",
     "Sentence",
-    "SentenceFile",
     "TripleEncoder",
     "TripleTable",
     "Unlabelled",
+    "holds_records",
+    "normalize_text",
+    "parse_json",
+    "parse_text",
     "read_schema",
     "read_sentences",
-    "read_texts",
+    "write_schema",
 ]

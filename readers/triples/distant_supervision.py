@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from .json_lines import Sentence, Triple
+from .matching import prefer_words
 
 if TYPE_CHECKING:
     import ahocorasick
@@ -52,7 +53,7 @@ class KnownTriples:
         return {name: value for name, value in self.__dict__.items() if name != "_automaton"}
 
     def find(self, text: str, allowed: Container[int] | None = None) -> list[Candidate]:
-        """The known triples whose subject and object occur in a text, each at its first occurrence.
+        """The known triples whose subject and object occur in a text, each at its first occurrence at word boundaries.
 
         Args:
             text: the text.
@@ -60,10 +61,10 @@ class KnownTriples:
         """
         if self._automaton is None:
             return []
-        starts: dict[str, int] = {}
+        places: dict[str, list[int]] = {}
         for end, entity in self._automaton.iter(text):
-            if entity not in starts:
-                starts[entity] = end + 1 - len(entity)
+            places.setdefault(entity, []).append(end + 1 - len(entity))
+        starts = {entity: prefer_words(text, found, len(entity))[0] for entity, found in places.items()}
         found = []
         for subject, start in starts.items():
             for obj, predicate, number in self._facts.get(subject, ()):
@@ -85,7 +86,7 @@ class OtherItems:
 
     def __init__(self, sentences: Sequence[Sentence], known: KnownTriples) -> None:
         self._triples: dict[str, set[int]] = {}
-        for text, triples in sentences:
+        for text, triples, _ in sentences:
             own = (known.numbers[triple] for triple in triples if triple in known.numbers)  # none without a prior
             self._triples.setdefault(text, set()).update(own)
         self._counts = [0] * len(known.numbers)

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .distant_supervision import KnownTriples
-from .json_lines import Sentence, Triple
+from .json_lines import Mention, Sentence, Triple
+from .matching import find_all, prefer_words
+from .normalization import Span, normalize_text
 from .tables import Array, TripleTable, batch_arrays, first_spans
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
@@ -29,12 +31,14 @@ class Unlabelled:
 
     Args:
         not_found: number of triples whose subject or object is not in the text.
+        otherwise_written: number of those that are in the text but for width and case.
         in_no_window: number of triples whose subject and object are in the text, but not in the same window.
         long_texts: number of texts that were cut into windows.
         examples: up to five of the triples not found, as text.
     """
 
     not_found: int = 0
+    otherwise_written: int = 0
     in_no_window: int = 0
     long_texts: int = 0
     examples: list[str] = dataclasses.field(default_factory=list)
@@ -54,7 +58,8 @@ class TripleEncoder:
         segmenter: how texts are split into words: ``jieba``, or ``none`` (each character is a word).
         known_triples: the distinct (subject, predicate, object) of distant supervision.
         max_length: maximum length of a row in characters, at least 2.
-        occurrences: label only the ``first`` occurrence of subject and object, or ``all``.
+        occurrences: label only the ``first`` occurrence of subject and object, or ``all``; of those at word boundaries
+            where there are such. Spans that a file gives are labelled instead.
 
     Raises:
         DataError: jieba is requested but not installed.
@@ -151,14 +156,15 @@ class TripleEncoder:
         candidates: list[tuple[int, ...]] = []
         counts: tuple[list[int], list[int], list[int]] = ([0], [0], [0])
         report = Unlabelled()
-        for number, (text, triples) in enumerate(sentences):
+        for number, (text, triples, mentions) in enumerate(sentences):
+            given = dict(zip(triples, mentions, strict=True)) if mentions else {}
             windows = self.windows(len(text))
             report.long_texts += len(windows) > 1
             labelled: set[Triple] = set()
             for offset in windows:
                 row = text[offset : offset + self.max_length]
                 rows.append((begins[number] + offset, len(row), number, offset))
-                spans = self._label(row, triples, labelled)
+                spans = self._label(row, offset, triples, given, labelled)
                 objects += sorted(spans)
                 subjects += sorted({span[:2] for span in spans})
                 candidates += sorted(
@@ -181,30 +187,36 @@ class TripleEncoder:
         )
         return table, report
 
-    def _label(self, row: str, triples: Iterable[Triple], labelled: set[Triple]) -> set[tuple[int, ...]]:
+    def _label(
+        self,
+        row: str,
+        offset: int,
+        triples: Iterable[Triple],
+        given: Mapping[Triple, Sequence[Mention]],
+        labelled: set[Triple],
+    ) -> set[tuple[int, ...]]:
         """Spans of the triples whose entities occur in a row; adds these triples to ``labelled``."""
         spans: set[tuple[int, ...]] = set()
         for triple in triples:
             subject, predicate, obj = triple
-            subject_starts, object_starts = self._find(row, subject), self._find(row, obj)
-            if not subject_starts or not object_starts:
-                continue
-            labelled.add(triple)
-            number = self._predicate_numbers[predicate]
-            for start in subject_starts:
-                for place in object_starts:
-                    spans.add((start, start + len(subject) - 1, place, place + len(obj) - 1, number))
+            for subject_span, object_span in given.get(triple) or ((None, None),):
+                subject_starts = self._starts(row, offset, subject, subject_span)
+                object_starts = self._starts(row, offset, obj, object_span)
+                if not subject_starts or not object_starts:
+                    continue
+                labelled.add(triple)
+                number = self._predicate_numbers[predicate]
+                for start in subject_starts:
+                    for place in object_starts:
+                        spans.add((start, start + len(subject) - 1, place, place + len(obj) - 1, number))
         return spans
 
-    def _find(self, row: str, entity: str) -> list[int]:
-        """Where an entity begins: its first occurrence, or all of them, including overlapping ones."""
-        places, place = [], row.find(entity)
-        while place >= 0:
-            places.append(place)
-            if self.occurrences == "first":
-                break
-            place = row.find(entity, place + 1)
-        return places
+    def _starts(self, row: str, offset: int, entity: str, span: Span | None) -> list[int]:
+        """Where in a row an entity begins: at a span of the file if there is one, else its first occurrence, or all."""
+        if span is not None:
+            return [span[0] - offset] if offset <= span[0] and span[1] <= offset + len(row) else []
+        places = prefer_words(row, find_all(row, entity), len(entity))
+        return places[:1] if self.occurrences == "first" else places
 
     def batch_arrays(
         self,
@@ -232,6 +244,8 @@ def _report_missing(report: Unlabelled, text: str, missing: list[Triple]) -> Non
             report.in_no_window += 1
             continue
         report.not_found += 1
+        plain, *names = (normalize_text(name, "both").text for name in (text, subject, obj))
+        report.otherwise_written += all(name in plain for name in names)
         if len(report.examples) < EXAMPLES:
             shown = text if len(text) <= 60 else text[:60] + "…"
             report.examples.append(f"({subject}, {predicate}, {obj}) in: {shown}")

@@ -1,106 +1,138 @@
-"""Files for triple extraction: JSON lines in SKE's (DuIE's) format, their schema, and plain texts."""
+"""Files for triple extraction: JSON lines in SKE's (DuIE's) format, and plain texts."""
 
 import difflib
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from ..files import decode_utf8
+from ..lines import iterate_lines
+from .normalization import Normalize, NormalizedText, Span, normalize_text
 
 Triple = tuple[str, str, str]  # subject, predicate, object
+Mention = tuple[Span | None, Span | None]  # of subject and object, [start, end) in characters; None: not given
 
-SCHEMA_KEYS = ("subject_type", "predicate", "object_type")
+VALUE = "@value"  # the slot of an object's own name, among those of DuIE 2.0
+LONGEST_NAME, LONGEST_LIST = 60, 6000  # characters in messages
+MOST_HINTS = 20
 
 
 class Sentence(NamedTuple):
-    """A text and its distinct triples, in the order of the file."""
+    """A text and its distinct triples, in the order of the file.
+
+    Args:
+        text: the text, normalized.
+        triples: subject, predicate, object. Another slot of an object in DuIE 2.0's form is a triple of its own,
+            whose predicate is ``slot_predicate(predicate, slot)``.
+        mentions: of each triple, those that the file gives; empty if it gives none at all.
+    """
 
     text: str
     triples: tuple[Triple, ...]
+    mentions: tuple[tuple[Mention, ...], ...] = ()
 
 
-class SentenceFile(NamedTuple):
-    """The sentences of a file.
-
-    Args:
-        sentences: all of them, including those without triples.
-        other_slots: number of ignored object values besides ``@value`` (DuIE 2.0's composite objects).
-    """
-
-    sentences: list[Sentence]
-    other_slots: int
+def slot_predicate(predicate: str, slot: str) -> str:
+    """What the triples of an object's slot are called: the predicate itself for ``@value``, else ``票房@inArea``."""
+    return predicate if slot == VALUE else f"{predicate}@{slot}"
 
 
-def numbered_lines(path: Path, what: str = "text") -> Iterator[tuple[int, str]]:
-    """Yields number and content of the non-blank lines of a UTF-8 file as it is read.
+def numbered_lines(path: Path, what: str = "text", encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """Yields number and content of the non-blank lines of a file, gzipped or not, as it is read.
 
     Raises:
-        DataError: it can't be read, isn't UTF-8 (the message names the line), or has no such line.
+        DataError: it can't be read or decoded (the message names the line), or has no such line.
     """
     empty = True
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                text = decode_utf8(line, path, number)
-                text = text.removeprefix("\ufeff").strip() if number == 1 else text.strip()
-                if text:
-                    empty = False
-                    yield number, text
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    for number, line in iterate_lines(path, encoding):
+        if line := line.strip():
+            empty = False
+            yield number, line
     if empty:
         raise DataError(f"{path} is empty: give it one {what} per line")
 
 
-def read_sentences(path: Path, predicates: Iterable[str]) -> SentenceFile:
+def read_records(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, Any]]:
+    """Yields what messages call a line of JSON, and its content.
+
+    Raises:
+        DataError: it can't be read, or a line is broken.
+    """
+    for number, line in numbered_lines(path, encoding=encoding):
+        where = f"{path}, line {number}"
+        yield where, parse_json(line, where)
+
+
+def read_sentences(
+    path: Path, predicates: Iterable[str], normalize: Normalize = "none", encoding: str = "utf-8"
+) -> list[Sentence]:
     """The sentences of a file of JSON lines ``{"text", "spo_list": [{"subject", "predicate", "object", …}]}``.
 
-    Objects may be strings (SKE, DuIE 1.0) or the dicts of DuIE 2.0, whose ``@value`` is used.
+    Objects may be strings (SKE, DuIE 1.0) or the dicts of DuIE 2.0, whose slots become triples of their own. Triples
+    may have ``subject_span`` and ``object_span``, [start, end) in characters of the text, and ``slot_spans``.
 
     Args:
         path: the file.
         predicates: those of the schema.
+        normalize: the form of texts and entities.
+        encoding: of the file.
 
     Raises:
-        DataError: it can't be read, a line is broken or has another layout, or a predicate isn't in the schema; the
+        DataError: it can't be read, a line is broken or has another layout, or predicates aren't in the schema; the
             message names file and line.
     """
-    known = frozenset(predicates)
-    lines = (
-        (f"{path}, line {number}", parse_json(line, f"{path}, line {number}")) for number, line in numbered_lines(path)
-    )
-    return parse_sentences(lines, known)
+    return parse_sentences(read_records(path, encoding), frozenset(predicates), normalize)
 
 
-def parse_sentences(records: Iterable[tuple[str, Any]], predicates: frozenset[str]) -> SentenceFile:
+def parse_sentences(
+    records: Iterable[tuple[str, Any]], predicates: frozenset[str], normalize: Normalize = "none"
+) -> list[Sentence]:
     """Sentences from records in SKE's layout.
 
     Args:
         records: for each, what messages call it, and its content.
         predicates: those of the schema.
+        normalize: the form of texts and entities.
 
     Raises:
-        DataError: a record has another layout, or a predicate isn't in the schema.
+        DataError: a record has another layout, or predicates aren't in the schema: all are named.
     """
-    sentences, other_slots = [], 0
+    sentences: list[Sentence] = []
+    unknown: dict[str, str] = {}
     for where, record in records:
-        text = parse_text(record, where)
-        rows = record.get("spo_list")
-        if isinstance(rows, Mapping):
-            rows = _rows_of_columns(rows)
-        if not isinstance(rows, list):
-            what = "has no spo_list" if rows is None else "spo_list is not a list"
-            raise DataError(f"{where}: {what}; give the triples of the text, or [] for none")
-        triples: dict[Triple, None] = {}
-        for row in rows:
-            triple, slots = _parse_triple(row, where, predicates)
-            triples[triple] = None
-            other_slots += slots
-        sentences.append(Sentence(text, tuple(triples)))
-    return SentenceFile(sentences, other_slots)
+        text = normalize_text(parse_text(record, where), normalize)
+        if not text.text:
+            raise DataError(f"{where}: text has nothing but blanks; each line needs a text")
+        found: dict[Triple, dict[Mention, None]] = {}
+        for row in spo_rows(record, where):
+            for triple, mention in _parse_row(row, where, text, normalize):
+                if triple[1] not in predicates:
+                    unknown.setdefault(triple[1], where)
+                    break  # its slots are unknown, too
+                mentions = found.setdefault(triple, {})
+                if mention != (None, None):
+                    mentions[mention] = None
+        mentioned = tuple(map(tuple, found.values())) if any(found.values()) else ()
+        sentences.append(Sentence(text.text, tuple(found), mentioned))
+    if unknown:
+        raise _unknown_predicates(unknown, predicates)
+    return sentences
+
+
+def spo_rows(record: Mapping[str, Any], where: str) -> list[Any]:
+    """The entries of ``spo_list``.
+
+    Raises:
+        DataError: it is not a list, or missing.
+    """
+    rows = record.get("spo_list")
+    if isinstance(rows, Mapping):
+        rows = _rows_of_columns(rows)
+    if not isinstance(rows, list):
+        what = "has no spo_list" if rows is None else "spo_list is not a list"
+        raise DataError(f"{where}: {what}; give the triples of the text, or [] for none")
+    return rows
 
 
 def _rows_of_columns(columns: Mapping[str, Any]) -> list[dict[str, Any]] | Mapping[str, Any]:
@@ -124,7 +156,7 @@ def parse_json(line: str, where: str) -> Any:
         raise DataError(f"{where}: broken JSON{column}; give one JSON object per line, or remove this line") from error
 
 
-def parse_text(record: Any, where: str) -> str:
+def parse_text(record: Any, where: str, may_be_empty: bool = False) -> str:
     """The text of a record.
 
     Raises:
@@ -133,14 +165,15 @@ def parse_text(record: Any, where: str) -> str:
     if not isinstance(record, Mapping):
         raise DataError(f'{where}: not a JSON object; each line must be one: {{"text": …, "spo_list": […]}}')
     text = record.get("text")
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not (text or may_be_empty):
         what = "has no text" if text is None else "text is empty" if text == "" else "text is not a string"
         raise DataError(f"{where}: {what}; each line needs a string named text")
-    _check_unicode(text, where, "text")
+    check_unicode(text, where, "text")
     return text
 
 
-def _check_unicode(text: str, where: str, name: str) -> None:
+def check_unicode(text: str, where: str, name: str) -> None:
+    """Refuses half of a surrogate pair, which JSON may hold but no file."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -150,83 +183,101 @@ def _check_unicode(text: str, where: str, name: str) -> None:
         ) from error
 
 
-def _parse_triple(row: Any, where: str, predicates: frozenset[str]) -> tuple[Triple, int]:
-    """The triple of an entry of ``spo_list``, and the number of its object's values besides ``@value``."""
+def object_slots(value: Any) -> dict[str, Any]:
+    """The slots of an object: itself as ``@value``, or those of DuIE 2.0 that are filled, ``@value`` first."""
+    if not isinstance(value, Mapping):
+        return {VALUE: value}
+    others = {slot: part for slot, part in value.items() if slot != VALUE and part not in (None, "")}
+    return {VALUE: value.get(VALUE), **others}
+
+
+def _parse_row(row: Any, where: str, text: NormalizedText, normalize: Normalize) -> list[tuple[Triple, Mention]]:
+    """The triples of an entry of ``spo_list``, one for each slot of its object, each with its spans."""
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: spo_list must hold objects with subject, predicate and object")
-    values, slots = {}, 0
-    for name in ("subject", "predicate", "object"):
-        value = row.get(name)
-        if name == "object" and isinstance(value, Mapping):
-            slots = sum(1 for key, other in value.items() if key != "@value" and other is not None)
-            value = value.get("@value")
-        if not isinstance(value, str) or not value:
-            what = "missing" if value is None else "empty" if value == "" else "not a string"
-            raise DataError(f"{where}: {name} of a triple is {what}; each needs subject, predicate and object")
-        _check_unicode(value, where, name)
-        values[name] = value
-    predicate = values["predicate"]
-    if predicate not in predicates:
-        close = difflib.get_close_matches(predicate, sorted(predicates), n=1, cutoff=0.3)
-        hint = f"did you mean {close[0]}? Otherwise " if close else ""
+    subject = _parse_name(row.get("subject"), where, "subject", normalize)
+    predicate = _check_name(row.get("predicate"), where, "predicate")
+    subject_span = _parse_span(row.get("subject_span"), subject, text, where, "subject_span")
+    spans = row.get("slot_spans")
+    spans = dict(spans) if isinstance(spans, Mapping) else {}
+    spans[VALUE] = row.get("object_span")
+    found = []
+    for slot, value in object_slots(row.get("object")).items():
+        check_unicode(slot, where, "a slot of an object")
+        name = "object" if slot == VALUE else f"{slot} of an object"
+        entity = _parse_name(value, where, name, normalize)
+        span_name = "object_span" if slot == VALUE else f"slot_spans.{slot}"
+        span = _parse_span(spans.get(slot), entity, text, where, span_name)
+        found.append(((subject, slot_predicate(predicate, slot), entity), (subject_span, span)))
+    return found
+
+
+def _check_name(value: Any, where: str, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        what = "missing" if value is None else "not a string" if not isinstance(value, str) else "empty"
+        raise DataError(f"{where}: {name} of a triple is {what}; each needs subject, predicate and object")
+    check_unicode(value, where, name)
+    return value
+
+
+def _parse_name(value: Any, where: str, name: str, normalize: Normalize) -> str:
+    return normalize_text(_check_name(value, where, name), normalize).text
+
+
+def _parse_span(value: Any, entity: str, text: NormalizedText, where: str, name: str) -> Span | None:
+    """A span of the normalized text, from one that counts characters of the file's."""
+    if value is None:
+        return None
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    if len(numbers) != 2 or not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        raise DataError(f"{where}: {name} must be [start, end), two whole numbers, or left out")
+    start, end = text.inside((numbers[0], numbers[1])) if 0 <= numbers[0] < numbers[1] else (0, 0)
+    if text.text[start:end] != entity:
         raise DataError(
-            f"{where}: the predicate {predicate} is not in the schema; {hint}"
-            "correct it, or give data.schema_file a schema that has it"
+            f"{where}: {name} {numbers} is '{text.text[start:end]}' in the text, not '{entity}'; correct it "
+            "([start, end) in characters, from 0), or leave it out"
         )
-    return (values["subject"], predicate, values["object"]), slots
+    return start, end
 
 
-def has_triples(path: Path) -> bool:
+def _unknown_predicates(unknown: Mapping[str, str], predicates: frozenset[str]) -> DataError:
+    """An error that names all predicates that the schema lacks, each with the place where it stands first."""
+    names, hints = [], []
+    for name in unknown:
+        close = difflib.get_close_matches(name[:LONGEST_NAME], sorted(predicates), n=1, cutoff=0.3)
+        hints.append(f"did you mean {close[0]}?" if close and len(unknown) <= MOST_HINTS else "")
+        names.append(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
+    first = next(iter(unknown.values()))
+    if len(names) == 1:
+        what = f"{first}: the predicate {names[0]} is not in the schema; {hints[0]}{' Otherwise ' * bool(hints[0])}"
+    else:
+        listed = ", ".join(f"{name} ({hint})" if hint else name for name, hint in zip(names, hints, strict=True))
+        what = f"{first} is the first with one of {len(names)} predicates that are not in the schema: {listed}; "
+    way_out = "correct it in the file, or give data.schema_file a schema that has it, or data.schema=from_data"
+    return DataError(what + way_out, longest=LONGEST_LIST)
+
+
+def has_triples(path: Path, encoding: str = "utf-8") -> bool:
     """Whether a file is labelled, that is, its first line has ``spo_list``.
 
     Raises:
         DataError: as ``numbered_lines``, or the line is broken.
     """
-    number, line = next(iter(numbered_lines(path)))
-    record = parse_json(line, f"{path}, line {number}")
+    _, record = next(read_records(path, encoding))
     return isinstance(record, Mapping) and "spo_list" in record
 
 
-def read_schema(path: Path) -> list[list[str]]:
-    """The ``[subject_type, predicate, object_type]`` rows of a schema: JSON lines with these three keys.
+def holds_records(path: Path, encoding: str = "utf-8", option: str = "--data.encoding") -> bool:
+    """Whether a file of texts is JSON lines: by the suffix ``.json`` or ``.jsonl`` (before ``.gz``), or if its first
+    line that isn't blank is a JSON object; otherwise it is plain text, one per line.
 
     Raises:
-        DataError: it can't be read, or a line has another layout.
+        DataError: the file can't be read.
     """
-    rows: list[list[str]] = []
-    for number, line in numbered_lines(path, "predicate"):
-        where = f"{path}, line {number}"
-        record = parse_json(line, where)
-        row: list[Any] = [record.get(name) if isinstance(record, Mapping) else None for name in SCHEMA_KEYS]
-        row = [value.get("@value") if isinstance(value, Mapping) else value for value in row]
-        if not all(isinstance(value, str) and value for value in row):
-            raise DataError(f"{where}: a schema line is a JSON object with {', '.join(SCHEMA_KEYS)}")
-        for name, value in zip(SCHEMA_KEYS, row, strict=True):
-            _check_unicode(value, where, name)
-        rows.append(row)
-    return rows
-
-
-def read_texts(path: Path) -> Iterator[str]:
-    """Yields the texts of a file as it is read; blank lines are skipped.
-
-    The file is JSON lines with ``text`` if its suffix is ``.json`` or ``.jsonl`` or its first line is a JSON object;
-    otherwise it is plain text, one per line.
-
-    Raises:
-        DataError: it can't be read, isn't UTF-8, is empty, or a line is broken; the message names the line.
-    """
-    path = Path(path)
-    lines = numbered_lines(path)
-    first = next(lines)
-    as_json = path.suffix in (".json", ".jsonl") or _is_json_object(first[1])
-    for number, line in itertools.chain([first], lines):
-        where = f"{path}, line {number}"
-        yield parse_text(parse_json(line, where), where) if as_json else line
-
-
-def _is_json_object(line: str) -> bool:
+    if path.name.lower().removesuffix(".gz").endswith((".json", ".jsonl")):
+        return True
+    first = next((line for _, line in iterate_lines(path, encoding, option) if line.strip()), "")
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False

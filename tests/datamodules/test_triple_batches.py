@@ -60,6 +60,14 @@ def test_without_shuffling_each_epoch_has_the_same_sentences():
     assert [batch.texts for batch in loader_] == first
 
 
+@pytest.mark.parametrize(("rows", "options", "size"), [(700, {}, 64), (700, {"min_batches": 35}, 20), (30, {}, 30)])
+def test_little_data_has_smaller_batches(rows, options, size):
+    data = TripleDataModule("sample", sample_train_size=rows, sample_test_size=10, **options)
+    assert data.train_dataloader().batch_size == size
+    data.min_batches = 10**6
+    assert data.train_dataloader().batch_size == 8
+
+
 def test_ranks_share_the_data(monkeypatch):
     data = sample()
     seen, counts, held_out = [], [], []
@@ -221,7 +229,7 @@ def test_real_spans_decode_to_the_gold(real, split):
     encoded = real.splits[split]
     table, compared = encoded.table, 0
     for row, number in enumerate(table.sentences.tolist()):
-        text, triples = encoded.sentences[number]
+        text, triples, _ = encoded.sentences[number]
         spans = table.objects[table.object_starts[row] : table.object_starts[row + 1]].tolist()
         decoded = {(text[a : b + 1], real.predicates[p], text[c : d + 1]) for a, b, c, d, p in spans}
         assert decoded == {triple for triple in triples if triple[0] in text and triple[2] in text}
@@ -238,7 +246,7 @@ def test_a_batch_is_its_sentences_one_by_one(real):
     encoder = pickle.loads(pickle.dumps(real.encoder))  # as sent to other processes
     whole = TripleBatch.from_arrays(*encoder.batch_arrays([s.text for s in sentences], [s.triples for s in sentences]))
     parts = rows_of(whole)
-    for row, (text, triples) in enumerate(sentences):
+    for row, (text, triples, _) in enumerate(sentences):
         single = TripleBatch.from_arrays(*encoder.batch_arrays([text], [triples]))
         length = len(text)
         assert torch.equal(whole.characters[row, :length], single.characters[0])
@@ -256,7 +264,7 @@ def test_all_occurrences(real):
     table, sentences = data.splits["val"].table, data.splits["val"].sentences
     several = 0
     for row, number in enumerate(table.sentences.tolist()):
-        text, triples = sentences[number]
+        text, triples, _ = sentences[number]
         expected = {
             (a, a + len(s) - 1, b, b + len(o) - 1, data.predicates.index(p))
             for s, p, o in triples

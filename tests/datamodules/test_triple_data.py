@@ -8,7 +8,6 @@ import pytest
 
 from datamodules import DataError, TripleDataModule
 from datamodules.batches import TripleBatch
-from readers.triples.json_lines import read_texts
 from tests.datamodules.triple_tools import SENTENCES, assert_equal, line, module, rows_of, write
 
 
@@ -183,45 +182,6 @@ def test_arguments_out_of_range(options):
         TripleDataModule("sample", **options)
 
 
-def test_duie_2(folder):
-    record = {
-        "text": "王菲演唱的《红豆》是电影《X》的主题曲",
-        "spo_list": [
-            {
-                "subject": "红豆",
-                "predicate": "歌手",
-                "object": {"@value": "王菲", "inWork": "X"},
-                "subject_type": "歌曲",
-                "object_type": {"@value": "人物", "inWork": "影视作品"},
-            }
-        ],
-    }
-    (folder / "train_data.json").write_text(json.dumps(record))
-    data = module(folder)
-    with pytest.warns(UserWarning, match="1 values of objects besides @value"):
-        assert data.known_triples == [["红豆", "歌手", "王菲"]]
-    (folder / "all_50_schemas").write_text(
-        '{"subject_type": "歌曲", "predicate": "歌手", "object_type": {"@value": "人物", "inWork": "影视作品"}}'
-    )
-    write(folder / "dev_data.json", [])
-    (folder / "dev_data.json").unlink()
-    assert module(folder).schema == [["歌曲", "歌手", "人物"]]
-
-
-def test_texts_of_a_user(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_text("\ufeff第一句\n\n第二句\n", encoding="utf-8")
-    assert list(read_texts(file)) == ["第一句", "第二句"]
-    write(file)
-    assert list(read_texts(file)) == [text for text, _ in SENTENCES]
-    with open(file, "a") as out:
-        out.write("{broken\n")
-    with pytest.raises(DataError, match=r"a.txt, line 7: broken JSON"):
-        list(read_texts(file))
-    with pytest.raises(DataError, match="cannot read"):
-        list(read_texts(tmp_path / "none"))
-
-
 def test_hub(monkeypatch):
     import datasets
 
@@ -256,7 +216,7 @@ def test_cached_is_uncached(folder, cache_home, monkeypatch):
     options = {"test_file": str(folder / "train_data.json"), "max_length": 8}
     first = module(folder, **options)
     batches = [list(first.train_dataloader()), list(first.val_dataloader()), list(first.test_dataloader())]
-    monkeypatch.setattr("datamodules.triple_sources.read_sentences", None)  # not called again
+    monkeypatch.setattr("datamodules.triple_sources.parse_sentences", None)  # not called again
     second = module(folder, **options)
     again = [list(second.train_dataloader()), list(second.val_dataloader()), list(second.test_dataloader())]
     for left, right in zip(batches, again, strict=True):

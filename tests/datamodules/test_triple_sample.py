@@ -5,7 +5,7 @@ import torch
 
 from datamodules import TripleDataModule
 from datamodules.samples.triples import make_triple_sentences
-from datamodules.triple_loaders import replace_entities
+from datamodules.triple_augmentation import replace_entities
 from readers.triples.json_lines import Sentence
 
 
@@ -16,7 +16,7 @@ def train():
 
 def test_all_predicates_and_kinds_of_overlap(train):
     predicates, kinds = collections.Counter(), collections.Counter()
-    for text, triples in train:
+    for text, triples, _ in train:
         predicates.update(predicate for _, predicate, _ in triples)
         assert all(text.count(subject) == text.count(obj) == 1 for subject, _, obj in triples)
         assert len(set(triples)) == len(triples)
@@ -65,7 +65,7 @@ def test_augmentation_replaces_and_leaves_both_out():
     data = TripleDataModule("sample", sample_train_size=600, sample_test_size=10, batch_size=20, augment=1.0)
     texts = {sentence.text for sentence in data.splits["train"].sentences}
     items = collections.defaultdict(set)
-    for text, triples in data.splits["train"].sentences:
+    for text, triples, _ in data.splits["train"].sentences:
         for triple in triples:
             items[triple].add(text)
     new = told = 0

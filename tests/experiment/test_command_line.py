@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,35 @@ def test_a_run_folder_is_not_overwritten(trained_run: Path, call):
     assert "holds a run already" in err
     assert "--resume" in err
     assert snapshot(trained_run) == before
+
+
+def test_a_folder_that_is_no_run_loses_nothing(call, tmp_path: Path):
+    folder = tmp_path / "mine"
+    (folder / "wandb").mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    failing = ["train", "--run_dir", "mine", *TINY, "--trainer.strategy=nope"]
+    for there in ("wandb", "metrics.csv", "checkpoints/best.ckpt"):
+        (folder / there).parent.mkdir(exist_ok=True)
+        if "." in there:
+            (folder / there).write_text("mine")
+        before = snapshot(folder)
+        status, _, err = call(*failing)
+        assert (status, err.count("\n")) == (2, 1)
+        assert f"--run_dir: mine is no run folder and has {there.split('/')[0]}" in err
+        assert snapshot(folder) == before
+        shutil.rmtree(folder / there.split("/")[0], ignore_errors=True)
+        (folder / there).unlink(missing_ok=True)
+    # With other files beside it a run is welcome; where it fails before its first step, they stay as they were.
+    before = snapshot(folder)
+    assert "strategy" in call(*failing)[2]
+    assert snapshot(folder) == before
+    (tmp_path / "empty").mkdir()
+    assert "strategy" in call(*(argument.replace("mine", "empty") for argument in failing))[2]
+    (tmp_path / "lightning_logs").mkdir()
+    (tmp_path / "lightning_logs" / "config.yaml").write_text("# pytorch_lightning==2.6.6\nseed_everything: 1\n")
+    before = snapshot(tmp_path)
+    assert "is a run of plain Lightning" in call("train", "--resume", "lightning_logs")[2]
+    assert snapshot(tmp_path) == before
 
 
 def test_corrupt_image_file_is_named(call, tmp_path: Path):

@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datamodules.corpus import DataSet, read_corpus
+from datamodules.token_ids import TextSettings
 from readers.errors import DataError
-from readers.files import read_text_lines
-from readers.logic import RELATIONS, VOCABULARY, read_pairs, read_written_pairs
+from readers.lines import iterate_lines
+from readers.logic import RELATIONS, VOCABULARY, WrittenPair, read_pairs, read_written_pair, word_numbers
 from readers.text.treebank import WORD_TAGS, read_treebank
 from tests.fuzz.fuzzing import broken, fuzz, outcome
 
@@ -21,7 +22,9 @@ TEXTS = st.lists(SENTENCES, min_size=1, max_size=4).map(lambda lines: "".join(f"
 
 
 def decoded(data: bytes) -> str | None:
-    """The text, or None if it isn't UTF-8."""
+    """The text, or None if it isn't UTF-8, or seems to be UTF-16."""
+    if any(line and 3 * line.count(0) >= len(line) for line in data.split(b"\n")):
+        return None
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
@@ -38,22 +41,24 @@ def test_corpus(tmp_path_factory: pytest.TempPathFactory, data: bytes, level: st
     for split in ("train", "valid"):
         (folder / f"{split}.txt").write_text("a cat\n")
     (folder / "test.txt").write_bytes(data)
-    corpus = outcome(lambda: read_corpus(str(folder), level, DataSet("a/b")), folder / "test.txt")
+    corpus = outcome(lambda: read_corpus(str(folder), TextSettings(level), DataSet("a/b")), folder / "test.txt")
     text = decoded(data)
     lines = [line.strip() for line in text.split("\n") if line.strip()] if text is not None else []
     assert (corpus is None) == (not lines)
     if corpus is not None:
-        expected = [token for line in lines for token in (*(line.split() if level == "word" else line), "<eos>")]
+        known = set(corpus.vocabulary)
+        tokens = [token for line in lines for token in (*(line.split() if level == "word" else line), "<eos>")]
+        expected = [token if token in known else "<unk>" for token in tokens]
         assert [corpus.vocabulary[number] for number in corpus.texts["test"].tolist()] == expected
         assert corpus.lines["test"] == len(lines)
 
 
 @fuzz(40)
 @given(data=broken(TEXTS))
-def test_prompts(tmp_path_factory: pytest.TempPathFactory, data: bytes):
+def test_lines(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
     path.write_bytes(data)
-    lines = outcome(lambda: read_text_lines(path), path)
+    lines = outcome(lambda: [line for _, line in iterate_lines(path)], path)
     text = decoded(data)
     assert (lines is None) == (text is None)
     if text is not None:
@@ -191,6 +196,12 @@ def parse_pairs(text: str) -> list[tuple] | None:
     return pairs
 
 
+def written_pairs(path: Path) -> list[WrittenPair]:
+    numbers = word_numbers(VOCABULARY)
+    lines = ((line, f"{path}, line {number}") for number, line in iterate_lines(path))
+    return [read_written_pair(line, numbers, where) for line, where in lines if line.strip()]
+
+
 @fuzz(100)
 @given(data=broken(PAIRS))
 def test_formulas(tmp_path_factory: pytest.TempPathFactory, data: bytes):
@@ -202,7 +213,7 @@ def test_formulas(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     if text is None or len(text) < 2000:
         assert (None if pairs is None else [tuple(pair) for pair in pairs]) == expected
     if pairs is not None:
-        asked = read_written_pairs(path, VOCABULARY)
+        asked = written_pairs(path)
         assert [(bytes(pair.premise), bytes(pair.hypothesis)) for pair in asked] == [pair[:2] for pair in pairs]
 
 
@@ -211,7 +222,7 @@ def test_formulas(tmp_path_factory: pytest.TempPathFactory, data: bytes):
 def test_formulas_whose_relation_is_asked_for(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("pairs") / "asked.txt"
     path.write_bytes(data)
-    pairs = outcome(lambda: read_written_pairs(path, VOCABULARY), path, line=True)
+    pairs = outcome(lambda: written_pairs(path), path, line=True)
     for pair in pairs or []:
         for formula, words in zip(pair.formulas, pair[1:], strict=True):
             assert [VOCABULARY[word] for word in words] == re.findall(r"[()]|[^\s()]+", formula)
@@ -221,7 +232,7 @@ def test_formulas_whose_relation_is_asked_for(tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.parametrize("make", ["folder", "loop", "nothing", "dangling"])
-@pytest.mark.parametrize("reader", [read_pairs, read_text_lines, read_treebank])
+@pytest.mark.parametrize("reader", [read_pairs, lambda path: list(iterate_lines(path)), read_treebank])
 def test_what_is_no_file(tmp_path: Path, make: str, reader):
     path = tmp_path / "it.mrg"
     make_no_file(path, make)

@@ -1,3 +1,4 @@
+import json
 import math
 import warnings
 from functools import partial
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 from callbacks import LengthScaledLR, NonMonotonicAverage
 from datamodules import DataError, TextDataModule
 from datamodules.batches import ParseBatch, TokenBatch
+from experiment.errors import run_main
+from experiment.evaluate import evaluate
+from experiment.train import train
 from layers import LSTM, ONLSTM
 from layers.reuse import clone
 from lightning_modules import ONLSTMLanguageModel
@@ -99,7 +103,7 @@ def test_perplexity_is_that_of_the_whole_text(rows):
     text = data(eval_batch_size=rows, test_batch_size=rows)
     module = model(text).eval()
     run = quiet_trainer()
-    (validated,) = run.validate(module, text, verbose=False)
+    validated, _ = run.validate(module, text, verbose=False)  # the second: of the trees
     tokens = text.corpus.texts["valid"].long()
     length = len(tokens) // rows
     parts = tokens[: rows * length].view(rows, length)
@@ -143,7 +147,7 @@ def test_a_sentence_is_read_alone_in_any_batch():
     text = data()
     module = model(text).eval()
     batch = list(text.test_dataloader()[1])[-1]
-    distances, trees = module.parse(batch.inputs, batch.lengths)
+    distances, trees = module.parse_batch(batch.inputs, batch.lengths)
     assert distances.shape == (2, len(batch.words), int(batch.lengths.max()))
     for row, length in enumerate(batch.lengths.tolist()):
         x = module.embedding(batch.inputs[row : row + 1, : length + 2].T)
@@ -259,11 +263,10 @@ def test_checkpoint_loads_alone_and_parses_a_file(tmp_path):
     assert lookup("xyzzy", index) == index["<unk>"]
 
     # Arguments that don't fit the checkpoint.
-    other = script("evaluate", tmp_path / "run", "--data.seed=5", cwd=tmp_path, check=False)
+    other = script("evaluate", tmp_path / "run", "--data.level=character", cwd=tmp_path, check=False)
     (line,) = other.stderr.splitlines()
     assert other.returncode == 2
-    assert "the data's vocabulary (" in line
-    assert "is not that of the checkpoint" in line
+    assert "data.level is character, the trained model's word: set it to that" in line
     wrong = script(
         "predict", tmp_path / "run", "--input", file, "--output", tmp_path / "o", "--layer=3", cwd=tmp_path, check=False
     )
@@ -287,6 +290,75 @@ def test_files_to_parse(tmp_path, content, message):
     assert not (tmp_path / "out.txt").exists()
 
 
+def test_trees_and_scores_from_python(tmp_path):
+    text = data()
+    module = model(text)
+    sentences = ["The old teacher sleeps .", "", "mary laughs", " \n "]
+    (tmp_path / "in.txt").write_text("\n".join(sentences[:3]))
+    module.predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
+    assert module.parse(sentences)[:3] == (tmp_path / "out.txt").read_text().splitlines()
+    assert module.parse(sentences)[3] == ""
+    assert module.parse([]) == module.score([]) == []
+    sentence = [text.vocabulary[number] for number in text.corpus.texts["valid"][:9].tolist()]
+    both = " ".join(sentence).replace(" <eos> ", "\n")
+    scored = module.score([both, "", f"{both}\n"])
+    tokens = torch.tensor([[module.index[word] for word in ("<eos>", *sentence, "<eos>")]])
+    with torch.no_grad():
+        logits = module.output(module(tokens[:, :-1])[0])[:, 0]
+    bits = float(F.cross_entropy(logits, tokens[0, 1:], reduction="sum")) / math.log(2)
+    assert scored[0].bits == pytest.approx(bits, rel=1e-5)
+    assert scored[0].perplexity == pytest.approx(2 ** (bits / 10), rel=1e-5)
+    assert scored[1] == (0.0, 1.0)
+    assert scored[2] == scored[0]
+    whole = model(text, vocabulary=["<eos>", "<unk>", *"ab"], level="character").score(["ab" * 700])[0]
+    assert whole.perplexity == pytest.approx(2 ** (whole.bits / 1401), rel=1e-5), "in windows, the state carried"
+
+
+def test_the_layer_that_validation_found_best_is_the_default(tmp_path):
+    text = data(sample_test_size=40)
+    module = model(text, embedding_size=20, num_layers=3)
+    run = quiet_trainer(max_epochs=1, limit_train_batches=2)
+    run.fit(module, text)
+    scores = {layer: float(run.callback_metrics[f"val/corpus_f1_evalb/layer{layer}"]) for layer in (1, 2, 3)}
+    assert module.best_layer == max(scores, key=scores.get)
+    run.save_checkpoint(tmp_path / "it.ckpt")
+    loaded = ONLSTMLanguageModel.load(tmp_path / "it.ckpt")
+    assert loaded.best_layer == module.best_layer
+    words = ["the old teacher sees the dog that sleeps"]
+    for loaded.best_layer in (1, 2, 3):
+        assert loaded.parse(words) == loaded.parse(words, layer=loaded.best_layer)
+        (tmp_path / "in.txt").write_text(words[0])
+        assert f"layer {loaded.best_layer} ->" in loaded.predict_file(tmp_path / "in.txt", tmp_path / "out.txt")
+    loaded.best_layer = None
+    assert loaded.parse(words) == loaded.parse(words, layer=2)
+
+
+def test_a_model_is_measured_and_continued_on_another_text(tmp_path, capfd):
+    for name, word in (("own", "dog"), ("other", "unicorn")):
+        (tmp_path / name).mkdir()
+        for split in ("train", "valid", "test"):
+            (tmp_path / name / f"{split}.txt").write_text(
+                "the cat sees the dog\n" * 30 + f"the cat sees a {word}\n" * 10
+            )
+    tiny = [str(part) for part in TINY if not str(part).startswith("--data.sample")]
+    run, other = tmp_path / "run", f"--data.source={tmp_path / 'other'}"
+    tiny += ["--trainer.max_epochs=1", "--data.bptt=5"]
+    assert run_main(train, [*tiny, f"--data.source={tmp_path / 'own'}", "--run_dir", str(run)]) == 0
+    assert json.loads((run / "summary.json").read_text())["data"]["test_unknown_share"] == 0
+    capfd.readouterr()
+    assert run_main(evaluate, [str(run), other, "--json", str(tmp_path / "m.json")]) == 0
+    printed = capfd.readouterr().out
+    assert "5.00% of the words of test" in printed
+    assert "5.00% of the words of the test text are <unk>, of the one that the model was trained with 0.00%" in printed
+    assert json.loads((tmp_path / "m.json").read_text())["data"]["test_unknown_share"] == 0.05
+    assert run_main(train, [*tiny, other, "--init_from", str(run), "--run_dir", str(tmp_path / "new")]) == 0
+    assert run_main(train, ["--resume", str(run), other, "--trainer.max_epochs=2"]) == 0
+    vocabularies = [ONLSTMLanguageModel.load(tmp_path / name).hparams.vocabulary for name in ("new", "run")]
+    assert vocabularies == [["the", "cat", "sees", "dog", "<eos>", "a", "<unk>"]] * 2
+    summary = json.loads((tmp_path / "new" / "summary.json").read_text())
+    assert summary["data"]["test_unknown_share"] == 0.05
+
+
 def test_a_clone_with_new_weights_starts_in_the_range_of_the_recipe():
     module = model(data(), embedding_range=0.05)
     drawn = clone(module, weights=False).embedding.weight
@@ -304,7 +376,7 @@ def test_data_without_a_vocabulary_is_refused(tmp_path):
     result = script("train", *TINY[:2], "--data=ImageDataModule", "--data.source=sample", cwd=tmp_path, check=False)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
-    assert "ONLSTMLanguageModel takes vocabulary and level from its data, which ImageDataModule does not have" in line
+    assert "takes vocabulary and level and segmenter and keep_layout from its data, which ImageDataModule" in line
 
 
 @pytest.mark.skipif(not PTB.is_dir(), reason="needs ../shared/data/ptb")

@@ -79,7 +79,9 @@ def test_predictions_for_a_file_equal_those_of_each_pair_alone(tmp_path):
     module.train()
     report = module.predict_file(tmp_path / "asked.txt", tmp_path / "answers.tsv", batch_size=7)
     assert report == f"relations of 30 pairs -> {tmp_path / 'answers.tsv'}"
-    answers = [line.split("\t") for line in (tmp_path / "answers.tsv").read_text().splitlines()]
+    written = (tmp_path / "answers.tsv").read_text().splitlines()
+    assert written[1::2] == [""] * 29  # lines stay aligned
+    answers = [line.split("\t") for line in written[::2]]
     assert len({relation for relation, *_ in answers}) > 1
     for (relation, probability, *formulas), (right, share, *others) in zip(answers, expected, strict=True):
         assert (relation, formulas) == (right, others)

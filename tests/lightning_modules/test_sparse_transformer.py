@@ -369,13 +369,16 @@ def test_each_line_of_a_file_is_continued(tmp_path):
     model = text_model(data)
     (tmp_path / "prompts.txt").write_text("the\n\na €\n", encoding="utf-8")
     report = model.predict_file(tmp_path / "prompts.txt", tmp_path / "out.txt", length=8, temperature=0, batch_size=2)
-    assert "3 prompts (1 tokens unknown), 8 tokens added" in report
+    assert "2 prompts (1 tokens unknown), 8 tokens added" in report
     lines = (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n")
     index = {token: i for i, token in enumerate(data.vocabulary)}
-    for prompt, line in zip(("the", "", "a €"), lines, strict=False):
+    assert lines[1] == "" == model.generate("")  # nothing of nothing
+    for prompt, line in zip(("the", "a €"), lines[::2], strict=False):
         tokens = [index["<eos>"], *(index.get(character, index["<unk>"]) for character in prompt)]
         expected = model.generate(torch.tensor([tokens]), 8, temperature=0)[0, len(tokens) :]
         assert line == prompt + "".join(data.vocabulary[token] for token in expected)
+        assert model.generate(prompt, 8, temperature=0) == line.replace("<eos>", "\n")
+    assert model.generate(["a", "", "the"], 3, top_k=2, seed=1)[1] == ""
 
 
 def test_sequences_of_numbers_are_continued_and_others_refused(tmp_path):
@@ -388,7 +391,6 @@ def test_sequences_of_numbers_are_continued_and_others_refused(tmp_path):
     assert lines[0].startswith("1 2 3 ")
     for wrong, message in (
         ("1 2\n3 11\n", "prompts.txt, line 2 has '11': write tokens as numbers from 0 to 10"),
-        ("\n", "prompts.txt, line 1 is empty: write tokens as numbers"),
         ("1\n" + "1" * 5000 + "\n", "prompts.txt, line 2 has '1{40}': write tokens as numbers from 0 to 10"),
     ):
         prompts.write_text(wrong)

@@ -1,8 +1,6 @@
 """The triple extractor: its loss against a loop, decoding of gold labels, batches against single sentences."""
 
-import io
 import json
-import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,7 +18,6 @@ from datamodules.batches import TripleBatch
 from layers import DGCNN, BiLSTM
 from lightning_modules import TripleExtractor
 from lightning_modules.triple_decoding import Encoded, Thresholds
-from lightning_modules.triple_prediction import extract
 from tests.conftest import ROOT, SHARED, script
 from tests.tools import equal, quiet_trainer, start_and_kill
 
@@ -305,7 +302,7 @@ def test_checkpoint_loads_alone_and_predicts_spans(sample: TripleDataModule, tmp
     records = [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
     others = [json.loads(line) for line in (tmp_path / "out2.json").read_text().splitlines()]
     assert [record["text"] for record in others] == [text for text in texts if text]
-    assert [record["text"] for record in records if record["text"]] == [text for text in texts if text]
+    assert [record["text"] for record in records] == texts
     assert sum(len(record["spo_list"]) for record in records) > 0
     assert not list(tmp_path.glob("*.part"))
     keys = ["predicate", "subject", "subject_type", "object", "object_type"]
@@ -328,39 +325,6 @@ def test_many_known_triples_and_words_load(tmp_path: Path):
     loaded = TripleExtractor.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     assert loaded.hparams.known_triples == known
     assert loaded.hparams.words == words
-
-
-def test_results_before_a_malformed_line_are_kept(sample: TripleDataModule, tmp_path: Path):
-    model = build(sample)
-    texts = [sentence.text for sentence in sample.splits["val"].sentences[:9]]
-    lines = [json.dumps({"text": text}) for text in texts]
-    (tmp_path / "in.json").write_text("\n".join([*lines, '{"text": "abc', *lines]))
-    output = tmp_path / "out.json"
-    output.write_text("an older one")
-    with pytest.raises(ValueError, match=r"line 10: broken JSON.*; the 9 sentences before it are in .*out\.json\.part"):
-        model.predict_file(tmp_path / "in.json", output, batch_size=4)
-    assert output.read_text() == "an older one"
-    records = [json.loads(line) for line in (tmp_path / "out.json.part").read_text().splitlines()]
-    assert [record["text"] for record in records] == texts
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_progress_bar_counts_texts_batch_by_batch(
-    sample: TripleDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    texts = [sentence.text for sentence in sample.splits["val"].sentences[:7]]
-    (tmp_path / "in.txt").write_text("\n \u3000\n\n".join(texts))
-    counts: list[int] = []
-    assert len(list(extract(tmp_path / "in.txt", lambda batch: [[]] * len(batch), 3, counts.append))) == 7
-    assert counts == [3, 3, 1]
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    build(sample).predict_file(tmp_path / "in.txt", tmp_path / "out.json", batch_size=3)
-    assert "100%" in terminal.getvalue()
 
 
 # A small model with everything that has state or randomness.

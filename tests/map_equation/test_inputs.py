@@ -1,12 +1,14 @@
-"""Input formats, bad input, and the files of a partition."""
+"""Graphs in any form, and bad input."""
 
 import networkx as nx
 import numpy as np
+import pandas
 import pytest
 import scipy.sparse
 import torch
 
 from map_equation import Network, codelength, infomap
+from map_equation.graph import FLOWS
 
 EDGES = np.array([[0, 1], [0, 2], [1, 2], [2, 3], [3, 4], [3, 5], [4, 5]])
 HALVES = [0, 0, 0, 1, 1, 1]
@@ -52,8 +54,7 @@ def test_multi_edges_are_summed():
         ({"weights": [1, 1, 1, -2, 1, 1, 1]}, "weight 3 is -2"),
         ({"weights": [1, np.nan, 1, 1, 1, 1, 1]}, "weight 1 is nan"),
         ({"weights": [1, 1]}, r"shape \(7,\)"),
-        ({"weights": [0] * 7}, "empty"),
-        ({"edges": EDGES.T}, r"shape \(E, 2\), not \(2, 7\)"),
+        ({"edges": EDGES.T}, r"shape \(E, 2\), .* not \(2, 7\); transpose it"),
         ({"edges": EDGES + 0.5}, "must be integers"),
         ({"edges": EDGES - 1}, "negative: -1"),
         ({"edges": np.empty((0, 2), int)}, "empty"),
@@ -75,94 +76,131 @@ def test_bad_input_is_named_in_one_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
-def test_one_label_per_node():
-    with pytest.raises(ValueError, match="each of the 6 nodes, not 2"):
-        codelength(EDGES, [0, 1])
+NAMED = [(a, b) for a, b in np.array(list("ABCDEF"))[EDGES].tolist()]
+LETTERS, NUMBERS = list("ABCDEF"), list(range(6))
+DENSE = nx.to_numpy_array(nx.Graph(EDGES.tolist()), nodelist=range(6))
+ANY = [((0, "x"), None), ((0, "x"), 2.5), (None, 2.5), (2.5, "d"), ("d", 4), ("d", 5), (4, 5)]
+FORMS = {
+    "list": (EDGES.tolist(), NUMBERS),
+    "tuples": (tuple(map(tuple, EDGES.tolist())), NUMBERS),
+    "generator": ((pair for pair in EDGES.tolist()), NUMBERS),
+    "floats": (EDGES.astype(float), NUMBERS),
+    "weights in the array": (np.column_stack([EDGES, np.full(7, 2.0)]), NUMBERS),
+    "columns": (np.asfortranarray(EDGES), NUMBERS),
+    "dense": (DENSE, NUMBERS),
+    "booleans": (DENSE > 0, NUMBERS),
+    "triangular": (scipy.sparse.coo_array((np.ones(7), EDGES.T), (6, 6)), NUMBERS),
+    "from 1": (EDGES + 1, list(range(1, 7))),
+    "far apart": (10**12 * EDGES, [10**12 * i for i in range(6)]),
+    "names": (NAMED, LETTERS),
+    "names with weights": ([(a, b, 3) for a, b in NAMED], LETTERS),
+    "attributes": (nx.Graph(NAMED).edges(data=True), LETTERS),
+    "name array": (np.array(NAMED), LETTERS),
+    "objects": (np.array([(a, b, 1.5) for a, b in NAMED], object), LETTERS),
+    "multigraph": (nx.MultiGraph(NAMED), LETTERS),
+    "any names": (ANY, [(0, "x"), None, 2.5, "d", 4, 5]),
+    "table": (pandas.DataFrame(NAMED, columns=["From", "TO"]), LETTERS),
+    "table of ids": (pandas.DataFrame({"w": [1.0] * 7, "target": EDGES[:, 1], "source": EDGES[:, 0]}), NUMBERS),
+    "three columns": (pandas.DataFrame([(a, b, 4) for a, b in NAMED], columns=["x", "y", "z"]), LETTERS),
+}
 
 
-def test_labels_of_any_kind():
-    assert codelength(EDGES, list("aaabbb")) == codelength(EDGES, HALVES)
-    assert codelength(EDGES, torch.tensor(HALVES)) == codelength(EDGES, HALVES)
-    assert codelength(EDGES, [1, 1, 1, "1", "1", "1"]) == codelength(EDGES, HALVES)
-    assert codelength(EDGES, [None, None, None, 2**80, 2**80, 2**80]) == codelength(EDGES, HALVES)
-    for wrong in (np.zeros((6, 1, 1), int), np.zeros((6, 2))):
-        with pytest.raises(ValueError, match=r"modules .*\(n, depth\)"):
-            codelength(EDGES, wrong)
-
-
-def test_files_and_graph(tmp_path):
-    graph = nx.relabel_nodes(nx.Graph(EDGES.tolist()), dict(enumerate("ABCDEF")))
+@pytest.mark.parametrize(("graph", "names"), FORMS.values(), ids=FORMS)
+def test_a_graph_in_any_form(graph, names):
     found = infomap(graph)
-    found.to_tree(tmp_path / "graph.tree")
-    found.to_clu(tmp_path / "graph.clu")
-    rows = [line for line in (tmp_path / "graph.tree").read_text().splitlines() if line[0] != "#"]
-    # C and D have the largest flow of their modules.
-    assert rows[0] == '1:1 0.214285714286 "C" 2'
-    assert [row.split()[0] for row in rows] == ["1:1", "1:2", "1:3", "2:1", "2:2", "2:3"]
-    clusters = [line.split()[:2] for line in (tmp_path / "graph.clu").read_text().splitlines() if line[0] != "#"]
-    assert sorted(clusters) == [[f'"{name}"', str(number // 3 + 1)] for number, name in enumerate("ABCDEF")]
-    drawn = found.to_networkx()
-    assert set(drawn.edges) == set(graph.edges)
-    assert drawn.nodes["A"]["module"] == 0
-    assert sum(flow for *_, flow in drawn.edges(data="flow")) == pytest.approx(1)
-    with pytest.raises(AttributeError):
-        found.codelength = 1.0
+    assert found.codelength == pytest.approx(2.320730356834, abs=1e-9)
+    assert found.names == names
+    assert found.communities == [set(names[:3]), set(names[3:])]
 
 
-def tree_of(partition, path) -> dict[int, tuple[int, ...]]:
-    """Path of each node in a written ``.tree``."""
-    partition.to_tree(path)
-    rows = [line.split() for line in path.read_text().splitlines() if line[0] != "#"]
-    return {int(row[-1]): tuple(map(int, row[0].split(":"))) for row in rows}
+def test_weights_of_an_attribute_or_column():
+    expected = codelength(EDGES, HALVES, weights=range(1, 8))
+    graph = nx.Graph()
+    graph.add_nodes_from(range(6))
+    graph.add_weighted_edges_from([(*pair, w + 1) for w, pair in enumerate(EDGES.tolist())], weight="strength")
+    table = pandas.DataFrame({"source": EDGES[:, 0], "target": EDGES[:, 1], "strength": range(1, 8), "weight": 9})
+    assert codelength(graph, HALVES, weight="strength") == codelength(table, HALVES, weight="strength") == expected
+    assert codelength(graph, HALVES) == codelength(table, HALVES, weight=None) == codelength(EDGES, HALVES)
+    for wrong in (graph, table):
+        with pytest.raises(ValueError, match="'strong'"):
+            infomap(wrong, weight="strong")
 
 
-def test_paths_of_siblings_of_modules_are_unique(tmp_path):
-    network = Network(EDGES)
-    mixed = network.partition([(0, 0), (0, 1), (0,), (0,), (0, 1), (0, 0)])
-    found = tree_of(mixed, tmp_path / "mixed.tree")
-    # C and D, the nodes with the largest flow, come after their two sibling modules.
-    assert found == {0: (1, 1, 1), 5: (1, 1, 2), 1: (1, 2, 1), 4: (1, 2, 2), 2: (1, 3), 3: (1, 4)}
-    assert mixed.modules.tolist() == [0, 1, 2, 2, 1, 0]
-    ragged = network.partition([(0, 0), (0, 0), (), (), (1,), (0, 1)])
-    found = tree_of(ragged, tmp_path / "ragged.tree")
-    assert found == {0: (1, 1, 1), 1: (1, 1, 2), 5: (1, 2, 1), 4: (2, 1), 2: (3,), 3: (4,)}
-    assert ragged.top_modules.tolist() == [0, 0, 2, 3, 1, 0]
+def test_a_directed_graph_object_is_walked_as_directed():
+    links = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (2, 3)]
+    found = infomap(nx.DiGraph(links))
+    assert found.flow_model == "directed"
+    assert found.codelength == pytest.approx(1.773078845, abs=1e-9)  # infomap 2.16
+    assert infomap(nx.DiGraph(links), flow="undirected").codelength == pytest.approx(2.320730357, abs=1e-9)
+    assert infomap(links).flow_model == infomap(nx.Graph(links)).flow_model == "undirected"
 
 
-def test_infomap_reads_nodes_under_the_root_as_we_do(tmp_path):
-    peer = pytest.importorskip("infomap")
-    found = Network(EDGES).partition([(0, 0), (0, 0), (), (), (1,), (0, 1)])
-    found.to_tree(tmp_path / "ragged.tree")
-    result = peer.run(EDGES.tolist(), no_infomap=True, cluster_data=str(tmp_path / "ragged.tree"))
-    assert result.num_top_modules == len(set(found.top_modules)) == 4
-    theirs = result.modules()
-    pairs = {(theirs[node], int(top)) for node, top in enumerate(found.top_modules)}
-    assert len(pairs) == 4
+def test_a_file_as_a_graph(tmp_path):
+    (tmp_path / "g.net").write_text('*Vertices 4\n1 "a"\n2 "b"\n3 "c"\n4 "alone"\n*Arcs\n1 2\n2 3\n3 1\n')
+    found = infomap(tmp_path / "g.net")
+    assert found.flow_model == "directed"
+    assert found.names == ["a", "b", "c", "alone"]
+    assert found.communities == [{"a", "b", "c"}, {"alone"}]
+    (tmp_path / "g.txt").write_text("3 1\n1 2\n2 3\n")
+    assert infomap(str(tmp_path / "g.txt")).names == [1, 2, 3]
+    (tmp_path / "two.net").write_text("*Vertices 4\n*Bipartite 3\n1 3\n2 3\n2 4\n")
+    assert Network(tmp_path / "two.net").flow[2:].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="its own weights"):
+        infomap(tmp_path / "g.txt", weights=[1, 1, 1])
 
 
-def test_directed_flow_gives_a_directed_graph():
-    drawn = infomap([[0, 1], [1, 2], [2, 0]], flow="directed").to_networkx()
-    assert drawn.is_directed()
-    assert set(drawn.edges) == {(0, 1), (1, 2), (2, 0)}
+@pytest.mark.parametrize("flow", FLOWS)
+def test_nodes_without_links_are_modules_of_their_own(flow):
+    clique = nx.complete_graph(4)
+    clique.add_nodes_from(["x", "y"])
+    halves = nx.Graph(EDGES.tolist())
+    halves.add_nodes_from([7, 8])
+    for graph in (clique, halves):
+        for two_level in (True, False):
+            found = infomap(graph, flow=flow, two_level=two_level)
+            groups = found.communities
+            assert all({name} in groups for name in nx.isolates(graph))
+            assert found.codelength == pytest.approx(codelength(graph, found.paths, flow=flow), abs=1e-12)
+    assert len(infomap(halves)) == 4
 
 
-def test_csv_has_names_and_paths(tmp_path):
-    partition = infomap(nx.ring_of_cliques(16, 4))
-    partition.write(tmp_path / "out.csv")
-    lines = (tmp_path / "out.csv").read_text().splitlines()
-    assert lines[0] == "name,module,top_module,path,flow"
-    rows = [line.split(",") for line in lines[1:]]
-    assert sorted(int(row[0]) for row in rows) == list(range(64))
-    for name, module, top, place, rate in rows:
-        node = int(name)
-        assert int(module) == partition.modules[node] + 1
-        assert int(top) == partition.top_modules[node] + 1
-        assert place == ":".join(str(number + 1) for number in partition.paths[node])
-        assert float(rate) == pytest.approx(partition.flow[node])
-    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_graph_without_links_costs_nothing(flow):
+    given = [
+        nx.empty_graph(3),
+        scipy.sparse.csr_array((3, 3)),
+        np.zeros((3, 3)),
+        [(0, 1, 0), (1, 2, 0)],
+    ]
+    for graph in given:
+        found = infomap(graph, flow=flow, num_trials=2)
+        assert found.codelength == found.one_level == found.relative_savings == 0
+        assert found.communities == [{0}, {1}, {2}]
+        assert found.codelengths == [0, 0]
+    assert len(infomap(np.empty((0, 2), int), num_nodes=2, flow=flow)) == 2
 
 
-def test_another_extension_is_refused(tmp_path):
-    partition = infomap(nx.ring_of_cliques(4, 4))
-    with pytest.raises(ValueError, match=r"must end in .tree, .clu, .csv"):
-        partition.write(tmp_path / "out.txt")
+@pytest.mark.parametrize("flow", FLOWS)
+def test_weights_of_any_size(flow):
+    weights = np.array([3.0, 1, 2, 1, 1, 2, 4])
+    expected = infomap(EDGES, weights, flow=flow)
+    for scale in (2.0**1020, 2.0**-1074, 2.0**-600):
+        found = infomap(EDGES, weights * scale, flow=flow)
+        assert found == expected
+        assert found.codelength == pytest.approx(expected.codelength, abs=1e-12)
+    # So light a link that its rate is no number: as if it were not there.
+    light = infomap(EDGES, np.where(np.arange(7) == 3, 1e-320, 1e300 * weights), flow="undirected")
+    without = infomap(np.delete(EDGES, 3, 0), np.delete(weights, 3))
+    assert light.codelength == pytest.approx(without.codelength, abs=1e-12)
+
+
+def test_links_from_nodes_without_visits():
+    """Their rate is 0, which the search takes for "not seen yet": it must not see them."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        n = int(random.integers(3, 40))
+        edges = random.integers(0, n, (int(random.integers(2, 150)), 2))
+        for flow in ("directed_recorded", "directed"):
+            found = infomap(edges, flow=flow)
+            assert found.flow.sum() == pytest.approx(1)
+            assert found.codelength <= found.one_level_codelength + 1e-9

@@ -79,6 +79,28 @@ def test_hierarchy_is_not_longer_than_two_levels():
         assert flat.num_levels == 2
 
 
+@pytest.mark.parametrize("flow", ["undirected", "directed", "directed_recorded"])
+def test_hierarchy_is_not_longer_where_there_is_no_structure(flow):
+    graph = nx.barabasi_albert_graph(120, 2, seed=6)
+    for seed in range(10):
+        flat, deep = (infomap(np.array(graph.edges), flow=flow, two_level=two, seed=seed) for two in (True, False))
+        assert deep.codelength <= flat.codelength + 1e-12
+
+
+def recursive_tree(n: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return np.array([(node, random.integers(0, node)) for node in range(1, n)])
+
+
+def test_levels_of_a_tree_are_as_short_as_those_of_infomap():
+    edges = recursive_tree(1000, 1)
+    peer = pytest.importorskip("infomap")
+    for two_level in (True, False):
+        ours = [infomap(edges, two_level=two_level, seed=seed).codelength for seed in (1, 2, 3)]
+        theirs = [peer.run(edges, silent=True, two_level=two_level, seed=seed).codelength for seed in (1, 2, 3)]
+        assert np.mean(ours) < np.mean(theirs)
+
+
 def test_no_structure_is_one_module():
     found = infomap(nx.complete_graph(20))
     assert (found.num_modules, found.num_levels) == (1, 2)

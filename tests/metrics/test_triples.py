@@ -56,7 +56,7 @@ def test_by_hand():
 def test_predicting_nothing_is_right_if_there_is_nothing():
     assert score([[], []], [[], []]) == {"precision": 1, "recall": 1, "f1": 1}
     missed = score([[]], [[("a", "父亲", "b")]])
-    assert missed["precision"] == 1
+    assert missed["precision"] == 0
     assert missed["recall"] == pytest.approx(0, abs=1e-9)
     assert missed["f1"] == pytest.approx(0, abs=1e-9)
     invented = score([[("a", "父亲", "b")]], [[]])
@@ -108,7 +108,8 @@ def plain_scores(pairs):
                 right += sum(triple in gold for triple in found)
                 predicted += len(found)
                 expected += len(gold)
-        return right / predicted, right / expected, 2 * right / (predicted + expected)
+        precision = 0 if predicted < 1 <= expected else right / predicted
+        return precision, right / expected, 2 * right / (predicted + expected)
 
     def shared_pair(gold):
         return any(one != two and (one[0], one[2]) == (two[0], two[2]) for one in gold for two in gold)

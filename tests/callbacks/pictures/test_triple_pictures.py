@@ -1,5 +1,6 @@
 """Pictures of triples: the choice of sentences, right, wrong and missed triples, and counts summed over batches."""
 
+import csv
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from callbacks import PrecisionRecallCurve, PredicateF1, TripleSentences
 from callbacks.pictures.base import INK, RIGHT, WRONG
 from callbacks.pictures.fonts import quiet_fonts
+from callbacks.pictures.predicate_f1 import predicate_scores
 from callbacks.pictures.triple_sentences import MISSED, _Sentence, draw_sentences, wrap
 from metrics import ExtractedTriple
 from tests.tools import Album, Batches, quiet_trainer
@@ -172,21 +174,59 @@ def test_wrapping_keeps_words_whole():
     assert wrap(" \n", len, 6) == []
 
 
-def test_bars_from_the_best_to_the_worst(monkeypatch):
+def predicate_output(*counts: list[tuple[int, int, int]]) -> dict[str, Any]:
+    """Counts of four predicates, at the thresholds of the test and at three others."""
+    return {
+        "predicates": ["b", "父亲", "c", "unseen"],
+        "thresholds": torch.tensor([0.25, 0.5, 0.75]),
+        "predicate_counts": torch.tensor(counts),
+    }
+
+
+NOTHING = [(0, 0, 0)] * 4
+REPORT = [
+    predicate_output(
+        [(0, 1, 1), (1, 1, 3), (1, 1, 1), (0, 0, 0)],
+        [(1, 1, 1), (3, 9, 3), (1, 1, 1), (0, 0, 0)],
+        NOTHING,
+        [(0, 0, 1), (2, 2, 3), (1, 1, 1), (0, 0, 0)],
+    ),
+    {"loss": torch.zeros(())},
+    predicate_output([(0, 0, 2), (1, 1, 1), (1, 1, 1), (0, 0, 0)], NOTHING, NOTHING, NOTHING),
+]
+
+
+def test_the_report_of_predicates(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
         "callbacks.pictures.predicate_f1.log_figure", lambda trainer, name, figure: figures.append((name, figure))
     )
-    metrics = {"test/f1/predicate/父亲": 0.5, "test/f1/predicate/b": 0.0, "test/f1/predicate/c": 1.0, "test/f1": 0.6}
-    run_test([PredicateF1()], [None], metrics)
+    monkeypatch.setattr(Album, "log_file", lambda self, name, write: write(tmp_path / name), raising=False)
+    run_test([PredicateF1()], REPORT)
+    with open(tmp_path / "predicates.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # c: 2 of 2, found at all thresholds but one. 父亲: 2 of 4, 2 predicted. b: nothing right of 1 predicted.
+    assert [row["predicate"] for row in rows] == ["c", "父亲", "b"]
+    numbers = [[float(value) for name, value in row.items() if name != "predicate"] for row in rows]
+    assert numbers[0] == [1, 1, 1, 2, 2, 0.75, 1]
+    assert numbers[1] == pytest.approx([1, 0.5, 2 / 3, 4, 2, 0.75, 0.8], abs=1e-4)
+    assert numbers[2] == [0, 0, 0, 3, 1, 0.25, 1]
     ((name, figure),) = figures
     assert name == "predicate_f1"
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "父亲", "c"]
-    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 0.5, 1])
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 2 / 3, 1])
+    precision, recall = (line.get_xdata() for line in axes.lines[:2])
+    assert list(precision) == pytest.approx([0, 1, 1])
+    assert list(recall) == pytest.approx([0, 0.5, 1])
     monkeypatch.undo()
-    assert run_test([PredicateF1()], [None], metrics).pictures["predicate_f1"][0].std() > 5
-    assert not run_test([PredicateF1()], [None], {"test/f1": 0.6}).pictures
+    assert run_test([PredicateF1()], REPORT).pictures["predicate_f1"][0].std() > 5
+    assert not run_test([PredicateF1()], [{"loss": torch.zeros(())}]).pictures
+
+
+def test_a_report_without_a_curve():
+    (row,) = predicate_scores(["a"], [], torch.tensor([[[1, 2, 4]]]))
+    assert row == ("a", 0.5, 0.25, pytest.approx(1 / 3), 4, 2, None, None)
 
 
 def curve(*rows: tuple[int, int, int]) -> dict[str, torch.Tensor]:

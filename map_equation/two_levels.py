@@ -1,0 +1,127 @@
+"""Modules of one graph: moves and aggregation, then fine- and coarse-tuning. All of it is compiled."""
+
+import numpy as np
+
+from .compiled import inner, part
+from .moves import cost_of, move_nodes
+from .walk_graph import aggregate, identity, module_exits, only_inside, renumber, same
+
+# Visits per node in a search from singletons: in parts without structure, nodes keep moving to little avail.
+SWEEPS, SPLITTING_SWEEPS = 30, 3
+MAX_ROUNDS = 60
+
+
+@part
+def random_below(random, high):
+    """A random integer from 0; ``random`` ``(1,)`` uint64 is the state (xorshift)."""
+    x = random[0]
+    x ^= x << np.uint64(13)
+    x ^= x >> np.uint64(7)
+    x ^= x << np.uint64(17)
+    random[0] = x
+    return np.int64(((x >> np.uint64(32)) * np.uint64(high)) >> np.uint64(32))
+
+
+@part
+def shuffled(n, random):
+    """A permutation ``(n,)`` int32."""
+    order = identity(n)
+    for i in range(n - 1, 0, -1):
+        j = random_below(random, i + 1)
+        order[i], order[j] = order[j], order[i]
+    return order
+
+
+@inner
+def optimise(kind, graph, block, outside, start, sweeps, random):
+    """Moves nodes, then the resulting modules, and so on until nothing moves, from the modules ``start``.
+
+    Works on many separate blocks of nodes at once, see ``moves``.
+
+    Returns:
+        ``(n,)`` int32 modules numbered from 0, their number.
+    """
+    result = start.copy()
+    module = result
+    while True:
+        n = len(module)
+        gain = move_nodes(kind, graph, block, outside, module, shuffled(n, random), sweeps)
+        count = renumber(module)
+        if n < len(result):
+            for u in range(len(result)):
+                result[u] = module[result[u]]
+        if not gain > 0 or count == n:
+            return result, count
+        graph = aggregate(kind, graph, module, count)
+        block = blocks_of(module, block, count)
+        module = identity(count)
+
+
+@part
+def blocks_of(module, block, count):
+    """``(count,)`` int32, the block of each module, from the blocks of the nodes."""
+    result = np.empty(count, np.int32)
+    for u in range(len(module)):
+        result[module[u]] = block[u]
+    return result
+
+
+@part
+def coarse_tune(kind, graph, outside, module, count, random):
+    """Splits every module separately, then moves the parts, starting from the given modules."""
+    inside = only_inside(graph, module)
+    exits = module_exits(kind, inside, module, count)
+    part, num_parts = optimise(kind, inside, module, exits, identity(len(module)), np.int64(SPLITTING_SWEEPS), random)
+    parts = aggregate(kind, graph, part, num_parts)
+    start = blocks_of(part, module, num_parts)
+    moved, count = optimise(kind, parts, same(num_parts), outside, start, np.int64(SWEEPS), random)
+    for u in range(len(part)):
+        part[u] = moved[part[u]]
+    return part, count
+
+
+@part
+def note(passes, cost):
+    """Appends to ``passes``, see ``tune``."""
+    place = int(passes[0]) + 1
+    if place < len(passes):
+        passes[0], passes[place] = place, cost
+
+
+@inner
+def tune(kind, graph, outside, module, count, least_gain, random, passes):
+    """Improves modules in turns of fine- and coarse-tuning while a round gains at least so many bits.
+
+    Args:
+        outside: ``(1,)`` rate at which the walk leaves this graph.
+        passes: takes the bits after each pass as long as there is room; entry 0 is their number.
+
+    Returns:
+        Modules, their number, their bits; one module if that is not longer.
+    """
+    n = len(module)
+    block = same(n)
+    cost, whole = cost_of(kind, graph, outside[0], module)
+    note(passes, cost)
+    for number in range(MAX_ROUNDS):
+        if number % 2 == 0:
+            new, new_count = optimise(kind, graph, block, outside, module, np.int64(SWEEPS), random)
+        else:
+            new, new_count = coarse_tune(kind, graph, outside, module, count, random)
+        new_cost, _ = cost_of(kind, graph, outside[0], new)
+        gain = cost - new_cost
+        if gain > 0:
+            module, count, cost = new, new_count, new_cost
+        note(passes, cost)
+        if number and not gain > least_gain:
+            break
+    if cost < whole - 1e-12:
+        return module, count, cost
+    return block, 1, whole
+
+
+@part
+def partition(kind, graph, outside, start, least_gain, random, passes):
+    """``tune`` after a search from the modules ``start``."""
+    module, count = optimise(kind, graph, same(len(start)), outside, start, np.int64(SWEEPS), random)
+    return tune(kind, graph, outside, module, count, least_gain, random, passes)

@@ -1,0 +1,23 @@
+"""Words of text that is written without blanks."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from .errors import DataError
+
+
+def jieba_cut(option: str = "data.segmenter") -> Callable[[str], Iterable[str]]:
+    """jieba's function from a text to its words; its dictionary is read at the first call.
+
+    Raises:
+        DataError: jieba is not installed.
+    """
+    try:
+        import jieba
+    except ImportError as error:
+        raise DataError(
+            f'{option} jieba needs the package jieba: pip install "scientific-spaces-lightning[chinese]", or give '
+            f"{option} none"
+        ) from error
+    jieba.setLogLevel(logging.WARNING)
+    return jieba.cut

@@ -1,0 +1,54 @@
+"""Lines of text files in any encoding, and the encoding that a message proposes."""
+
+import gzip
+
+import pytest
+
+from readers.encodings import check_encoding, decode_text, propose
+from readers.errors import DataError
+from readers.lines import iterate_lines
+
+CHINESE = "我爱北京天安门。\n他喝清河大曲酒。\n"
+LINES = ["one\ttwo ", "", "  中文 é", "a\u2028b\x85c"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "UTF_32", "gb18030"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", ["", "end"])
+@pytest.mark.parametrize("pack", [False, True])
+def test_lines(tmp_path, encoding, end, last, pack):
+    data = (end.join(LINES) + end + last).encode(encoding)
+    (tmp_path / "f").write_bytes(gzip.compress(data) if pack else data)
+    expected = LINES + [last] * bool(last)
+    assert list(iterate_lines(tmp_path / "f", encoding)) == list(enumerate(expected, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "proposed"),
+    [
+        (CHINESE, "gbk", "gbk"),
+        (CHINESE, "gb18030", "gbk"),
+        (CHINESE, "utf-16", "utf-16"),
+        ("the cat\n", "utf-16-le", "utf-16-le"),
+        ("the cat\n", "utf-16-be", "utf-16-be"),
+        ("écrit à la crème brûlée, déjà préparée\n", "latin-1", "cp1252"),
+        ("“quoted” – naïve\n", "cp1252", "cp1252"),
+    ],
+)
+def test_the_encoding_that_a_text_has_is_proposed(text, encoding, proposed):
+    assert propose(text.encode(encoding)) == proposed
+    with pytest.raises(DataError, match=rf"^f, line 1: the byte 0x\w\w is not UTF-8; .* --data\.encoding={proposed}, "):
+        decode_text(text.encode(encoding), "f", option="--data.encoding")
+    assert text in decode_text(text.encode(encoding), "f", proposed).removeprefix("\ufeff")
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    (tmp_path / "f").write_bytes(b"one\n\x00\xff\x00\x81 and much more text that has no zero bytes")
+    with pytest.raises(DataError, match=r"f, line 2: the byte 0xff is not UTF-8; save the file as UTF-8$"):
+        list(iterate_lines(tmp_path / "f"))
+    (tmp_path / "f").write_bytes(b"a\0\n\0" + b"\0\xd8" * 2)  # halves of a pair
+    with pytest.raises(DataError, match=r"f, after line \d+: not utf-16-le; name another encoding by --data\.encoding"):
+        list(iterate_lines(tmp_path / "f", "utf-16-le"))
+    for wrong in ("gbkk", "rot13", ""):
+        with pytest.raises(DataError, match=f"--data.encoding={wrong}: no such encoding"):
+            check_encoding(wrong)
