@@ -1,4 +1,4 @@
-"""The scripts of docs/notebooks run, do what they say, and need ten lines for a trick."""
+"""The scripts of docs/notebooks do what they say, in ten lines for a trick; so does the chain of optimizer tricks."""
 
 import re
 import runpy
@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning  # noqa: F401 - which sets environment variables when it is first imported
+import yaml
 
+from experiment.errors import run_main
+from experiment.train import train
 from tests.conftest import ROOT
+from tests.test_configs import TWO_STEPS, small_arguments
 
 FOLDER = ROOT / "docs" / "notebooks"
 CELL = re.compile(r"^# %%(?P<kind>.*)\n", re.MULTILINE)
@@ -54,3 +57,25 @@ def test_reuse(capsys: pytest.CaptureFixture):
     assert "features of a Transformer: {'layers.0': 'Tensor', 'layers.1.self_attn': 'tuple'}" in lines
     assert lines.count("tail(head(x)) is model(x): True") == 2
     assert "also of a Transformer: True" in lines
+
+
+def test_the_chain_of_the_page_runs_in_the_order_of_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    page = (ROOT / "docs" / "derived_optimizers.md").read_text()
+    block = page.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "chain.yaml").write_text(block)
+    lines = [line for line in block.splitlines() if "class_path" in line]
+    named = [entry["class_path"] for entry in yaml.safe_load(block)["trainer"]["callbacks+"]]
+    assert len(lines) == len(named)  # one line each
+    path = ROOT / "configs" / "on_lstm_logic.yaml"
+    monkeypatch.chdir(tmp_path)
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+    small = small_arguments(yaml.safe_load(path.read_text()))
+    assert run_main(train, ["-c", str(path), "-c", "chain.yaml", *TWO_STEPS, *small]) == 0
+    (chain,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Update chain of ")]
+    parts = chain.split(": ", 1)[1].split(" -> ")
+    assert [part.split(": ", 1)[1].split("(")[0] for part in parts] == named
+    # The comment of each line begins with its phase.
+    assert [part.split(": ")[0] for part in parts] == [line.split("# ")[1].split(":")[0] for line in lines]
