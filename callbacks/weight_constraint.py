@@ -98,8 +98,8 @@ class WeightConstraint(UpdateRule):
             for name, parameter in module.named_parameters():
                 if parameter.is_complex() and self.chosen(parameter):
                     raise ValueError(
-                        f"WeightConstraint: {self.constraint} needs an order, which the complex numbers of {name} don't "
-                        "have; exclude it, or take max_norm"
+                        f"WeightConstraint: {self.constraint} needs an order, which the complex numbers of {name} "
+                        "don't have; exclude it, or take max_norm"
                     )
 
     def chosen(self, parameter: nn.Parameter) -> bool:

@@ -70,7 +70,7 @@ class Rule(ABC):
     """Whether a Trainer may have several (for different parameters)."""
 
     works_on_shards: ClassVar[bool] = False
-    """Whether parameters may be divided among processes (FSDP): the rule treats all elements alike and keeps none."""
+    """Whether parameters may be sharded by ``fully_shard``: the rule treats all elements alike and keeps none."""
 
     exchanges_weights: bool = False
     """Whether validation uses other weights (``evaluated``) than those being trained."""

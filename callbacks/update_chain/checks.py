@@ -29,16 +29,13 @@ def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Seque
     Raises:
         MisconfigurationException: names the conflict and the way out.
     """
-    if isinstance(trainer.strategy, DeepSpeedStrategy):
-        raise MisconfigurationException(
-            f"{type(rules[0]).__name__} can't work with {type(trainer.strategy).__name__}, which owns the step; use "
-            "--trainer.strategy=ddp"
-        )
     for rule in rules:
-        if isinstance(trainer.strategy, SHARDING_STRATEGIES) and not rule.works_on_shards:
+        # What FSDPStrategy makes of the parameters has neither their shapes nor their names.
+        works = rule.works_on_shards and isinstance(trainer.strategy, ModelParallelStrategy)
+        if isinstance(trainer.strategy, SHARDING_STRATEGIES) and not works:
             raise MisconfigurationException(
                 f"{type(rule).__name__} needs whole parameters on each process, but "
-                f"{type(trainer.strategy).__name__} shards them; use --trainer.strategy=ddp"
+                f"{type(trainer.strategy).__name__} shards them or owns the step; use --trainer.strategy=ddp"
             )
         twins = [other for other in rules if type(other) is type(rule)]
         if len(twins) > 1 and not rule.repeatable:
