@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from .encodings import decode_text
@@ -26,7 +27,7 @@ def user_path(path: Path | str) -> Path:
         raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; give the full path") from error
 
 
-def stamps(root: Path, paths: list[Path]) -> list[tuple[str, int, int]]:
+def stamps(root: Path, paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Relative path, size in bytes and modification time of each file."""
     stamps = []
     for path in paths:
