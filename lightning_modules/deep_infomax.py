@@ -18,7 +18,7 @@ from metrics.probes import nearest_neighbors
 from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
@@ -132,6 +132,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         self.weights = weights
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.encoder = encoder(image_size)
+        add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         self.prior = prior(self.encoder.code_size)
         self.prior.requires_grad_(prior_weight > 0)
         if self.prior.stochastic and not self.encoder.stochastic and prior_weight > 0:

@@ -102,9 +102,8 @@ def test_blog_losses_equal_loops_over_pairs_and_locations():
 def test_two_views_pair_the_code_of_one_with_the_features_of_the_other(global_pair):
     """Both directions written out, code by code and place by place; infoNCE against the other images' places."""
     torch.manual_seed(1)
-    module = DeepInfoMax(**{**PAPER, "encoder": partial(DIMEncoder, code_size=8), "estimator": InfoNCE, "global_weight": 0.5},
-                         global_pair=global_pair,
-                         global_units=16).eval()  # fmt: skip
+    slots = {"encoder": partial(DIMEncoder, code_size=8), "estimator": InfoNCE, "global_weight": 0.5}
+    module = DeepInfoMax(**{**PAPER, **slots}, global_pair=global_pair, global_units=16).eval()
     first, second = module.encoder(images(4)), module.encoder(images(4).flip(3))
     losses = module.losses(first, second)
     expected = {"global": [], "local": []}
