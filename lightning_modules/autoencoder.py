@@ -17,7 +17,7 @@ from layers.weights import normalize_weights
 from metrics.representation import RepresentationQuality
 from readers.images import read_image_files
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
@@ -92,6 +92,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
             raise ValueError(f"beta ({beta}) must be at least 0")
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.encoder = encoder(image_size)
+        add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         code_size = self.encoder.code_size
         self.code = VariationalCode(code_size, beta / (3 * image_size**2)) if self.encoder.stochastic else None
         self.decoder = decoder(code_size, image_size)

@@ -15,11 +15,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batches import ImageBatch
 from layers.classifiers import Classifier, LinearClassifier
+from layers.images import Encoder
 from layers.reuse import features
 from layers.weights import normalize_weights
 from readers.images import read_image_files
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
@@ -48,6 +49,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
 
     Args:
         checkpoint: the trained model: its run folder (the best checkpoint there) or a checkpoint file.
+        encoder: instead of ``checkpoint``, the encoder slot, called with the image size: a pretrained network that was
+            not trained here, such as ``HuggingFaceVisionEncoder``.
         cut: name of the node whose output is the features.
         top: the classifier slot, called with the numbers of features and classes.
         head_lr: learning rate of the head; 0 freezes it.
@@ -89,8 +92,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
 
     def __init__(
         self,
-        checkpoint: str,
-        cut: str,
+        checkpoint: str | None = None,
+        cut: str = "encoder.mean",
         top: Callable[[int, int], Classifier] = LinearClassifier,
         head_lr: float = 0.0,
         weight_normalization: dict[str, str] | None = None,
@@ -100,6 +103,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         scheduler_interval: Interval = "epoch",
         leaf_modules: Sequence[str] = (),
         source: dict | None = None,
+        encoder: Callable[[int], Encoder] | None = None,
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
@@ -111,20 +115,33 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             raise ValueError(f"head_lr ({head_lr}) must be at least 0")
         if len(classes) < 2:
             raise ValueError("the data has no classes: a probe needs labelled images, one sub-folder per class")
-        weights = None
-        if source is None:
-            source, weights = read_model(find_checkpoint(checkpoint))
-        # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
-        self.hparams["source"] = source
+        if encoder is None:
+            self.head, self.network_range = self._trained_head(source)
+        elif checkpoint is None:
+            network = _Encoding(encoder(image_size))
+            add_slot_arguments(self, "encoder", network.encoder.portable_arguments())
+            self.head, self.network_range = features(network, cut, leaf_modules), pixel_range
+        else:
+            raise ValueError("checkpoint and encoder both name a network: give one of them")
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.network_range = _pixel_range_of(source, image_size)
-        self.head = _head(source, weights, cut, leaf_modules)
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, image_size), len(classes))
         normalize_weights(self, weight_normalization)
         self.loss, self.accuracy = MeanMetric(nan_strategy="disable"), MulticlassAccuracy(len(classes), average="micro")
         self.train()
+
+    def _trained_head(self, source: dict[str, Any] | None) -> tuple[torch.fx.GraphModule, tuple[float, float]]:
+        """The trained model of the checkpoint up to the cut, and the pixel range that it expects."""
+        weights = None
+        if source is None:
+            if self.hparams.checkpoint is None:
+                raise ValueError("no network to probe: set model.checkpoint=RUN, or model.encoder")
+            source, weights = read_model(find_checkpoint(self.hparams.checkpoint))
+        # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
+        self.hparams["source"] = source
+        network_range = _pixel_range_of(source, self.hparams.image_size)
+        return _head(source, weights, self.hparams.cut, self.hparams.leaf_modules), network_range
 
     def train(self, mode: bool = True) -> "FeatureProbe":
         super().train(mode)
@@ -210,6 +227,17 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([["name", "class", "probability"], *rows])
         return f"{len(rows)} images classified, {len(self.hparams.classes)} classes -> {output}"
+
+
+class _Encoding(nn.Module):
+    """An encoder under the name that it has in a trained model."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images).mean
 
 
 def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, float]:

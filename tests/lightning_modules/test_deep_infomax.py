@@ -98,6 +98,42 @@ def test_blog_losses_equal_loops_over_pairs_and_locations():
     torch.testing.assert_close(losses["local_loss"], expected["local"])
 
 
+@pytest.mark.parametrize("global_pair", ["code", "map"])
+def test_two_views_pair_the_code_of_one_with_the_features_of_the_other(global_pair):
+    """Both directions written out, code by code and place by place; infoNCE against the other images' places."""
+    torch.manual_seed(1)
+    slots = {"encoder": partial(DIMEncoder, code_size=8), "estimator": InfoNCE, "global_weight": 0.5}
+    module = DeepInfoMax(**{**PAPER, **slots}, global_pair=global_pair, global_units=16).eval()
+    first, second = module.encoder(images(4)), module.encoder(images(4).flip(3))
+    losses = module.losses(first, second)
+    expected = {"global": [], "local": []}
+    for one, other in ((first, second), (second, first)):
+        maps = other.local.flatten(2).transpose(1, 2)
+        vectors = module.global_network(other.local) if global_pair == "map" else other.mean
+        for name, features in (("local", maps), ("global", vectors[:, None])):
+            score = getattr(module, f"{name}_score")
+            code, place = score.embed_codes(one.mean), score.embed_features(features)
+            for b in range(4):
+                others = [torch.exp(code[b] @ c) for m in range(4) if m != b for c in place[m]]
+                for c in place[b]:
+                    own = torch.exp(code[b] @ c)
+                    expected[name].append(-torch.log(own / (own + sum(others))))
+    for name, terms in expected.items():
+        torch.testing.assert_close(losses[f"{name}_loss"], torch.stack(terms).mean())
+    assert losses["loss"].item() != pytest.approx(module.losses(first)["loss"].item(), rel=1e-3)
+
+
+def test_a_batch_with_two_views_is_encoded_in_one_pass():
+    module = DeepInfoMax(**SMALL).eval()
+    output, views = module._encode(ImageBatch(images(4), torch.zeros(4), images(4).flip(3)))
+    for part, alone in ((output, images(4)), (views, images(4).flip(3))):
+        for values, expected in zip(part, module.encoder(alone), strict=True):
+            torch.testing.assert_close(values, expected)
+    plain, none = module._encode(ImageBatch(images(4), torch.zeros(4)))
+    assert none is None
+    torch.testing.assert_close(plain.mean, output.mean)
+
+
 @pytest.mark.parametrize("term", ["global", "local", "prior"])
 def test_each_term_alone_has_a_gradient_for_the_encoder(term: str):
     weights = {f"{name}_weight": float(name == term) for name in ("global", "local", "prior")}
