@@ -22,9 +22,9 @@ from readers.word_vectors import read_word_vectors
 
 from .arguments import check_at_least, check_choice, check_seed, check_val_fraction
 from .loader import BatchLoader
-from .triple_loaders import BucketLoader, EvaluationBatches, TrainingBatches
-from .triple_sources import SchemaFrom, TripleSources
-from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
+from .triple_data.loaders import BucketLoader, EvaluationBatches, TrainingBatches
+from .triple_data.sources import SchemaFrom, TripleSources
+from .triple_data.splits import EncodedSplit, SplitEncoding, as_bytes
 
 FEW_ROWS = 8  # of a training batch on little data
 

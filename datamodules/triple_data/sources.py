@@ -16,8 +16,8 @@ from readers.triples.json_lines import Sentence, has_triples, parse_sentences, r
 from readers.triples.normalization import Normalize
 from readers.triples.schemas import Schema, read_schema, schema_of_records, with_slots_of
 
-from .cache import ArrayCache
-from .samples.triples import SCHEMA, make_triple_sentences
+from ..cache import ArrayCache
+from ..samples.triples import SCHEMA, make_triple_sentences
 
 HUB_SPLITS = {"train": ("train",), "val": ("validation", "dev", "valid"), "test": ("test",)}
 FILES = {"train": "train_data.json", "val": "dev_data.json", "test": "test_data.json"}
