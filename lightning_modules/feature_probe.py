@@ -128,7 +128,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, image_size), len(classes))
         normalize_weights(self, weight_normalization)
-        self.loss, self.accuracy = MeanMetric(nan_strategy="disable"), MulticlassAccuracy(len(classes), average="micro")
+        self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
     def _trained_head(self, source: dict[str, Any] | None) -> tuple[torch.fx.GraphModule, tuple[float, float]]:

@@ -151,7 +151,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, ReadsTexts, LoadsTrained, pl.Li
         self.output_dropout = LockedDropout(output_dropout)
         self.regularization = ActivationRegularization(activation_penalty, temporal_penalty)
         normalize_weights(self, weight_normalization)
-        self.token_loss = MeanMetric(nan_strategy="disable")
+        self.token_loss = MeanMetric()
         self.best_layer: int | None = None
         # Carried from batch to batch, in training and in evaluation; and the training state of a checkpoint, by rank.
         self._state: State | None = None

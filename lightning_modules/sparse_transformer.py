@@ -161,7 +161,7 @@ class SparseTransformer(Optimized, GeneratesSequences, LoadsTrained, pl.Lightnin
             activation_checkpointing=activation_checkpointing,
         )
         normalize_weights(self, weight_normalization)
-        self.token_loss, self.hits = MeanMetric(nan_strategy="disable"), MeanMetric(nan_strategy="disable")
+        self.token_loss, self.hits = MeanMetric(), MeanMetric()
 
     def _make_positions(self) -> TokenPositions | ImagePositions | None:
         arguments = self.hparams
