@@ -1,13 +1,14 @@
 """Optional arguments of a traced forward, and models that can't be traced: features by hooks, parts that run."""
 
 import copy
+import gc
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.reuse import features, nodes, split
+from layers.reuse import features, nodes, split, untraced
 from tests.layers.reuse_tools import count, pointers
 
 
@@ -170,6 +171,28 @@ def test_cuts_that_something_else_crosses_are_refused():
         tail(head(torch.ones(2, 4)))
     head, tail = split(model := Skips(), "blocks.0")
     assert torch.equal(tail(head(torch.ones(2, 4)))[0], model(torch.ones(2, 4))[0])
+
+
+def test_a_trunk_in_a_trunk_and_a_cut_that_changes_nothing():
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.Sequential(nn.Sequential(nn.Identity(), nn.Linear(4, 4)), nn.Linear(4, 4))
+
+        def forward(self, x: Tensor | None = None) -> Tensor:
+            return self.blocks(x)
+
+    model, x = Nested(), torch.randn(2, 4)
+    for cut, behind in (("blocks.0.0", 40), ("blocks.0.1", 20), ("blocks.1", 0)):
+        head, tail = split(model, cut)
+        gc.collect()
+        kept = len(untraced._INPUTS)
+        value = head(x)
+        assert torch.equal(tail(value), model(x))
+        assert (count(head), count(tail)) == (40 - behind, behind)
+        del value
+        gc.collect()
+        assert len(untraced._INPUTS) == kept  # what the head was given is let go with its value
 
 
 def test_a_module_inside_one_that_cannot_be_traced():
