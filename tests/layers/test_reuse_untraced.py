@@ -41,13 +41,13 @@ def test_inputs_without_default_stay_inputs():
         def forward(self, x, *, scale, shift=1.0):
             return x * scale + shift
 
-    class Any(nn.Module):
-        def forward(self, *inputs):
-            return inputs[0] + inputs[1]
+    class Sum(nn.Module):
+        def forward(self, *inputs, flag=True):
+            return inputs[0] + inputs[1] if flag else inputs[0]
 
     x = torch.randn(3)
     assert torch.equal(features(Two(), "output")(x, scale=2.0)["output"], 2 * x + 1)
-    assert torch.equal(features(Any(), "output")(x, x)["output"], 2 * x)
+    assert torch.equal(features(Sum(), "output")(x, x)["output"], 2 * x)
 
 
 IDS, PIXELS = torch.arange(14).reshape(2, 7), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
