@@ -70,13 +70,9 @@ def check_optimizer(optimizer: Optimizer, trainer: pl.Trainer, rules: Sequence[R
             f"{owner} can't work with {name}, which shards the parameters over the processes; "
             "use the optimizer that it wraps"
         )
-    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
-        for rule in rules:
-            if rule.needs_old or rule.phase >= Phase.DECAY:
-                raise MisconfigurationException(
-                    f"{type(rule).__name__} can't work with {name}, which exchanges the weights itself (train() and "
-                    "eval()), so they are not those of its steps; remove the callback, or use another optimizer"
-                )
+    for rule in rules:
+        if rule.needs_old or rule.phase >= Phase.DECAY:
+            refuse_exchange(optimizer, type(rule).__name__)
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         raise MisconfigurationException(
@@ -90,6 +86,19 @@ def check_optimizer(optimizer: Optimizer, trainer: pl.Trainer, rules: Sequence[R
                 f"{type(rule).__name__} needs whole parameters, but {name} holds sharded ones (DTensor); use "
                 "--trainer.strategy=ddp"
             )
+
+
+def refuse_exchange(optimizer: Optimizer, owner: str) -> None:
+    """Refuse an optimizer that is ScheduleFree or the like, for a callback that reads or sets weights.
+
+    Raises:
+        MisconfigurationException: names both.
+    """
+    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
+        raise MisconfigurationException(
+            f"{owner} can't work with {type(optimizer).__name__}, which exchanges the weights itself (train() and "
+            "eval()), so they are not those of its steps; remove the callback, or use another optimizer"
+        )
 
 
 def warn_of_raw_weights(trainer: pl.Trainer, rules: Sequence[Rule]) -> None:

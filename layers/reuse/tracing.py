@@ -147,9 +147,9 @@ class _Tracer(fx.Tracer):
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         parameters = inspect.signature(inspect.unwrap(root_fn)).parameters.values()
         given = [p for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD][1:]
-        alone = len(given) == 1
+        placed = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
         bound = {p.name: p.default for p in parameters if p.default is not p.empty}
-        bound |= {f"*{p.name}": () for p in parameters if p.kind == p.VAR_POSITIONAL and not alone}
+        bound |= {f"*{p.name}": () for p in parameters if p.kind == p.VAR_POSITIONAL and placed}
         bound |= {f"**{p.name}": {} for p in parameters if p.kind == p.VAR_KEYWORD}
         if bound and not given:
             raise TypeError("all its arguments have defaults, so which of them are its inputs is not known")

@@ -117,7 +117,7 @@ class _Part(nn.Module):
         self._whole, self._cut = [model], cut  # in a list: a reference, not a child
         owner, part = model, self
         steps = cut.split(".")
-        for step in steps:
+        for depth, step in enumerate(steps, 1):
             for name, parameter in owner.named_parameters(recurse=False):
                 part.register_parameter(name, parameter)
             names = list(owner._modules)
@@ -125,7 +125,7 @@ class _Part(nn.Module):
             for name in names[place + 1 :] if behind else names[:place]:
                 part.register_module(name, owner._modules[name])
             owner = owner.get_submodule(step)
-            last = step is steps[-1]
+            last = depth == len(steps)
             if not (last and behind):
                 part.register_module(step, owner if last else nn.Module())
             part.training = model.training
@@ -160,6 +160,10 @@ class _Head(_Part):
                 raise ValueError(f"{type(model).__name__} did not call {self._cut} in this forward")
         if not (tensors := _tensors(value)):
             raise ValueError(f"{self._cut} returns no tensor but a {type(value).__name__}: cut elsewhere")
+        if any(part is tensors[0] for part in tree_leaves((args, kwargs))):
+            # Unchanged at the cut: another object, which the inputs don't keep alive.
+            value = tree_map(lambda part: part.view_as(part) if isinstance(part, Tensor) else part, value)
+            tensors = _tensors(value)
         key = id(tensors[0])
         _INPUTS[key] = weakref.ref(tensors[0], lambda _: _INPUTS.pop(key, None)), args, kwargs
         return value

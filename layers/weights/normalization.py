@@ -122,6 +122,7 @@ def remove_weight_normalization(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch.no_grad()
 def reset_parameters(module: Any) -> None:
     """``module.reset_parameters()`` that also reaches normalised weights.
 

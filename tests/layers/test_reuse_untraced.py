@@ -1,13 +1,14 @@
 """Optional arguments of a traced forward, and models that can't be traced: features by hooks, parts that run."""
 
 import copy
+import gc
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.reuse import features, nodes, split
+from layers.reuse import features, nodes, split, untraced
 from tests.layers.reuse_tools import count, pointers
 
 
@@ -40,13 +41,13 @@ def test_inputs_without_default_stay_inputs():
         def forward(self, x, *, scale, shift=1.0):
             return x * scale + shift
 
-    class Any(nn.Module):
-        def forward(self, *inputs):
-            return inputs[0] + inputs[1]
+    class Sum(nn.Module):
+        def forward(self, *inputs, flag=True):
+            return inputs[0] + inputs[1] if flag else inputs[0]
 
     x = torch.randn(3)
     assert torch.equal(features(Two(), "output")(x, scale=2.0)["output"], 2 * x + 1)
-    assert torch.equal(features(Any(), "output")(x, x)["output"], 2 * x)
+    assert torch.equal(features(Sum(), "output")(x, x)["output"], 2 * x)
 
 
 IDS, PIXELS = torch.arange(14).reshape(2, 7), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -170,6 +171,28 @@ def test_cuts_that_something_else_crosses_are_refused():
         tail(head(torch.ones(2, 4)))
     head, tail = split(model := Skips(), "blocks.0")
     assert torch.equal(tail(head(torch.ones(2, 4)))[0], model(torch.ones(2, 4))[0])
+
+
+def test_a_trunk_in_a_trunk_and_a_cut_that_changes_nothing():
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.Sequential(nn.Sequential(nn.Identity(), nn.Linear(4, 4)), nn.Linear(4, 4))
+
+        def forward(self, x: Tensor | None = None) -> Tensor:
+            return self.blocks(x)
+
+    model, x = Nested(), torch.randn(2, 4)
+    for cut, behind in (("blocks.0.0", 40), ("blocks.0.1", 20), ("blocks.1", 0)):
+        head, tail = split(model, cut)
+        gc.collect()
+        kept = len(untraced._INPUTS)
+        value = head(x)
+        assert torch.equal(tail(value), model(x))
+        assert (count(head), count(tail)) == (40 - behind, behind)
+        del value
+        gc.collect()
+        assert len(untraced._INPUTS) == kept  # what the head was given is let go with its value
 
 
 def test_a_module_inside_one_that_cannot_be_traced():

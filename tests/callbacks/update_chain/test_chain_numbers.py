@@ -18,10 +18,11 @@ from callbacks import (
     NonMonotonicAverage,
     ParameterwiseLR,
     PiecewiseLinearLR,
+    TwoStageTraining,
     WeightConstraint,
     WeightDecay,
 )
-from tests.callbacks.chain_tools import GivenGradients, random_gradients, run
+from tests.callbacks.chain_tools import GivenGradients, index_loader, random_gradients, run
 from tests.tools import Batches, quiet_trainer
 
 
@@ -109,13 +110,15 @@ class ScheduleFree(torch.optim.SGD):
         WeightConstraint(),
         AveragedWeights(),
         NonMonotonicAverage(),
+        TwoStageTraining(),
     ],
     ids=lambda trick: type(trick).__name__,
 )
 def test_optimizers_that_exchange_weights_are_refused_by_name(trick: pl.Callback):
     module = GivenGradients(random_gradients(2), partial(ScheduleFree, lr=0.1))
+    trainer = quiet_trainer(PiecewiseLinearLR({1: 1.0}), trick)
     with pytest.raises(MisconfigurationException) as error:
-        run(module, PiecewiseLinearLR({1: 1.0}), trick)
+        trainer.fit(module, index_loader(2), index_loader(2))
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"{type(trick).__name__} can't work with ScheduleFree, which exchanges the weights itself")
 
