@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.batches import ImageBatch
 from layers.images import AdversarialPrior, BlogEncoder, Encoder, EncoderOutput, GaussianPrior, Prior, untrained_copy
+from layers.images.channels import for_channels
 from layers.infomax import JSD, ConcatScore, Estimator, Negatives, Score, Shuffle
 from layers.weights import normalize_weights
 from metrics.probes import nearest_neighbors
@@ -76,6 +77,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         baselines: also test the untrained encoder and raw pixels, without which the accuracies mean little.
         image_size: side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
+        channels: of the images; given by the data.
 
     Raises:
         ValueError: if prior and encoder don't fit together, no weight is positive, or a pattern matches nothing.
@@ -92,7 +94,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
 
     monitor = "val/loss"
     mode = "min"
-    data_links = ("image_size", "pixel_range")
+    data_links = ("image_size", "pixel_range", "channels")
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         baselines: bool = True,
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -126,7 +129,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             )
         self.weights = weights
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.encoder = encoder(image_size)
+        self.encoder = for_channels(encoder, image_size, in_channels=channels)
         self.prior = prior(self.encoder.code_size)
         self.prior.requires_grad_(prior_weight > 0)
         if self.prior.stochastic and not self.encoder.stochastic:
@@ -328,7 +331,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:
         self.eval()
         names, features = [], []
-        for batch_names, pixels in read_image_files(path, self.hparams.image_size, batch_size):
+        for batch_names, pixels in read_image_files(path, self.hparams.image_size, batch_size, self.hparams.channels):
             batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
             encoded = self.encoder(batch.images.to(self.device))
             prefix = "" if layer == "code" else f"{layer}/"

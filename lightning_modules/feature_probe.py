@@ -60,6 +60,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         pixel_range: values of black and white in the images; given by the data. Images are rescaled to the range that
             the trained network expects.
         classes: names of the classes; given by the data.
+        channels: of the images; given by the data.
 
     Raises:
         ValueError: if there is no such checkpoint, or it holds no network for images of this size; if there is no such
@@ -78,7 +79,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
 
     monitor = "val/accuracy"
     mode = "max"
-    data_links = ("image_size", "pixel_range", "classes")
+    data_links = ("image_size", "pixel_range", "channels", "classes")
     # What a run that is resumed or tested again takes from its checkpoint.
     checkpoint_arguments = ("source",)
     # What such a run has no use for.
@@ -100,6 +101,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         pixel_range: tuple[float, float] = (-0.5, 0.5),
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
         classes: Sequence = (),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -113,11 +115,11 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
         self.hparams["source"] = source
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.network_range = _pixel_range_of(source, image_size)
+        self.network_range = _pixel_range_of(source, image_size, channels)
         self.head = _head(source, weights, cut, leaf_modules)
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
-        self.top = top(_num_features(self.head, cut, image_size), len(classes))
+        self.top = top(_num_features(self.head, cut, (channels, image_size, image_size)), len(classes))
         self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
@@ -143,7 +145,9 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
     # ------------------------------------------------------------------------------------------ training and testing
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self(batch.images).float(), batch.labels)
+        # The mean over the images with a class; a batch may have none.
+        total = F.cross_entropy(self(batch.images).float(), batch.labels, ignore_index=-1, reduction="sum")
+        loss = total / (batch.labels >= 0).sum().clamp(min=1)
         self.log("train/loss", loss.detach())
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
@@ -195,7 +199,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
         rows = []
-        for names, pixels in read_image_files(input, self.hparams.image_size, batch_size):
+        for names, pixels in read_image_files(input, self.hparams.image_size, batch_size, self.hparams.channels):
             batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
             probabilities, indices = self(batch.images.to(self.device)).float().softmax(1).max(1)
             for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
@@ -207,11 +211,11 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         return f"{len(rows)} images classified, {len(self.hparams.classes)} classes -> {output}"
 
 
-def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, float]:
+def _pixel_range_of(source: dict[str, Any], image_size: int, channels: int) -> tuple[float, float]:
     """The pixel range that a trained model expects.
 
     Raises:
-        ValueError: if it doesn't read images of this size.
+        ValueError: if it doesn't read images of this size and number of channels.
     """
     name = source["_class_path"].rpartition(".")[2]
     if source.get("image_size") is None or source.get("pixel_range") is None:
@@ -220,6 +224,11 @@ def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, flo
         raise ValueError(
             f"checkpoint: {name} was trained on images of {source['image_size']} pixels, the data's are {image_size}: "
             f"set data.image_size={source['image_size']}"
+        )
+    if source.get("channels", 3) != channels:  # older checkpoints don't say
+        raise ValueError(
+            f"checkpoint: {name} was trained on images of {source.get('channels', 3)} channels, the data's have "
+            f"{channels}: set data.channels={source.get('channels', 3)}"
         )
     low, high = source["pixel_range"]
     return float(low), float(high)
@@ -235,7 +244,7 @@ def _head(
 
 
 @torch.no_grad()
-def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
+def _num_features(head: torch.fx.GraphModule, cut: str, shape: tuple[int, int, int]) -> int:
     """How many features an image has, found by a trial run.
 
     Raises:
@@ -243,7 +252,7 @@ def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
     """
     head.eval()
     try:
-        value = head(torch.zeros(2, 3, image_size, image_size))[cut]
+        value = head(torch.zeros(2, *shape))[cut]
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cut {cut}: the network up to there can't read images: {reason}") from error
