@@ -152,7 +152,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process."""
-        if self.source != "sample":
+        if self.source != "sample" and self._arrays is None:
             self._say_what_is_unusual(self._load())
 
     def setup(self, stage: str | None = None) -> None:
