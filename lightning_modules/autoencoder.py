@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -14,9 +13,9 @@ from datamodules.batches import ImageBatch
 from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, EncoderOutput, VariationalCode
 from layers.losses import AddsLosses, collect_losses
 from metrics.representation import RepresentationQuality
-from readers.images import read_image_files
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
+from .image_features import encode_files, write_features
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
@@ -180,7 +179,8 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
-            output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32.
+            output: the file to write: ``.npz`` with ``names`` (paths below the folder) and ``features`` (N, d) float32,
+                or a table of both, ``.csv`` or ``.parquet``.
             batch_size: images per batch.
 
         Returns:
@@ -192,12 +192,13 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        names, codes = [], []
-        for batch_names, pixels in read_image_files(input, self.hparams.image_size, batch_size):
-            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
-            names += batch_names
-            codes.append(self.encode(batch.images.to(self.device)).mean.float().cpu())
-        features = torch.cat(codes).numpy()
-        with open(output, "wb") as file:
-            np.savez(file, names=np.array(names), features=features)
+        names, features = encode_files(
+            input,
+            lambda images: self.encode(images).mean,
+            self.hparams.image_size,
+            self.hparams.pixel_range,
+            self.device,
+            batch_size,
+        )
+        write_features(output, names, features)
         return f"{len(names)} images, {features.shape[1]} features each -> {output}"

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -315,6 +316,38 @@ def test_predict_file_writes_the_features_of_the_forward_pass(folder_of_images: 
 def test_predict_file_gives_the_asked_layer(folder_of_images: Path, tmp_path: Path, layer: str, size: int):
     DeepInfoMax(**SMALL).predict_file(folder_of_images, tmp_path / "f.npz", layer=layer, batch_size=2)
     assert np.load(tmp_path / "f.npz")["features"].shape == (3, size)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_predict_file_writes_tables(folder_of_images: Path, tmp_path: Path, ending: str):
+    module = DeepInfoMax(**SMALL)
+    module.predict_file(folder_of_images, tmp_path / "f.npz")
+    expected = np.load(tmp_path / "f.npz")
+    module.predict_file(folder_of_images, tmp_path / f"f.{ending}")
+    read = {"csv": pd.read_csv, "parquet": pd.read_parquet}[ending]
+    table = read(tmp_path / f"f.{ending}")
+    assert table["name"].tolist() == expected["names"].tolist()
+    features = np.stack(table["features"]) if ending == "parquet" else table.iloc[:, 1:].to_numpy()
+    assert np.array_equal(features.astype(np.float32), expected["features"])
+
+
+def test_a_code_that_is_not_ahead_is_named():
+    found = {f"test/{row}{probe}_accuracy": 0.5 for row in ("", "untrained/") for probe in ("knn", "linear_probe")}
+    found |= {"test/raw_pixels/knn_accuracy": 0.4, "test/untrained/linear_probe_accuracy": 0.3, "test/fc/knn": 0.1}
+    (line,) = DeepInfoMax(**SMALL).remarks(found)
+    assert "not ahead of untrained (knn 0.500 <= 0.500)." in line
+    assert "infomax_folder.yaml" in line
+    assert DeepInfoMax(**SMALL).remarks(found | {"test/knn_accuracy": 0.6}) == []
+    assert DeepInfoMax(**SMALL).remarks({"test/knn_accuracy": 0.1}) == []  # without baselines
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_validations_draw_the_curves_of_the_asked_probes():
+    module = DeepInfoMax(**SMALL, val_probes=["knn", "linear_probe"])
+    trainer = quiet_trainer(limit_train_batches=1)
+    trainer.fit(module, data())
+    assert {"val/knn_accuracy", "val/linear_probe_accuracy"} <= trainer.callback_metrics.keys()
+    assert "val/mlp_probe_accuracy" not in trainer.callback_metrics
 
 
 def test_predict_file_names_a_corrupt_image(folder_of_images: Path, tmp_path: Path):
