@@ -3,15 +3,13 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from torch import Tensor
 
-from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
-from .update_chain.kept_weights import KeepsWeights
+from .update_chain.averages import AveragesWeights, Buffers
+from .update_chain.chain import UpdateChain, check_argument
 from .update_chain.run_length import Unit, check_unit, steps_per
 
 
-class AveragedWeights(KeepsWeights):
+class AveragedWeights(AveragesWeights):
     """An exponential moving average of the weights, which validation, test and checkpoint use.
 
     ``ema_t = b * ema_(t-1) + (1 - b) * theta_t`` from ``ema_0 = 0``, used as ``ema_t / (1 - b^t)``. It is kept in the
@@ -27,8 +25,8 @@ class AveragedWeights(KeepsWeights):
     ``memory`` is 1 / (1 - b) in a unit of the run, which fits data of any size: ``memory: 4, unit: epoch`` averages
     over about the last four epochs.
 
-    Half-precision weights are averaged in float32, where 1 - b is not lost. Buffers (running statistics of batch
-    normalisation) are those of the trained model.
+    Half-precision weights are averaged in float32, where 1 - b is not lost. The running statistics of batch
+    normalisation belong to weights, too: those of the weights being trained don't fit the average.
 
     Args:
         decay: b in [0, 1); not read where ``memory`` is given.
@@ -36,9 +34,14 @@ class AveragedWeights(KeepsWeights):
         memory: 1 / (1 - b), positive; in steps at least 1.
         unit: of ``memory``: ``step``, ``epoch``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan.
 
+        buffers: the running statistics that go with the average: ``average``, theirs with the same weights;
+            ``recompute``, those of the average itself, on up to 100 training batches before each validation; ``raw``,
+            those of the weights being trained.
+
     Raises:
-        ValueError: if ``decay`` or ``memory`` is out of range.
-        MisconfigurationException: at the start, if an epoch or the run has no known number of steps.
+        ValueError: if ``decay``, ``memory`` or ``buffers`` is out of range.
+        MisconfigurationException: at the start, if an epoch or the run has no known number of steps, or statistics
+            can't be recomputed (no datamodule, or a module that steps its optimizers itself).
 
     Source: kexue.fm/archives/7094 and bert4keras' exponential moving average. Lightning's EMAWeightAveraging instead
     starts from a copy with the full memory.
@@ -50,13 +53,15 @@ class AveragedWeights(KeepsWeights):
               init_args: {decay: 0.999, ramp: true}
     """
 
-    phase = Phase.AVERAGE
-    exchanges_weights = True
-
     def __init__(
-        self, decay: float = 0.999, ramp: bool = False, memory: float | None = None, unit: Unit = "step"
+        self,
+        decay: float = 0.999,
+        ramp: bool = False,
+        memory: float | None = None,
+        unit: Unit = "step",
+        buffers: Buffers = "average",
     ) -> None:
-        super().__init__()
+        super().__init__(buffers)
         check_argument("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
         check_unit("AveragedWeights", unit)
         if memory is not None:
@@ -67,30 +72,16 @@ class AveragedWeights(KeepsWeights):
 
     def settings(self) -> dict[str, Any]:
         length = {"decay": self.decay} if self.memory is None else {"memory": self.memory, "unit": self.unit}
-        return length | ({"ramp": True} if self.ramp else {})
+        kind = {"buffers": self.buffers} if self.buffers != "average" else {}
+        return length | ({"ramp": True} if self.ramp else {}) | kind
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         if self.memory is not None:
             self.decay = 1 - 1 / max(1.0, self.memory * steps_per(self.unit, "AveragedWeights", trainer))
         super().attach(chain, trainer)
 
-    def kept_dtype(self, parameter: Tensor) -> torch.dtype:
-        return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
-
-    def plan(self, block: Block) -> Action:
-        chain, params, averages = block.chain, block.params(block.positions), self.kept(block)
-        dtype = averages[0].dtype
-
-        def average(lr: float) -> None:
-            steps = self.kept_steps.get(chain.key, 0)
-            if self.ramp:
-                weight = 1 - min(self.decay, (1 + steps) / (10 + steps))
-            else:
-                weight = (1 - self.decay) / (1 - self.decay ** (steps + 1))
-            present = params if params[0].dtype == dtype else [parameter.to(dtype) for parameter in params]
-            torch._foreach_lerp_(averages, present, weight)
-
-        return average
-
-    def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
-        return self.copies.get(chain.key)
+    def weight(self, chain: UpdateChain) -> float:
+        steps = self.kept_steps.get(chain.key, 0)
+        if self.ramp:
+            return 1 - min(self.decay, (1 + steps) / (10 + steps))
+        return (1 - self.decay) / (1 - self.decay ** (steps + 1))

@@ -3,15 +3,13 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
-from .update_chain.chain import Action, Block, Phase, UpdateChain, check_argument
-from .update_chain.kept_weights import KeepsWeights
+from .update_chain.averages import AveragesWeights, Buffers
+from .update_chain.chain import Action, Block, UpdateChain, check_argument
 
 
-class NonMonotonicAverage(KeepsWeights):
+class NonMonotonicAverage(AveragesWeights):
     """The mean of the weights since the validation metric stopped improving; with SGD this is NT-ASGD.
 
         begin when  v_k > min(v_1 ... v_(k-1-patience)),  then  mean_n = mean_(n-1) + (theta_n - mean_(n-1)) / n
@@ -24,9 +22,10 @@ class NonMonotonicAverage(KeepsWeights):
         monitor: a logged validation metric, lower is better.
         patience: how many of the last values the minimum leaves out (the paper's n).
         restart_epoch: epoch at which a new mean starts; None for never.
+        buffers: the running statistics that go with the mean, as in ``AveragedWeights``.
 
     Raises:
-        ValueError: if ``patience`` or ``restart_epoch`` is below 0.
+        ValueError: if ``patience`` or ``restart_epoch`` is below 0, or ``buffers`` another word.
 
     Source: Merity et al., arXiv 1708.02182, algorithm 1. Difference: torch's ASGD gives its first averaged weights
     weight zero, here they count like all others.
@@ -38,46 +37,42 @@ class NonMonotonicAverage(KeepsWeights):
               init_args: {monitor: val/loss, patience: 5}
     """
 
-    phase = Phase.AVERAGE
-    exchanges_weights = True
-
-    def __init__(self, monitor: str = "val/loss", patience: int = 5, restart_epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        patience: int = 5,
+        restart_epoch: int | None = None,
+        buffers: Buffers = "average",
+    ) -> None:
         check_argument("NonMonotonicAverage", "patience", patience, "at least 0", patience >= 0)
         ok = restart_epoch is None or restart_epoch >= 0
         check_argument("NonMonotonicAverage", "restart_epoch", restart_epoch, "at least 0, or null", ok)
-        super().__init__()
+        super().__init__(buffers)
         self.monitor, self.patience, self.restart_epoch = monitor, patience, restart_epoch
 
     def settings(self) -> dict[str, Any]:
-        return {"monitor": self.monitor, "patience": self.patience, "restart_epoch": self.restart_epoch}
+        kind = {"buffers": self.buffers} if self.buffers != "average" else {}
+        return {"monitor": self.monitor, "patience": self.patience, "restart_epoch": self.restart_epoch} | kind
 
     def forget(self) -> None:
         super().forget()
         self.values: list[float] = []
         self.averaging = self.restarted = False
 
-    def kept_dtype(self, parameter: Tensor) -> torch.dtype:
-        return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
-
     def before_step(self, chain: UpdateChain) -> None:
         if self.averaging:
             super().before_step(chain)
 
     def plan(self, block: Block) -> Action | None:
-        chain, params = block.chain, block.params(block.positions)
-
         def average(lr: float) -> None:
-            if not self.averaging:
-                return
-            means = self.kept(block)
-            dtype = means[0].dtype
-            present = params if params[0].dtype == dtype else [parameter.to(dtype) for parameter in params]
-            torch._foreach_lerp_(means, present, 1 / (self.kept_steps.get(chain.key, 0) + 1))
+            # The copies are made when the averaging begins.
+            if self.averaging and (action := super(NonMonotonicAverage, self).plan(block)):
+                action(lr)
 
         return average
 
-    def evaluated(self, chain: UpdateChain) -> dict[str, Tensor] | None:
-        return self.copies.get(chain.key)
+    def weight(self, chain: UpdateChain) -> float:
+        return 1 / (self.kept_steps.get(chain.key, 0) + 1)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch == self.restart_epoch and not self.restarted:

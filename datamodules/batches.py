@@ -19,10 +19,12 @@ class ImageBatch(NamedTuple):
     Shapes:
         images: (B, 3, H, W) float, values in the datamodule's ``pixel_range``; ``channels_last`` in memory.
         labels: (B,) int64, the class of each image; -1 if the data has no classes.
+        views: as ``images``, another random version of each image; None if the data makes one version only.
     """
 
     images: Tensor
     labels: Tensor
+    views: Tensor | None = None
 
     @classmethod
     def from_pixels(
@@ -31,13 +33,13 @@ class ImageBatch(NamedTuple):
         """Decoded images as a batch; they are ``channels_last`` in memory already.
 
         Args:
-            pixels: (B, H, W, 3) uint8.
+            pixels: (B, H, W, 3) uint8, or float32 between 0 and 255.
             pixel_range: the values that black and white are mapped to.
             labels: (B,) int64; None: -1 for each image.
         """
         low, high = pixel_range
         pixels = torch.as_tensor(pixels)
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255 / (high - low)).add_(low)
+        images = pixels.permute(0, 3, 1, 2).to(torch.float32, copy=True).div_(255 / (high - low)).add_(low)
         return cls(images, torch.full((len(images),), -1, device=images.device) if labels is None else labels)
 
 

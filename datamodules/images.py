@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.nn import functional as F
 
 from readers.errors import DataError
 from readers.images import (
@@ -21,6 +20,7 @@ from readers.images import (
 
 from .arguments import check_at_least, check_seed, check_val_fraction
 from .batches import ImageBatch
+from .image_augmentation import Augmentation, MirrorShift
 from .image_cache import ImageCache
 from .loader import BatchLoader
 from .samples.shapes import CLASS_NAMES, render_shapes
@@ -51,7 +51,10 @@ class ImageDataModule(pl.LightningDataModule):
         val_fraction: fraction of the training images held out for validation, strictly between 0 and 1.
         memory_size: maximum number of images in the memory of validation.
         eval_batch_size: images per batch of the memories and of the test, per process.
-        augment: randomly mirror and shift training images (by up to an eighth of their size).
+        augment: change training images at random by ``augmentation``, ``MirrorShift`` if none is named.
+        augmentation: the augmentation slot: what changes training images at random; naming one turns it on.
+        views: 2: training batches have two versions of each image, changed independently, for objectives that compare
+            them; validation batches have the image as it is and one changed version, the same in each validation.
         seed: of the splits, of the order of training images, and of the sample.
         sample_train_size: number of training images (including validation) of ``sample``.
         sample_test_size: number of test images of ``sample``.
@@ -90,6 +93,8 @@ class ImageDataModule(pl.LightningDataModule):
         memory_size: int = 10000,
         eval_batch_size: int = 512,
         augment: bool = False,
+        augmentation: Augmentation | None = None,
+        views: Literal[1, 2] = 1,
         seed: int = 0,
         sample_train_size: int = 5000,
         sample_test_size: int = 1000,
@@ -117,7 +122,10 @@ class ImageDataModule(pl.LightningDataModule):
         self.val_fraction = val_fraction
         self.memory_size = memory_size
         self.eval_batch_size = eval_batch_size
-        self.augment = augment
+        self.augmentation = MirrorShift() if augment and augmentation is None else augmentation
+        if views == 2 and self.augmentation is None:
+            raise ValueError("views=2 needs images that differ: name data.augmentation, or set data.augment=true")
+        self.views = views
         self.seed = seed
         self.sample_train_size = sample_train_size
         self.sample_test_size = sample_test_size
@@ -249,10 +257,24 @@ class ImageDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> ImageBatch:
         """An ``ImageBatch`` from (B, S, S, C) uint8 images and (B,) labels on the device."""
-        images, labels = batch
-        if self.augment and self.trainer is not None and self.trainer.training:
-            images = augment_images(images)
-        return ImageBatch.from_pixels(images, self.pixel_range, labels)
+        pixels, labels = batch
+        changed = self._changed(pixels, dataloader_idx)
+        images, *views = [ImageBatch.from_pixels(each, self.pixel_range).images for each in changed]
+        return ImageBatch(images, labels, *views)
+
+    def _changed(self, pixels: Tensor, dataloader_idx: int) -> list[Tensor]:
+        """The pixels of the batch's images and, with two views, of its ``views``."""
+        trainer = self.trainer
+        if self.augmentation is None or trainer is None:
+            return [pixels]
+        if trainer.training:
+            return [self.augmentation(pixels) for _ in range(self.views)]
+        if self.views == 2 and dataloader_idx == 0 and (trainer.validating or trainer.sanity_checking):
+            # The same changes in every validation, without touching the random state of training.
+            with torch.random.fork_rng(devices=[pixels.device] if pixels.device.type == "cuda" else []):
+                torch.manual_seed(self.seed)
+                return [pixels, self.augmentation(pixels)]
+        return [pixels]
 
     def describe(self) -> dict[str, Any]:
         """What the run was trained on, as plain values."""
@@ -276,29 +298,6 @@ class ImageDataModule(pl.LightningDataModule):
             "left_out_files": {ending: count for ending, (count, _) in self._left_out.items()},
         }
         return {name: value for name, value in numbers.items() if value}
-
-
-def augment_images(images: Tensor) -> Tensor:
-    """Mirror each image with probability 1/2 and shift it by up to an eighth of its size, padding with black.
-
-    Draws from torch's default generator on the images' device, whose state a checkpoint restores.
-
-    Shapes:
-        images: (B, H, W, 3) uint8, as is the result.
-    """
-    count, height, width, channels = images.shape
-    device = images.device
-    padding = max(1, height // 8)
-    both = F.pad(torch.cat([images, images.flip(2)]), (0, 0, padding, padding, padding, padding))
-    image = torch.arange(count, device=device) + count * torch.randint(0, 2, (count,), device=device)
-    top, left = torch.randint(0, 2 * padding + 1, (2, count), device=device)
-    # Each row of a crop is a run of bytes. Viewed as all runs of that length, the memory is a matrix with overlapping
-    # rows, and the crops are a selection of them: one copy, many times faster than indexing pixel by pixel.
-    padded_height, padded_width = height + 2 * padding, width + 2 * padding
-    row = (image * padded_height + top)[:, None] + torch.arange(height, device=device)
-    start = row * padded_width + left[:, None]
-    runs = both.as_strided((both.numel() // channels - width + 1, width * channels), (channels, 1))
-    return runs.index_select(0, start.flatten()).view(images.shape)
 
 
 def _share(fraction: float, count: int) -> int:

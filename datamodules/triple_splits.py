@@ -178,7 +178,7 @@ def as_bytes(sentences: Iterable[Sentence]) -> bytes:
 
 
 def _from_json(text: str, triples: list[Any], mentions: Iterable[Any] = ()) -> Sentence:
-    spans = (tuple(tuple(span and tuple(span) for span in mention) for mention in several) for several in mentions)
+    spans: Any = (tuple(tuple(span and tuple(span) for span in mention) for mention in several) for several in mentions)
     return Sentence(text, tuple(map(tuple, triples)), tuple(spans))
 
 

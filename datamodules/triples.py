@@ -25,6 +25,7 @@ from .triple_loaders import BucketLoader, EvaluationBatches, TrainingBatches
 from .triple_sources import SchemaFrom, TripleSources
 from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
 
+
 FEW_ROWS = 8  # of a training batch on little data
 
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from .processes.launcher import process_rank
-from .processes.stopping import LostProcess, Stopped, as_stopped, is_lost_connection, stop_signals
+from .processes.stopping import LOST, LostProcess, Stopped, as_stopped, is_lost_connection, stop_signals
 
 EXIT_STATUS = 2
 
@@ -50,10 +50,10 @@ def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
     try:
         with stop_signals():
             main([argument for argument in argv if argument != "--debug"])
-    except SystemExit as exit_request:  # --help, --print_config
-        return exit_request.code if isinstance(exit_request.code, int) else 0
     except Stopped as stopped:
         return _end(stopped)
+    except SystemExit as exit_request:  # --help, --print_config
+        return exit_request.code if isinstance(exit_request.code, int) else 0
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr, flush=True)
         return 130
@@ -75,7 +75,7 @@ def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
 def _end(stopped: Stopped) -> int:
     if process_rank() == 0:
         print(as_called(str(stopped)), file=sys.stderr, flush=True)
-    return stopped.status
+    return stopped.code
 
 
 def describe(error: BaseException) -> str:
@@ -87,10 +87,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"no such file or folder: {error.filename}"
     if is_lost_connection(error):
-        return (
-            "another process of this run has ended: its own message says why; without one it was killed, perhaps for "
-            "lack of memory. Continue with --resume"
-        )
+        return LOST
     if isinstance(error, PermissionError) and error.filename:
         return f"no permission for {error.filename}"
     text = textwrap.shorten(str(error), 600, placeholder=" ...")

@@ -35,7 +35,7 @@ from .lightning_parts import LightningParts, catch_up, prepare_checkpoint_callba
 from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
-from .processes.agreement import StopTogether, stopped_runs_can_continue
+from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import hyperparameters_in, warm_start
@@ -88,6 +88,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             enable_model_summary=bool(cli.config.trainer.enable_model_summary),
             enable_progress_bar=progress["enable_progress_bar"],
         )
+        stop_together(cli.trainer)
         cli.trainer.callbacks.insert(0, ResumedSettings(config))  # type: ignore[attr-defined]
         log_config(cli.trainer, config)
         where = "fast_dev_run: nothing is kept" if is_trial else f"run folder: {folder.path}"
@@ -122,6 +123,8 @@ def train(argv: list[str]) -> ExperimentCLI:
                 say(line)
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
             print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
+            for line in remarks_on(cli.model, metrics):
+                say(line)
             for picture in sorted(folder.pictures.glob("*.png")):
                 say(f"picture: {picture}")
             say(where)
@@ -193,6 +196,11 @@ def versions() -> dict[str, str]:
 def remarks(data: pl.LightningDataModule) -> list[str]:
     """What the datamodule has to say about measures on it."""
     return data.remarks() if hasattr(data, "remarks") else []
+
+
+def remarks_on(model: pl.LightningModule, metrics: dict[str, float]) -> list[str]:
+    """What the module has to say about its measures: the last lines of the table."""
+    return model.remarks(metrics) if hasattr(model, "remarks") else []
 
 
 def describe_data(data: pl.LightningDataModule) -> dict[str, Any]:

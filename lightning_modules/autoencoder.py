@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -15,9 +14,9 @@ from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, E
 from layers.images.channels import for_channels
 from layers.losses import AddsLosses, collect_losses
 from metrics.representation import RepresentationQuality
-from readers.images import read_image_files
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
+from .image_features import encode_files, write_features
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
@@ -91,6 +90,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
             raise ValueError(f"beta ({beta}) must be at least 0")
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.encoder = for_channels(encoder, image_size, in_channels=channels)
+        add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         code_size = self.encoder.code_size
         self.code = VariationalCode(code_size, beta / (channels * image_size**2)) if self.encoder.stochastic else None
         self.decoder = for_channels(decoder, code_size, image_size, out_channels=channels)
@@ -182,7 +182,8 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
-            output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32.
+            output: the file to write: ``.npz`` with ``names`` (paths below the folder) and ``features`` (N, d) float32,
+                or a table of both, ``.csv`` or ``.parquet``.
             batch_size: images per batch.
 
         Returns:
@@ -194,12 +195,14 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        names, codes = [], []
-        for batch_names, pixels in read_image_files(input, self.hparams.image_size, batch_size, self.hparams.channels):
-            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
-            names += batch_names
-            codes.append(self.encode(batch.images.to(self.device)).mean.float().cpu())
-        features = torch.cat(codes).numpy()
-        with open(output, "wb") as file:
-            np.savez(file, names=np.array(names), features=features)
+        names, features = encode_files(
+            input,
+            lambda images: self.encode(images).mean,
+            self.hparams.image_size,
+            self.hparams.pixel_range,
+            self.hparams.channels,
+            self.device,
+            batch_size,
+        )
+        write_features(output, names, features)
         return f"{len(names)} images, {features.shape[1]} features each -> {output}"

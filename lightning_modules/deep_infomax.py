@@ -1,6 +1,6 @@
 """Deep InfoMax: image features without labels, by maximising mutual information."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -16,15 +16,16 @@ from layers.images.channels import for_channels
 from layers.infomax import JSD, ConcatScore, Estimator, Negatives, Score, Shuffle
 from layers.weights import normalize_weights
 from metrics.probes import nearest_neighbors
-from metrics.representation import RepresentationQuality
-from readers.images import read_image_files
+from metrics.representation import RepresentationQuality, baselines_ahead
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
+from .image_features import encode_files, write_features
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 
 Representation = Literal["code", "fc", "local"]
+Probe = Literal["knn", "linear_probe", "mlp_probe"]
 
 
 class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
@@ -38,16 +39,22 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     form: weights 0.5, 1.5, 0.01, concatenation scores, one shuffled partner, JSD, analytic KL to N(0, I).
     The paper's form: DIMEncoder, DotScore, AllPairs, InfoNCE (or JSD, DonskerVaradhan), AdversarialPrior.
 
+    With two versions of each image (``data.views: 2``) the code of one is paired with the features of the other, both
+    ways, and the two losses are averaged: what the versions do not share, such as colours that the augmentation
+    changes, no longer helps to recognise the image (the idea of AMDIM).
+
     Batches: ``datamodules.batches.ImageBatch``; labels are used by the evaluation probes only. In validation and test
     the first loader has the images to evaluate, the second those that the probes are trained on.
 
     Logged, in nats: ``{train,val}/{loss,global_loss,local_loss,prior_loss}`` and the estimates of mutual information
-    ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` and ``test/knn_accuracy``,
+    ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` (and of ``val_probes``),
+    ``test/knn_accuracy``,
     ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, and the same under ``test/fc/``,
     ``test/local/``, ``test/untrained/[fc/|local/]`` (the same encoder with fresh weights) and ``test/raw_pixels/``.
     InfoNCE values depend on the batch size per process. ``val/loss`` leaves out the term of an adversarial prior.
 
-    Source: kexue.fm/archives/6024 (blog) and Hjelm et al., arXiv 1808.06670 (paper). Differences: scores are logits
+    Source: kexue.fm/archives/6024 (blog) and Hjelm et al., arXiv 1808.06670 (paper); Bachman et al., arXiv 1906.00910
+    (AMDIM, which pairs feature maps of several scales too). Differences: scores are logits
     (the blog adds 1e-6 to probabilities), masked pairs are left out (the paper's code sets them to -10).
 
     Args:
@@ -59,7 +66,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             optimizer (manual optimization: no gradient clipping or accumulation by the Trainer).
         global_weight: weight of the global objective; 0 removes it and its networks.
         local_weight: weight of the local objective; 0 removes it and its networks.
-        prior_weight: weight of the prior; 0 removes it.
+        prior_weight: weight of the prior; 0 removes it, and with it the need for a stochastic encoder.
         global_pair: what the code is paired with in the global objective: ``code``, itself (the blog's form), or
             ``map``, the local map after a network like the encoder's remaining layers (the paper's DIM(G)).
         global_units: output size of that network.
@@ -74,6 +81,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         representations: which features the test evaluates: the code, the feature vector before it (``fc``), the
             flattened last convolutional map (``local``).
         probes: the classifiers of the test.
+        val_probes: the classifiers of each validation, of the code: with ``linear_probe`` its curve during training.
         baselines: also test the untrained encoder and raw pixels, without which the accuracies mean little.
         image_size: side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
@@ -114,7 +122,8 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         scheduler: SchedulerSlot | None = None,
         scheduler_interval: Interval = "epoch",
         representations: Sequence[Representation] = ("code", "fc", "local"),
-        probes: Sequence[Literal["knn", "linear_probe", "mlp_probe"]] = ("knn", "linear_probe", "mlp_probe"),
+        probes: Sequence[Probe] = ("knn", "linear_probe", "mlp_probe"),
+        val_probes: Sequence[Probe] = ("knn",),
         baselines: bool = True,
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
@@ -130,9 +139,10 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         self.weights = weights
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.encoder = for_channels(encoder, image_size, in_channels=channels)
+        add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         self.prior = prior(self.encoder.code_size)
         self.prior.requires_grad_(prior_weight > 0)
-        if self.prior.stochastic and not self.encoder.stochastic:
+        if self.prior.stochastic and not self.encoder.stochastic and prior_weight > 0:
             raise ValueError(
                 f"{type(self.prior).__name__} needs a stochastic encoder: set model.encoder.stochastic=true"
             )
@@ -167,27 +177,52 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
 
     # ------------------------------------------------------------------------------------------------------ losses
 
-    def losses(self, output: EncoderOutput) -> dict[str, Tensor]:
-        """All loss terms for the encoder's outputs (B, ...).
+    def losses(self, output: EncoderOutput, views: EncoderOutput | None = None) -> dict[str, Tensor]:
+        """All loss terms for the encoder's outputs (B, ...), and for those of the images' other versions, if any.
 
         Returns:
             ``loss``, the weighted sum; those of ``global_loss``, ``local_loss``, ``prior_loss`` whose weights are
             positive; ``global_mi``, ``local_mi``, the estimates of mutual information, detached. All in nats.
         """
-        terms: dict[str, Tensor] = {}
-        code = self.prior.sample(output.mean, output.logvar)
-        if self.global_score is not None:
-            partner = code if self.global_network is None else self.global_network(output.local)
-            terms |= self._objective("global", self.global_score, code, partner.unsqueeze(1))
-        if self.local_score is not None:
-            # (B, C, h, w) -> (B, h w, C): a view, as the map is channels-last in memory.
-            locations = output.local.permute(0, 2, 3, 1).flatten(1, 2)
-            terms |= self._objective("local", self.local_score, code, locations)
-        if self.weights["prior"] > 0:
-            terms["prior_loss"] = self.prior(output.mean, output.logvar)
+        if views is None:
+            terms = self._terms(output, output)
+        else:
+            directions = self._terms(output, views), self._terms(views, output)
+            terms = {name: (value + directions[1][name]) / 2 for name, value in directions[0].items()}
         loss = sum(weight * terms[f"{name}_loss"] for name, weight in self.weights.items() if weight > 0)
         assert isinstance(loss, Tensor)
         return {"loss": loss, **terms}
+
+    def _terms(self, output: EncoderOutput, partner: EncoderOutput) -> dict[str, Tensor]:
+        """The terms for the codes of ``output`` with the features of ``partner``."""
+        terms: dict[str, Tensor] = {}
+        code = self._code(output)
+        if self.global_score is not None:
+            if self.global_network is not None:
+                features = self.global_network(partner.local)
+            else:
+                features = code if partner is output else self._code(partner)
+            terms |= self._objective("global", self.global_score, code, features.unsqueeze(1))
+        if self.local_score is not None:
+            # (B, C, h, w) -> (B, h w, C): a view, as the map is channels-last in memory.
+            locations = partner.local.permute(0, 2, 3, 1).flatten(1, 2)
+            terms |= self._objective("local", self.local_score, code, locations)
+        if self.weights["prior"] > 0:
+            terms["prior_loss"] = self.prior(output.mean, output.logvar)
+        return terms
+
+    def _code(self, output: EncoderOutput) -> Tensor:
+        """The codes (B, d), float32, that the objectives see."""
+        return output.mean.float() if output.logvar is None else self.prior.sample(output.mean, output.logvar)
+
+    def _encode(self, batch: ImageBatch) -> tuple[EncoderOutput, EncoderOutput | None]:
+        """The encoder's outputs for the images and their other versions, in one pass."""
+        if batch.views is None:
+            return self.encoder(batch.images), None
+        both = self.encoder(torch.cat([batch.images, batch.views]))
+        halves = zip(*((part, part) if part is None else part.chunk(2) for part in both), strict=True)
+        output, views = (EncoderOutput(*half) for half in halves)
+        return output, views
 
     def _objective(self, name: str, score: Score, code: Tensor, features: Tensor) -> dict[str, Tensor]:
         positive, negative, mask = self.negatives(score, score.embed_codes(code), score.embed_features(features))
@@ -200,10 +235,11 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     # ---------------------------------------------------------------------------------------------------- training
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor | None:
-        output = self.encoder(batch.images)
-        losses = self.losses(output)
+        output, views = self._encode(batch)
+        losses = self.losses(output, views)
         if not self.automatic_optimization:
-            losses["discriminator_loss"] = self._adversarial_step(losses["loss"], output.mean)
+            codes = output.mean if views is None else torch.cat([output.mean, views.mean])
+            losses["discriminator_loss"] = self._adversarial_step(losses["loss"], codes)
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"] if self.automatic_optimization else None
@@ -226,10 +262,10 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     # -------------------------------------------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self._qualities = {"": RepresentationQuality(probes=["knn"]).to(self.device)}
+        self._qualities = {"": RepresentationQuality(probes=list(self.hparams.val_probes)).to(self.device)}
 
     def validation_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        output = self.encoder(batch.images)
+        output, views = self._encode(batch)
         memory = dataloader_idx == 1
         self._qualities[""].update(output.mean, batch.labels, memory=memory)
         if memory or len(batch.images) < 2:
@@ -237,7 +273,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         # The same noise and partners in every validation, without touching the random state of training.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(batch_idx)
-            losses = self.losses(output)
+            losses = self.losses(output, views)
         if self.prior.adversarial and "prior_loss" in losses:
             # Against a discriminator that learns, this term does not measure the encoder's progress.
             losses["loss"] = losses["loss"] - self.weights["prior"] * losses["prior_loss"]
@@ -281,6 +317,17 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
                 is_main = prefix == "" and name == "knn_accuracy"
                 self.log(f"{stage}/{prefix}{name}", value, prog_bar=is_main, sync_dist=True)
 
+    def remarks(self, metrics: Mapping[str, float]) -> list[str]:
+        """What the table of a test does not say by itself: whether the training was worth it."""
+        behind = baselines_ahead(metrics)
+        if not behind:
+            return []
+        return [
+            f"The trained code is not ahead of {' and '.join(behind)}. To try: two views, which take away what is easy "
+            "to recognise, as colours (configs/infomax_folder.yaml); more epochs, watched by "
+            "--model.val_probes=[knn,linear_probe]; the rows test/fc and test/local."
+        ]
+
     # -------------------------------------------------------------------------------------------------- prediction
 
     @torch.inference_mode()
@@ -297,8 +344,9 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
-            output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32; with
-                ``query`` also ``query_names``, ``neighbor_names`` and ``neighbor_similarities`` (Q, num_neighbors).
+            output: the file to write: ``.npz`` with ``names`` (paths below the folder) and ``features`` (N, d) float32,
+                with ``query`` also ``query_names``, ``neighbor_names`` and ``neighbor_similarities`` (Q,
+                num_neighbors); or a table of names and features, ``.csv`` or ``.parquet``.
             layer: the features: ``code``, ``fc``, or ``local`` (the flattened last convolutional map).
             query: an image file or a folder of images whose nearest neighbours (cosine) among the input are listed.
             num_neighbors: neighbours per query image.
@@ -313,31 +361,29 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         if batch_size < 1 or num_neighbors < 1:
             raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
         names, features = self._encode_files(input, layer, batch_size)
-        arrays: dict[str, Any] = {"names": np.array(names), "features": features.numpy()}
+        arrays: dict[str, Any] = {}
         report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]
         if query is not None:
             query_names, query_features = self._encode_files(query, layer, batch_size)
             similarities, indices = nearest_neighbors(features, query_features, min(num_neighbors, len(names)))
             arrays["query_names"] = np.array(query_names)
-            arrays["neighbor_names"] = arrays["names"][indices.numpy()]
+            arrays["neighbor_names"] = np.array(names)[indices.numpy()]
             arrays["neighbor_similarities"] = similarities.numpy()
             for name, row, scores in zip(query_names, arrays["neighbor_names"], similarities.tolist(), strict=True):
                 found = ", ".join(f"{neighbor} ({score:.3f})" for neighbor, score in zip(row, scores, strict=True))
                 report.append(f"{name}: {found}")
-        with open(output, "wb") as file:
-            np.savez(file, **arrays)
+        write_features(output, names, features, **arrays)
         return "\n".join(report)
 
     def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:
         self.eval()
-        names, features = [], []
-        for batch_names, pixels in read_image_files(path, self.hparams.image_size, batch_size, self.hparams.channels):
-            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
-            encoded = self.encoder(batch.images.to(self.device))
-            prefix = "" if layer == "code" else f"{layer}/"
-            features.append(_representations(encoded)[prefix].float().cpu())
-            names += batch_names
-        return names, torch.cat(features)
+        prefix = "" if layer == "code" else f"{layer}/"
+
+        def encode(images: Tensor) -> Tensor:
+            return _representations(self.encoder(images))[prefix]
+
+        size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
+        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size)
 
 
 def _representations(output: EncoderOutput) -> dict[str, Tensor]:

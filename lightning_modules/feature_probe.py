@@ -8,17 +8,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batches import ImageBatch
 from layers.classifiers import Classifier, LinearClassifier
+from layers.images import Encoder
+from layers.images.channels import for_channels
 from layers.reuse import features
 from readers.images import read_image_files
 
-from .hyperparameters import save_plain_hyperparameters
+from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
@@ -47,6 +49,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
 
     Args:
         checkpoint: the trained model: its run folder (the best checkpoint there) or a checkpoint file.
+        encoder: instead of ``checkpoint``, the encoder slot, called with the image size: a pretrained network that was
+            not trained here, such as ``HuggingFaceVisionEncoder``.
         cut: name of the node whose output is the features.
         top: the classifier slot, called with the numbers of features and classes.
         head_lr: learning rate of the head; 0 freezes it.
@@ -87,8 +91,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
 
     def __init__(
         self,
-        checkpoint: str,
-        cut: str,
+        checkpoint: str | None = None,
+        cut: str = "encoder.mean",
         top: Callable[[int, int], Classifier] = LinearClassifier,
         head_lr: float = 0.0,
         lr: float = 1e-3,
@@ -97,6 +101,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         scheduler_interval: Interval = "epoch",
         leaf_modules: Sequence[str] = (),
         source: dict | None = None,
+        encoder: Callable[[int], Encoder] | None = None,
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
@@ -109,19 +114,32 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             raise ValueError(f"head_lr ({head_lr}) must be at least 0")
         if len(classes) < 2:
             raise ValueError("the data has no classes: a probe needs labelled images, one sub-folder per class")
-        weights = None
-        if source is None:
-            source, weights = read_model(find_checkpoint(checkpoint))
-        # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
-        self.hparams["source"] = source
+        if encoder is None:
+            self.head, self.network_range = self._trained_head(source)
+        elif checkpoint is None:
+            network = _Encoding(for_channels(encoder, image_size, in_channels=channels))
+            add_slot_arguments(self, "encoder", network.encoder.portable_arguments())
+            self.head, self.network_range = features(network, cut, leaf_modules), pixel_range
+        else:
+            raise ValueError("checkpoint and encoder both name a network: give one of them")
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.network_range = _pixel_range_of(source, image_size, channels)
-        self.head = _head(source, weights, cut, leaf_modules)
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
         self.top = top(_num_features(self.head, cut, (channels, image_size, image_size)), len(classes))
         self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
         self.train()
+
+    def _trained_head(self, source: dict[str, Any] | None) -> tuple[torch.fx.GraphModule, tuple[float, float]]:
+        """The trained model of the checkpoint up to the cut, and the pixel range that it expects."""
+        weights = None
+        if source is None:
+            if self.hparams.checkpoint is None:
+                raise ValueError("no network to probe: set model.checkpoint=RUN, or model.encoder")
+            source, weights = read_model(find_checkpoint(self.hparams.checkpoint))
+        # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
+        self.hparams["source"] = source
+        network_range = _pixel_range_of(source, self.hparams.image_size, self.hparams.channels)
+        return _head(source, weights, self.hparams.cut, self.hparams.leaf_modules), network_range
 
     def train(self, mode: bool = True) -> "FeatureProbe":
         super().train(mode)
@@ -211,6 +229,17 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         return f"{len(rows)} images classified, {len(self.hparams.classes)} classes -> {output}"
 
 
+class _Encoding(nn.Module):
+    """An encoder under the name that it has in a trained model."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images).mean
+
+
 def _pixel_range_of(source: dict[str, Any], image_size: int, channels: int) -> tuple[float, float]:
     """The pixel range that a trained model expects.
 
@@ -244,7 +273,7 @@ def _head(
 
 
 @torch.no_grad()
-def _num_features(head: torch.fx.GraphModule, cut: str, shape: tuple[int, int, int]) -> int:
+def _num_features(head: torch.fx.GraphModule, cut: str, image_shape: tuple[int, int, int]) -> int:
     """How many features an image has, found by a trial run.
 
     Raises:
@@ -252,7 +281,7 @@ def _num_features(head: torch.fx.GraphModule, cut: str, shape: tuple[int, int, i
     """
     head.eval()
     try:
-        value = head(torch.zeros(2, *shape))[cut]
+        value = head(torch.zeros(2, *image_shape))[cut]
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cut {cut}: the network up to there can't read images: {reason}") from error

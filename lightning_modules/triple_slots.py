@@ -1,6 +1,7 @@
 """Objects with several slots, as in DuIE 2.0: from single triples to ``{"@value": …, "inArea": …}`` and its types."""
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from metrics.triples import ExtractedTriple
 from readers.triples.json_lines import VALUE
@@ -65,7 +66,7 @@ def _distance(one: ExtractedTriple, other: ExtractedTriple) -> int:
     return max(one.object_span[0] - other.object_span[1], other.object_span[0] - one.object_span[1], 0)
 
 
-def spo_record(slots: Slots, types: Mapping[str, tuple[str, str]], object_slots: bool) -> dict:
+def spo_record(slots: Slots, types: Mapping[str, tuple[str, str]], object_slots: bool) -> dict[str, Any]:
     """An entry of ``spo_list`` in SKE's form, or in DuIE 2.0's, whose objects are dicts.
 
     Args:
@@ -76,7 +77,7 @@ def spo_record(slots: Slots, types: Mapping[str, tuple[str, str]], object_slots:
     value = slots[VALUE]
     subject_type, object_type = types[value.predicate]
     others = {slot: triple for slot, triple in slots.items() if slot != VALUE}
-    record = {
+    record: dict[str, Any] = {
         "predicate": value.predicate,
         "subject": value.subject,
         "subject_type": subject_type,

@@ -123,7 +123,7 @@ def test_all_configurations_are_covered():
     assert all(kinds)
 
 
-EXPECTED_COUNT = 46
+EXPECTED_COUNT = 47
 # A graph is one batch.
 ONE_STEP = {"InfomapClustering"}
 

@@ -18,6 +18,7 @@ import datamodules
 import layers
 import lightning_modules
 import metrics
+from datamodules.image_augmentation import Augmentation
 from experiment.cli import ExperimentCLI
 from layers.attention import MultiheadSelfAttention
 from layers.classifiers import Classifier
@@ -32,7 +33,7 @@ from tests.conftest import ROOT
 # Base classes of what a configuration names: by class_path, or as the value of a slot.
 BASES = (
     *(pl.LightningModule, pl.LightningDataModule, pl.Callback),
-    *(Encoder, Decoder, Prior, Score, Negatives, Estimator, Classifier),
+    *(Encoder, Decoder, Prior, Score, Negatives, Estimator, Classifier, Augmentation),
     *(RecurrentLayer, SequenceEncoder, MultiheadSelfAttention, GraphNetwork, TripleRule),
     torch.optim.lr_scheduler.LRScheduler,
 )

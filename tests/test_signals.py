@@ -14,6 +14,7 @@ from experiment.train import train
 from tests.conftest import ROOT, TINY, script_environment
 from tests.tools import equal
 
+TWO_VIEWS = ["--data.views=2", "--data.augmentation=Composed", "--data.augmentation.parts=[Crops,ChannelMixing,Blur]"]
 SMALL = [*TINY, "--trainer.max_epochs=3", "--data.augment=true", "--data.eval_batch_size=16"]
 
 
@@ -34,6 +35,7 @@ def states(run: Path) -> dict:
         ("on_train_batch_start", {"epoch": 1, "batch": 2}, []),
         ("on_train_batch_end", {"epoch": 0, "batch": 5}, []),  # the last of an epoch: validated before it stops
         ("on_train_batch_start", {"epoch": 1, "batch": 0}, ["--trainer.accumulate_grad_batches=2"]),
+        ("on_train_batch_start", {"epoch": 1, "batch": 2}, TWO_VIEWS),
         ("on_validation_start", {"epoch": 1}, []),
         ("on_validation_batch_end", {"epoch": 1, "batch": 0}, []),
         ("on_validation_batch_end", {"epoch": 1, "batch": 0}, ["--trainer.val_check_interval=3"]),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,31 @@ def test_one_of_two_is_told_to_stop(hook: str, rank: int, place: dict, tmp_path:
     assert whole.returncode == 0, whole.stderr
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
     assert equal(states(tmp_path / "run"), states(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("strategy", "rank"), [("ddp_fork", 1), pytest.param("ddp_spawn", 0, marks=pytest.mark.slow)])
+def test_processes_of_lightning_stop_too(strategy: str, rank: int, tmp_path: Path):
+    """The one that started them is told by them, and tells the others."""
+    arguments = signal_at("on_train_batch_start", tmp_path / "done", epoch=1, batch=1, rank=rank)
+    two = [*TWO[:1], f"--trainer.strategy={strategy}", *TWO[2:], "--trainer.max_epochs=500"]
+    stopped = train(tmp_path, *arguments, *two, "--run_dir=run")
+    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.stderr == "stopped by SIGTERM; continue with --resume run\n"
+    assert 3 < states(tmp_path / "run")["global_step"] < 100
+
+
+def test_other_commands_stop_together(trained_run: Path, tmp_path: Path):
+    """Told as soon as there are two: the other one is still loading, and says nothing."""
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), str(trained_run), *TWO]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=script_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None and not children.read_text():
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (143, "stopped by SIGTERM\n")
 
 
 def test_before_anything_was_trained(tmp_path: Path):

@@ -73,7 +73,11 @@ class PredicateF1(PictureOfTest):
 
     def finish(self, trainer: pl.Trainer) -> None:
         # Objects, since a process whose share was empty doesn't know how many predicates there are.
-        shares = [share for share in gather_objects((self._predicates, self._thresholds, self._counts)) if share[0]]
+        shares = [
+            (predicates, thresholds, counts)
+            for predicates, thresholds, counts in gather_objects((self._predicates, self._thresholds, self._counts))
+            if thresholds is not None and counts is not None
+        ]
         if not shares or not trainer.is_global_zero:
             return
         counts = torch.stack([counts for *_, counts in shares]).sum(0)
@@ -105,10 +109,13 @@ def predicate_scores(predicates: Sequence[str], thresholds: Sequence[float], cou
         rows.append(
             PredicateScores(
                 predicate,
-                *(float(values[0, column]) for values in (precision, recall, f1)),
-                *(int(values[0, column]) for values in (gold, predicted)),
-                None if best is None else thresholds[best],
-                None if best is None else float(curve[best]),
+                precision=float(precision[0, column]),
+                recall=float(recall[0, column]),
+                f1=float(f1[0, column]),
+                support=int(gold[0, column]),
+                predicted=int(predicted[0, column]),
+                best_threshold=None if best is None else thresholds[best],
+                best_f1=None if best is None else float(curve[best]),
             )
         )
     return sorted(rows, key=lambda row: (-row.f1, row.predicate))

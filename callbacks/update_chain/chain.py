@@ -153,6 +153,10 @@ class Rule(ABC):
         """The weights, by name, that validation uses instead of the current ones; ``None`` for no others."""
         return None
 
+    def evaluated_buffers(self) -> dict[str, Tensor]:
+        """The buffers, by name, that go with ``evaluated``, which the module has at the call; the others stay."""
+        return {}
+
     def on_dump(self, checkpoint: dict[str, Any]) -> None:
         """Last changes to a checkpoint that is about to be written."""
 

@@ -123,11 +123,11 @@ def refuse_other_chain(checkpoint: dict[str, Any], rules: list[str]) -> None:
 
 
 def restore_raw_weights(checkpoint: dict[str, Any], pl_module: pl.LightningModule) -> None:
-    """Gives a module the trained weights, where a checkpoint's ``state_dict`` holds those of a rule.
+    """Gives a module the trained weights and buffers, where a checkpoint's ``state_dict`` holds those of a rule.
 
     Whether or not this run still has that rule.
     """
-    parameters = dict(pl_module.named_parameters())
+    parameters = dict(pl_module.named_parameters()) | dict(pl_module.named_buffers())
     with torch.no_grad():
         for state in checkpoint.get("callbacks", {}).values():
             raw_weights = state.get("raw_weights", {}) if isinstance(state, dict) else {}

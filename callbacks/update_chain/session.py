@@ -22,6 +22,7 @@ from .checks import (
     restore_raw_weights,
     warn_of_raw_weights,
 )
+from .running_statistics import running_statistics
 
 
 class ChainSession:
@@ -41,6 +42,7 @@ class ChainSession:
         # Optimizers with gradients that no step has used yet: within an accumulation window.
         self._pending: set[int] = set()
         self._raw: dict[int, list[Tensor]] | None = None
+        self._raw_buffers: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
         self._attached = False
         self._loaded: dict[str, Any] | None = None
@@ -152,6 +154,11 @@ class ChainSession:
             if found := self._evaluated(chain):
                 self._raw[chain.index] = [parameter.detach().clone() for parameter in chain.params]
                 torch._foreach_copy_([*chain.params], [found[1][name] for name in chain.names])
+        owners = {found[0] for chain in self.chains if (found := self._evaluated(chain))}
+        for name, value in (pair for owner in owners for pair in owner.evaluated_buffers().items()):
+            buffer = self.pl_module.get_buffer(name)
+            self._raw_buffers[name] = buffer.clone()
+            buffer.copy_(value)
 
     @torch.no_grad()
     def swap_out(self) -> None:
@@ -160,7 +167,9 @@ class ChainSession:
             return
         for index, raw in self._raw.items():
             torch._foreach_copy_([*self.chains[index].params], raw)
-        self._raw = None
+        for name, value in self._raw_buffers.items():
+            self.pl_module.get_buffer(name).copy_(value)
+        self._raw, self._raw_buffers = None, {}
 
     def finish(self) -> None:
         """Training is over: the module keeps the weights that validation used."""
@@ -199,6 +208,7 @@ class ChainSession:
             "steps": {chain.key: chain.steps for chain in self.chains},
             "gradients": {str(rank): part for rank, part in enumerate(gradients) if part},
         }
+        self._dump_buffers(checkpoint)
         names = parameter_names(self.pl_module)
         for chain in self.chains:
             if (found := self._evaluated(chain)) is None:
@@ -213,6 +223,21 @@ class ChainSession:
                         checkpoint["state_dict"][alias] = weights[name].to(parameter.dtype)
         for rule in self.rules:
             rule.on_dump(checkpoint)
+
+    def _dump_buffers(self, checkpoint: dict[str, Any]) -> None:
+        """Write the evaluated buffers into the ``state_dict`` and the raw ones into their rule's state."""
+        if not running_statistics(self.pl_module):
+            return
+        swapped_here = self._raw is None and self._attached
+        self.swap_in()
+        for name, raw in self._raw_buffers.items():
+            owner = next(found[0] for chain in self.chains if (found := self._evaluated(chain)))
+            state = checkpoint["callbacks"].setdefault(owner.state_key, {})
+            state.setdefault("raw_weights", {}).setdefault("buffers", {})[name] = raw.clone()
+            if name in checkpoint["state_dict"]:
+                checkpoint["state_dict"][name] = self.pl_module.get_buffer(name).clone()
+        if swapped_here:
+            self.swap_out()
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Compare the chains and restore the module's raw weights.

@@ -1,6 +1,7 @@
 """What the processes of a training agree on between two steps: to stop, and to write a checkpoint."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ..private_api import child_processes, leave_signals_alone, requeue_signal
+from ..private_api import child_processes, leave_signals_alone, requeue_signal, trains_in_children
 from ..run_folder import RunFolder
 from . import stopping
 from .launcher import ENVIRONMENT_VARIABLE, process_rank
@@ -85,9 +86,11 @@ def stopped_runs_can_continue(folder: RunFolder) -> Iterator[None]:
         yield
     except (Stopped, Exception) as error:
         stopped = stopping.as_stopped(error)
+        how = f"continue with --resume {folder.path}" if folder.last.is_file() else "nothing was trained yet"
+        if stopped is None and stopping.is_lost_connection(error):
+            raise LostProcess(f"{stopping.LOST}; {how}") from error
         if stopped is None:
             raise
-        how = f"continue with --resume {folder.path}" if folder.last.is_file() else "nothing was trained yet"
         if stopped.signum not in stopping.SIGNALS and process_rank() == 0:
             how += f"; {_requeue()}"
         raise Stopped(stopped.signum, f"{stopped}; {how}") from None
@@ -105,6 +108,13 @@ def _requeue() -> str:
     return f"SLURM requeues job {job}"
 
 
+def stop_together(trainer: pl.Trainer) -> None:
+    """From here on a signal that reaches one process of a Trainer is handed to all that it has started by then."""
+    if trainer.num_devices * trainer.num_nodes > 1:
+        stopping.listen()  # a spawned process has not yet
+        stopping.tell_others(lambda signum: _tell(trainer, signum))
+
+
 class StopTogether(pl.Callback):
     """Hands signals to all processes that the Trainer has started, and keeps the Trainer from handling them itself."""
 
@@ -112,11 +122,13 @@ class StopTogether(pl.Callback):
         leave_signals_alone(trainer)
         if (signum := requeue_signal(trainer)) is not None:
             stopping.listen(signum)
-        if trainer.world_size > 1:
-            stopping.tell_others(lambda signum: _tell(trainer, signum))
+        stop_together(trainer)
 
 
 def _tell(trainer: pl.Trainer, signum: int) -> None:
+    if trains_in_children(trainer):
+        _tell_family(signum)
+        return
     if not trainer.is_global_zero:
         if ENVIRONMENT_VARIABLE in os.environ:  # the first process has started this one
             stopping.signal_parent(signum)
@@ -129,6 +141,19 @@ def _tell(trainer: pl.Trainer, signum: int) -> None:
     if lost:
         rank = children.index(lost[0]) + 1
         raise LostProcess(f"process {rank} of this run {_how(lost[0].returncode)}: no process can go on alone")
+
+
+def _tell_family(signum: int) -> None:
+    """Of ``ddp_spawn`` and ``ddp_fork``: the process that started the others trains nothing and waits for them."""
+    if multiprocessing.parent_process() is not None:
+        stopping.signal_parent(signum)
+        return
+    children = multiprocessing.active_children()
+    for process in children:
+        if process.pid is not None:
+            os.kill(process.pid, signum)
+    for process in children:
+        process.join()
 
 
 def _how(status: int) -> str:

@@ -19,9 +19,14 @@ MOMENT = 3.0  # seconds: a launcher, a shell and the other processes may all pas
 # What gloo and NCCL say where the process at the other end has gone; torch's own are DistNetworkError and the like.
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
 
+LOST = (
+    "another process of this run has ended: its own message says why; without one it was killed, perhaps for lack of "
+    "memory"
+)
 
-class Stopped(BaseException):
-    """The process was told to stop. No Exception: nobody handles it by the way.
+
+class Stopped(SystemExit):
+    """The process was told to stop. No Exception: nobody handles it by the way; a process of ``ddp_spawn`` just ends.
 
     Args:
         signum: the signal.
@@ -31,11 +36,7 @@ class Stopped(BaseException):
     def __init__(self, signum: int, message: str = "") -> None:
         self.signum = signum
         super().__init__(message or f"stopped by {signal.Signals(signum).name}")
-
-    @property
-    def status(self) -> int:
-        """The exit status: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + self.signum
+        self.code = 128 + signum  # the exit status: 130 for SIGINT, 143 for SIGTERM
 
 
 class LostProcess(Exception):

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dropout import check_probability
-from .functional import check_padding, pattern_attention
+from .functional import pattern_attention
+from .masks import check_padding, key_bias, means_causal
 from .patterns import Pattern, check_positive
-from .rotary import rotate
+from .rotary import rotate_sequence
+from .tiles import bias_of
 
 
 @dataclass
@@ -51,6 +53,8 @@ class MultiheadSelfAttention(nn.Module, ABC):
     """
 
     in_proj_bias: nn.Parameter | None
+    # Read by nn.TransformerEncoderLayer, whose inference path is dense attention: this keeps it from taking that.
+    _qkv_same_embed_dim = False
 
     @abstractmethod
     def __init__(
@@ -104,33 +108,44 @@ class MultiheadSelfAttention(nn.Module, ABC):
             query: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
             key: None, or the query itself.
             value: likewise.
-            key_padding_mask: (B, N) bool, True for keys that no query sees. Padded queries are computed like any other.
+            key_padding_mask: (B, N), True for keys that no query sees; or floats, -inf for these, else 0. Padded queries
+                are computed like any other.
             need_weights: also return the weights of each head, for plots; takes N^2 memory.
-            attn_mask: must be None; the pattern is the mask.
+            attn_mask: None or torch's causal mask (N, N), which means ``is_causal``: else the pattern is the mask.
             is_causal: position i sees only j <= i.
 
         Returns:
             The output, shaped like the query; the weights (B, H, N, N) without dropout, or None.
 
         Raises:
-            ValueError: if key or value is not the query, on an ``attn_mask``, or on a wrong shape or dtype.
+            ValueError: if key or value is not the query, on another ``attn_mask``, or on a wrong shape or dtype.
         """
         name = type(self).__name__
         if (key is not None and key is not query) or (value is not None and value is not query):
             raise ValueError(f"{name} is self-attention: leave out key and value, or pass the query itself")
-        if attn_mask is not None:
-            raise ValueError(f"{name} takes no attn_mask: its pattern is the mask; use is_causal and key_padding_mask")
+        if query.is_nested:
+            return self._nested(query, is_causal), None
         self._check_input("query", query)
         x = query if self.batch_first else query.transpose(0, 1)
         check_padding(key_padding_mask, *x.shape[:2])
-        q, k, v = self._heads(x, torch.arange(x.shape[1]))
+        causal = means_causal(attn_mask, x.shape[1], is_causal, name)
+        q, k, v = self._heads(x)
         dropout = self.dropout if self.training else 0.0
-        output = self._join(pattern_attention(q, k, v, self.pattern, is_causal, key_padding_mask, dropout))
+        output = self._join(pattern_attention(q, k, v, self.pattern, causal, key_padding_mask, dropout))
         weights = None
         if need_weights:
-            mask = self.mask(x.shape[1], is_causal).to(x.device)
-            weights = dense_weights(q, k, mask if key_padding_mask is None else mask & ~key_padding_mask[:, None, None])
+            bias = bias_of(self.mask(x.shape[1], causal)).to(x.device)
+            padding = key_bias(key_padding_mask, torch.float32)
+            weights = dense_weights(q, k, bias if padding is None else bias + padding[:, None, None])
         return output, weights
+
+    def _nested(self, x: Tensor, causal: bool) -> Tensor:
+        """The output for a nested tensor, in which ``nn.TransformerEncoder`` hands over padded input in eval."""
+        lengths = torch.tensor([len(sequence) for sequence in x.unbind()], device=x.device)
+        padded = x.to_padded_tensor(0.0)
+        seen = torch.arange(padded.shape[1], device=x.device) < lengths[:, None]
+        output, _ = self(padded, key_padding_mask=~seen, is_causal=causal)
+        return torch._nested_tensor_from_mask(output, seen, mask_check=False)
 
     def mask(self, n: int, causal: bool = False) -> Tensor:
         """The pattern as a matrix, for plots and tests: (n, n) bool, True where query i (row) sees key j."""
@@ -172,7 +187,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
                 f"prefill needs an empty state of at least {length} positions; this one has {state.length} of "
                 f"{state.max_length}"
             )
-        q, k, v = self._heads(x, torch.arange(length))
+        q, k, v = self._heads(x)
         # A ring buffer keeps only the last positions.
         kept = torch.arange(max(0, length - slots), length, device=x.device)
         state.keys[:, :, kept % slots] = k[:, :, kept].to(state.keys.dtype)
@@ -203,7 +218,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         if state.length >= state.max_length:
             raise ValueError(f"the state is full: max_length ({state.max_length}) positions have been read")
         position, slots = state.length, state.keys.shape[2]
-        q, k, v = self._heads(x, torch.tensor([position]))
+        q, k, v = self._heads(x, position, state.max_length)
         state.keys[:, :, position % slots] = k[:, :, 0].to(state.keys.dtype)
         state.values[:, :, position % slots] = v[:, :, 0].to(state.values.dtype)
         state.length += 1
@@ -216,12 +231,12 @@ class MultiheadSelfAttention(nn.Module, ABC):
             order = "(B, N, " if self.batch_first else "(N, B, "
             raise ValueError(f"{name} {tuple(x.shape)} must be a non-empty {order}embed_dim = {self.embed_dim})")
 
-    def _heads(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, embed_dim) -> queries, keys, values (B, H, N, D)."""
+    def _heads(self, x: Tensor, first: int = 0, length: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, embed_dim) -> queries, keys, values (B, H, N, D); x begins at the first of ``length`` positions."""
         projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if self.rotary:
-            q, k = rotate(q, positions), rotate(k, positions)
+            q, k = rotate_sequence(q, first, length), rotate_sequence(k, first, length)
         return q, k, v
 
     def _join(self, heads: Tensor) -> Tensor:
@@ -233,7 +248,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         return f"{self.embed_dim}, {self.num_heads}, {self.pattern}"
 
 
-def dense_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
-    """The attention weights (B, H, N, N), for plots; mask: bool, broadcastable to them, True where a key is seen."""
-    logits = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
-    return logits.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0)
+def dense_weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    """The attention weights (B, H, N, N), for plots; bias: broadcastable to them, -inf where a key is not seen."""
+    logits = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5 + bias
+    return logits.softmax(-1).masked_fill((bias == -torch.inf).all(-1, keepdim=True), 0)

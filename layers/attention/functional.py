@@ -6,6 +6,7 @@ from torch import Tensor
 from ..dropout import check_probability
 from .attend import attend
 from .fused import fused_atrous_attention, fused_attention
+from .masks import check_padding, key_bias
 from .patterns import Atrous, Fixed, Full, Local, Pattern, Sparse
 
 
@@ -25,7 +26,8 @@ def full_attention(
         k: keys, of the same shape and dtype.
         v: values, likewise.
         causal: query i sees only keys j <= i.
-        key_padding_mask: (B, N) bool, True for keys that no query sees. Padded queries are computed like any other.
+        key_padding_mask: (B, N), True for keys that no query sees; or floats, -inf for these, else 0, which are added
+            to the logits and have no gradient. Padded queries are computed like any other.
         dropout: probability that a weight is zeroed; the others are divided by 1 - dropout.
 
     Returns:
@@ -57,7 +59,7 @@ def atrous_attention(
         v: values.
         rate: at least 1; N need not be a multiple.
         causal: keep only keys j <= i.
-        key_padding_mask: (B, N) bool, True for padding.
+        key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Atrous(rate), causal, key_padding_mask, dropout)
@@ -85,7 +87,7 @@ def local_attention(
         window: keys seen to each side, at least 1.
         dilation: their distance, at least 1.
         causal: keep only keys j <= i.
-        key_padding_mask: (B, N) bool, True for padding.
+        key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout)
@@ -115,7 +117,7 @@ def sparse_attention(
         v: values.
         rate: distance of the far keys and radius of the near ones, at least 1.
         causal: keep only keys j <= i.
-        key_padding_mask: (B, N) bool, True for padding.
+        key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Sparse(rate), causal, key_padding_mask, dropout)
@@ -146,7 +148,7 @@ def fixed_attention(
         block: positions of a block, at least 1.
         summary: last keys of each block, which all queries see, 1 to ``block``.
         causal: keep only keys j <= i.
-        key_padding_mask: (B, N) bool, True for padding.
+        key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
     """
     return pattern_attention(q, k, v, Fixed(block, summary), causal, key_padding_mask, dropout)
@@ -157,11 +159,12 @@ def pattern_attention(
 ) -> Tensor:
     """Attention over a pattern's pairs; arguments, result and errors as in ``full_attention``."""
     check_inputs(q, k, v, key_padding_mask, dropout)
+    bias = key_bias(key_padding_mask, q.dtype)
     if q.is_cuda and isinstance(pattern, Full):
-        return fused_attention(q, k, v, causal, key_padding_mask, dropout)
+        return fused_attention(q, k, v, causal, bias, dropout)
     if q.is_cuda and isinstance(pattern, Atrous):
-        return fused_atrous_attention(q, k, v, pattern.rate, causal, key_padding_mask, dropout)
-    return attend(q, k, v, pattern, causal, key_padding_mask, dropout)
+        return fused_atrous_attention(q, k, v, pattern.rate, causal, bias, dropout)
+    return attend(q, k, v, pattern, causal, bias, dropout)
 
 
 def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None, dropout: float) -> None:
@@ -176,12 +179,3 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | Non
             )
     check_padding(key_padding_mask, q.shape[0], q.shape[2])
     check_probability("dropout", dropout)
-
-
-def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
-    """Raises ValueError if a ``key_padding_mask`` is not (batch, n) bool."""
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != (batch, n)):
-        raise ValueError(
-            f"key_padding_mask {tuple(mask.shape)} of {mask.dtype} must be (B, N) = ({batch}, {n}) of torch.bool, "
-            "True for padding"
-        )

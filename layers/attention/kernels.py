@@ -35,6 +35,10 @@ class Kernel(ABC):
     ) -> Gradients:
         """The tile's share of the gradients of q, k, v; lse is finite (any value where a row sees nothing)."""
 
+    def keep(self, q: Tensor, k: Tensor) -> Tensor | None:
+        """The dropout factors of all weights (G, R, m, n), 0 or 1 / (1 - dropout); None without dropout."""
+        return None
+
 
 class FlashCPU(Kernel):
     """The kernel behind ``scaled_dot_product_attention`` on the CPU, which also returns lse. No dropout.
@@ -129,6 +133,14 @@ class Products(Kernel):
             grad_q[here] = product(grad_logits, k[tile])
             grad_k[tile] += product(grad_logits.transpose(-1, -2), q[here])
         return grad_q, grad_k, grad_v
+
+    def keep(self, q: Tensor, k: Tensor) -> Tensor | None:
+        if not self.dropout:
+            return None
+        keep = q.new_empty((*q.shape[:-1], k.shape[-2]), dtype=wide(q.dtype))
+        for tile, rows in self._parts(q, k):
+            keep[tile][:, :, rows] = self._keep(keep[tile][:, :, rows])
+        return keep
 
     def _parts(self, q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
         """Slices of the tiles and of their rows."""

@@ -1,13 +1,13 @@
 """Which keys a query sees, and how that is cut into dense tiles: full, atrous, local, sparse, fixed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .tiles import Branch, Columns, Grid, Piece, band, residue_classes
+from .tiles import Branch, Columns, Grid, Piece, band, bias_of, residue_classes
 
 FIXED_ROWS = 1024  # queries per tile against the summary columns: bounds the size of the mask
 
@@ -201,13 +201,18 @@ class Fixed(Pattern):
             own, theirs = i[:, None] // self.block, seen[None, :] // self.block
             mask = theirs < own if causal else theirs != own
             if mask.any():
-                yield Piece(Grid(start, 1, len(i), len(i)), Columns(seen), mask)
+                yield Piece(Grid(start, 1, len(i), len(i)), Columns(seen), bias_of(mask))
 
     def visible(self, i: int) -> Tensor:
         start = i // self.block * self.block
         offset = torch.arange(self.block - self.summary, self.block)
         columns = (torch.arange(0, start, self.block)[:, None] + offset).flatten()
         return torch.cat([columns, torch.arange(start, i + 1)])
+
+
+def pattern_of(name: str, numbers: Sequence[int]) -> Pattern:
+    """The pattern of this class name and these numbers."""
+    return {kind.__name__: kind for kind in (Full, Atrous, Local, Sparse, Fixed)}[name](*numbers)
 
 
 def check_positive(name: str, value: int) -> None:
@@ -230,8 +235,8 @@ def _band_tiles(n: int, window: int, causal: bool) -> Iterator[Piece]:
         count = inner_last - t if inner else 1
         queries = range(t * m, min(n, t * m + m))
         keys = range(max(0, queries.start - window), min(n, queries.stop + after))
-        mask = band(queries, keys, window, causal)
-        yield Piece(Grid(queries.start, count, m, len(queries)), Grid(keys.start, count, m, len(keys)), mask)
+        bias = band(queries, keys, window, causal)
+        yield Piece(Grid(queries.start, count, m, len(queries)), Grid(keys.start, count, m, len(keys)), bias)
         t += count
 
 
@@ -255,7 +260,7 @@ def _in_classes(piece: Piece, first: int, count: int, dilation: int) -> Iterator
 
 def _without_centre(piece: Piece) -> Piece:
     assert isinstance(piece.keys, Grid)
-    assert piece.mask is not None
+    assert piece.bias is not None
     i = piece.queries.start + torch.arange(piece.queries.length)
     j = piece.keys.start + torch.arange(piece.keys.length)
-    return replace(piece, mask=piece.mask & (i[:, None] != j[None, :]))
+    return replace(piece, bias=piece.bias.masked_fill(i[:, None] == j[None, :], -torch.inf))

@@ -38,6 +38,11 @@ class Grid:
             part = replace(self, start=self.start + i * self.stride, length=length)
             part.read(x).add_(values[:, :, i : i + length])
 
+    def positions(self) -> Tensor:
+        """The positions themselves: (count, length) int64."""
+        rows = self.start + torch.arange(self.count) * self.step
+        return rows[:, None] + torch.arange(self.length) * self.stride
+
     def rows(self, first: int, last: int) -> "Grid":
         """The rows first <= g < last."""
         return replace(self, start=self.start + first * self.step, count=last - first)
@@ -60,11 +65,19 @@ class Columns:
 
     def read(self, x: Tensor) -> Tensor:
         """A copy of x (R, N, ...) at these positions: (1, R, length, ...)."""
-        return x.index_select(1, self.index.to(x.device)).unsqueeze(0)
+        return x.index_select(1, self.index).unsqueeze(0)
 
     def add(self, x: Tensor, values: Tensor) -> None:
         """Adds values (1, R, length, ...) to x (R, N, ...) at these positions."""
-        x.index_add_(1, self.index.to(x.device), values[0].to(x.dtype))
+        x.index_add_(1, self.index, values[0].to(x.dtype))
+
+    def positions(self) -> Tensor:
+        """The positions themselves: (1, length) int64."""
+        return self.index.unsqueeze(0)
+
+    def to(self, device: torch.device) -> "Columns":
+        """The same on a device."""
+        return Columns(self.index.to(device))
 
     def rows(self, first: int, last: int) -> "Columns":
         """Itself: the keys are the same for all queries."""
@@ -78,13 +91,13 @@ class Piece:
     Args:
         queries: count rows of m positions.
         keys: count rows of n positions.
-        mask: (m, n) bool, True where query i of a row sees key j; None if it sees all.
-        causal: query i of a row sees only keys j <= i; needs m = n and no ``mask``.
+        bias: (m, n), 0 where query i of a row sees key j, else -inf; None if it sees all.
+        causal: query i of a row sees only keys j <= i; needs m = n and no ``bias``.
     """
 
     queries: Grid
     keys: Grid | Columns
-    mask: Tensor | None = None
+    bias: Tensor | None = None
     causal: bool = False
 
     def split(self, most_keys: int) -> Iterator["Piece"]:
@@ -107,6 +120,11 @@ def residue_classes(n: int, rate: int) -> list[tuple[int, int, int]]:
 
 
 def band(queries: range, keys: range, window: int, causal: bool) -> Tensor:
-    """(m, n) bool: |i - j| <= window, and j <= i if causal."""
+    """The bias (m, n) of |i - j| <= window, and j <= i if causal."""
     offset = torch.tensor(keys)[None, :] - torch.tensor(queries)[:, None]
-    return (offset >= -window) & (offset <= (0 if causal else window))
+    return bias_of((offset >= -window) & (offset <= (0 if causal else window)))
+
+
+def bias_of(mask: Tensor) -> Tensor:
+    """What is added to logits: 0 where the bool mask is True, else -inf."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)

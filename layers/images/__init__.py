@@ -2,6 +2,7 @@
 
 from .decoders import ConvolutionalDecoder, Decoder, DenseDecoder
 from .encoders import BlogEncoder, DenseEncoder, DIMEncoder, Encoder, EncoderOutput, untrained_copy
+from .hugging_face_vision_encoder import HuggingFaceVisionEncoder
 from .priors import AdversarialPrior, GaussianPrior, Prior
 from .variational import VariationalCode
 
@@ -16,6 +17,7 @@ __all__ = [
     "Encoder",
     "EncoderOutput",
     "GaussianPrior",
+    "HuggingFaceVisionEncoder",
     "Prior",
     "VariationalCode",
     "untrained_copy",

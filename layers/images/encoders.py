@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,10 @@ class Encoder(nn.Module, ABC):
 
         DIM(G) scores its output against the code.
         """
+
+    def portable_arguments(self) -> dict[str, Any]:
+        """The arguments that build this encoder on another machine, where they differ from those given."""
+        return {}
 
     def reset_parameters(self) -> None:
         """Re-initialises all weights: the encoder is untrained again."""

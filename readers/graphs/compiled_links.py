@@ -1,7 +1,8 @@
 """Millions of ``source target weight`` lines a second: the compiled part of reading edge lists.
 
 It reads simple text (no quotes, no errors) and silently gives up at anything else; the caller then takes the slow way,
-which reads more and reports errors. Numba caches the code on disk.
+which reads more and reports errors. Numba caches the code on disk. Elements are assigned one by one, as slices and
+tuples take seconds to compile.
 """
 
 import numba
@@ -170,10 +171,10 @@ def _parse(data, start, end, separator, fewest, most, edges, weights, doubtful):
             if place == after:
                 return -1, 0, False
             if not sure:
-                doubtful[doubts] = links, after, place
+                doubtful[doubts, 0], doubtful[doubts, 1], doubtful[doubts, 2] = links, after, place
                 doubts += 1
             if not weighted:
-                for earlier in range(links):  # a slice takes two seconds to compile
+                for earlier in range(links):
                     weights[earlier] = 1.0
                 weighted = True
         elif fewest > 2:
@@ -206,7 +207,7 @@ def _parse_names(data, start, separator, fewest, most, columns, edges, weights, 
         if fields < fewest or fields > most:
             return -1, 0, False, nothing
         for which in range(2):
-            first, last = ends[which]
+            first, last = ends[which, 0], ends[which, 1]
             if first == last:
                 return -1, 0, False, nothing
             if names == len(bounds):
@@ -216,20 +217,20 @@ def _parse_names(data, start, separator, fewest, most, columns, edges, weights, 
             if slots[slot] < 0:
                 slots[slot] = names
                 hashes[names] = code
-                bounds[names] = first, last
+                bounds[names, 0], bounds[names, 1] = first, last
                 names += 1
             edges[links, which] = slots[slot]
         weight = 1.0
         if 0 <= columns[2] < fields:
-            first, last = ends[2]
+            first, last = ends[2, 0], ends[2, 1]
             weight, _, sure = read_weight(data, first, last, separator)
             if first == last:
                 return -1, 0, False, nothing
             if not sure:
-                doubtful[doubts] = links, first, last
+                doubtful[doubts, 0], doubtful[doubts, 1], doubtful[doubts, 2] = links, first, last
                 doubts += 1
             if not weighted:
-                for earlier in range(links):  # a slice takes two seconds to compile
+                for earlier in range(links):
                     weights[earlier] = 1.0
                 weighted = True
         if weighted:
@@ -247,7 +248,8 @@ def _read_fields(data, place, separator, columns, ends):
     the line has no such field.
     """
     end = len(data)
-    ends[:] = 0
+    for which in range(3):
+        ends[which, 0] = ends[which, 1] = 0
     fields = 0
     while True:
         first = skip_blanks(data, place, end, separator)
@@ -263,7 +265,7 @@ def _read_fields(data, place, separator, columns, ends):
             last -= 1
         for which in range(3):
             if fields == columns[which]:
-                ends[which] = first, last
+                ends[which, 0], ends[which, 1] = first, last
         fields += 1
         place = skip_blanks(data, place, end, separator)
         if place == end or data[place] == NEWLINE:

@@ -18,7 +18,7 @@ UNCLOSED = "a double quote isn't closed, or text follows the closing one"
 TWO_INTEGERS = re.compile(r"-?[0-9]+[ \t]+-?[0-9]+(?=[ \t]|$)")
 ATTRIBUTES = re.compile(r"\{.*\}$")  # as networkx.write_edgelist writes them
 NOTE = re.compile(r"[ \t]+[#%]")
-SMALL_TEXT = 1 << 16  # bytes that Python reads sooner than compiled code is loaded
+SMALL_TEXT = 1 << 18  # bytes that Python reads sooner than compiled code is loaded
 # A field between blanks, quoted or not.
 FIELD = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"|([^ \t"][^ \t]*))(?=[ \t]|$)')
 COMMENTS = (b"#", b"%")

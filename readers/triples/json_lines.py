@@ -196,8 +196,7 @@ def _parse_row(row: Any, where: str, text: NormalizedText, normalize: Normalize)
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: spo_list must hold objects with subject, predicate and object")
     subject = _parse_name(row.get("subject"), where, "subject", normalize)
-    predicate = row.get("predicate")
-    _check_name(predicate, where, "predicate")
+    predicate = _check_name(row.get("predicate"), where, "predicate")
     subject_span = _parse_span(row.get("subject_span"), subject, text, where, "subject_span")
     spans = row.get("slot_spans")
     spans = dict(spans) if isinstance(spans, Mapping) else {}
@@ -213,16 +212,16 @@ def _parse_row(row: Any, where: str, text: NormalizedText, normalize: Normalize)
     return found
 
 
-def _check_name(value: Any, where: str, name: str) -> None:
+def _check_name(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "missing" if value is None else "not a string" if not isinstance(value, str) else "empty"
         raise DataError(f"{where}: {name} of a triple is {what}; each needs subject, predicate and object")
     check_unicode(value, where, name)
+    return value
 
 
 def _parse_name(value: Any, where: str, name: str, normalize: Normalize) -> str:
-    _check_name(value, where, name)
-    return normalize_text(value, normalize).text
+    return normalize_text(_check_name(value, where, name), normalize).text
 
 
 def _parse_span(value: Any, entity: str, text: NormalizedText, where: str, name: str) -> Span | None:

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from datamodules import DataError, ImageDataModule
-from datamodules import images as module
+from datamodules import DataError, ImageDataModule, MirrorShift
 from datamodules import loader as loader_module
 from datamodules.batches import ImageBatch
 from datamodules.image_cache import ImageCache
@@ -105,9 +104,9 @@ def test_augmentation_mirrors_and_shifts():
     torch.manual_seed(0)
     images = torch.randint(1, 256, (64, 16, 16, 3), dtype=torch.uint8)
     torch.manual_seed(0)
-    augmented = module.augment_images(images)
+    augmented = MirrorShift()(images)
     torch.manual_seed(0)
-    assert torch.equal(module.augment_images(images), augmented)
+    assert torch.equal(MirrorShift()(images), augmented)
     found = set()
     for image, result in zip(images.numpy(), augmented.numpy(), strict=True):
         padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))

@@ -14,6 +14,8 @@ from layers.attention import attend as attend_module
 from layers.attention import patterns as patterns_module
 from layers.attention.fused import fused_atrous_attention, fused_attention
 from layers.attention.kernels import FlashCPU, Products
+from layers.attention.masks import key_bias
+from layers.attention.plans import plan
 
 # name: (function, its numbers, whether query i sees key j)
 PATTERNS = {
@@ -130,9 +132,10 @@ def test_wide_heads_and_many_tiles(name: str):
 
 
 def test_pieces_are_split_into_parts_of_bounded_memory(monkeypatch: pytest.MonkeyPatch):
-    split = attend_module._split
     monkeypatch.setattr(
-        attend_module, "_split", lambda branch, q: [part for piece in split(branch, q) for part in piece.split(150)]
+        attend_module,
+        "plan",
+        lambda *key: [[part for piece in branch for part in piece.split(150)] for branch in plan(*key)],
     )
     q, k, v = inputs(1, 2, 211, 4)
     ours = sparse_attention(q, k, v, rate=10)
@@ -180,10 +183,11 @@ def test_gradients_match_finite_differences(name: str):
 def test_gpu_paths_through_torchs_attention_equal_dense_attention(causal: bool, padded: bool):
     q, k, v = inputs(2, 2, 30, 4)
     padding = random_padding(2, 30) if padded else None
+    bias = key_bias(padding, q.dtype)
     for rate in (4, 5, 40):
-        ours = fused_atrous_attention(q, k, v, rate, causal, padding, 0.0)
+        ours = fused_atrous_attention(q, k, v, rate, causal, bias, 0.0)
         assert_same(ours, dense(q, k, v, lambda i, j, rate=rate: (i - j) % rate == 0, causal, padding), [q, k, v])
-    ours = fused_attention(q, k, v, causal, padding, 0.0)
+    ours = fused_attention(q, k, v, causal, bias, 0.0)
     assert_same(ours, dense(q, k, v, lambda i, j: True, causal, padding), [q, k, v])
 
 

@@ -263,6 +263,51 @@ def test_pairs_are_those_of_a_loop(rows: int, length: int, seed: int):
     assert pair_spans(start, end, 0.6, 0.7).tolist() == naive_pairs(start, end, 0.6, 0.7)
 
 
+def pairs_of(spans: list[tuple[int, int]], pairing: str) -> list[tuple[int, int]]:
+    """What the starts and ends of spans are paired to, in one of two sequences."""
+    start, end = torch.zeros(2, 9), torch.zeros(2, 9)
+    for first, last in spans:
+        start[1, first] = end[1, last] = 1
+    found = pair_spans(start, end, 0.5, 0.5, pairing).tolist()
+    assert all(sequence == 1 for sequence, _, _ in found)
+    return [(first, last) for _, first, last in found]
+
+
+@pytest.mark.parametrize(
+    ("spans", "nearest"),
+    [
+        ([(0, 2), (0, 4)], [(0, 2)]),  # 北京市 in 北京市政府
+        ([(0, 2), (0, 4), (0, 7)], [(0, 2)]),
+        ([(0, 5), (2, 5)], [(0, 5), (2, 5)]),  # one end
+        ([(0, 6), (2, 3)], [(0, 3), (2, 3)]),  # inside
+        ([(0, 2), (0, 4), (6, 6), (7, 8)], [(0, 2), (6, 6), (7, 8)]),
+        ([(1, 1)], [(1, 1)]),
+        ([], []),
+    ],
+)
+def test_nested_spans_are_all_found_when_asked(spans: list[tuple[int, int]], nearest: list[tuple[int, int]]):
+    assert pairs_of(spans, "nested") == sorted(spans)
+    assert pairs_of(spans, "nearest") == nearest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2)), max_size=4))
+def test_nested_pairing_of_separate_spans_is_the_nearest(drawn: list[tuple[int, int]]):
+    spans, free = [], 0
+    for first, length in sorted(drawn):
+        if first >= free and first + length < 9:
+            spans.append((first, first + length))
+            free = first + length + 1
+    assert pairs_of(spans, "nested") == pairs_of(spans, "nearest") == spans
+
+
+def test_ends_without_a_start_and_starts_without_an_end():
+    start, end = torch.tensor([[0.0, 1, 0, 1, 0, 0]]), torch.tensor([[1.0, 0, 0, 0, 0, 0]])
+    assert pair_spans(start, end, 0.5, 0.5, "nested").shape == (0, 3)
+    end[0, 4] = 1
+    assert pair_spans(start, end, 0.5, 0.5, "nested").tolist() == [[0, 1, 4], [0, 3, 4]]
+
+
 @pytest.mark.parametrize("kind", [FullAttention, AtrousAttention, LocalAttention, SparseAttention, FixedAttention])
 def test_triple_encoder_sees_no_padding(kind: type[MultiheadSelfAttention]):
     encoder = AttentionEncoder(["a", "b", "c"], 5, 40, size=16, num_layers=2, num_heads=2, attention=kind).eval()

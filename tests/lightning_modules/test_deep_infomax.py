@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -97,6 +98,42 @@ def test_blog_losses_equal_loops_over_pairs_and_locations():
         expected[name] = torch.stack(terms).mean()
     torch.testing.assert_close(losses["global_loss"], expected["global"])
     torch.testing.assert_close(losses["local_loss"], expected["local"])
+
+
+@pytest.mark.parametrize("global_pair", ["code", "map"])
+def test_two_views_pair_the_code_of_one_with_the_features_of_the_other(global_pair):
+    """Both directions written out, code by code and place by place; infoNCE against the other images' places."""
+    torch.manual_seed(1)
+    slots = {"encoder": partial(DIMEncoder, code_size=8), "estimator": InfoNCE, "global_weight": 0.5}
+    module = DeepInfoMax(**{**PAPER, **slots}, global_pair=global_pair, global_units=16).eval()
+    first, second = module.encoder(images(4)), module.encoder(images(4).flip(3))
+    losses = module.losses(first, second)
+    expected = {"global": [], "local": []}
+    for one, other in ((first, second), (second, first)):
+        maps = other.local.flatten(2).transpose(1, 2)
+        vectors = module.global_network(other.local) if global_pair == "map" else other.mean
+        for name, features in (("local", maps), ("global", vectors[:, None])):
+            score = getattr(module, f"{name}_score")
+            code, place = score.embed_codes(one.mean), score.embed_features(features)
+            for b in range(4):
+                others = [torch.exp(code[b] @ c) for m in range(4) if m != b for c in place[m]]
+                for c in place[b]:
+                    own = torch.exp(code[b] @ c)
+                    expected[name].append(-torch.log(own / (own + sum(others))))
+    for name, terms in expected.items():
+        torch.testing.assert_close(losses[f"{name}_loss"], torch.stack(terms).mean())
+    assert losses["loss"].item() != pytest.approx(module.losses(first)["loss"].item(), rel=1e-3)
+
+
+def test_a_batch_with_two_views_is_encoded_in_one_pass():
+    module = DeepInfoMax(**SMALL).eval()
+    output, views = module._encode(ImageBatch(images(4), torch.zeros(4), images(4).flip(3)))
+    for part, alone in ((output, images(4)), (views, images(4).flip(3))):
+        for values, expected in zip(part, module.encoder(alone), strict=True):
+            torch.testing.assert_close(values, expected)
+    plain, none = module._encode(ImageBatch(images(4), torch.zeros(4)))
+    assert none is None
+    torch.testing.assert_close(plain.mean, output.mean)
 
 
 @pytest.mark.parametrize("term", ["global", "local", "prior"])
@@ -280,6 +317,38 @@ def test_predict_file_writes_the_features_of_the_forward_pass(folder_of_images: 
 def test_predict_file_gives_the_asked_layer(folder_of_images: Path, tmp_path: Path, layer: str, size: int):
     DeepInfoMax(**SMALL).predict_file(folder_of_images, tmp_path / "f.npz", layer=layer, batch_size=2)
     assert np.load(tmp_path / "f.npz")["features"].shape == (3, size)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_predict_file_writes_tables(folder_of_images: Path, tmp_path: Path, ending: str):
+    module = DeepInfoMax(**SMALL)
+    module.predict_file(folder_of_images, tmp_path / "f.npz")
+    expected = np.load(tmp_path / "f.npz")
+    module.predict_file(folder_of_images, tmp_path / f"f.{ending}")
+    read = {"csv": pd.read_csv, "parquet": pd.read_parquet}[ending]
+    table = read(tmp_path / f"f.{ending}")
+    assert table["name"].tolist() == expected["names"].tolist()
+    features = np.stack(table["features"]) if ending == "parquet" else table.iloc[:, 1:].to_numpy()
+    assert np.array_equal(features.astype(np.float32), expected["features"])
+
+
+def test_a_code_that_is_not_ahead_is_named():
+    found = {f"test/{row}{probe}_accuracy": 0.5 for row in ("", "untrained/") for probe in ("knn", "linear_probe")}
+    found |= {"test/raw_pixels/knn_accuracy": 0.4, "test/untrained/linear_probe_accuracy": 0.3, "test/fc/knn": 0.1}
+    (line,) = DeepInfoMax(**SMALL).remarks(found)
+    assert "not ahead of untrained (knn 0.500 <= 0.500)." in line
+    assert "infomax_folder.yaml" in line
+    assert DeepInfoMax(**SMALL).remarks(found | {"test/knn_accuracy": 0.6}) == []
+    assert DeepInfoMax(**SMALL).remarks({"test/knn_accuracy": 0.1}) == []  # without baselines
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_validations_draw_the_curves_of_the_asked_probes():
+    module = DeepInfoMax(**SMALL, val_probes=["knn", "linear_probe"])
+    trainer = quiet_trainer(limit_train_batches=1)
+    trainer.fit(module, data())
+    assert {"val/knn_accuracy", "val/linear_probe_accuracy"} <= trainer.callback_metrics.keys()
+    assert "val/mlp_probe_accuracy" not in trainer.callback_metrics
 
 
 def test_predict_file_names_a_corrupt_image(folder_of_images: Path, tmp_path: Path):

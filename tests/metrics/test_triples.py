@@ -108,7 +108,8 @@ def plain_scores(pairs):
                 right += sum(triple in gold for triple in found)
                 predicted += len(found)
                 expected += len(gold)
-        return right / predicted, right / expected, 2 * right / (predicted + expected)
+        precision = 0 if predicted < 1 <= expected else right / predicted
+        return precision, right / expected, 2 * right / (predicted + expected)
 
     def shared_pair(gold):
         return any(one != two and (one[0], one[2]) == (two[0], two[2]) for one in gold for two in gold)

@@ -10,6 +10,7 @@ from test_graph_files import links_of, read, read_graph, write
 from datamodules import EdgeListDataModule
 from readers.errors import DataError
 from readers.graphs import read_graph as read_arrays
+from readers.graphs.edge_list import SMALL_TEXT
 
 THREE = [("1", "2", 1.0), ("2", "3", 1.0), ("3", "1", 1.0)]
 HEAVY = [("1", "2", 3.0), ("2", "3", 1.0), ("3", "1", 1.0)]
@@ -38,7 +39,7 @@ HEAVY = [("1", "2", 3.0), ("2", "3", 1.0), ("3", "1", 1.0)]
 )
 def test_blanks_comments_and_attributes(tmp_path, text, expected):
     """As infomap reads them, and as networkx writes them."""
-    for longer in ("", "# " + "x" * 70_000 + "\n"):  # short and long texts take different ways
+    for longer in ("", "# " + "x" * SMALL_TEXT + "\n"):  # short and long texts take different ways
         assert sorted(links_of(read(tmp_path, longer + text))) == sorted(expected)
 
 

@@ -1,0 +1,69 @@
+"""The running statistics of normalisation layers: finding them, and measuring them again for other weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+BATCHES = 100
+
+
+def running_statistics(module: nn.Module) -> dict[str, Tensor]:
+    """Means and variances of all layers that keep them, by their names."""
+    return {
+        name: buffer
+        for name, buffer in module.named_buffers()
+        if name.rpartition(".")[2] in ("running_mean", "running_var") and buffer.is_floating_point()
+    }
+
+
+@torch.no_grad()
+def recompute_statistics(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Tensor]:
+    """The statistics of the module with its present weights: means over the first training batches of an epoch.
+
+    The module, its logs and the random state are afterwards what they were.
+    """
+    present = running_statistics(pl_module)
+    if not present:
+        return {}
+    # A loader of its own: the one of the training keeps its place.
+    loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+    on_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=on_gpu), _measuring(pl_module), trainer.precision_plugin.forward_context():
+        torch.manual_seed(0)
+        for index, batch in enumerate(islice(loader, BATCHES)):
+            pl_module.training_step(_on_device(trainer, pl_module, batch), index)
+        return {name: buffer.clone() for name, buffer in present.items()}
+
+
+@contextmanager
+def _measuring(pl_module: pl.LightningModule) -> Iterator[None]:
+    """In training mode, with cumulative statistics from nothing, and without logging."""
+    layers = [module for module in pl_module.modules() if getattr(module, "running_mean", None) is not None]
+    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
+    momenta, modes = [layer.momentum for layer in layers], {module: module.training for module in pl_module.modules()}
+    vars(pl_module).update(log=lambda *_, **__: None, log_dict=lambda *_, **__: None)
+    try:
+        pl_module.train()
+        for layer in layers:
+            layer.reset_running_stats()  # type: ignore[operator]
+            layer.momentum = None  # type: ignore[assignment]
+        yield
+    finally:
+        del vars(pl_module)["log"], vars(pl_module)["log_dict"]
+        for module, mode in modes.items():
+            module.training = mode
+        for layer, buffers, momentum in zip(layers, kept, momenta, strict=True):
+            layer.momentum = momentum
+            for name, value in buffers.items():
+                layer.get_buffer(name).copy_(value)
+
+
+def _on_device(trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> Any:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    batch = data.on_before_batch_transfer(batch, 0)
+    return data.on_after_batch_transfer(data.transfer_batch_to_device(batch, pl_module.device, 0), 0)

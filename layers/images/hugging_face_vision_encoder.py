@@ -1,0 +1,205 @@
+"""Any image backbone of Hugging Face for the encoder slot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .encoders import Encoder, EncoderOutput
+
+LEAST_SIDE = 4  # of the local map, where the backbone has such a map
+
+
+class HuggingFaceVisionEncoder(Encoder):
+    """A backbone of ``transformers`` (ResNet, Swin, DINOv2 … what ``AutoBackbone`` knows) with a linear head.
+
+    The feature vector is the mean over the places of the backbone's last map, the code a linear function of it. The
+    local map is that of an earlier stage: by default the last one that still has 4 x 4 places (the finest, if none
+    has). For the global objective the map is averaged and goes through one hidden layer, as a backbone can't be cut.
+
+    Pretrained backbones expect pixels of mean 0 and standard deviation 1: ``data.pixel_range: [-2.1, 2.4]`` comes near
+    the usual normalisation. The untrained encoder that the test compares with has fresh weights, not pretrained ones.
+
+    A ``FeatureProbe`` cuts it at ``encoder.conv`` (the last map), ``encoder.pooling`` (the vector) or ``encoder.mean``.
+
+    Args:
+        image_size: side of the images in pixels; passed by the module that owns the encoder.
+        model: folder, or name on the hub, of a pretrained backbone.
+        config: instead of ``model``: a configuration, whose weights are then fresh: a folder or file of one, or its
+            entries, ``model_type`` among them.
+        code_size: length of the code.
+        local_stage: the stage of the local map, by its name in the backbone's ``stage_names``.
+        stochastic: add a head for the log-variance, which the Gaussian prior needs.
+
+    Raises:
+        ValueError: if not one of ``model`` and ``config`` is given, it can't be loaded or built as a backbone, has no
+            such stage, or can't read images of this size.
+        ImportError: if transformers is not installed.
+
+    Example:
+        model:
+          encoder:
+            class_path: HuggingFaceVisionEncoder
+            init_args:
+              config: {model_type: resnet, embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1], layer_type: basic}
+          prior_weight: 0.0
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        model: str | None = None,
+        config: dict | str | None = None,
+        code_size: int = 64,
+        local_stage: str | None = None,
+        stochastic: bool = False,
+    ) -> None:
+        super().__init__()
+        if (model is None) == (config is None):
+            raise ValueError("encoder: name a pretrained backbone (encoder.model) or a configuration (encoder.config)")
+        loaded = _configuration(config if model is None else model, image_size)
+        stages = list(getattr(loaded, "stage_names", None) or [])
+        if local_stage is not None and local_stage not in stages:
+            raise ValueError(f"encoder.local_stage: {local_stage} is none of {', '.join(stages)}")
+        if local_stage is None:
+            local_stage = _default_stage(loaded, stages, image_size)
+        self.backbone = _Maps(_build(loaded, [local_stage, stages[-1]], model))
+        self.conv = nn.Identity()  # a name for the last map
+        self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        local, conv = self._try(image_size)
+        self.code_size, self.local_size, self.stochastic = code_size, local.shape[1], stochastic
+        self.mean = nn.Linear(conv.shape[1], code_size)
+        self.logvar = nn.Linear(conv.shape[1], code_size) if stochastic else None
+
+    def _try(self, image_size: int) -> list[Tensor]:
+        """The maps of an image; parameters that have no part in them are frozen, as processes would wait for them."""
+        mode = self.backbone.training
+        maps = _readable(self.backbone.eval(), image_size)
+        sum(part.sum() for part in maps).backward()  # type: ignore[union-attr]
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(parameter.grad is not None)
+            parameter.grad = None
+        self.backbone.train(mode)
+        return maps
+
+    def forward(self, images: Tensor) -> EncoderOutput:
+        maps = self.backbone(images)
+        conv = self.conv(maps[1])
+        fc = self.pooling(conv)
+        logvar = self.logvar(fc) if self.logvar is not None else None
+        return EncoderOutput(local=maps[0], conv=conv, fc=fc, mean=self.mean(fc), logvar=logvar)
+
+    def global_network(self, units: int) -> nn.Module:
+        hidden = max(units, self.local_size)
+        return nn.Sequential(
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.local_size, hidden)),
+            *(nn.ReLU(), nn.Linear(hidden, units)),
+        )
+
+    def reset_parameters(self) -> None:
+        # Backbones have parameters outside of torch's layers, and their own way to begin.
+        fresh = _build(self.backbone.network.config, self.backbone.stages)
+        self.backbone.network.load_state_dict(fresh.state_dict())
+        for head in (self.mean, self.logvar):
+            if head is not None:
+                head.reset_parameters()
+
+    def portable_arguments(self) -> dict[str, Any]:
+        # All entries: those left out would be the class's, and the image size the data's.
+        config = json.loads(self.backbone.network.config.to_json_string(use_diff=False))
+        return {"model": None, "config": config, "local_stage": self.backbone.stages[0]}
+
+
+class _Maps(nn.Module):
+    """The maps of two stages, the earlier one first; one map may be both."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.stages = [network.out_features[0], network.out_features[-1]]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.network(images).feature_maps
+        return maps[0], maps[-1]
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise ImportError('HuggingFaceVisionEncoder needs transformers: pip install "transformers>=4.50"') from None
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _configuration(given: dict | str, image_size: int) -> Any:
+    """The configuration; one made of entries is for images of this size unless it says another."""
+    transformers = _transformers()
+    try:
+        if isinstance(given, str):
+            options = {"local_files_only": True} if Path(given).exists() else {}
+            return transformers.AutoConfig.from_pretrained(given, **options)
+        entries = dict(given)
+        loaded = transformers.AutoConfig.for_model(entries.pop("model_type", "(none given)"), **entries)
+    except Exception as error:  # transformers and the hub raise nearly any
+        raise ValueError(
+            f"encoder: no configuration of a backbone in {given} ({_one_line(error)}): name a folder with config.json, "
+            "or entries with model_type"
+        ) from error
+    if hasattr(loaded, "image_size") and "image_size" not in entries:
+        loaded.image_size = image_size
+    return loaded
+
+
+def _build(config: Any, stages: list[str], model: str | None = None) -> Any:
+    """A backbone that returns the maps of these stages: with a model's weights, or fresh ones."""
+    transformers = _transformers()
+    wanted = list(dict.fromkeys(stages))
+    try:
+        config = type(config).from_dict(config.to_dict())  # with its own choice of stages
+        config.out_features = wanted
+        network = transformers.AutoBackbone.from_config(config)
+        if model is None:
+            return network
+        # AutoBackbone's own ``from_pretrained`` takes a folder for a name on the hub.
+        options = {"local_files_only": True} if Path(model).exists() else {}
+        return type(network).from_pretrained(model, config=config, **options)
+    except Exception as error:  # a kind of network that is none, weights that are not there, a faulty version
+        raise ValueError(
+            f"encoder: {model or config.model_type} can't be built as a backbone by transformers "
+            f"{transformers.__version__} ({_one_line(error)}): take another, such as resnet, swin or dinov2"
+        ) from error
+
+
+def _default_stage(config: Any, stages: list[str], image_size: int) -> str:
+    """The last stage before the last with ``LEAST_SIDE`` x ``LEAST_SIDE`` places, else the finest one."""
+    if not stages:
+        raise ValueError(f"encoder: {getattr(config, 'model_type', config)} is no backbone with stages in transformers")
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        maps = _readable(_build(config, stages).eval(), image_size)
+    sides = [min(part.shape[-2:]) for part in maps]
+    earlier = range(max(1, len(stages) - 1))
+    fine = [number for number in earlier if sides[number] >= LEAST_SIDE]
+    return stages[fine[-1] if fine else max(earlier, key=lambda number: sides[number])]
+
+
+def _readable(network: nn.Module, image_size: int) -> list[Tensor]:
+    """The maps of an image of zeros.
+
+    Raises:
+        ValueError: if the network can't read images of this size.
+    """
+    try:
+        output = network(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"encoder: it can't read images of {image_size} pixels ({_one_line(error)})") from error
+    maps = list(output if isinstance(output, tuple) else output.feature_maps)
+    if any(part.ndim != 4 or not part.numel() for part in maps):
+        raise ValueError(f"encoder: no places are left of images of {image_size} pixels: set data.image_size higher")
+    return maps
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:150] or type(error).__name__

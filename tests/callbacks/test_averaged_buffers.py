@@ -1,0 +1,143 @@
+"""The running statistics of batch normalisation that go with averaged weights."""
+
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from callbacks import AveragedWeights, Lookahead, NonMonotonicAverage
+from datamodules.loader import BatchLoader
+from tests.callbacks.chain_tools import assert_same
+from tests.tools import quiet_trainer
+
+INPUTS = torch.randn(48, 3, generator=torch.Generator().manual_seed(0)) * 2 + 1
+STEPS = 6  # per epoch
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return BatchLoader(lambda rows: INPUTS[rows], len(INPUTS), 8, shuffle=True, drop_last=True)
+
+    def val_dataloader(self):
+        return BatchLoader(lambda rows: INPUTS[rows], len(INPUTS), 16)
+
+
+class Normalised(pl.LightningModule):
+    """Keeps its state after each step and in each validation."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 1))
+        self.after_steps, self.validated = [], []
+
+    def training_step(self, batch, batch_idx):
+        loss = (self.layers(batch) - batch.prod(1, keepdim=True)).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def on_train_batch_end(self, *_):
+        self.after_steps.append(self.state())
+
+    def on_validation_start(self):
+        self.validated.append(self.state())
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", (self.layers(batch) - batch.prod(1, keepdim=True)).square().mean())
+
+    def state(self):
+        return {name: value.clone() for name, value in self.state_dict().items()}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def fit(*rules, epochs=2, **options):
+    module = Normalised()
+    trainer = quiet_trainer(*rules, max_epochs=epochs)
+    trainer.fit(module, datamodule=Data(), **options)
+    return module, trainer
+
+
+def averages(module, decay):
+    """The mean of all that is not a whole number, by the formula."""
+    mean = {name: torch.zeros_like(value) for name, value in module.after_steps[0].items()}
+    for state in module.after_steps:
+        mean = {name: decay * mean[name] + (1 - decay) * state[name] for name in mean}
+    return {name: value / (1 - decay ** len(module.after_steps)) for name, value in mean.items()}
+
+
+@pytest.mark.parametrize("buffers", ["average", "recompute", "raw"])
+def test_what_a_validation_uses_and_that_training_does_not_notice(buffers):
+    plain, _ = fit()
+    module, _ = fit(AveragedWeights(0.8, buffers=buffers))
+    for state, expected in zip(module.after_steps, plain.after_steps, strict=True):
+        assert_same(state, expected)
+    seen, expected = module.validated[-1], averages(plain, 0.8)
+    for name in ("layers.0.weight", "layers.3.bias"):
+        torch.testing.assert_close(seen[name], expected[name])
+    if buffers == "recompute":
+        model = copy.deepcopy(plain)
+        model.load_state_dict(seen)
+        update_bn(list(Data().train_dataloader()), model.layers)
+        expected = model.state_dict()
+    elif buffers == "raw":
+        expected = plain.after_steps[-1]
+    for name in ("layers.1.running_mean", "layers.1.running_var"):
+        torch.testing.assert_close(seen[name], expected[name])
+        assert torch.equal(seen[name], plain.after_steps[-1][name]) == (buffers == "raw")
+    assert_same(module.state(), seen)  # training is over
+
+
+@pytest.mark.parametrize("buffers", ["average", "recompute", "raw"])
+def test_best_checkpoints_have_what_was_validated_and_resume_to_the_same_bits(buffers, tmp_path):
+    def rules(folder):
+        save = ModelCheckpoint(folder, monitor="val/loss", save_top_k=-1, filename="{epoch}")
+        midway = ModelCheckpoint(folder, every_n_train_steps=STEPS + 2, save_top_k=-1, filename="midway-{step}")
+        return AveragedWeights(0.8, buffers=buffers), save, midway
+
+    whole, _ = fit(*rules(tmp_path / "whole"), epochs=3)
+    for epoch in range(3):
+        saved = torch.load(tmp_path / "whole" / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"]
+        assert_same(saved, whole.validated[epoch])
+    for name in ("epoch=0.ckpt", f"midway-step={STEPS + 2}.ckpt"):
+        resumed, _ = fit(*rules(tmp_path / "rest"), epochs=3, ckpt_path=tmp_path / "whole" / name, weights_only=True)
+        count = len(resumed.after_steps)
+        for state, expected in zip(resumed.after_steps, whole.after_steps[-count:], strict=True):
+            assert_same(state, expected)
+        assert_same(resumed.validated[-1], whole.validated[-1])
+
+
+def test_the_mean_since_the_metric_stalled_has_its_statistics():
+    class Stalls(NonMonotonicAverage):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.averaging = trainer.current_epoch >= 1
+
+    module, _ = fit(Stalls())
+    since = module.after_steps[STEPS:]
+    for name in ("layers.0.weight", "layers.1.running_mean", "layers.1.running_var"):
+        torch.testing.assert_close(module.validated[-1][name], torch.stack([state[name] for state in since]).mean(0))
+    assert_same(module.validated[0], module.after_steps[STEPS - 1])
+
+
+def test_lookahead_keeps_the_statistics_of_the_training():
+    module, _ = fit(Lookahead(4))
+    for name in ("layers.1.running_mean", "layers.1.running_var"):
+        assert torch.equal(module.validated[-1][name], module.after_steps[-1][name])
+
+
+def test_what_can_not_work_is_refused():
+    with pytest.raises(ValueError, match=r"AveragedWeights: buffers \(.best.\) must be average, recompute or raw"):
+        AveragedWeights(buffers="best")
+    loaders = {"train_dataloaders": Data().train_dataloader(), "val_dataloaders": Data().val_dataloader()}
+    with pytest.raises(MisconfigurationException, match="needs a datamodule"):
+        quiet_trainer(AveragedWeights(buffers="recompute")).fit(Normalised(), **loaders)
+    module = Normalised()
+    module.automatic_optimization = False
+    with pytest.raises(MisconfigurationException, match="steps its own optimizers"):
+        quiet_trainer(AveragedWeights(buffers="recompute")).fit(module, datamodule=Data())
