@@ -160,7 +160,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process."""
-        if self.source != "sample":
+        if self.source != "sample" and self._arrays is None:
             self._say_what_is_unusual(self._load())
 
     def setup(self, stage: str | None = None) -> None:
@@ -191,10 +191,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _say_what_is_unusual(self, arrays: ImageArrays) -> None:
         if self._left_out:
-            rank_zero_info(f"Left out of {self.source}, not read as images: {describe_left_out(self._left_out)}")
+            rank_zero_warn(f"Left out of {self.source}, not read as images: {describe_left_out(self._left_out)}")
         if arrays.scaled:
             by = ", ".join(f"{count} by {what}" for what, count in sorted(arrays.scaled.items()))
-            rank_zero_info(f"Scaled to 8 bits: images of {self.source} with other ranges of values, {by}")
+            rank_zero_warn(f"Scaled to 8 bits: images of {self.source} with other ranges of values, {by}")
         if arrays.unreadable:
             reasons = "; ".join(reason for _, reason in arrays.unreadable)
             rank_zero_warn(

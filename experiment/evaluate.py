@@ -15,7 +15,7 @@ from .errors import UserError, as_called
 from .processes.agreement import StopTogether, stop_together
 from .resuming.restoring import load_checkpoint, refuse_other_data, restoring
 from .run_folder import write_atomically
-from .train import describe_data, remarks
+from .train import describe_data, remarks, remarks_on
 
 DESCRIPTION = """\
 Tests a trained model again with the configuration stored in its checkpoint. The run folder stays as it is.
@@ -67,6 +67,8 @@ def evaluate(argv: list[str]) -> None:
         for line in remarks(cli.datamodule):
             say(line)
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
+        for line in remarks_on(cli.model, metrics):
+            say(line)
 
 
 def _resolve_arguments(argv: list[str]) -> tuple[str, str | None, list[str]]:

@@ -123,6 +123,8 @@ def train(argv: list[str]) -> ExperimentCLI:
                 say(line)
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
             print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
+            for line in remarks_on(cli.model, metrics):
+                say(line)
             for picture in sorted(folder.pictures.glob("*.png")):
                 say(f"picture: {picture}")
             say(where)
@@ -194,6 +196,11 @@ def versions() -> dict[str, str]:
 def remarks(data: pl.LightningDataModule) -> list[str]:
     """What the datamodule has to say about measures on it."""
     return data.remarks() if hasattr(data, "remarks") else []
+
+
+def remarks_on(model: pl.LightningModule, metrics: dict[str, float]) -> list[str]:
+    """What the module has to say about its measures: the last lines of the table."""
+    return model.remarks(metrics) if hasattr(model, "remarks") else []
 
 
 def describe_data(data: pl.LightningDataModule) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -12,12 +11,13 @@ from torch import Tensor
 
 from datamodules.batches import ImageBatch
 from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, EncoderOutput, VariationalCode
+from layers.images.channels import for_channels
 from layers.losses import AddsLosses, collect_losses
 from layers.weights import normalize_weights
 from metrics.representation import RepresentationQuality
-from readers.images import read_image_files
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
+from .image_features import encode_files, write_features
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
@@ -27,7 +27,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
     """An autoencoder, plain or variational; its whole loss comes from ``add_loss`` in the forward of its parts.
 
         plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)
-        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = 3 S^2 values per image
+        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = C S^2 values per image
 
     It is variational if the encoder is stochastic. Multiplied by -D / beta, the second loss is the evidence lower bound
     (up to a constant) of a decoder with Gaussian noise of variance beta / 2: beta 0.02 means a standard deviation of a
@@ -55,6 +55,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         image_size: S, side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
+        channels: of the images; given by the data.
 
     Raises:
         ValueError: if beta is negative.
@@ -71,7 +72,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
 
     monitor = "val/loss"
     mode = "min"
-    data_links = ("image_size", "pixel_range")
+    data_links = ("image_size", "pixel_range", "channels")
 
     def __init__(
         self,
@@ -85,17 +86,18 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         scheduler_interval: Interval = "epoch",
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
         if beta < 0:
             raise ValueError(f"beta ({beta}) must be at least 0")
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.encoder = encoder(image_size)
+        self.encoder = for_channels(encoder, image_size, in_channels=channels)
         add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         code_size = self.encoder.code_size
-        self.code = VariationalCode(code_size, beta / (3 * image_size**2)) if self.encoder.stochastic else None
-        self.decoder = decoder(code_size, image_size)
+        self.code = VariationalCode(code_size, beta / (channels * image_size**2)) if self.encoder.stochastic else None
+        self.decoder = for_channels(decoder, code_size, image_size, out_channels=channels)
         normalize_weights(self, weight_normalization)
         self.to(memory_format=torch.channels_last)
 
@@ -185,7 +187,8 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
 
         Args:
             input: a folder of image files, sub-folders included, or one image file.
-            output: the ``.npz`` file to write: ``names`` (paths below the folder), ``features`` (N, d) float32.
+            output: the file to write: ``.npz`` with ``names`` (paths below the folder) and ``features`` (N, d) float32,
+                or a table of both, ``.csv`` or ``.parquet``.
             batch_size: images per batch.
 
         Returns:
@@ -197,12 +200,14 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        names, codes = [], []
-        for batch_names, pixels in read_image_files(input, self.hparams.image_size, batch_size):
-            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
-            names += batch_names
-            codes.append(self.encode(batch.images.to(self.device)).mean.float().cpu())
-        features = torch.cat(codes).numpy()
-        with open(output, "wb") as file:
-            np.savez(file, names=np.array(names), features=features)
+        names, features = encode_files(
+            input,
+            lambda images: self.encode(images).mean,
+            self.hparams.image_size,
+            self.hparams.pixel_range,
+            self.hparams.channels,
+            self.device,
+            batch_size,
+        )
+        write_features(output, names, features)
         return f"{len(names)} images, {features.shape[1]} features each -> {output}"

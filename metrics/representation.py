@@ -1,6 +1,6 @@
 """A metric that collects frozen features over an epoch and runs the probes on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from .probes import CHUNK_ROWS, knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy
+
+PROBES = ("knn", "linear_probe", "mlp_probe")
 
 
 class RepresentationQuality(Metric):
@@ -36,7 +38,7 @@ class RepresentationQuality(Metric):
     higher_is_better = True
     is_differentiable = False
 
-    PROBES = ("knn", "linear_probe", "mlp_probe")
+    PROBES = PROBES
 
     memory_features: list[Tensor]
     memory_labels: list[Tensor]
@@ -126,3 +128,19 @@ def _canonical_order(features: Tensor, labels: Tensor) -> Tensor:
     keys = torch.cat([part.double() @ direction for part in features.split(CHUNK_ROWS)])
     by_label = labels.argsort(stable=True)
     return by_label[keys[by_label].argsort(stable=True)]
+
+
+def baselines_ahead(metrics: Mapping[str, float]) -> list[str]:
+    """Which baselines a trained code is not better than, each with the probes and accuracies that say so.
+
+    Args:
+        metrics: of a test, ``test/[untrained/|raw_pixels/]<probe>_accuracy``.
+    """
+    ahead = []
+    for baseline in ("untrained", "raw_pixels"):
+        names = {probe: (f"test/{probe}_accuracy", f"test/{baseline}/{probe}_accuracy") for probe in PROBES}
+        pairs = {probe: (metrics[a], metrics[b]) for probe, (a, b) in names.items() if {a, b} <= metrics.keys()}
+        lost = [f"{probe} {own:.3f} <= {other:.3f}" for probe, (own, other) in pairs.items() if own <= other]
+        if lost:
+            ahead.append(f"{baseline.replace('_', ' ')} ({', '.join(lost)})")
+    return ahead

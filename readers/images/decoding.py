@@ -1,6 +1,7 @@
 """Many images to one array: in several processes, with a progress bar, resumable after an interruption."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -191,7 +192,7 @@ class _Store:
         self._done: dict[int, int] = {}  # length of each chunk, by its first row
         shape = (count, size, size, channels)
         self._journal = None
-        if folder is None:
+        if folder is None or not count:  # an empty file can't be mapped
             self.images = np.empty(shape, np.uint8)
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,5 +251,9 @@ def _new_file(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if hasattr(os, "posix_fallocate"):
         # Now: on a full disk, writing to the mapped memory later would end the process.
         with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # this disk can't
+                    raise
     return images

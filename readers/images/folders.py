@@ -1,6 +1,7 @@
 """Folders of image files, whose sub-folders may be classes and splits."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..files import stamps, user_path
 from .arrays import ImageArrays, ImageSource, LeftOut
-from .decoding import decode_all, decode_images
+from .decoding import decode_all
+from .one_image import check_readable
 from .split_folders import find_splits
 
 SUFFIXES = {
@@ -97,8 +99,8 @@ class ImageFiles(ImageSource):
         )
 
 
-def find_images(path: Path) -> list[Path]:
-    """The image files in a folder and its sub-folders, sorted; for a file, the file itself.
+def find_images(path: Path) -> tuple[list[Path], LeftOut]:
+    """The image files in a folder and its sub-folders, sorted, and the others; for a file, the file itself.
 
     Raises:
         DataError: there are none.
@@ -106,11 +108,11 @@ def find_images(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"no such file or folder: {path}")
     if path.is_file():
-        return [path]
+        return [path], {}
     tree = _Tree(path)
     if not tree.files:
         raise DataError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}){tree.only_others()}")
-    return [path.joinpath(*parts) for parts in tree.files]
+    return [path.joinpath(*parts) for parts in tree.files], tree.left_out
 
 
 def read_image_files(
@@ -128,15 +130,22 @@ def read_image_files(
         the names, relative to the folder, and (B, S, S, channels) uint8.
 
     Raises:
-        DataError: there are no images, or one can't be decoded.
+        DataError: there are no images; or, at the end, images can't be decoded: all of them are named. Nothing is
+            yielded after the first.
     """
     path = user_path(path)
-    files = find_images(path)
+    files, left_out = find_images(path)
+    if left_out:
+        warnings.warn(f"left out of {path}, not read as images: {describe_left_out(left_out)}", stacklevel=2)
     root = path if path.is_dir() else path.parent
+    reasons: list[str] = []
     for start in range(0, len(files), batch_size):
         chunk = files[start : start + batch_size]
-        pixels = decode_images([(str(file), file) for file in chunk], len(chunk), image_size, channels)
-        yield [file.relative_to(root).as_posix() for file in chunk], pixels
+        decoded = decode_all([(str(file), file) for file in chunk], len(chunk), image_size, channels)
+        reasons += [reason for _, reason in decoded.unreadable]
+        if not reasons:
+            yield [file.relative_to(root).as_posix() for file in chunk], decoded.images
+    check_readable(reasons)
 
 
 class _Tree:

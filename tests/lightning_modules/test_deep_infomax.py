@@ -4,10 +4,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from callbacks import NearestNeighbors
 from datamodules import DataError, ImageDataModule
 from datamodules.batches import ImageBatch
 from layers import (
@@ -26,7 +28,7 @@ from layers import (
     untrained_copy,
 )
 from lightning_modules import DeepInfoMax
-from readers.images import read_image_files
+from readers.images import decode_image, read_image_files
 from tests.conftest import TINY, script
 from tests.tools import quiet_trainer
 
@@ -317,11 +319,57 @@ def test_predict_file_gives_the_asked_layer(folder_of_images: Path, tmp_path: Pa
     assert np.load(tmp_path / "f.npz")["features"].shape == (3, size)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_predict_file_writes_tables(folder_of_images: Path, tmp_path: Path, ending: str):
+    module = DeepInfoMax(**SMALL)
+    module.predict_file(folder_of_images, tmp_path / "f.npz")
+    expected = np.load(tmp_path / "f.npz")
+    module.predict_file(folder_of_images, tmp_path / f"f.{ending}")
+    read = {"csv": pd.read_csv, "parquet": pd.read_parquet}[ending]
+    table = read(tmp_path / f"f.{ending}")
+    assert table["name"].tolist() == expected["names"].tolist()
+    features = np.stack(table["features"]) if ending == "parquet" else table.iloc[:, 1:].to_numpy()
+    assert np.array_equal(features.astype(np.float32), expected["features"])
+
+
+def test_a_code_that_is_not_ahead_is_named():
+    found = {f"test/{row}{probe}_accuracy": 0.5 for row in ("", "untrained/") for probe in ("knn", "linear_probe")}
+    found |= {"test/raw_pixels/knn_accuracy": 0.4, "test/untrained/linear_probe_accuracy": 0.3, "test/fc/knn": 0.1}
+    (line,) = DeepInfoMax(**SMALL).remarks(found)
+    assert "not ahead of untrained (knn 0.500 <= 0.500)." in line
+    assert "infomax_folder.yaml" in line
+    assert DeepInfoMax(**SMALL).remarks(found | {"test/knn_accuracy": 0.6}) == []
+    assert DeepInfoMax(**SMALL).remarks({"test/knn_accuracy": 0.1}) == []  # without baselines
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_validations_draw_the_curves_of_the_asked_probes():
+    module = DeepInfoMax(**SMALL, val_probes=["knn", "linear_probe"])
+    trainer = quiet_trainer(limit_train_batches=1)
+    trainer.fit(module, data())
+    assert {"val/knn_accuracy", "val/linear_probe_accuracy"} <= trainer.callback_metrics.keys()
+    assert "val/mlp_probe_accuracy" not in trainer.callback_metrics
+
+
 def test_predict_file_names_a_corrupt_image(folder_of_images: Path, tmp_path: Path):
     (folder_of_images / "broken.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"broken\.png"):
         DeepInfoMax(**SMALL).predict_file(folder_of_images, tmp_path / "f.npz")
     assert not (tmp_path / "f.npz").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(folder_of_images: Path, tmp_path: Path, channels: int):
+    module = DeepInfoMax(**SMALL, channels=channels, probes=["knn"])
+    trainer = quiet_trainer(NearestNeighbors(3, 3), max_epochs=1)
+    small = data(channels=channels, sample_train_size=40, sample_test_size=10)
+    trainer.fit(module, datamodule=small)
+    trainer.test(module, datamodule=small, verbose=False)
+    module.predict_file(folder_of_images, tmp_path / "f.npz")
+    pixels = [decode_image("", folder_of_images / name, 32, channels) for name in ("a.png", "b.png", "deeper/c.png")]
+    inputs = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255 - 0.5
+    found = torch.from_numpy(np.load(tmp_path / "f.npz")["features"])
+    torch.testing.assert_close(found, module(inputs).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_batches_of_files_are_normalised_to_the_pixel_range(tmp_path: Path):

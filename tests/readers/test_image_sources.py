@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from readers.errors import DataError
-from readers.images import DataSetLayout, describe_left_out
+from readers.images import DataSetLayout, describe_left_out, read_image_files
 from readers.images.sources import ImageFiles, ParquetImages, PickledImages, open_source
 
 RNG = np.random.default_rng(0)
@@ -377,3 +377,21 @@ def test_errors_of_folders(tmp_path):
     (broken / "b.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=f"cannot read the image {broken}/b.png"):
         open_source(str(broken)).read(32)
+
+
+def test_files_to_predict_from(tmp_path):
+    """All files that can't be read are named, and nothing is left out in silence."""
+    for index in range(5):
+        save(tmp_path / f"{index}.png", index)
+    (tmp_path / "x.heic").write_text("")
+    with pytest.warns(UserWarning, match=r"left out of .*: 1 \.heic \(x\.heic\)"):
+        batches = list(read_image_files(tmp_path, 32, 2))
+    assert [name for names, _ in batches for name in names] == [f"{index}.png" for index in range(5)]
+    assert np.array_equal(np.concatenate([pixels for _, pixels in batches]), IMAGES[:5])
+    os.remove(tmp_path / "x.heic")
+    for index in (1, 4):
+        (tmp_path / f"{index}.png").write_bytes(b"")
+    found = read_image_files(tmp_path, 32, 1)
+    assert next(found)[0] == ["0.png"]
+    with pytest.raises(DataError, match=r"cannot read 2 images; repair or remove them: .*1\.png: .*4\.png: "):
+        next(found)

@@ -1,0 +1,64 @@
+"""Features of image files: computed in batches, written as a table or as arrays."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.batches import ImageBatch
+from readers.images import read_image_files
+
+
+def encode_files(
+    path: Path,
+    encode: Callable[[Tensor], Tensor],
+    image_size: int,
+    pixel_range: tuple[float, float],
+    channels: int,
+    device: torch.device,
+    batch_size: int,
+) -> tuple[list[str], Tensor]:
+    """Names and features (N, d) float32 of an image file, or of those of a folder.
+
+    Args:
+        encode: (B, channels, S, S) in ``pixel_range``, on the device -> (B, d).
+
+    Raises:
+        ValueError: if there is no image, or one that can't be read.
+    """
+    names, features = [], []
+    for batch_names, pixels in read_image_files(path, image_size, batch_size, channels):
+        batch = ImageBatch.from_pixels(pixels, pixel_range)
+        features.append(encode(batch.images.to(device)).float().cpu())
+        names += batch_names
+    return names, torch.cat(features)
+
+
+def write_features(output: Path, names: list[str], features: Tensor, **more: np.ndarray) -> None:
+    """Writes features by the ending of the file.
+
+    ``.csv``: ``name,f0,f1,...``, a row an image; ``.parquet``: the columns ``name`` and ``features``, lists of float32;
+    any other: NumPy's ``.npz`` with ``names``, ``features`` (N, d) float32 and ``more``.
+    """
+    if output.suffix == ".csv":
+        header = ["name", *(f"f{index}" for index in range(features.shape[1]))]
+        # File names that are not valid UTF-8 go byte for byte.
+        with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = (
+                [name, *map(np.format_float_positional, row)] for name, row in zip(names, features.numpy(), strict=True)
+            )
+            csv.writer(file).writerows([header, *rows])
+    elif output.suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        texts = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
+        flat = pa.array(features.flatten().numpy(), pa.float32())
+        lists = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
+        parquet.write_table(pa.table({"name": pa.array(texts, pa.string()), "features": lists}), output)
+    else:
+        with open(output, "wb") as file:
+            np.savez(file, names=np.array(names), features=features.numpy(), **more)
