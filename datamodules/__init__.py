@@ -2,16 +2,16 @@
 
 from readers.errors import DataError as DataError
 
+from .augmentation.images import Augmentation as Augmentation
+from .augmentation.images import Blur as Blur
+from .augmentation.images import ChannelMixing as ChannelMixing
+from .augmentation.images import ColorJitter as ColorJitter
+from .augmentation.images import Composed as Composed
+from .augmentation.images import Crops as Crops
+from .augmentation.images import Grey as Grey
+from .augmentation.images import MirrorShift as MirrorShift
 from .copy_task import CopyTaskDataModule as CopyTaskDataModule
 from .edge_list import EdgeListDataModule as EdgeListDataModule
-from .image_augmentation import Augmentation as Augmentation
-from .image_augmentation import Blur as Blur
-from .image_augmentation import ChannelMixing as ChannelMixing
-from .image_augmentation import ColorJitter as ColorJitter
-from .image_augmentation import Composed as Composed
-from .image_augmentation import Crops as Crops
-from .image_augmentation import Grey as Grey
-from .image_augmentation import MirrorShift as MirrorShift
 from .images import ImageDataModule as ImageDataModule
 from .logic import LogicalInferenceDataModule as LogicalInferenceDataModule
 from .text import TextDataModule as TextDataModule

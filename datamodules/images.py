@@ -19,8 +19,8 @@ from readers.images import (
 )
 
 from .arguments import check_at_least, check_seed, check_val_fraction
+from .augmentation.images import Augmentation, MirrorShift
 from .batches import ImageBatch
-from .image_augmentation import Augmentation, MirrorShift
 from .image_cache import ImageCache
 from .loader import BatchLoader
 from .samples.shapes import CLASS_NAMES, render_shapes

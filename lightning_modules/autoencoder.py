@@ -17,8 +17,8 @@ from layers.weights import normalize_weights
 from metrics.representation import RepresentationQuality
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
-from .image_features import encode_files, write_features
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.images import encode_files, write_features
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
 

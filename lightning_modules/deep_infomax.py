@@ -19,8 +19,8 @@ from metrics.probes import nearest_neighbors
 from metrics.representation import RepresentationQuality, baselines_ahead
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
-from .image_features import encode_files, write_features
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.images import encode_files, write_features
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 
@@ -372,7 +372,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             for name, row, scores in zip(query_names, arrays["neighbor_names"], similarities.tolist(), strict=True):
                 found = ", ".join(f"{neighbor} ({score:.3f})" for neighbor, score in zip(row, scores, strict=True))
                 report.append(f"{name}: {found}")
-        write_features(output, names, features, **arrays)
+        write_features(output, names, features, arrays)
         return "\n".join(report)
 
     def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:

@@ -18,7 +18,7 @@ import datamodules
 import layers
 import lightning_modules
 import metrics
-from datamodules.image_augmentation import Augmentation
+from datamodules.augmentation.images import Augmentation
 from experiment.cli import ExperimentCLI
 from layers.attention import MultiheadSelfAttention
 from layers.classifiers import Classifier

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from callbacks import AveragedWeights, Lookahead, NonMonotonicAverage
+from callbacks import AveragedWeights, Lookahead
 from datamodules.loader import BatchLoader
 from tests.callbacks.chain_tools import assert_same
 from tests.tools import quiet_trainer
@@ -111,18 +111,6 @@ def test_best_checkpoints_have_what_was_validated_and_resume_to_the_same_bits(bu
         for state, expected in zip(resumed.after_steps, whole.after_steps[-count:], strict=True):
             assert_same(state, expected)
         assert_same(resumed.validated[-1], whole.validated[-1])
-
-
-def test_the_mean_since_the_metric_stalled_has_its_statistics():
-    class Stalls(NonMonotonicAverage):
-        def on_train_epoch_start(self, trainer, pl_module):
-            self.averaging = trainer.current_epoch >= 1
-
-    module, _ = fit(Stalls())
-    since = module.after_steps[STEPS:]
-    for name in ("layers.0.weight", "layers.1.running_mean", "layers.1.running_var"):
-        torch.testing.assert_close(module.validated[-1][name], torch.stack([state[name] for state in since]).mean(0))
-    assert_same(module.validated[0], module.after_steps[STEPS - 1])
 
 
 def test_lookahead_keeps_the_statistics_of_the_training():

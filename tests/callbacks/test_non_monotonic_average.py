@@ -6,6 +6,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import NonMonotonicAverage
+from tests.callbacks import test_averaged_buffers
 from tests.callbacks.chain_tools import (
     GivenGradients,
     Recorder,
@@ -111,3 +112,15 @@ def test_an_unknown_metric_is_named():
 def test_a_negative_patience_is_refused():
     with pytest.raises(ValueError, match=r"NonMonotonicAverage: patience \(-1\) must be at least 0"):
         NonMonotonicAverage(patience=-1)
+
+
+def test_the_mean_since_the_metric_stalled_has_its_statistics():
+    class Stalls(NonMonotonicAverage):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.averaging = trainer.current_epoch >= 1
+
+    module, _ = test_averaged_buffers.fit(Stalls())
+    since = module.after_steps[test_averaged_buffers.STEPS :]
+    for name in ("layers.0.weight", "layers.1.running_mean", "layers.1.running_var"):
+        torch.testing.assert_close(module.validated[-1][name], torch.stack([state[name] for state in since]).mean(0))
+    assert_same(module.validated[0], module.after_steps[test_averaged_buffers.STEPS - 1])

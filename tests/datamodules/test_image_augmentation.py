@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules import Blur, ChannelMixing, ColorJitter, Composed, Crops, Grey, ImageDataModule, MirrorShift
-from datamodules.image_augmentation import _rotations_about_grey
+from datamodules.augmentation.images import _rotations_about_grey
 from tests.datamodules.test_image_data import Recorder
 from tests.tools import quiet_trainer
 

@@ -1,8 +1,9 @@
 """Features of image files: computed in batches, written as a table or as arrays."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def encode_files(
     return names, torch.cat(features)
 
 
-def write_features(output: Path, names: list[str], features: Tensor, **more: np.ndarray) -> None:
+def write_features(output: Path, names: list[str], features: Tensor, more: Mapping[str, Any] | None = None) -> None:
     """Writes features by the ending of the file.
 
     ``.csv``: ``name,f0,f1,...``, a row an image; ``.parquet``: the columns ``name`` and ``features``, lists of float32;
@@ -60,5 +61,6 @@ def write_features(output: Path, names: list[str], features: Tensor, **more: np.
         lists = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
         parquet.write_table(pa.table({"name": pa.array(texts, pa.string()), "features": lists}), output)
     else:
+        arrays: dict[str, Any] = {"names": np.array(names), "features": features.numpy(), **(more or {})}
         with open(output, "wb") as file:
-            np.savez(file, names=np.array(names), features=features.numpy(), **more)
+            np.savez(file, **arrays)

@@ -1,0 +1,1 @@
+"""Random changes of training data that leave its labels as they are."""
