@@ -57,9 +57,10 @@ class HuggingFaceVisionEncoder(Encoder):
         stochastic: bool = False,
     ) -> None:
         super().__init__()
-        if (model is None) == (config is None):
+        source = config if model is None else model
+        if source is None or None not in (model, config):
             raise ValueError("encoder: name a pretrained backbone (encoder.model) or a configuration (encoder.config)")
-        loaded = _configuration(config if model is None else model, image_size)
+        loaded = _configuration(source, image_size)
         stages = list(getattr(loaded, "stage_names", None) or [])
         if local_stage is not None and local_stage not in stages:
             raise ValueError(f"encoder.local_stage: {local_stage} is none of {', '.join(stages)}")
@@ -115,13 +116,16 @@ class HuggingFaceVisionEncoder(Encoder):
 class _Maps(nn.Module):
     """The maps of two stages, the earlier one first; one map may be both."""
 
+    network: Any  # a backbone of transformers
+    stages: Any  # two names
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.stages = [network.out_features[0], network.out_features[-1]]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.network(images).feature_maps
+        maps: Any = self.network(images).feature_maps
         return maps[0], maps[-1]
 
 
