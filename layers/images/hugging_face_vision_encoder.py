@@ -119,7 +119,7 @@ class _Maps(nn.Module):
     network: Any  # a backbone of transformers
     stages: Any  # two names
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
         self.stages = [network.out_features[0], network.out_features[-1]]
