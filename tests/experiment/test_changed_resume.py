@@ -258,7 +258,7 @@ def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
     begin("-c", average, after=6)
     train("--resume", "run", "-c", average, "--trainer.max_epochs=2")
     with pytest.raises(
-        UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not: give what"
+        UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not"
     ):
         train("--resume", "run", "-c", str(ROOT / "configs/with/lookahead.yaml"))
     with pytest.raises(UserError, match=r"ddp.yaml sets trainer.strategy, which the run has not"):
