@@ -32,6 +32,7 @@ class HuggingFaceVisionEncoder(Encoder):
         code_size: length of the code.
         local_stage: the stage of the local map, by its name in the backbone's ``stage_names``.
         stochastic: add a head for the log-variance, which the Gaussian prior needs.
+        in_channels: channels of the images; given by the module.
 
     Raises:
         ValueError: if not one of ``model`` and ``config`` is given, it can't be loaded or built as a backbone, has no
@@ -55,12 +56,18 @@ class HuggingFaceVisionEncoder(Encoder):
         code_size: int = 64,
         local_stage: str | None = None,
         stochastic: bool = False,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         source = config if model is None else model
         if source is None or None not in (model, config):
             raise ValueError("encoder: name a pretrained backbone (encoder.model) or a configuration (encoder.config)")
         loaded = _configuration(source, image_size)
+        channels = getattr(loaded, "num_channels", 3)
+        if channels != in_channels and model is not None:
+            raise ValueError(f"encoder: {model} reads images of {channels} channels: set data.channels={channels}")
+        if channels != in_channels:
+            loaded.num_channels = in_channels
         stages = list(getattr(loaded, "stage_names", None) or [])
         if local_stage is not None and local_stage not in stages:
             raise ValueError(f"encoder.local_stage: {local_stage} is none of {', '.join(stages)}")
@@ -77,7 +84,7 @@ class HuggingFaceVisionEncoder(Encoder):
     def _try(self, image_size: int) -> list[Tensor]:
         """The maps of an image; parameters that have no part in them are frozen, as processes would wait for them."""
         mode = self.backbone.training
-        maps = _readable(self.backbone.eval(), image_size)
+        maps = _readable(self.backbone.eval(), self.backbone.network.config, image_size)
         sum(part.sum() for part in maps).backward()  # type: ignore[union-attr]
         for parameter in self.backbone.parameters():
             parameter.requires_grad_(parameter.grad is not None)
@@ -182,21 +189,21 @@ def _default_stage(config: Any, stages: list[str], image_size: int) -> str:
     if not stages:
         raise ValueError(f"encoder: {getattr(config, 'model_type', config)} is no backbone with stages in transformers")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        maps = _readable(_build(config, stages).eval(), image_size)
+        maps = _readable(_build(config, stages).eval(), config, image_size)
     sides = [min(part.shape[-2:]) for part in maps]
     earlier = range(max(1, len(stages) - 1))
     fine = [number for number in earlier if sides[number] >= LEAST_SIDE]
     return stages[fine[-1] if fine else max(earlier, key=lambda number: sides[number])]
 
 
-def _readable(network: nn.Module, image_size: int) -> list[Tensor]:
+def _readable(network: nn.Module, config: Any, image_size: int) -> list[Tensor]:
     """The maps of an image of zeros.
 
     Raises:
         ValueError: if the network can't read images of this size.
     """
     try:
-        output = network(torch.zeros(1, 3, image_size, image_size))
+        output = network(torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size))
     except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"encoder: it can't read images of {image_size} pixels ({_one_line(error)})") from error
     maps = list(output if isinstance(output, tuple) else output.feature_maps)

@@ -45,6 +45,15 @@ def test_maps_vector_and_code_of_any_backbone(name, size):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_grey_images(name, tmp_path):
+    encoder = make(name, in_channels=1)
+    assert encoder(torch.randn(2, 1, 32, 32)).mean.shape == (2, 4)
+    encoder.backbone.network.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"encoder: .* reads images of 1 channels: set data.channels=1"):
+        HuggingFaceVisionEncoder(32, model=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_a_folder_has_the_weights_and_its_configuration_does_not(name, tmp_path):
     encoder = make(name)
     encoder.backbone.network.save_pretrained(tmp_path)
