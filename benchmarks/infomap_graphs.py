@@ -8,10 +8,16 @@ import numpy as np
 import scipy.sparse.csgraph
 import scipy.spatial
 
-from benchmarks.infomap_quality import Edges
-
 Random = np.random.Generator
 Made = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+
+class Edges(NamedTuple):
+    """A graph as both programs take it: node ids ``(E, 2)`` from 0 and weights ``(E,)`` or None."""
+
+    name: str
+    edges: np.ndarray
+    weights: np.ndarray | None
 
 
 class Kind(NamedTuple):
@@ -80,9 +86,7 @@ def long_grid(random: Random, n: int) -> np.ndarray:
 
 def delaunay(random: Random, n: int) -> np.ndarray:
     """The triangulation of points in the plane."""
-    corners = scipy.spatial.Delaunay(random.random((n, 2))).simplices
-    edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [0, 2]]]), 1)
-    return np.unique(edges, axis=0)
+    return triangulation(random.random((n, 2)))
 
 
 def geometric(random: Random, n: int) -> np.ndarray:
@@ -94,7 +98,7 @@ def geometric(random: Random, n: int) -> np.ndarray:
 def roads(random: Random, n: int) -> np.ndarray:
     """The shortest spanning tree of points in the plane and a tenth of the other links of their triangulation."""
     points = random.random((n, 2))
-    edges = delaunay(random, n) if n < 4 else _triangulation(points)
+    edges = triangulation(points)
     length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
     tree = scipy.sparse.csgraph.minimum_spanning_tree(
         scipy.sparse.coo_array((length, (edges[:, 0], edges[:, 1])), (n, n))
@@ -104,7 +108,8 @@ def roads(random: Random, n: int) -> np.ndarray:
     return np.unique(np.sort(edges, 1), axis=0)
 
 
-def _triangulation(points: np.ndarray) -> np.ndarray:
+def triangulation(points: np.ndarray) -> np.ndarray:
+    """The links of Delaunay's triangles."""
     corners = scipy.spatial.Delaunay(points).simplices
     edges = np.sort(np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [0, 2]]]), 1)
     return np.unique(edges, axis=0)

@@ -1,8 +1,11 @@
-"""InfoMap: code lengths on real graphs, one trial a seed, against the official infomap."""
+"""InfoMap: code lengths on real and made graphs, one trial a seed, against the official infomap."""
 
 import gzip
 import itertools
 import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +13,7 @@ import networkx
 import numpy as np
 
 import map_equation
+from benchmarks.infomap_graphs import Edges, made_graphs
 
 GRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "graphs"
 GML = ("dolphins", "football", "lesmis", "polbooks", "celegansneural")
@@ -17,45 +21,87 @@ PAJEK = ("karate", "jazz", "modular_w", "modular_wd", "ninetriangles", "twotrian
 LISTS = ("email-Eu-core", "ca-GrQc", "facebook_combined", "CA-CondMat", "email-Enron")
 
 
-class Edges(NamedTuple):
-    """A graph as both programs take it: node ids ``(E, 2)`` from 0 and weights ``(E,)`` or None."""
+class Case(NamedTuple):
+    """A graph, whether it is sparse (see ``infomap_graphs.Kind``), and the seeds it is searched with."""
 
-    name: str
-    edges: np.ndarray
-    weights: np.ndarray | None
+    graph: Edges
+    sparse: bool
+    seeds: range
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Mean code length over ten seeds (``quick``: two seeds of three small graphs) of every graph, flow and depth.
+    """Mean code length, one trial a seed, of every graph, flow and depth, then of kinds of graphs.
 
-    ``ratio`` is infomap's mean over ours: above 1 ours is shorter. Without infomap it is the code length with no
-    modules over ours.
+    Real graphs with ten seeds, made ones (``infomap_graphs``) with five; ``quick``: two seeds of three small graphs.
+    ``ratio`` is infomap's mean over ours: above 1 ours is shorter; of kinds the geometric mean. ``speed`` is infomap's
+    processor time over ours. Without infomap it is the code length with no modules over ours.
     """
     try:
         import infomap as official
     except ImportError:
         official = None
         print("infomap is not installed, so there is no peer: pip install '.[bench]'")
-    graphs = small_graphs()[:3] if quick else [*small_graphs(), *large_graphs()]
-    seeds = range(1, 3 if quick else 11)
-    rows = []
-    for graph, flow, two_level in itertools.product(graphs, ("undirected", "directed"), (True, False)):
-        network = map_equation.Network(graph.edges, graph.weights, flow=flow)
-        ours = [network.search(seed=seed, two_level=two_level).codelength for seed in seeds]
-        peer = [network.one_level_codelength]
-        if official:
-            peer = [official_codelength(official, *graph[1:], flow, two_level, seed) for seed in seeds]
-        rows.append(
-            {
-                "benchmark": "infomap_quality",
-                "case": f"{graph.name}, {flow}, {'two-level' if two_level else 'multilevel'}",
-                "peer": f"infomap {official.__version__}" if official else "no modules",
-                "ratio": statistics.fmean(peer) / statistics.fmean(ours),
-                "ours_bits": statistics.fmean(ours),
-                "peer_bits": statistics.fmean(peer),
-            }
+    if quick:
+        cases = [Case(graph, False, range(1, 3)) for graph in small_graphs()[:3]]
+    else:
+        cases = [Case(graph, False, range(1, 11)) for graph in [*small_graphs(), *large_graphs()]]
+        cases += [Case(graph, sparse, range(1, 6)) for graph, sparse in made_graphs(1)]
+    for flow in ("undirected", "directed"):  # compiles, or loads what was compiled
+        map_equation.infomap(np.array([(0, 1), (1, 2)]), flow=flow)
+    rows, kinds = [], defaultdict(list)
+    for case, flow, two_level in itertools.product(cases, ("undirected", "directed"), (True, False)):
+        row = compare(official, case, flow, two_level)
+        rows.append(row)
+        depth = "two-level" if two_level else "multilevel"
+        for kind in ("all graphs", "sparse graphs") if case.sparse else ("all graphs",):
+            kinds[f"{kind}, {flow}, {depth}"].append(row)
+    return rows + [summary(name, members) for name, members in kinds.items()]
+
+
+def compare(official: Any, case: Case, flow: str, two_level: bool) -> dict[str, Any]:
+    """The row of one graph; ``official`` is infomap's module or None."""
+    graph = case.graph
+    ours, seconds = measure(
+        lambda seed: map_equation.infomap(graph.edges, graph.weights, flow=flow, two_level=two_level, seed=seed), case
+    )
+    row = {
+        "benchmark": "infomap_quality",
+        "case": f"{graph.name}, {flow}, {'two-level' if two_level else 'multilevel'}",
+        "peer": f"infomap {official.__version__}" if official else "no modules",
+    }
+    lengths = [found.codelength for found in ours]
+    peer = [ours[0].one_level_codelength]
+    if official:
+        peer, peer_seconds = measure(
+            lambda seed: official_codelength(official, *graph[1:], flow, two_level, seed), case
         )
-    return rows
+        row["speed"] = peer_seconds / seconds
+    bits = {"ours_bits": statistics.fmean(lengths), "peer_bits": statistics.fmean(peer)}
+    return row | {"ratio": bits["peer_bits"] / bits["ours_bits"]} | bits
+
+
+def measure(search: Callable[[int], Any], case: Case) -> tuple[list[Any], float]:
+    """The results of all seeds, and the median processor time of one."""
+    found, seconds = [], []
+    for seed in case.seeds:
+        started = time.process_time()
+        found.append(search(seed))
+        seconds.append(time.process_time() - started)
+    return found, statistics.median(seconds)
+
+
+def summary(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The geometric means over graphs, and the worst ratio."""
+    row = {
+        "benchmark": "infomap_quality",
+        "case": name,
+        "peer": rows[0]["peer"],
+        "ratio": statistics.geometric_mean([row["ratio"] for row in rows]),
+        "worst_ratio": min(row["ratio"] for row in rows),
+    }
+    if "speed" in rows[0]:
+        row["speed"] = statistics.geometric_mean([row["speed"] for row in rows])
+    return row
 
 
 def official_codelength(

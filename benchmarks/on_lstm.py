@@ -16,7 +16,7 @@ SIZES, BATCH, LENGTH = ((400, 1150), (1150, 1150), (1150, 400)), 20, 70
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Medians of interleaved rounds of one forward and backward each, on the CPU or the first GPU.
+    """Medians of interleaved rounds of forward and backward, and of forward alone, on the CPU or the first GPU.
 
     The rows in bfloat16 come where the hardware computes in it.
     """
@@ -38,10 +38,12 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     if not has_native_bfloat16(device.type):  # emulated it takes minutes, and torch's own LSTM refuses
         cases = {name: case for name, case in cases.items() if "bf16" not in name}
     arms = {name: partial(forward_and_backward, layers, x, precision) for name, (layers, precision) in cases.items()}
+    arms |= {f"{name} forward": partial(forward_alone, cases[name][0], x) for name in ("ours", "lstm")}
     median = medians(interleaved(arms, 1 if quick else 5))
     pairs = [
         ("fp32", "ours", "step by step, fp32", "loop"),
         ("fp32", "ours", "nn.LSTM, fp32", "lstm"),
+        ("forward alone, fp32", "ours forward", "nn.LSTM, fp32", "lstm forward"),
         ("bf16 autocast", "ours bf16", "step by step, fp32", "loop"),
         ("bf16 autocast", "ours bf16", "step by step, bf16 autocast", "loop bf16"),
         ("bf16 autocast", "ours bf16", "nn.LSTM, bf16 autocast", "lstm bf16"),
@@ -71,6 +73,13 @@ def forward_and_backward(layers: nn.ModuleList, x: Tensor, precision: AbstractCo
             output = layer(output)[0]
         loss = output.float().square().mean()
     loss.backward()
+
+
+@torch.inference_mode()
+def forward_alone(layers: nn.ModuleList, x: Tensor) -> None:
+    """As in evaluation and prediction."""
+    for layer in layers:
+        x = layer(x)[0]
 
 
 class NaiveONLSTM(nn.Module):

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import LBFGS
 
-from .update_chain.chain import Phase, UpdateChain, check_argument
+from .update_chain.chain import Phase, UpdateChain, check_argument, local
 from .update_chain.rule import UpdateRule
 
 
@@ -69,6 +69,7 @@ class GradientAccumulation(UpdateRule):
     """
 
     phase = Phase.GRADIENT
+    works_on_shards = True
 
     def __init__(self, steps: int | dict[int, int] = 2) -> None:
         super().__init__()
@@ -162,7 +163,7 @@ class GradientAccumulation(UpdateRule):
         # Fewer batches than the loss was divided by: the epoch ended or training_step returned None.
         length, backwards = self._window["length"], self._window["backwards"]
         if 0 < backwards < length:
-            gradients = [parameter.grad for parameter in chain.params if parameter.grad is not None]
+            gradients = [local(parameter.grad) for parameter in chain.params if parameter.grad is not None]
             torch._foreach_mul_(gradients, length / backwards)
 
     def state_dict(self) -> dict[str, Any]:

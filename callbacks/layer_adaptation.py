@@ -63,7 +63,11 @@ class LayerAdaptation(UpdateRule):
         positions = block.members(self, stepped_only=True)
         if not positions:
             return None
-        params, old = block.params(positions), block.old(positions)
+        # A complex number is a pair of real ones, as for torch's optimizers.
+        params, old = (
+            [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+            for tensors in (block.params(positions), block.old(positions))
+        )
         index = block.chain.index
         dtype = torch.float64 if params[0].dtype == torch.float64 else torch.float32
 

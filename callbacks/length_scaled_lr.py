@@ -35,6 +35,7 @@ class LengthScaledLR(UpdateRule):
     """
 
     phase = Phase.LEARNING_RATE
+    works_on_shards = True
     place: ClassVar[int] = 1  # after schedules, whose value it scales
 
     def __init__(self, base_length: int = 70, log: bool = True) -> None:

@@ -38,6 +38,7 @@ class ParameterwiseLR(UpdateRule):
 
     phase = Phase.LEARNING_RATE
     needs_old = True
+    works_on_shards = True
 
     def __init__(self, multipliers: dict[str, float]) -> None:
         super().__init__()

@@ -49,12 +49,15 @@ class PiecewiseLinearLR(UpdateRule):
     """
 
     phase = Phase.LEARNING_RATE
+    works_on_shards = True
 
     def __init__(self, schedule: dict[float, float], unit: Unit = "step", log: bool = False) -> None:
         super().__init__(log=log)
         owner = "PiecewiseLinearLR"
         check_unit(owner, unit)
         check_argument(owner, "schedule", schedule, f"a dictionary {{{unit}: factor}}", bool(schedule))
+        # A shell's keys are text.
+        schedule = {_number(position): factor for position, factor in schedule.items()}
         for position, factor in schedule.items():
             ok, condition = _is_position(position, unit)
             check_argument(owner, f"{'an' if unit == 'epoch' else 'a'} {unit} of schedule", position, condition, ok)
@@ -105,7 +108,10 @@ class PiecewiseLinearLR(UpdateRule):
         top = next((i for i, (a, b) in enumerate(pairwise(self._factors)) if b < a), len(self._factors) - 1)
         while top and self._factors[top - 1] == self._factors[top]:
             top -= 1
-        steps = planned_steps(trainer)
+        try:
+            steps = planned_steps(trainer)
+        except MisconfigurationException:  # windows that change: not known
+            return
         if self._steps[top] > steps and trainer.is_global_zero:
             print(
                 f"warning: PiecewiseLinearLR: the warm-up takes {self._steps[top]:,} steps, but the run has {steps:,}: "
@@ -173,6 +179,14 @@ class PiecewiseLinearLR(UpdateRule):
     def measurements(self, chain: UpdateChain) -> dict[str, float | Tensor]:
         used = {i: value for (index, i), value in self._used.items() if index == chain.index}
         return {"learning_rate" + (f"/group{i}" if i else ""): value for i, value in used.items()}
+
+
+def _number(position: Any) -> Any:
+    """The number that a text is; anything else as it is."""
+    try:
+        return float(position) if isinstance(position, str) else position
+    except ValueError:
+        return position
 
 
 def _is_position(position: float, unit: Unit) -> tuple[bool, str]:

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from .update_chain.chain import check_argument, write_lr
-from .update_chain.checks import SHARDING_STRATEGIES
+from .update_chain.checks import SHARDING_STRATEGIES, refuse_exchange
 from .update_chain.rule import UpdateRule
 from .update_chain.run_length import Unit, check_unit, steps_per, steps_per_epoch
 
@@ -121,6 +121,7 @@ class TwoStageTraining(pl.Callback):
                 "scheduler (PiecewiseLinearLR works with it)"
             )
         for optimizer in trainer.optimizers:
+            refuse_exchange(optimizer, "TwoStageTraining")
             if any("lr" not in group for group in optimizer.param_groups):
                 raise MisconfigurationException(
                     f"TwoStageTraining: {type(optimizer).__name__} has no learning rate; remove the callback"

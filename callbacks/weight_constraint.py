@@ -42,7 +42,8 @@ class WeightConstraint(UpdateRule):
 
     Raises:
         ValueError: for an unknown constraint, a limit that is not positive, a callable that returns another shape, or
-            an entry that is not a valid expression or, at the start, matches nothing.
+            an entry that is not a valid expression or, at the start, matches nothing; at the start, for a complex
+            parameter with ``non_negative`` or ``clip``.
 
     Source: kexue.fm/archives/6311 (Keras' ``kernel_constraint``). Difference: Keras divides by the norm + 1e-7, which
     shrinks the weights a little in every step.
@@ -93,6 +94,13 @@ class WeightConstraint(UpdateRule):
     def choose(self, module: nn.Module) -> None:
         super().choose(module)
         self._dims = {parameter: unit_dim(owners[0][0]) for parameter, owners in uses(module).items()}
+        if self.constraint in ("non_negative", "clip"):
+            for name, parameter in module.named_parameters():
+                if parameter.is_complex() and self.chosen(parameter):
+                    raise ValueError(
+                        f"WeightConstraint: {self.constraint} needs an order, which the complex numbers of {name} "
+                        "don't have; exclude it, or take max_norm"
+                    )
 
     def chosen(self, parameter: nn.Parameter) -> bool:
         # The norm of a scalar (a temperature) means nothing.

@@ -40,6 +40,7 @@ class WeightDecay(UpdateRule):
 
     phase = Phase.DECAY
     needs_old = True
+    works_on_shards = True
     repeatable = True
 
     def __init__(

@@ -157,6 +157,7 @@ class GraphBatch(NamedTuple):
         features: (n, F) float32; F = 0 if there are none.
         names: (n,) strings, the user's names of the nodes.
         ids: (n,) int64, the numbers that the user's file has for them beside their names; None if there are none.
+        states: the physical nodes, if the nodes are states of such: a ``readers.graphs.graph.States``.
     """
 
     edges: Tensor
@@ -168,6 +169,7 @@ class GraphBatch(NamedTuple):
     features: Tensor
     names: np.ndarray
     ids: np.ndarray | None = None
+    states: Any = None
 
     @classmethod
     def from_arrays(
@@ -180,6 +182,7 @@ class GraphBatch(NamedTuple):
         labels: NDArray[np.int64] | None = None,
         features: NDArray[np.float32] | None = None,
         ids: NDArray[np.int64] | None = None,
+        states: Any = None,
     ) -> "GraphBatch":
         """A batch from NumPy arrays, in the order of a ``readers.graphs.Graph``.
 
@@ -199,4 +202,5 @@ class GraphBatch(NamedTuple):
             features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),
             names=names,
             ids=ids,
+            states=states,
         )

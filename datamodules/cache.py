@@ -65,14 +65,14 @@ class ArrayCache:
         Raises:
             DataError: it cannot be written.
         """
-        with self._writing():
+        with self.writing():
             self.folder.parent.mkdir(parents=True, exist_ok=True)
         return self.folder.parent
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         """Of several processes that build the same, all but one wait for it."""
-        with self._writing():
+        with self.writing():
             lock = open(self.workspace() / f"{self.folder.name}.lock", "w")  # noqa: SIM115
         with lock:
             with contextlib.suppress(OSError):  # where the file system has no locks, each builds
@@ -96,24 +96,29 @@ class ArrayCache:
             return None
 
     def write(self, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:
-        """Store arrays and the values that describe them.
+        """Store arrays and the values that describe them. An array that is a file in ``folder`` is moved, not copied.
 
         Raises:
             DataError: the cache folder cannot be written.
         """
-        with self._writing():
+        with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             checksums = {}
             for name, array in arrays.items():
+                file = getattr(array, "filename", None)
                 array = np.ascontiguousarray(array)
                 checksums[name] = zlib.crc32(array.data)
-                self._replace(f"{name}.npy", partial(np.save, arr=array))
+                if file is not None and Path(file).parent == self.folder:
+                    os.replace(file, self.folder / f"{name}.npy")
+                else:
+                    self._replace(f"{name}.npy", partial(np.save, arr=array))
             content = {"checksums": checksums, "about": about}
             described = {"checksum": zlib.crc32(_text(content)), "content": content}
             self._replace("about.json", lambda file: file.write(_text(described)))
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Errors of the operating system become a DataError that names the folder."""
         try:
             yield
         except OSError as error:

@@ -5,11 +5,18 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from readers.errors import DataError
-from readers.images import DataSetLayout, ImageArrays, open_source
+from readers.images import (
+    DataSetLayout,
+    ImageArrays,
+    LeftOut,
+    describe_left_out,
+    open_source,
+    refit_images,
+)
 
 from .arguments import check_at_least, check_seed, check_val_fraction
 from .augmentation.images import Augmentation, MirrorShift
@@ -35,8 +42,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     Args:
         source: ``hub`` (``hub_id``, by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a
-            folder: your image files, with optional sub-folders per class and per split (``train/``, ``test/``), or a
-            data set as parquet files or as CIFAR-10's authors publish it (``readers.images.open_source``).
+            folder: your image files, with optional sub-folders per class and per split (``train/``, ``test/``,
+            ``val/``, ``unlabeled/`` …), or a data set as parquet files or as CIFAR-10's authors publish it
+            (``readers.images.open_source``).
         batch_size: images per training batch and process.
         image_size: height and width in pixels that images are resized to, after cropping to the central square.
         pixel_range: the values that black and white are mapped to.
@@ -56,6 +64,8 @@ class ImageDataModule(pl.LightningDataModule):
         label_column: its column of classes; None: ``label`` or ``labels``, else the first column of classes, if any.
         train_split: its split of training images.
         test_split: its split of test images; None: the first of test, validation, valid and val that exists, if any.
+        channels: of the images: 1 (grey), 2 (grey and opacity), 3 (RGB) or 4 (RGB and opacity).
+        on_error: with images that can't be decoded: ``stop`` and name all of them, or ``skip`` them.
 
     Attributes:
         class_names: the classes, after ``setup``; empty without labels.
@@ -94,6 +104,8 @@ class ImageDataModule(pl.LightningDataModule):
         label_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = None,
+        channels: Literal[1, 2, 3, 4] = 3,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size, image_size=image_size, memory_size=memory_size)
@@ -119,7 +131,10 @@ class ImageDataModule(pl.LightningDataModule):
         self.sample_test_size = sample_test_size
         self.hub_id = hub_id
         self.layout = DataSetLayout(hub_config, image_column, label_column, train_split, test_split)
+        self.channels = channels
+        self.on_error = on_error
         self._arrays: ImageArrays | None = None
+        self._left_out: LeftOut = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -145,8 +160,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fill the cache, in one process."""
-        if self.source != "sample":
-            self._load()
+        if self.source != "sample" and self._arrays is None:
+            self._say_what_is_unusual(self._load())
 
     def setup(self, stage: str | None = None) -> None:
         """Load the images and split them; the same in every process and at every stage."""
@@ -155,49 +170,82 @@ class ImageDataModule(pl.LightningDataModule):
         self._arrays = self._load()
         self._images = torch.from_numpy(self._arrays.images)
         self._labels = torch.from_numpy(np.array(self._arrays.labels))
-        self._train, self._val, self._test = self._split(len(self._labels), self._arrays.num_train)
+        self._split(self._arrays)
 
     def _load(self) -> ImageArrays:
         if self.source == "sample":
             return self._make_sample()
         source = open_source(self.source, self.hub_id, self.layout)
-        cache = ImageCache({"source": source.key(), "image_size": self.image_size})
+        self._left_out = source.left_out
+        key = {"source": source.key(), "image_size": self.image_size, "channels": self.channels}
+        cache = ImageCache(key)
 
         def build() -> ImageArrays:
             rank_zero_info(f"Decoding the images of {self.source} once; they are kept in {cache.folder}")
-            return source.read(self.image_size)
+            return source.read(self.image_size, self.channels, cache.folder, self.on_error)
 
-        return cache.load_or_build(build)
+        arrays = cache.load_or_build(build)
+        if self.on_error == "stop":  # the cache may be of a run that skipped them
+            arrays.check_readable()
+        return arrays
+
+    def _say_what_is_unusual(self, arrays: ImageArrays) -> None:
+        if self._left_out:
+            rank_zero_warn(f"Left out of {self.source}, not read as images: {describe_left_out(self._left_out)}")
+        if arrays.scaled:
+            by = ", ".join(f"{count} by {what}" for what, count in sorted(arrays.scaled.items()))
+            rank_zero_warn(f"Scaled to 8 bits: images of {self.source} with other ranges of values, {by}")
+        if arrays.unreadable:
+            reasons = "; ".join(reason for _, reason in arrays.unreadable)
+            rank_zero_warn(
+                f"{len(arrays.unreadable)} images of {self.source} can't be decoded and are skipped: {reasons}"
+            )
 
     def _make_sample(self) -> ImageArrays:
         train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))
         test = render_shapes(self.sample_test_size, self.image_size, (self.seed, 1))
         images, labels = (np.concatenate(pair) for pair in zip(train, test, strict=True))
+        images = refit_images(images, self.image_size, self.channels)
         return ImageArrays(images, labels, self.sample_train_size, CLASS_NAMES).with_fingerprint()
 
-    def _split(self, num_images: int, num_train: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices (int64) of the training, validation and test images."""
+    def _split(self, arrays: ImageArrays) -> None:
+        """The rows (int64) of each split; and of the training images that may be judged, which come first."""
+        num_images, num_train, num_val = len(arrays.labels), arrays.num_train, arrays.num_val
+        usable = torch.ones(num_images, dtype=torch.bool)
+        usable[[row for row, _ in arrays.unreadable]] = False
+        if self.has_labels:  # images without a class tell nothing about the quality of features
+            usable[num_train:] &= self._labels[num_train:] >= 0
         order = torch.randperm(num_train, generator=torch.Generator().manual_seed(self.seed))
-        test = torch.arange(num_train, num_images)
+        order = order[usable[order]]
+        judged = (self._labels[order] >= 0) | (not self.has_labels)
+        order, unlabeled = order[judged], order[~judged]
+        val, test = (
+            rows[usable[rows]]
+            for rows in torch.arange(num_train, num_images).split([num_val, num_images - num_train - num_val])
+        )
         if not len(test):
             held_out = _share(self.val_fraction, len(order))
             test, order = order[:held_out], order[held_out:]
-        held_out = _share(self.val_fraction, len(order))
-        if len(order) - held_out < 1:
-            raise DataError(f"data.source {self.source}: {num_images} images are too few to train, validate and test")
+        if not len(val):
+            held_out = _share(self.val_fraction, len(order))
+            val, order = order[:held_out], order[held_out:]
+        if not len(order) or not len(val):
+            raise DataError(
+                f"data.source {self.source}: {int(usable.sum())} images are too few to train, validate and test"
+            )
         # The memory takes the beginning of the rest, which is a random choice, too.
-        return order[held_out:], order[:held_out], test
+        self._train, self._judged_train, self._val, self._test = torch.cat([order, unlabeled]), order, val, test
 
     def train_dataloader(self) -> BatchLoader:
         return self._loader(self._train, self.batch_size, training=True)
 
     def val_dataloader(self) -> list[BatchLoader]:
         # Batches of the same size as in training: losses that compare the images within a batch depend on it.
-        memory = self._train[: self.memory_size]
+        memory = self._judged_train[: self.memory_size]
         return [self._loader(self._val, self.batch_size), self._loader(memory, self.eval_batch_size)]
 
     def test_dataloader(self) -> list[BatchLoader]:
-        memory = torch.cat([self._train, self._val])
+        memory = torch.cat([self._judged_train, self._val])
         return [self._loader(rows, self.eval_batch_size) for rows in (self._test, memory)]
 
     def _loader(self, rows: Tensor, batch_size: int, training: bool = False) -> BatchLoader:
@@ -208,7 +256,7 @@ class ImageDataModule(pl.LightningDataModule):
         return BatchLoader(fetch, len(rows), batch_size, shuffle=training, drop_last=training, seed=self.seed)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> ImageBatch:
-        """An ``ImageBatch`` from (B, S, S, 3) uint8 images and (B,) labels on the device."""
+        """An ``ImageBatch`` from (B, S, S, C) uint8 images and (B,) labels on the device."""
         pixels, labels = batch
         changed = self._changed(pixels, dataloader_idx)
         images, *views = [ImageBatch.from_pixels(each, self.pixel_range).images for each in changed]
@@ -237,7 +285,19 @@ class ImageDataModule(pl.LightningDataModule):
             "test_images": len(self._test),
             "class_names": list(self.class_names),
             "fingerprint": self._data.fingerprint,
+            **self._describe_what_is_unusual(),
         }
+
+    def _describe_what_is_unusual(self) -> dict[str, Any]:
+        """Numbers of images that were treated in another way; nothing where there are none."""
+        numbers = {
+            "unlabeled_images": len(self._train) - len(self._judged_train),
+            "unreadable_images": len(self._data.unreadable),
+            "unreadable": [reason for _, reason in self._data.unreadable],
+            "scaled_images": self._data.scaled,
+            "left_out_files": {ending: count for ending, (count, _) in self._left_out.items()},
+        }
+        return {name: value for name, value in numbers.items() if value}
 
 
 def _share(fraction: float, count: int) -> int:

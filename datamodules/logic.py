@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from readers.encodings import check_encoding
 from readers.errors import DataError
 from readers.files import user_path
 from readers.logic import RELATIONS, VOCABULARY, Pair, read_pairs
@@ -41,6 +42,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         seed: of pairs, validation split and order.
         sample_train_size: number of training pairs (including validation) of ``sample``.
         sample_test_size: number of test pairs of ``sample``.
+        encoding: of the files.
 
     Attributes:
         vocabulary: ``<pad>``, which is 0, brackets, operations and variables; ``vocab_size`` is their number.
@@ -75,6 +77,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         seed: int = 0,
         sample_train_size: int = 50000,
         sample_test_size: int = 6000,
+        encoding: str = "utf-8",
     ) -> None:
         super().__init__()
         check_at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
@@ -96,6 +99,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
         self.seed = seed
         self.sample_train_size = sample_train_size
         self.sample_test_size = sample_test_size
+        self.encoding = check_encoding(encoding)
 
     @cached_property
     def splits(self) -> "dict[str, PairTable]":
@@ -122,7 +126,9 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
                 raise DataError(
                     f"data.source: {folder} has no file {split}*; give the folder of Bowman et al., or sample"
                 )
-        train, test = ([pair for file in files[split] for pair in read_pairs(file)] for split in ("train", "test"))
+        train, test = (
+            [pair for file in files[split] for pair in read_pairs(file, self.encoding)] for split in ("train", "test")
+        )
         return (
             [pair for pair in train if pair.operations <= self.train_max_operations],
             [pair for pair in test if 1 <= pair.operations <= self.max_operations],

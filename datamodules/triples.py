@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from readers.encodings import check_encoding
+from readers.triples.aliases import read_aliases
 from readers.triples.encoding import Occurrences, Segmenter, TripleEncoder
 from readers.triples.normalization import Normalize
 from readers.triples.schemas import write_schema
@@ -21,10 +22,9 @@ from readers.word_vectors import read_word_vectors
 
 from .arguments import check_at_least, check_choice, check_seed, check_val_fraction
 from .loader import BatchLoader
-from .triple_loaders import BucketLoader, EvaluationBatches, TrainingBatches
-from .triple_sources import SchemaFrom, TripleSources
-from .triple_splits import EncodedSplit, SplitEncoding, as_bytes
-
+from .triple_data.loaders import BucketLoader, EvaluationBatches, TrainingBatches
+from .triple_data.sources import SchemaFrom, TripleSources
+from .triple_data.splits import EncodedSplit, SplitEncoding, as_bytes
 
 FEW_ROWS = 8  # of a training batch on little data
 
@@ -74,6 +74,7 @@ class TripleDataModule(pl.LightningDataModule):
         normalize: the form in which entities are looked for, and in which the model reads texts: ``width`` (NFKC),
             ``case`` (lower case), ``both``, or ``none``. Predictions have the text's own characters and positions.
         keep_empty: train with the sentences without triples, too: a model that meets such texts finds less in them.
+        alias_file: names and their aliases, separated by tabs, for the competitions' score of the test.
         encoding: of the files: ``utf-8``, ``gbk``, ``utf-16`` …
         seed: of order, subjects, augmentation, held-out sentences and sample.
         sample_train_size: number of training sentences of ``sample``.
@@ -126,6 +127,7 @@ class TripleDataModule(pl.LightningDataModule):
         schema: SchemaFrom = "file",
         normalize: Normalize = "none",
         keep_empty: bool = False,
+        alias_file: str | None = None,
         encoding: str = "utf-8",
         val_fraction: float = 0.1,
         seed: int = 0,
@@ -170,6 +172,7 @@ class TripleDataModule(pl.LightningDataModule):
         self.segmenter: Segmenter = segmenter
         self.normalize: Normalize = normalize
         self.keep_empty = keep_empty
+        self.alias_file = alias_file
         self.seed = seed
         # The data is read on first use: building the datamodule for --help costs nothing.
         self.sources = TripleSources(
@@ -209,6 +212,13 @@ class TripleDataModule(pl.LightningDataModule):
         if self.vectors_file is None:
             return [], np.zeros((0, 0), np.float32)
         return read_word_vectors(self.sources.find(self.vectors_file, "vectors_file"), self.max_words)
+
+    @cached_property
+    def aliases(self) -> dict[str, list[str]]:
+        """Of each name of ``alias_file``."""
+        if self.alias_file is None:
+            return {}
+        return read_aliases(self.sources.find(self.alias_file, "alias_file"), self.sources.encoding)
 
     @property
     def prior_features(self) -> bool:

@@ -75,7 +75,7 @@ def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
 def _end(stopped: Stopped) -> int:
     if process_rank() == 0:
         print(as_called(str(stopped)), file=sys.stderr, flush=True)
-    return stopped.code
+    return 128 + stopped.signum
 
 
 def describe(error: BaseException) -> str:

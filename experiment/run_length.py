@@ -1,8 +1,10 @@
 """``--min_steps``: small data gets more epochs."""
 
 import math
+from pathlib import Path
 
 import pytorch_lightning as pl
+import yaml
 
 from .arguments import flags_and_values
 from .console import say
@@ -12,9 +14,17 @@ CHOICES = ("max_epochs", "max_steps", "fast_dev_run", "overfit_batches", "limit_
 
 
 def chooses_length(argv: list[str]) -> bool:
-    """Whether a command line says how long to train, other than by ``--min_steps`` itself."""
-    flags = {flag for flag, _ in flags_and_values(argv)}
-    return "--min_steps" not in flags and bool(flags & {f"--trainer.{name}" for name in CHOICES})
+    """Whether what comes after the ``min_steps`` of a command line says how long to train: options or later files."""
+    chosen = False
+    for flag, value in flags_and_values(argv):
+        if flag in ("-c", "--config"):
+            settings = yaml.safe_load(Path(value).read_text())
+            chosen = "min_steps" not in settings and (chosen or bool(set(CHOICES) & set(settings.get("trainer") or ())))
+        elif flag == "--min_steps":
+            return False
+        else:
+            chosen = chosen or flag in {f"--trainer.{name}" for name in CHOICES}
+    return chosen
 
 
 class MinimumSteps(pl.Callback):

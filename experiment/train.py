@@ -200,7 +200,8 @@ def remarks(data: pl.LightningDataModule) -> list[str]:
 
 def remarks_on(model: pl.LightningModule, metrics: dict[str, float]) -> list[str]:
     """What the module has to say about its measures: the last lines of the table."""
-    return model.remarks(metrics) if hasattr(model, "remarks") else []
+    say_about: Any = getattr(model, "remarks", None)
+    return say_about(metrics) if say_about else []
 
 
 def describe_data(data: pl.LightningDataModule) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from datamodules.batches import ImageBatch
 from layers.images import BlogEncoder, ConvolutionalDecoder, Decoder, Encoder, EncoderOutput, VariationalCode
+from layers.images.channels import for_channels
 from layers.losses import AddsLosses, collect_losses
+from layers.weights import normalize_weights
 from metrics.representation import RepresentationQuality
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
@@ -25,7 +27,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
     """An autoencoder, plain or variational; its whole loss comes from ``add_loss`` in the forward of its parts.
 
         plain:        loss = mean((x' - x)^2),               x' = decoder(z), z = encoder(x)
-        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = 3 S^2 values per image
+        variational:  loss = mean((x' - x)^2) + beta * KL / D,   z ~ N(mean, exp(logvar)),   D = C S^2 values per image
 
     It is variational if the encoder is stochastic. Multiplied by -D / beta, the second loss is the evidence lower bound
     (up to a constant) of a decoder with Gaussian noise of variance beta / 2: beta 0.02 means a standard deviation of a
@@ -45,12 +47,15 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         encoder: the encoder slot, called with the image size.
         decoder: the decoder slot, called with the size of the code and the image size.
         beta: weight of the KL term, at least 0; the plain form ignores it.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
         scheduler_interval: when it moves on: after each ``epoch`` or each optimizer ``step``.
         image_size: S, side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
+        channels: of the images; given by the data.
 
     Raises:
         ValueError: if beta is negative.
@@ -67,30 +72,33 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
 
     monitor = "val/loss"
     mode = "min"
-    data_links = ("image_size", "pixel_range")
+    data_links = ("image_size", "pixel_range", "channels")
 
     def __init__(
         self,
         encoder: Callable[[int], Encoder] = BlogEncoder,
         decoder: Callable[[int, int], Decoder] = ConvolutionalDecoder,
         beta: float = 0.02,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
         scheduler_interval: Interval = "epoch",
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
         if beta < 0:
             raise ValueError(f"beta ({beta}) must be at least 0")
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.encoder = encoder(image_size)
+        self.encoder = for_channels(encoder, image_size, in_channels=channels)
         add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         code_size = self.encoder.code_size
-        self.code = VariationalCode(code_size, beta / (3 * image_size**2)) if self.encoder.stochastic else None
-        self.decoder = decoder(code_size, image_size)
+        self.code = VariationalCode(code_size, beta / (channels * image_size**2)) if self.encoder.stochastic else None
+        self.decoder = for_channels(decoder, code_size, image_size, out_channels=channels)
+        normalize_weights(self, weight_normalization)
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -197,6 +205,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
             lambda images: self.encode(images).mean,
             self.hparams.image_size,
             self.hparams.pixel_range,
+            self.hparams.channels,
             self.device,
             batch_size,
         )

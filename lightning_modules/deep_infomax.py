@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.batches import ImageBatch
 from layers.images import AdversarialPrior, BlogEncoder, Encoder, EncoderOutput, GaussianPrior, Prior, untrained_copy
+from layers.images.channels import for_channels
 from layers.infomax import JSD, ConcatScore, Estimator, Negatives, Score, Shuffle
 from layers.weights import normalize_weights
 from metrics.probes import nearest_neighbors
@@ -84,6 +85,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         baselines: also test the untrained encoder and raw pixels, without which the accuracies mean little.
         image_size: side of the images in pixels; given by the data.
         pixel_range: values of black and white in the images; given by the data.
+        channels: of the images; given by the data.
 
     Raises:
         ValueError: if prior and encoder don't fit together, no weight is positive, or a pattern matches nothing.
@@ -100,7 +102,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
 
     monitor = "val/loss"
     mode = "min"
-    data_links = ("image_size", "pixel_range")
+    data_links = ("image_size", "pixel_range", "channels")
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         baselines: bool = True,
         image_size: int = 32,
         pixel_range: tuple[float, float] = (-0.5, 0.5),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -135,7 +138,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             )
         self.weights = weights
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
-        self.encoder = encoder(image_size)
+        self.encoder = for_channels(encoder, image_size, in_channels=channels)
         add_slot_arguments(self, "encoder", self.encoder.portable_arguments())
         self.prior = prior(self.encoder.code_size)
         self.prior.requires_grad_(prior_weight > 0)
@@ -380,7 +383,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             return _representations(self.encoder(images))[prefix]
 
         size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-        return encode_files(path, encode, size, pixel_range, self.device, batch_size)
+        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size)
 
 
 def _representations(output: EncoderOutput) -> dict[str, Tensor]:

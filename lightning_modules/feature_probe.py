@@ -16,7 +16,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from datamodules.batches import ImageBatch
 from layers.classifiers import Classifier, LinearClassifier
 from layers.images import Encoder
+from layers.images.channels import for_channels
 from layers.reuse import features
+from layers.weights import normalize_weights
 from readers.images import read_image_files
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
@@ -53,6 +55,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         cut: name of the node whose output is the features.
         top: the classifier slot, called with the numbers of features and classes.
         head_lr: learning rate of the head; 0 freezes it.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate of the top.
         optimizer: the optimizer slot, called with parameter groups and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -63,6 +67,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         pixel_range: values of black and white in the images; given by the data. Images are rescaled to the range that
             the trained network expects.
         classes: names of the classes; given by the data.
+        channels: of the images; given by the data.
 
     Raises:
         ValueError: if there is no such checkpoint, or it holds no network for images of this size; if there is no such
@@ -81,7 +86,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
 
     monitor = "val/accuracy"
     mode = "max"
-    data_links = ("image_size", "pixel_range", "classes")
+    data_links = ("image_size", "pixel_range", "channels", "classes")
     # What a run that is resumed or tested again takes from its checkpoint.
     checkpoint_arguments = ("source",)
     # What such a run has no use for.
@@ -93,6 +98,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         cut: str = "encoder.mean",
         top: Callable[[int, int], Classifier] = LinearClassifier,
         head_lr: float = 0.0,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -104,6 +110,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         pixel_range: tuple[float, float] = (-0.5, 0.5),
         # A plain Sequence: jsonargparse copies a Sequence[...] once per entry.
         classes: Sequence = (),
+        channels: int = 3,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
@@ -114,7 +121,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         if encoder is None:
             self.head, self.network_range = self._trained_head(source)
         elif checkpoint is None:
-            network = _Encoding(encoder(image_size))
+            network = _Encoding(for_channels(encoder, image_size, in_channels=channels))
             add_slot_arguments(self, "encoder", network.encoder.portable_arguments())
             self.head, self.network_range = features(network, cut, leaf_modules), pixel_range
         else:
@@ -122,7 +129,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.frozen = head_lr == 0
         self.head.requires_grad_(not self.frozen)
-        self.top = top(_num_features(self.head, cut, image_size), len(classes))
+        self.top = top(_num_features(self.head, cut, (channels, image_size, image_size)), len(classes))
+        normalize_weights(self, weight_normalization)
         self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
@@ -135,7 +143,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             source, weights = read_model(find_checkpoint(self.hparams.checkpoint))
         # In a resumed run too: the command line stored the arguments given, not the source read from the checkpoint.
         self.hparams["source"] = source
-        network_range = _pixel_range_of(source, self.hparams.image_size)
+        network_range = _pixel_range_of(source, self.hparams.image_size, self.hparams.channels)
         return _head(source, weights, self.hparams.cut, self.hparams.leaf_modules), network_range
 
     def train(self, mode: bool = True) -> "FeatureProbe":
@@ -160,7 +168,9 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
     # ------------------------------------------------------------------------------------------ training and testing
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self(batch.images).float(), batch.labels)
+        # The mean over the images with a class; a batch may have none.
+        total = F.cross_entropy(self(batch.images).float(), batch.labels, ignore_index=-1, reduction="sum")
+        loss = total / (batch.labels >= 0).sum().clamp(min=1)
         self.log("train/loss", loss.detach())
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
@@ -212,7 +222,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
         rows = []
-        for names, pixels in read_image_files(input, self.hparams.image_size, batch_size):
+        for names, pixels in read_image_files(input, self.hparams.image_size, batch_size, self.hparams.channels):
             batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
             probabilities, indices = self(batch.images.to(self.device)).float().softmax(1).max(1)
             for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
@@ -235,11 +245,11 @@ class _Encoding(nn.Module):
         return self.encoder(images).mean
 
 
-def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, float]:
+def _pixel_range_of(source: dict[str, Any], image_size: int, channels: int) -> tuple[float, float]:
     """The pixel range that a trained model expects.
 
     Raises:
-        ValueError: if it doesn't read images of this size.
+        ValueError: if it doesn't read images of this size and number of channels.
     """
     name = source["_class_path"].rpartition(".")[2]
     if source.get("image_size") is None or source.get("pixel_range") is None:
@@ -249,13 +259,18 @@ def _pixel_range_of(source: dict[str, Any], image_size: int) -> tuple[float, flo
             f"checkpoint: {name} was trained on images of {source['image_size']} pixels, the data's are {image_size}: "
             f"set data.image_size={source['image_size']}"
         )
+    if source.get("channels", 3) != channels:  # older checkpoints don't say
+        raise ValueError(
+            f"checkpoint: {name} was trained on images of {source.get('channels', 3)} channels, the data's have "
+            f"{channels}: set data.channels={source.get('channels', 3)}"
+        )
     low, high = source["pixel_range"]
     return float(low), float(high)
 
 
 def _head(
     source: dict[str, Any], weights: dict[str, Tensor] | None, cut: str, leaf_modules: Sequence[str]
-) -> torch.fx.GraphModule:
+) -> nn.Module:
     model = build_model(source)
     if weights is not None:
         model.load_state_dict(weights)
@@ -263,7 +278,7 @@ def _head(
 
 
 @torch.no_grad()
-def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
+def _num_features(head: nn.Module, cut: str, image_shape: tuple[int, int, int]) -> int:
     """How many features an image has, found by a trial run.
 
     Raises:
@@ -271,7 +286,7 @@ def _num_features(head: torch.fx.GraphModule, cut: str, image_size: int) -> int:
     """
     head.eval()
     try:
-        value = head(torch.zeros(2, 3, image_size, image_size))[cut]
+        value = head(torch.zeros(2, *image_shape))[cut]
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cut {cut}: the network up to there can't read images: {reason}") from error

@@ -36,4 +36,5 @@ def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, mar
         teleportation=teleportation,
         markov_time=markov_time,
         bipartite=batch.bipartite or None,
+        physical=batch.states,
     )

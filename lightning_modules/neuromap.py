@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import GraphBatch
 from layers.graphs import GraphNetwork, GraphSAGE, MapEquationLoss, SparseMatrix
+from layers.weights import normalize_weights
 from metrics.partition import partition_scores
 from readers.graphs import read_graph
 
@@ -77,6 +78,8 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
             ``directed_to_nodes``, ``directed_recorded_to_nodes``, or ``uniform_recorded``, the article's. None:
             ``directed`` if the graph is, else ``undirected``. Code lengths of different walks are not comparable.
         teleportation: probability per step, in [0, 1]; ignored by ``undirected``.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -108,6 +111,7 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
         num_clusters: int | None = None,
         flow: FlowModel | None = None,
         teleportation: float = 0.15,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 0.01,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -124,6 +128,7 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
         self.set_optimizer(optimizer, scheduler, scheduler_interval)
         self.network = network(num_features or num_nodes, num_clusters)
         self.temperature = nn.Parameter(torch.zeros(()))
+        normalize_weights(self, weight_normalization)
         self.node_names: list[str] | None = None
         self._prepared: PreparedGraph | None = None
 
@@ -194,6 +199,8 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
         return PreparedGraph(batch.names, walk, loss, features, adjacency)
 
     def _check_fits(self, batch: GraphBatch) -> None:
+        if batch.states is not None:
+            raise ValueError("Neuromap takes no states of physical nodes (*States, layers): InfomapClustering does")
         wanted, features = self.hparams.num_features, batch.features.shape[1]
         if wanted and features != wanted:
             raise ValueError(

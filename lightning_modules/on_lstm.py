@@ -19,6 +19,7 @@ from layers.losses import AddsLosses, collect_losses
 from layers.on_lstm import ONLSTM, ActivationRegularization, RecurrentLayer
 from layers.processes import by_rank
 from layers.reuse import TiedLinear
+from layers.weights import normalize_weights
 from metrics.parsing import ParseF1
 from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 from readers.text.tokens import Level, Segmenter
@@ -73,6 +74,8 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, ReadsTexts, LoadsTrained, pl.Li
         output_dropout: locked dropout of the last cell's output.
         activation_penalty: alpha.
         temporal_penalty: beta.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -117,6 +120,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, ReadsTexts, LoadsTrained, pl.Li
         output_dropout: float = 0.45,
         activation_penalty: float = 2.0,
         temporal_penalty: float = 1.0,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 30.0,
         optimizer: OptimizerSlot = torch.optim.SGD,
         scheduler: SchedulerSlot | None = None,
@@ -146,6 +150,7 @@ class ONLSTMLanguageModel(AddsLosses, Optimized, ReadsTexts, LoadsTrained, pl.Li
         self.layer_dropout = LockedDropout(layer_dropout)
         self.output_dropout = LockedDropout(output_dropout)
         self.regularization = ActivationRegularization(activation_penalty, temporal_penalty)
+        normalize_weights(self, weight_normalization)
         self.token_loss = MeanMetric()
         self.best_layer: int | None = None
         # Carried from batch to batch, in training and in evaluation; and the training state of a checkpoint, by rank.

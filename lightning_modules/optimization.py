@@ -1,5 +1,6 @@
 """The optimizer and its learning-rate scheduler: two slots that all trained modules have."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -58,6 +59,13 @@ OptimizerSlot = Callable[[Iterable, float], Optimizer]
 # Our class of that name stands alone in its part: jsonargparse would not choose between it, torch's and Lightning's.
 SchedulerSlot = Callable[[Optimizer], ReduceLROnPlateau] | Callable[[Optimizer], LRScheduler]
 Interval = Literal["epoch", "step"]
+
+
+OF_OTHERS = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
+NOT_BUILT = (
+    "is made of other schedulers, which a configuration can't build: for warm-up and decay add the callback "
+    "PiecewiseLinearLR"
+)
 
 
 if TYPE_CHECKING:
@@ -119,7 +127,7 @@ class Optimized(_Mixin):
         Raises:
             MisconfigurationException: the scheduler can't be stepped as the settings say.
         """
-        optimizers = [self.make_optimizer(part, self.hparams.lr) for part in parameters]
+        optimizers = [self._make_optimizer(part) for part in parameters]
         if self.make_scheduler is None:
             return optimizers[0] if len(optimizers) == 1 else optimizers
         configured: Any = [
@@ -128,9 +136,20 @@ class Optimized(_Mixin):
         ]
         return configured[0] if len(configured) == 1 else configured
 
+    def _make_optimizer(self, parameters: Iterable) -> Optimizer:
+        parameters = list(parameters)
+        tensors = [tensor for entry in parameters for tensor in _tensors_of(entry)]
+        # Lightning can't clip gradients in float16 that a fused step unscales by itself.
+        on_cuda = all(tensor.is_cuda for tensor in tensors)
+        extra = fused_argument(self.make_optimizer) if on_cuda and self.trainer.precision != "16-mixed" else {}
+        return self.make_optimizer(parameters, self.hparams.lr, **extra)
+
     def _schedule(self, optimizer: Optimizer, num_optimizers: int) -> dict[str, Any]:
         """The scheduler of one optimizer, as Lightning takes it."""
         assert self.make_scheduler is not None
+        made = getattr(self.make_scheduler, "func", self.make_scheduler)
+        if made in OF_OTHERS:
+            raise MisconfigurationException(f"model.scheduler: {made.__name__} {NOT_BUILT}")
         try:
             scheduler = self.make_scheduler(optimizer, **self._left_open(num_optimizers))
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:  # torch's checks name neither
@@ -240,6 +259,24 @@ class _PlateauSteps(pl.Callback):
                 )
             # All processes decide alike, even about a metric that was not reduced over them.
             scheduler.step(trainer.strategy.broadcast(float(trainer.callback_metrics[monitor])))
+
+
+def _tensors_of(entry: Any) -> list[Any]:
+    """The tensors of what an optimizer takes: a parameter, a named one, or a group."""
+    if isinstance(entry, dict):
+        return [tensor for part in entry["params"] for tensor in _tensors_of(part)]
+    return [entry[1]] if isinstance(entry, tuple) else [entry]
+
+
+def fused_argument(slot: Callable[..., Optimizer]) -> dict[str, bool]:
+    """``{"fused": True}`` for an optimizer with a fused step on CUDA, unless that was set."""
+    made, given = (slot.func, slot.keywords) if isinstance(slot, partial) else (slot, {})
+    try:
+        has_it = "fused" in inspect.signature(made).parameters
+    except (TypeError, ValueError):  # no signature can be read
+        return {}
+    chosen = given.get("fused") is not None or given.get("foreach") or given.get("differentiable")
+    return {"fused": True} if has_it and not chosen else {}
 
 
 def monitor_of(scheduler: lr_scheduler.ReduceLROnPlateau, module: Any) -> str:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.batches import SentencePairBatch
 from layers.on_lstm import ONLSTM, RecurrentLayer
+from layers.weights import normalize_weights
 from metrics.grouped_accuracy import GroupedAccuracy
 from readers.logic import WrittenPair, read_written_pair, word_numbers
 
@@ -47,6 +48,8 @@ class SentencePairClassifier(Optimized, LoadsTrained, pl.LightningModule):
         hidden_size: size of the cell.
         units: hidden units of the network on top.
         dropout: of the embedded words and before each layer of the network on top.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -76,6 +79,7 @@ class SentencePairClassifier(Optimized, LoadsTrained, pl.LightningModule):
         hidden_size: int = 400,
         units: int = 400,
         dropout: float = 0.2,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -96,6 +100,7 @@ class SentencePairClassifier(Optimized, LoadsTrained, pl.LightningModule):
             nn.Dropout(dropout),
             nn.Linear(units, len(classes)),
         )
+        normalize_weights(self, weight_normalization)
         self.accuracy = GroupedAccuracy(MAX_OPERATIONS + 1)
 
     def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from layers.transformers.positions import (
     bytes_of_images,
 )
 from layers.transformers.sparse_transformer import SparseTransformerNetwork
+from layers.weights import normalize_weights
 from readers.text.tokens import Level, Segmenter
 
 from .hyperparameters import save_plain_hyperparameters
@@ -64,6 +65,8 @@ class SparseTransformer(Optimized, GeneratesSequences, LoadsTrained, pl.Lightnin
         tie_embedding: the output layer shares the weights of the embedding.
         activation_checkpointing: keep only the input of each block and recompute the block in the backward pass: less
             memory, a third more time.
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -117,6 +120,7 @@ class SparseTransformer(Optimized, GeneratesSequences, LoadsTrained, pl.Lightnin
         positions: Literal["learned", "rotary", "none"] = "learned",
         tie_embedding: bool = False,
         activation_checkpointing: bool = False,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 3.5e-4,
         optimizer: OptimizerSlot = torch.optim.AdamW,
         scheduler: SchedulerSlot | None = None,
@@ -156,6 +160,7 @@ class SparseTransformer(Optimized, GeneratesSequences, LoadsTrained, pl.Lightnin
             tie_embedding=tie_embedding,
             activation_checkpointing=activation_checkpointing,
         )
+        normalize_weights(self, weight_normalization)
         self.token_loss, self.hits = MeanMetric(), MeanMetric()
 
     def _make_positions(self) -> TokenPositions | ImagePositions | None:

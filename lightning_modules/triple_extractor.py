@@ -22,7 +22,9 @@ from layers.triples import (
     log_sigmoid,
     mark_ends,
 )
+from layers.weights import normalize_weights
 from metrics.threshold_counts import ThresholdCounts, count_items, count_predicates
+from metrics.triple_official import OfficialTripleF1
 from metrics.triple_rules import SKE_RULES, apply_rules
 from metrics.triples import ExtractedTriple, TripleF1
 from readers.triples.normalization import Normalize
@@ -33,6 +35,7 @@ from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, best_setting, decode_triples, is_sparse
 from .triple_prediction import PredictsTriples
+from .triple_slots import in_text, whole_objects
 
 
 class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModule):
@@ -56,7 +59,8 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
     Logged: ``{train,val}/{loss,subject_loss,object_loss}`` in nats per character; ``{val,test}/{f1,precision,recall}``
     in [0, 1], micro averages over exact matches of distinct triples; in the test also ``test/f1/predicate/<name>``,
     ``test/f1/triples_1`` ... ``test/f1/triples_5_and_more`` by number of triples per sentence, ``test/f1/normal``,
-    ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``.
+    ``test/f1/single_entity_overlap``, ``test/f1/entity_pair_overlap``, and ``test/official_{f1,precision,recall}`` by
+    the competitions' rules (``metrics.triple_official``).
 
     Source: kexue.fm/archives/6671 and github.com/bojone/kg-2019; 7161 for the powers. Differences: probabilities in log
     space; sampled spans never end before they start; the decay of the weight average is ``AveragedWeights(ramp=True)``.
@@ -71,6 +75,8 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         spans: which starts and ends make a span: ``nearest``, each start with the nearest end, as in the article; or
             ``nested``, which also finds longer spans with the same start (``北京市`` in ``北京市政府``).
         rules: complete and filter the triples by the schema's rules (``metrics.triple_rules.SKE_RULES``).
+        weight_normalization: which weights are normalised before use, ``{pattern: kind}`` (see
+            ``layers.normalize_weights``).
         lr: learning rate.
         optimizer: the optimizer slot, called with the parameters and ``lr``.
         scheduler: the slot of the learning-rate scheduler, called with the optimizer; None: a constant rate.
@@ -126,6 +132,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         tune_thresholds: bool = False,
         spans: Pairing = "nearest",
         rules: bool = True,
+        weight_normalization: dict[str, str] | None = None,
         lr: float = 1e-3,
         optimizer: OptimizerSlot = torch.optim.Adam,
         scheduler: SchedulerSlot | None = None,
@@ -162,6 +169,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         sizes = (2, 2 * count) if prior_features else (0, 0)
         self.subject_head = SubjectHead(self.encoder.size, sizes[0])
         self.object_head = ObjectHead(self.encoder.size, count, *sizes)
+        normalize_weights(self, weight_normalization)
         # A frozen parameter: DDP would broadcast a buffer in every step.
         table = torch.zeros(len(words) + 1, word_vector_size)
         self.word_vectors = nn.Parameter(table, requires_grad=False) if word_vector_size else None
@@ -171,6 +179,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         self.validation_counts = ThresholdCounts(1)
         self.grid_counts = ThresholdCounts(len(GRID))
         self.scores = TripleF1(self.predicates)
+        self.official_scores = OfficialTripleF1()
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.word_vectors is not None:
@@ -222,9 +231,12 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         if not self.hparams.prior_features:
             return None
         subjects = torch.cat([rows.unsqueeze(1), spans], dim=1)
-        subject, which = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1).nonzero(as_tuple=True)
-        shape = (len(rows), length, len(self.predicates), 2)
-        return mark_ends(shape, subject, *candidates[which, 3:].unbind(1)).flatten(2)
+        fits = (subjects.unsqueeze(1) == candidates[:, :3]).all(-1)
+        # What does not fit goes to a row that is dropped: to count what fits, the host would wait for the device.
+        number = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        place = torch.where(fits, number, len(rows))
+        ends = (column.expand_as(fits) for column in candidates[:, 3:].unbind(1))
+        return mark_ends((len(rows) + 1, length, len(self.predicates), 2), place, *ends)[:-1].flatten(2)
 
     def losses(self, encoded: Encoded, batch: TripleBatch) -> dict[str, Tensor]:
         """``subject_loss``, ``object_loss`` and their sum ``loss``, in nats per character."""
@@ -318,6 +330,8 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
 
     def on_test_epoch_start(self) -> None:
         self.scores.reset()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.official_scores = OfficialTripleF1(getattr(datamodule, "aliases", None)).to(self.device)
 
     def test_step(self, batch: TripleBatch, batch_idx: int) -> dict[str, Any]:
         """Returns texts, gold and predicted triples, and counts at several thresholds, for the pictures.
@@ -328,6 +342,11 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         found = self.decode(batch, self.encode(batch), settings)
         predicted, *others = found
         self.scores.update([[triple[:3] for triple in triples] for triples in predicted], batch.triples)
+        official = [
+            [whole_objects(triples, self.predicates) for triples in several]
+            for several in (predicted, map(in_text, batch.texts, batch.triples))
+        ]
+        self.official_scores.update(*official)
         return {
             "texts": batch.texts,
             "gold": batch.triples,
@@ -339,5 +358,6 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         }
 
     def on_test_epoch_end(self) -> None:
-        for name, value in self.scores.compute().items():
+        official = {f"official_{name}": value for name, value in self.official_scores.compute().items()}
+        for name, value in (self.scores.compute() | official).items():
             self.log(f"test/{name}", value, sync_dist=True)

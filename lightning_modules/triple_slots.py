@@ -66,6 +66,25 @@ def _distance(one: ExtractedTriple, other: ExtractedTriple) -> int:
     return max(one.object_span[0] - other.object_span[1], other.object_span[0] - one.object_span[1], 0)
 
 
+def in_text(text: str, triples: Collection[tuple[str, str, str]]) -> list[ExtractedTriple]:
+    """Gold triples at the first occurrence of their names."""
+    found = []
+    for subject, predicate, obj in triples:
+        spans = [(text.find(name), text.find(name) + len(name)) for name in (subject, obj)]
+        found.append(ExtractedTriple(subject, predicate, obj, spans[0], spans[1], 1.0))
+    return found
+
+
+def whole_objects(
+    triples: Collection[ExtractedTriple], predicates: Collection[str]
+) -> list[tuple[str, str, dict[str, str]]]:
+    """Subject, predicate and the object's slots of all objects that triples describe."""
+    return [
+        (slots[VALUE].subject, slots[VALUE].predicate, {slot: triple.object for slot, triple in slots.items()})
+        for slots in compose_objects(triples, predicates)
+    ]
+
+
 def spo_record(slots: Slots, types: Mapping[str, tuple[str, str]], object_slots: bool) -> dict[str, Any]:
     """An entry of ``spo_list`` in SKE's form, or in DuIE 2.0's, whose objects are dicts.
 

@@ -56,7 +56,8 @@ def infomap(
     """The partition of a graph, flat or hierarchical, with the least code length found.
 
     The same seed gives the same partition for any order of the edges and any number of threads. Multi-edges are
-    summed, links of weight 0 dropped; a node without links is a module of its own.
+    summed, links of weight 0 dropped; a node without links is a module of its own, also where
+    recorded teleportation to all nodes visits it and another place would be shorter.
 
     Args:
         edges, weights, num_nodes, weight, flow, teleportation, markov_time, bipartite: the graph and its walk, see

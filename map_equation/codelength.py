@@ -113,18 +113,6 @@ def one_level_codelength(flow: Flow, physical: np.ndarray | None = None) -> floa
     return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64), physical)[0][0])
 
 
-def read_physical(physical: Any, n: int) -> np.ndarray:
-    """The physical nodes ``(n,)`` of n states, numbered from 0.
-
-    Raises:
-        ValueError: if there is not one per state.
-    """
-    physical = to_numpy(physical)
-    if physical.shape != (n,):
-        raise ValueError(f"physical must name the physical node of each of the {n} states, not {physical.shape}")
-    return np.unique(physical, return_inverse=True)[1]
-
-
 def read_modules(modules: Any, n: int) -> np.ndarray:
     """Flat labels or paths of the nodes as ``(n, depth)`` of module numbers, -1 below the bottom module.
 

@@ -26,6 +26,7 @@ class Links(NamedTuple):
         symmetric: a symmetric matrix holds each link twice but its loops once.
         ids: ``(n,)`` integers that a file has for the nodes beside their names, or None.
         bipartite: the first node of the second kind, or None.
+        states: the physical nodes that the nodes are states of, a ``readers.graphs.graph.States``, or None.
     """
 
     edges: np.ndarray
@@ -35,6 +36,7 @@ class Links(NamedTuple):
     symmetric: bool = False
     ids: np.ndarray | None = None
     bipartite: int | None = None
+    states: Any = None
 
     @property
     def num_nodes(self) -> int:
@@ -52,6 +54,8 @@ def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, we
     kind = type(edges).__module__.split(".")[0]
     if isinstance(edges, str | os.PathLike):
         return only(from_file(edges), weights, num_nodes, "a file")
+    if hasattr(edges, "as_graph"):
+        return only(from_read(edges.as_graph()), weights, num_nodes, "a network of states")
     if hasattr(edges, "nodes") and hasattr(edges, "is_directed") and hasattr(edges, "edges"):
         return only(from_networkx(edges, weight), weights, num_nodes, "a networkx graph")
     if kind == "igraph":
@@ -91,7 +95,15 @@ def from_file(path: str | os.PathLike[str]) -> Links:
 def from_read(graph: Any) -> Links:
     """A ``readers.graphs.Graph`` that was read."""
     names = whole_numbers(graph.names) if graph.ids is None else graph.names.tolist()
-    return Links(graph.edges, graph.weights, names, graph.directed, ids=graph.ids, bipartite=graph.bipartite or None)
+    return Links(
+        graph.edges,
+        graph.weights,
+        names,
+        graph.directed,
+        ids=graph.ids,
+        bipartite=graph.bipartite or None,
+        states=graph.states,
+    )
 
 
 def whole_numbers(names: np.ndarray) -> Sequence[Any]:

@@ -23,6 +23,8 @@ def by_node(modules: Any, names: Sequence[Any], ids: np.ndarray | None) -> Any:
     if isinstance(modules, str | os.PathLike):
         return from_file(modules, names, ids)
     if hasattr(modules, "communities") and hasattr(modules, "paths"):
+        if modules.names == list(names):
+            return modules.table
         modules = dict(zip(modules.names, modules.paths, strict=True))
     if isinstance(modules, Mapping) or (hasattr(modules, "items") and hasattr(modules, "index")):
         return in_order(list(modules.items()), names)

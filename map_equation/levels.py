@@ -177,4 +177,5 @@ def find(kind, graph, start, starts, two_level, share, random, passes):
             best, best_count, best_cost = module, count, cost
     if two_level:
         return best, best, best
-    return best, *divide(kind, graph, best, best_count, share, least_gain, random)
+    # A state of its own: the next call finds the same two levels with and without a hierarchy.
+    return best, *divide(kind, graph, best, best_count, share, least_gain, random.copy())

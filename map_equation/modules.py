@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .flow import Flow
+from .states import States
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Modules:
         passes: code length at the start of the search (without modules, or with the initial ones) and after each pass
             (moves, tuning, levels), never increasing; the last one is ``codelength``.
         codelengths: of all trials, in order; empty for a given partition.
+        states: the physical nodes, if the nodes are states of such, or None.
     """
 
     codelength: float
@@ -50,6 +52,12 @@ class Modules:
     ids: np.ndarray | None
     passes: list[float]
     codelengths: list[float]
+    states: States | None
+
+    @property
+    def labels(self) -> list[Any]:
+        """``names``, or the names of the physical nodes, which their states share."""
+        return self.names if self.states is None else self.states.names
 
     @property
     def num_modules(self) -> int:

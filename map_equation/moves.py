@@ -17,6 +17,8 @@ from .words import states_of, use_words, word_bits, word_table, words_used
 SMALLEST_GAIN = 1e-13
 # A module is tried if the node's flow to and from it is at least this share of that with its closest module.
 LEAST_SHARE = 0.125
+# As many other states of the same physical nodes are tried with each node: frequent words have thousands.
+MOST_STATES = 50
 # Stands for the rate to a module that has a state of the same physical node but no link.
 TOUCHING = 1e-300
 # Columns of the modules' state.
@@ -145,13 +147,16 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             to[b] = rate + graph.link[k]
         removed = 0.0
         if memory:
+            num_words = graph.first_word[u + np.uint64(1)] - graph.first_word[u]
             for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
                 p = graph.word[k]
                 used = words_used(words, a, p)
                 removed += plogp(used) - plogp(max(used - graph.use[k], 0.0))
-                for i in range(first_state[p], first_state[p + 1]):  # states of one node attract each other
-                    b = np.uint32(module[states[i]])
-                    if to[b] == 0 and block[states[i]] == block[u]:
+                many = first_state[p + 1] - first_state[p]
+                for i in range(min(many, max(MOST_STATES // num_words, 1))):  # states of one node attract each other
+                    v = states[first_state[p] + (np.int64(u) + i) % many]
+                    b = np.uint32(module[v])
+                    if to[b] == 0 and block[v] == block[u]:
                         to[b] = TOUCHING
                         near[num_near] = b
                         num_near += np.uint64(1)
@@ -185,7 +190,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         least = 0.0
         for j in range(num_near):
             least = max(least, to[near[j]])
-        least *= 0.0 if memory else LEAST_SHARE
+        least *= LEAST_SHARE
         best = 0.0
         best_module = a
         best_index = best_cost = best_exits = best_enters = 0.0
@@ -195,7 +200,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
                 b = near[j]
                 internal = to[b]
                 to[b] = 0
-                if b == a or internal < least:
+                if b == a or (internal < least and internal != TOUCHING):
                     continue
                 row = state[b]
             else:
@@ -251,7 +256,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             for k in range(graph.first_word[u], graph.first_word[u + np.uint64(1)]):
                 use_words(words, a, graph.word[k], -graph.use[k])
                 use_words(words, best_module, graph.word[k], graph.use[k])
-            if words.count[0] > len(words.key) // 2:
+            if words.pairs[0] > len(words.key) // 2:
                 words = word_table(graph, module)
         for k in range(first, last):
             v = np.uint32(graph.neighbour[k])

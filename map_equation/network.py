@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .canonical import canonical_order, reorder
-from .codelength import book_costs, codelength, one_level_codelength, read_modules, read_physical
+from .codelength import book_costs, codelength, one_level_codelength, read_modules
 from .flow import RECORDED, Flow, compute_flow, kind_of
 from .graph import read_graph
 from .inputs import Links, read_links
 from .labels import by_node
 from .partition import Partition, number_modules, top_modules
 from .search import num_starts, search
+from .states import read_states
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -39,8 +40,8 @@ class Network:
         markov_time: steps per code word; above 1 gives larger modules, below 1 smaller ones.
         bipartite: the first id of the second kind of nodes, whose visits are not encoded (undirected flow only).
         physical: ``(n,)`` the physical node (any value) of each node, if nodes are states: a memory of where the walk
-            came from, or a layer. States of a physical node in one module share a code word there. Such a network is
-            scored, not searched.
+            came from, or a layer. States of a physical node in one module share a code word there. Files with states
+            and a ``readers.graphs.StateNetwork`` have their own.
 
     Attributes:
         num_nodes: n.
@@ -80,7 +81,9 @@ class Network:
         self._names, self.ids = links.names, links.ids
         self.flow = self._flow.flow
         self.num_nodes = len(self.flow)
-        self._physical = None if physical is None else read_physical(physical, self.num_nodes)
+        physical = links.states if physical is None else physical
+        self._states = None if physical is None else read_states(physical, self.num_nodes)
+        self._physical = None if self._states is None else self._states.place
         self.one_level_codelength = one_level_codelength(self._flow, self._physical)
 
     @functools.cached_property
@@ -116,7 +119,7 @@ class Network:
         table, passes = search(flow, (seed, trial), two_level, start if start is None else start[order], physical)
         placed = np.empty_like(table)
         placed[order] = table
-        # Without visits one place costs as much as any other.
+        # Without visits one place costs as much as any other; with those of teleportation, their own is still theirs.
         placed[self._isolated] = -1
         placed[self._isolated, 0] = placed[:, 0].max(initial=-1) + 1 + np.arange(len(self._isolated))
         found = self._describe(placed, passes)
@@ -197,6 +200,7 @@ class Network:
             links=self._flow,
             names=self.names,
             ids=self.ids,
+            states=self._states,
             passes=[*np.maximum(passes[:-1], length).tolist(), length],
             codelengths=[],
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from .flow import UNDIRECTED, kind_of
 from .modules import Modules
+from .states import memberships
 from .writers import write, write_clu, write_csv, write_json, write_tree
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ class Partition(Modules):
 
     @property
     def communities(self) -> list[set[Any]]:
-        """The names of the nodes of each bottom module, by its number."""
+        """The names of the (physical) nodes of each bottom module, by its number; those of states may overlap."""
         found: list[set[Any]] = [set() for _ in range(self.num_modules)]
-        for name, module in zip(self.names, self.modules.tolist(), strict=True):
+        for name, module in zip(self.labels, self.modules.tolist(), strict=True):
             found[module].add(name)
         return found
 
@@ -73,14 +74,31 @@ class Partition(Modules):
         return self.names[node]
 
     def to_dict(self) -> dict[Any, int]:
-        """The bottom module of each node by name."""
-        return dict(zip(self.names, self.modules.tolist(), strict=True))
+        """The bottom module of each node by name; of a physical node, that in which it is visited most."""
+        if self.states is None:
+            return dict(zip(self.names, self.modules.tolist(), strict=True))
+        return {name: next(iter(rates)) for name, rates in self.memberships().items()}
+
+    def memberships(self) -> dict[Any, dict[int, float]]:
+        """The bottom modules of each (physical) node by name, by decreasing flow, and the node's flow in each.
+
+        A physical node with several states may be in several modules.
+        """
+        return memberships(self.labels, self.modules, self.flow)
 
     def to_dataframe(self) -> "pandas.DataFrame":
-        """A row for each node, in their order: ``node`` (its name), ``module`` (bottom), ``path``, ``flow``."""
+        """A row for each node, in their order: ``node`` (its name), ``module`` (bottom), ``path``, ``flow``.
+
+        Of states: ``node`` (the physical node), ``state``, perhaps ``layer``, then as above.
+        """
         import pandas
 
-        columns = {"node": self.names, "module": self.modules, "path": self.paths, "flow": self.flow}
+        columns: dict[str, Any] = {"node": self.labels}
+        if self.states is not None:
+            columns["state"] = self.names
+            if self.states.layers is not None:
+                columns["layer"] = self.states.layers
+        columns |= {"module": self.modules, "path": self.paths, "flow": self.flow}
         return pandas.DataFrame(columns)
 
     def write(self, path: str | Path, level: int = 1) -> None:

@@ -14,8 +14,9 @@ from .walk_graph import walk_graph
 
 # Tuning continues while a round gains at least this share of the code length.
 LEAST_TUNING_GAIN = 1e-5
-# A trial on a small graph searches two levels until it has processed this many links, counted both ways.
-LINKS_PER_TRIAL, MAX_STARTS = 5_000, 20
+# A trial on a small graph searches two levels until it has processed this many links, counted both ways, and levels
+# from the best of every few of these.
+LINKS_PER_TRIAL, MAX_STARTS, MAX_HIERARCHIES = 5_000, 20, 4
 
 
 def search(
@@ -38,26 +39,27 @@ def search(
     """
     n = len(flow.flow)
     kind, graph = kind_of(flow), walk_graph(flow, physical)
-    nodes = (
-        plogps(flow.flow).sum() if physical is None else 0.0
-    )  # the part of the code length that is the same for all partitions
+    # The part of the code length that is the same for all partitions, which costs leave out.
+    nodes = plogps(flow.flow).sum() if physical is None else 0.0
     best = np.zeros((n, 1), np.int64) if initial is None else initial
     best_length = codelength(flow, best, physical)
     passes = [best_length]
     start = np.arange(n, dtype=np.int32) if initial is None else bottom_modules(initial)
-    starts = num_starts(flow)
     random = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
-    costs = np.zeros(1 + starts * (MAX_ROUNDS + 1))
-    module, bottom, parent = find(kind, graph, start, starts, two_level, LEAST_TUNING_GAIN, random, costs)
-    passes += [*(costs[1 : int(costs[0]) + 1] - nodes)]
-    tables = [module.reshape(-1, 1).astype(np.int64)]
-    if not two_level:
-        tables.append(table_of(bottom, parent))
-    for table in tables:
-        length = codelength(flow, table, physical)
-        if length < best_length - 1e-12:
-            best, best_length = table, length
-    passes.append(best_length)
+    hierarchies = min(num_starts(flow), MAX_HIERARCHIES)
+    for number in range(hierarchies):
+        starts = (num_starts(flow) + number) // hierarchies
+        costs = np.zeros(1 + starts * (MAX_ROUNDS + 1))
+        module, bottom, parent = find(kind, graph, start, starts, two_level, LEAST_TUNING_GAIN, random, costs)
+        passes += (costs[1 : int(costs[0]) + 1] - nodes).tolist()
+        tables = [module.reshape(-1, 1).astype(np.int64)]
+        if not two_level:
+            tables.append(table_of(bottom, parent))
+        for table in tables:
+            length = codelength(flow, table, physical)
+            if length < best_length - 1e-12:
+                best, best_length = table, length
+        passes.append(best_length)
     return best, np.minimum.accumulate(passes).tolist()
 
 

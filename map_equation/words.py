@@ -18,13 +18,13 @@ class Words(NamedTuple):
     Args:
         key: ``(size,)`` int64, module * num_words + physical node, -1 where free; size is a power of 2.
         use: ``(size,)`` the rates.
-        count: ``(1,)`` int64, entries in use, also of pairs whose rate has fallen to 0.
+        pairs: ``(1,)`` int64, entries in use, also of pairs whose rate has fallen to 0.
         num_words: number of physical nodes.
     """
 
     key: np.ndarray
     use: np.ndarray
-    count: np.ndarray
+    pairs: np.ndarray
     num_words: int
 
 
@@ -54,7 +54,7 @@ def use_words(words, module, word, change):
     if words.key[place] != key:
         words.key[place] = key
         words.use[place] = 0.0
-        words.count[0] += 1
+        words.pairs[0] += 1
     words.use[place] = max(words.use[place] + change, 0.0)
 
 

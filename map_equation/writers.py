@@ -45,15 +45,22 @@ def check_ending(path: str | Path) -> Path:
 def write_tree(partition: Modules, path: Path) -> None:
     """``1:2:3 flow "name" id``, numbers from 1, the last one within the module; ids as in ``node_ids``.
 
+    Of states: ``1:2:3 flow "name of the physical node" state_id node_id`` and perhaps ``layer_id``, as Infomap.
+
     Quotes and backslashes in names get a backslash before them. Nodes that are siblings of modules are numbered after
     them, so paths are unique.
     """
-    ids = node_ids(partition).tolist()
+    columns, states = {"node_id": node_ids(partition)}, partition.states
+    if states is not None:
+        columns = {"state_id": columns["node_id"], "node_id": states.nodes}
+        if states.layers is not None:
+            columns["layer_id"] = states.layers
+    ids = np.stack(list(columns.values()), 1).tolist()
     with path.open("w", encoding="utf-8") as file:
-        file.write(f"{header(partition)}# path flow name node_id\n")
+        file.write(f"{header(partition)}# path flow name {' '.join(columns)}\n")
         for node, place in tree_paths(partition):
-            name = quote(partition.names[node])
-            file.write(f"{':'.join(map(str, place))} {partition.flow[node]:.12g} {name} {ids[node]}\n")
+            last = " ".join(map(str, (quote(partition.labels[node]), *ids[node])))
+            file.write(f"{':'.join(map(str, place))} {partition.flow[node]:.12g} {last}\n")
 
 
 def write_clu(partition: Modules, path: Path, level: int = 1) -> None:
@@ -78,11 +85,14 @@ def write_csv(partition: Modules, path: Path) -> None:
     """One line per node in tree order: name, module, top module, path (all from 1), flow."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", "module", "top_module", "path", "flow"])
+        writer.writerow(
+            ["name", *([] if partition.states is None else ["state"]), "module", "top_module", "path", "flow"]
+        )
         for node in partition.order():
             place = ":".join(str(number + 1) for number in partition.table[node] if number >= 0)
             module, top = partition.modules[node] + 1, partition.top_modules[node] + 1
-            writer.writerow([partition.names[node], module, top, place, f"{partition.flow[node]:.12g}"])
+            state = [] if partition.states is None else [partition.names[node]]
+            writer.writerow([partition.labels[node], *state, module, top, place, f"{partition.flow[node]:.12g}"])
 
 
 def write_json(partition: Modules, path: Path) -> None:
@@ -93,9 +103,10 @@ def write_json(partition: Modules, path: Path) -> None:
         {
             "path": list(place),
             "modules": [int(partition.top_modules[node]) + 1] if len(place) < 3 else list(place[:-1]),
-            "name": str(partition.names[node]),
+            "name": str(partition.labels[node]),
             "flow": float(partition.flow[node]),
-            "id": ids[node],
+            "id": ids[node] if partition.states is None else int(partition.states.nodes[node]),
+            **({} if partition.states is None else {"stateId": ids[node]}),
         }
         for node, place in places.items()
     ]
@@ -110,7 +121,7 @@ def write_json(partition: Modules, path: Path) -> None:
         "relativeCodelengthSavings": partition.relative_savings,
         "directed": kind_of(partition.links) != UNDIRECTED,
         "flowModel": partition.flow_model,
-        "higherOrder": False,
+        "higherOrder": partition.states is not None,
         "nodes": nodes,
         "modules": list_modules(partition, places),
     }
@@ -149,7 +160,7 @@ def module_numbers(partition: Modules) -> dict[tuple[int, ...], tuple[float, flo
     """Enter rate, exit rate and bits of the code book of each module by its path from 1."""
     inside = partition.table >= 0
     table = read_table(partition.table) if inside.any() else np.empty((len(partition.table), 0), np.int64)
-    costs = book_costs(partition.links, table)
+    costs = book_costs(partition.links, table, None if partition.states is None else partition.states.place)
     found: dict[tuple[int, ...], tuple[float, float, float]] = {(): (0.0, 0.0, float(costs[0][0]))}
     for level in range(table.shape[1]):
         label = np.ascontiguousarray(table[:, level])

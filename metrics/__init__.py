@@ -4,6 +4,7 @@ from .grouped_accuracy import GroupedAccuracy as GroupedAccuracy
 from .parsing import ParseF1 as ParseF1
 from .representation import RepresentationQuality as RepresentationQuality
 from .threshold_counts import ThresholdCounts as ThresholdCounts
+from .triple_official import OfficialTripleF1 as OfficialTripleF1
 from .triple_rules import SKE_RULES as SKE_RULES
 from .triple_rules import ExcludeSubjects as ExcludeSubjects
 from .triple_rules import Symmetric as Symmetric

@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from .encodings import decode_text
@@ -26,7 +27,7 @@ def user_path(path: Path | str) -> Path:
         raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; give the full path") from error
 
 
-def stamps(root: Path, paths: list[Path]) -> list[tuple[str, int, int]]:
+def stamps(root: Path, paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Relative path, size in bytes and modification time of each file."""
     stamps = []
     for path in paths:
@@ -95,19 +96,6 @@ def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
         DataError: it isn't UTF-8; the message names the line.
     """
     return decode_text(data, where, first_line=first_line)
-
-
-def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8; the message names the line.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    return decode_utf8(data, file).removeprefix("\ufeff").split("\n")
 
 
 def check_utf8(data: bytes, path: Path) -> None:

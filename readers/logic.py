@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import DataError
-from .files import read_lines
+from .lines import iterate_lines
 
 VARIABLES = ("a", "b", "c", "d", "e", "f")
 VOCABULARY = ("<pad>", "(", ")", "not", "and", "or", *VARIABLES)
@@ -35,14 +35,18 @@ class WrittenPair(NamedTuple):
     hypothesis: list[int]
 
 
-def read_pairs(file: Path) -> list[Pair]:
+def read_pairs(file: Path, encoding: str = "utf-8") -> list[Pair]:
     """The pairs of a file: relation, TAB, formula, TAB, formula. Blanks around brackets are optional.
+
+    Args:
+        file: the file, gzipped or not.
+        encoding: of the file.
 
     Raises:
         DataError: a line has another layout; the message names it.
     """
     pairs, numbers = [], word_numbers(VOCABULARY)
-    for where, (relation, *formulas) in _fields(file):
+    for where, (relation, *formulas) in _fields(file, encoding):
         if len(formulas) != 2 or relation not in RELATIONS:
             raise DataError(f"{where}: expected one of {' '.join(RELATIONS)}, a TAB, a formula, a TAB, a formula")
         premise, hypothesis = (bytes(encode_formula(formula, numbers, where)) for formula in formulas)
@@ -92,8 +96,8 @@ def word_numbers(vocabulary: Sequence[str]) -> dict[str, int]:
     return {word: number for number, word in enumerate(vocabulary) if number}
 
 
-def _fields(file: Path) -> Iterator[tuple[str, list[str]]]:
+def _fields(file: Path, encoding: str) -> Iterator[tuple[str, list[str]]]:
     """Yields the place of each line and its fields between TABs; blank lines are skipped."""
-    for place, line in enumerate(read_lines(file), 1):
+    for place, line in iterate_lines(file, encoding):
         if line.strip():
             yield f"{file}, line {place}", [part.strip() for part in line.split("\t")]

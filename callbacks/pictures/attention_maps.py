@@ -86,7 +86,8 @@ class AttentionMaps(pl.Callback):
         for row, (name, (layer, query, options)) in enumerate(self._calls.items()):
             _, weights = layer(query, need_weights=True, **options)
             n = weights.shape[-1]
-            maps = [("pattern", reduced(layer.mask(n, options["is_causal"])))]
+            mask = layer.mask(n, options["is_causal"])
+            maps = [("pattern", reduced(mask if mask.dim() == 2 else mask.any(0)))]  # of all heads
             for head, part in enumerate(weights[0, : self.max_heads]):
                 part = part.float()
                 largest = part.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)

@@ -151,11 +151,13 @@ def log_figure(trainer: pl.Trainer, name: str, figure: "Figure") -> None:
 
 
 def to_uint8(images: Tensor, pixel_range: Sequence[float]) -> Tensor:
-    """Images (N, C, H, W) float, with black and white at ``pixel_range``, as (N, H, W, C) uint8 on the CPU, 0 to 255.
+    """Images (N, C, H, W) float, with black and white at ``pixel_range``, as (N, H, W, 3) uint8 on the CPU, 0 to 255.
 
+    Of one or two channels the first is the grey; of four the first three are red, green, blue.
     This undoes the actual preprocessing; with a fixed range, images of another range would have the wrong contrast.
     """
     low, high = pixel_range
+    images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
     pixels = (images.float() - low) / (high - low) * 255
     return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()
 

@@ -65,7 +65,7 @@ class ParseTrees(PictureOfTest):
         max_words: int = 14,
         seed: int = 0,
     ) -> None:
-        if min(num_sentences, layer or 1, min_words) < 1 or min_words > max_words:
+        if min(num_sentences, 1 if layer is None else layer, min_words) < 1 or min_words > max_words:
             raise ValueError(
                 "num_sentences, layer and min_words must be at least 1 and max_words not below min_words, got "
                 f"{num_sentences}, {layer}, {min_words}, {max_words}"

@@ -69,6 +69,9 @@ class Rule(ABC):
     repeatable: ClassVar[bool] = False
     """Whether a Trainer may have several (for different parameters)."""
 
+    works_on_shards: ClassVar[bool] = False
+    """Whether parameters may be sharded by ``fully_shard``: the rule treats all elements alike and keeps none."""
+
     exchanges_weights: bool = False
     """Whether validation uses other weights (``evaluated``) than those being trained."""
 
@@ -173,6 +176,26 @@ def in_order(rules: Sequence[Rule]) -> list[Rule]:
     return sorted(rules, key=lambda rule: (rule.phase, rule.place))
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is divided among processes (a ``DTensor``, whose import takes a while)."""
+    return hasattr(tensor, "device_mesh")
+
+
+def local(tensor: Any) -> Tensor:
+    """A tensor itself, or of a sharded one the part that this process has, in the same memory."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def like(parameter: Any, part: Tensor) -> Tensor:
+    """What ``local`` gave, as it was: on the parameter's device, and sharded as it is."""
+    part = part.to(parameter.device)
+    if not is_sharded(parameter):
+        return part
+    return type(parameter.data).from_local(
+        part, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
+    )
+
+
 def write_lr(group: dict[str, Any], value: float) -> float:
     """Set a group's learning rate; returns the value that the group then has (a tensor may round)."""
     if isinstance(group["lr"], Tensor):
@@ -206,8 +229,8 @@ class Block:
         return [i for i in self.positions if (self.stepped[i] or not stepped_only) and rule.chosen(params[i])]
 
     def params(self, positions: Collection[int]) -> list[Tensor]:
-        """The parameters at these positions, to be changed in place."""
-        return [self.chain.params[i] for i in positions]
+        """The parameters at these positions, to be changed in place; of sharded ones, this process's part."""
+        return [local(self.chain.params[i]) for i in positions]
 
     def old(self, positions: Collection[int]) -> list[Tensor]:
         """theta, the weights before this step, in buffers that are overwritten at each step."""
@@ -324,9 +347,9 @@ class _Plan:
             for i, parameter in enumerate(chain.params)
             if stepped[i] and any(rule.chosen(parameter) for rule in readers)
         ]
-        self.snapshot_params: list[Tensor] = [chain.params[i] for i in self.snapshot]
-        for i in self.snapshot:
-            chain.old.setdefault(i, torch.empty_like(chain.params[i]))
+        self.snapshot_params: list[Tensor] = [local(chain.params[i]) for i in self.snapshot]
+        for i, parameter in zip(self.snapshot, self.snapshot_params, strict=True):
+            chain.old.setdefault(i, torch.empty_like(parameter))
         self.blocks: list[tuple[Block, list[Action]]] = []
         for block in _blocks(chain, stepped):
             actions = [rule.plan(block) for rule in chain.rules if rule.phase <= Phase.CONSTRAINT]

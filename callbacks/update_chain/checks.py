@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 
-from .chain import Rule
+from .chain import Phase, Rule, is_sharded
 
 CHECKPOINT_KEY = "update_chain"
 SHARDING_STRATEGIES = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
@@ -29,12 +29,14 @@ def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Seque
     Raises:
         MisconfigurationException: names the conflict and the way out.
     """
-    if isinstance(trainer.strategy, SHARDING_STRATEGIES):
-        raise MisconfigurationException(
-            f"{type(rules[0]).__name__} needs whole parameters on each process, but "
-            f"{type(trainer.strategy).__name__} shards them or owns the step; use --trainer.strategy=ddp"
-        )
     for rule in rules:
+        # What FSDPStrategy makes of the parameters has neither their shapes nor their names.
+        works = rule.works_on_shards and isinstance(trainer.strategy, ModelParallelStrategy)
+        if isinstance(trainer.strategy, SHARDING_STRATEGIES) and not works:
+            raise MisconfigurationException(
+                f"{type(rule).__name__} needs whole parameters on each process, but "
+                f"{type(trainer.strategy).__name__} shards them or owns the step; use --trainer.strategy=ddp"
+            )
         twins = [other for other in rules if type(other) is type(rule)]
         if len(twins) > 1 and not rule.repeatable:
             raise MisconfigurationException(
@@ -68,19 +70,35 @@ def check_optimizer(optimizer: Optimizer, trainer: pl.Trainer, rules: Sequence[R
             f"{owner} can't work with {name}, which shards the parameters over the processes; "
             "use the optimizer that it wraps"
         )
+    for rule in rules:
+        if rule.needs_old or rule.phase >= Phase.DECAY:
+            refuse_exchange(optimizer, type(rule).__name__)
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
         raise MisconfigurationException(
             f"{owner} can't work with fused {name} under 16-mixed, which hides scaled "
             "gradients and skipped steps; set fused=False or --trainer.precision=bf16-mixed"
         )
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if hasattr(parameter, "device_mesh"):
-                raise MisconfigurationException(
-                    f"{owner} needs whole parameters, but {name} holds sharded ones "
-                    "(DTensor); use --trainer.strategy=ddp"
-                )
+    sharded = any(is_sharded(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    for rule in rules:
+        if sharded and not rule.works_on_shards:
+            raise MisconfigurationException(
+                f"{type(rule).__name__} needs whole parameters, but {name} holds sharded ones (DTensor); use "
+                "--trainer.strategy=ddp"
+            )
+
+
+def refuse_exchange(optimizer: Optimizer, owner: str) -> None:
+    """Refuse an optimizer that is ScheduleFree or the like, for a callback that reads or sets weights.
+
+    Raises:
+        MisconfigurationException: names both.
+    """
+    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
+        raise MisconfigurationException(
+            f"{owner} can't work with {type(optimizer).__name__}, which exchanges the weights itself (train() and "
+            "eval()), so they are not those of its steps; remove the callback, or use another optimizer"
+        )
 
 
 def warn_of_raw_weights(trainer: pl.Trainer, rules: Sequence[Rule]) -> None:

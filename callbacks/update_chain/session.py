@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from layers.processes import by_rank
 from layers.weights.selection import parameter_names
 
-from .chain import Rule, UpdateChain, in_order
+from .chain import Rule, UpdateChain, in_order, like, local
 from .checks import (
     CHECKPOINT_KEY,
     check_optimizer,
@@ -254,7 +254,7 @@ class ChainSession:
     def partial_gradients(self) -> dict[str, Tensor]:
         """This process's gradients of an unfinished accumulation window, by parameter name."""
         return {
-            name: parameter.grad if self.trainer.world_size == 1 else parameter.grad.cpu()
+            name: parameter.grad if self.trainer.world_size == 1 else local(parameter.grad).cpu()
             for chain in self.chains
             if chain.index in self._pending
             for name, parameter in chain.items()
@@ -273,5 +273,5 @@ class ChainSession:
         for chain in self.chains:
             for name, parameter in chain.items():
                 if name in own:
-                    parameter.grad = own[name].to(parameter.device)
+                    parameter.grad = like(parameter, own[name])
                     self._pending.add(chain.index)

@@ -48,6 +48,9 @@ def check_limits(config: Namespace) -> None:
             raise UserError(f"--{key}={value}: must be at least {least}{or_none}")
         if value > MOST.get(key, float("inf")):
             raise UserError(f"--{key}={value}: must be at most {MOST[key]}")
+    for key in ("run_dir", "resume", "init_from"):
+        if config.get(key) == "":
+            raise UserError(f"--{key} needs a value")
     devices = config.get("trainer.devices")
     if str(devices).lstrip("-").isdigit() and int(devices) < 1 and int(devices) != -1:
         raise UserError(f"--trainer.devices={devices}: must be at least 1; -1: all GPUs")

@@ -7,6 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningArgumentParser
 
+from lightning_modules.optimization import NOT_BUILT, OF_OTHERS
+
 from .. import private_api as said
 from ..classes import annotation_of, classes_for, classes_in, import_class, is_importable, parameters, slot_types
 from ..errors import did_you_mean
@@ -66,6 +68,9 @@ def explain(message: str, parser: LightningArgumentParser) -> str:
         given = " ".join(f"--{key}=" for key in match["keys"].split(", "))
         file = " or in a configuration file (-c configs/X.yaml)" if "config" in options else ""
         return f"{match['keys']} missing: name what to take with {given}{file}"
+    for cls in OF_OTHERS:
+        if f"{cls.__module__}.{cls.__name__}" in message:
+            return f"model.scheduler: {cls.__name__} {NOT_BUILT}"
     mistakes = find_mistakes(message)
     if not mistakes:  # only noise: neither a class nor the name of one
         value = said.GIVEN_VALUE.search(message)

@@ -3,10 +3,12 @@
 import argparse
 import re
 import textwrap
+from enum import Enum
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from jsonargparse.typing import register_type
 from pytorch_lightning.cli import LightningArgumentParser
@@ -53,6 +55,7 @@ OWN_OPTIONS = (
 start_from_own_defaults()
 # Arguments of Lightning's callbacks, e.g. of StochasticWeightAveraging, which has one as its default.
 register_type(torch.device)
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, value: dumper.represent_data(value.value))
 
 
 # :meth:`~pytorch_lightning.Trainer.fit` and :ref:`the page <page>`

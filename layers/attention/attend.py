@@ -109,17 +109,27 @@ def _attend_backward(
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k, v from that of the output."""
-    grad, q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (grad, q, k, v))
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     kernel = _kernel(q, dropout, seed)
-    gradients = [torch.zeros(x.shape, dtype=wide(x.dtype), device=x.device) for x in (q, k, v)]
     branches = plan(pattern_of(pattern, numbers), q.shape[1], causal, q.device, wide(q.dtype))
+    # What the first branch has exactly once, queries and perhaps keys, needs no zeros to add to.
+    once = (True, *2 * [all(piece.keys == piece.queries for piece in branches[0])])
+    gradients = [
+        (torch.empty if written else torch.zeros)(x.shape, dtype=wide(x.dtype), device=x.device)
+        for x, written in zip((q, k, v), once, strict=True)
+    ]
     with torch.autocast(q.device.type, enabled=False):
-        for piece in (piece for branch in branches for piece in branch):
-            tile = piece.queries.read(q), piece.keys.read(k), piece.keys.read(v)
-            whole = piece.queries.read(out), piece.queries.read(lse)
-            parts = kernel.backward(piece.queries.read(grad), *tile, *whole, _bias(piece, bias), piece.causal)
-            for place, gradient, part in zip((piece.queries, piece.keys, piece.keys), gradients, parts, strict=True):
-                place.add(gradient, part)
+        for number, branch in enumerate(branches):
+            for piece in branch:
+                places = piece.queries, piece.keys, piece.keys
+                tile = piece.queries.read(q), piece.keys.read(k), piece.keys.read(v)
+                whole = piece.queries.read(out), piece.queries.read(lse)
+                parts = kernel.backward(piece.queries.read(grad), *tile, *whole, _bias(piece, bias), piece.causal)
+                for place, gradient, part, written in zip(places, gradients, parts, once, strict=True):
+                    if written and not number:
+                        place.read(gradient).copy_(part)
+                    else:
+                        place.add(gradient, part)
     grad_q, grad_k, grad_v = (gradient.to(q.dtype) for gradient in gradients)
     return grad_q, grad_k, grad_v
 

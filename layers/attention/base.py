@@ -1,6 +1,7 @@
 """Base of the self-attention layers: projections, masks, weights for plots, step-by-step decoding."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dropout import check_probability
-from .functional import pattern_attention
+from .functional import Backend, check_backend, pattern_attention
 from .masks import check_padding, key_bias, means_causal
 from .patterns import Pattern, check_positive
 from .rotary import rotate_sequence
@@ -42,11 +43,12 @@ class MultiheadSelfAttention(nn.Module, ABC):
     Args:
         embed_dim: size of input and output.
         num_heads: number of heads; must divide ``embed_dim``.
-        pattern: which keys a query sees.
+        pattern: which keys a query sees; or several patterns, which the heads take in turn.
         dropout: dropout rate of the attention weights.
         bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
         rotary: apply rotary positions to queries and keys (``layers.attention.rotate``).
+        backend: what computes the attention.
 
     Raises:
         ValueError: if a number is out of range.
@@ -61,23 +63,26 @@ class MultiheadSelfAttention(nn.Module, ABC):
         self,
         embed_dim: int,
         num_heads: int,
-        pattern: Pattern,
+        pattern: Pattern | Sequence[Pattern],
         dropout: float = 0.0,
         bias: bool = True,
         batch_first: bool = True,
         rotary: bool = False,
+        backend: Backend = "products",
     ) -> None:
         super().__init__()
         check_positive("embed_dim", embed_dim)
         check_positive("num_heads", num_heads)
         check_probability("dropout", dropout)
+        check_backend(backend, dropout)
         if embed_dim % num_heads:
             raise ValueError(f"num_heads ({num_heads}) must divide embed_dim ({embed_dim})")
         if rotary and embed_dim // num_heads % 2:
             raise ValueError(
                 f"rotary needs heads of an even size, but embed_dim / num_heads is {embed_dim // num_heads}"
             )
-        self.embed_dim, self.num_heads, self.pattern = embed_dim, num_heads, pattern
+        self.embed_dim, self.num_heads, self.backend = embed_dim, num_heads, backend
+        self.patterns = (pattern,) if isinstance(pattern, Pattern) else tuple(pattern[:num_heads])
         self.dropout, self.batch_first, self.rotary = dropout, batch_first, rotary
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
         self.register_parameter("in_proj_bias", nn.Parameter(torch.zeros(3 * embed_dim)) if bias else None)
@@ -108,8 +113,8 @@ class MultiheadSelfAttention(nn.Module, ABC):
             query: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
             key: None, or the query itself.
             value: likewise.
-            key_padding_mask: (B, N), True for keys that no query sees; or floats, -inf for these, else 0. Padded queries
-                are computed like any other.
+            key_padding_mask: (B, N), True for keys that no query sees; or floats, -inf for these, else 0. Padded
+                queries are computed like any other.
             need_weights: also return the weights of each head, for plots; takes N^2 memory.
             attn_mask: None or torch's causal mask (N, N), which means ``is_causal``: else the pattern is the mask.
             is_causal: position i sees only j <= i.
@@ -131,10 +136,10 @@ class MultiheadSelfAttention(nn.Module, ABC):
         causal = means_causal(attn_mask, x.shape[1], is_causal, name)
         q, k, v = self._heads(x)
         dropout = self.dropout if self.training else 0.0
-        output = self._join(pattern_attention(q, k, v, self.pattern, causal, key_padding_mask, dropout))
+        output = self._join(self._attention(q, k, v, causal, key_padding_mask, dropout))
         weights = None
         if need_weights:
-            bias = bias_of(self.mask(x.shape[1], causal)).to(x.device)
+            bias = bias_of(self.mask(x.shape[1], causal).to(x.device))
             padding = key_bias(key_padding_mask, torch.float32)
             weights = dense_weights(q, k, bias if padding is None else bias + padding[:, None, None])
         return output, weights
@@ -147,19 +152,35 @@ class MultiheadSelfAttention(nn.Module, ABC):
         output, _ = self(padded, key_padding_mask=~seen, is_causal=causal)
         return torch._nested_tensor_from_mask(output, seen, mask_check=False)
 
+    def _attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        causal: bool,
+        key_padding_mask: Tensor | None = None,
+        dropout: float = 0.0,
+    ) -> Tensor:
+        patterns = self.patterns if len(self.patterns) > 1 else self.patterns[0]
+        return pattern_attention(q, k, v, patterns, causal, key_padding_mask, dropout, self.backend)
+
     def mask(self, n: int, causal: bool = False) -> Tensor:
-        """The pattern as a matrix, for plots and tests: (n, n) bool, True where query i (row) sees key j."""
-        return self.pattern.mask(n, causal)
+        """The pattern as a matrix, for plots and tests: (n, n) bool, True where query i (row) sees key j.
+
+        Where heads have different patterns, (H, n, n).
+        """
+        masks = [pattern.mask(n, causal) for pattern in self.patterns]
+        return masks[0] if len(masks) == 1 else torch.stack([masks[h % len(masks)] for h in range(self.num_heads)])
 
     def pairs(self, n: int, causal: bool = False) -> int:
-        """Number of query-key pairs in the pattern over n positions."""
-        return self.pattern.pairs(n, causal)
+        """Number of query-key pairs in the pattern over n positions; of the first head where heads differ."""
+        return self.patterns[0].pairs(n, causal)
 
     def init_state(self, batch_size: int, max_length: int) -> AttentionState:
         """An empty state for decoding up to ``max_length`` positions, with the weights' dtype and device."""
         check_positive("batch_size", batch_size)
         check_positive("max_length", max_length)
-        slots = self.pattern.memory(max_length)
+        slots = max(pattern.memory(max_length) for pattern in self.patterns)
         shape = (batch_size, self.num_heads, slots, self.embed_dim // self.num_heads)
         return AttentionState(self.in_proj_weight.new_zeros(shape), self.in_proj_weight.new_zeros(shape), max_length)
 
@@ -193,7 +214,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         state.keys[:, :, kept % slots] = k[:, :, kept].to(state.keys.dtype)
         state.values[:, :, kept % slots] = v[:, :, kept].to(state.values.dtype)
         state.length = length
-        return self._join(pattern_attention(q, k, v, self.pattern, True, None, 0.0)), state
+        return self._join(self._attention(q, k, v, True)), state
 
     @torch.no_grad()
     def step(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
@@ -222,9 +243,13 @@ class MultiheadSelfAttention(nn.Module, ABC):
         state.keys[:, :, position % slots] = k[:, :, 0].to(state.keys.dtype)
         state.values[:, :, position % slots] = v[:, :, 0].to(state.values.dtype)
         state.length += 1
-        seen = (self.pattern.visible(position) % slots).to(x.device)
-        keys, values = (kept.index_select(2, seen).to(q.dtype) for kept in (state.keys, state.values))
-        return self._join(F.scaled_dot_product_attention(q, keys, values)), state
+        seen = [(pattern.visible(position) % slots).to(x.device) for pattern in self.patterns]
+        heads = torch.empty_like(q)
+        for number, index in enumerate(seen):
+            part = slice(number, None, len(seen))
+            keys, values = (kept[:, part].index_select(2, index).to(q.dtype) for kept in (state.keys, state.values))
+            heads[:, part] = F.scaled_dot_product_attention(q[:, part], keys, values)
+        return self._join(heads), state
 
     def _check_input(self, name: str, x: Tensor) -> None:
         if x.dim() != 3 or x.shape[-1] != self.embed_dim or 0 in x.shape:
@@ -245,7 +270,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         return output if self.batch_first else output.transpose(0, 1)
 
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, {self.num_heads}, {self.pattern}"
+        return f"{self.embed_dim}, {self.num_heads}, {', '.join(map(str, self.patterns))}"
 
 
 def dense_weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Attention functions on (B, H, N, D): full, atrous, local, sparse, and the Sparse Transformer's fixed pattern."""
 
+from collections.abc import Sequence
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
@@ -7,7 +10,9 @@ from ..dropout import check_probability
 from .attend import attend
 from .fused import fused_atrous_attention, fused_attention
 from .masks import check_padding, key_bias
-from .patterns import Atrous, Fixed, Full, Local, Pattern, Sparse
+from .patterns import Atrous, Full, Local, Pattern, Sparse, fixed_patterns
+
+Backend = Literal["products", "flex"]
 
 
 def full_attention(
@@ -75,6 +80,7 @@ def local_attention(
     causal: bool = False,
     key_padding_mask: Tensor | None = None,
     dropout: float = 0.0,
+    backend: Backend = "products",
 ) -> Tensor:
     """Query i sees the keys j with |i - j| <= window * dilation in steps of dilation: about N (2 window + 1) pairs.
 
@@ -89,8 +95,9 @@ def local_attention(
         causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
+        backend: "products", or "flex" for FlexAttention: without dropout, on the CPU without a gradient.
     """
-    return pattern_attention(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout)
+    return pattern_attention(q, k, v, Local(window, dilation), causal, key_padding_mask, dropout, backend)
 
 
 def sparse_attention(
@@ -102,6 +109,7 @@ def sparse_attention(
     causal: bool = False,
     key_padding_mask: Tensor | None = None,
     dropout: float = 0.0,
+    backend: Backend = "products",
 ) -> Tensor:
     """Query i sees the keys j with |i - j| <= rate or (i - j) mod rate = 0, in one softmax.
 
@@ -119,8 +127,9 @@ def sparse_attention(
         causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
+        backend: "products", or "flex" for FlexAttention: without dropout, on the CPU without a gradient.
     """
-    return pattern_attention(q, k, v, Sparse(rate), causal, key_padding_mask, dropout)
+    return pattern_attention(q, k, v, Sparse(rate), causal, key_padding_mask, dropout, backend)
 
 
 def fixed_attention(
@@ -130,13 +139,18 @@ def fixed_attention(
     *,
     block: int,
     summary: int,
+    distinct: bool = False,
     causal: bool = False,
     key_padding_mask: Tensor | None = None,
     dropout: float = 0.0,
+    backend: Backend = "products",
 ) -> Tensor:
     """Query i sees its own block of positions and the last ``summary`` keys of every block, in one softmax.
 
         floor(i / block) = floor(j / block)   or   j mod block >= block - summary
+
+    With ``distinct`` heads have sub-blocks of their own, from the end of the blocks to their beginning in turn: head h
+    sees j mod block from block - (s + 1) summary to block - s summary - 1, s = h mod floor(block / summary).
 
     Source: the fixed pattern of Child et al. 2019, arXiv 1904.10509, both parts merged. Other arguments, result and
     errors as in ``full_attention``.
@@ -147,24 +161,63 @@ def fixed_attention(
         v: values.
         block: positions of a block, at least 1.
         summary: last keys of each block, which all queries see, 1 to ``block``.
+        distinct: each head has a sub-block of its own, instead of the last.
         causal: keep only keys j <= i.
         key_padding_mask: (B, N) bool, True for padding; or floats.
         dropout: dropout rate of the weights.
+        backend: "products", or "flex" for FlexAttention: without dropout, on the CPU without a gradient.
     """
-    return pattern_attention(q, k, v, Fixed(block, summary), causal, key_padding_mask, dropout)
+    return pattern_attention(
+        q, k, v, fixed_patterns(block, summary, distinct), causal, key_padding_mask, dropout, backend
+    )
 
 
 def pattern_attention(
-    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, causal: bool, key_padding_mask: Tensor | None, dropout: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    patterns: Pattern | Sequence[Pattern],
+    causal: bool,
+    key_padding_mask: Tensor | None,
+    dropout: float,
+    backend: Backend = "products",
 ) -> Tensor:
-    """Attention over a pattern's pairs; arguments, result and errors as in ``full_attention``."""
+    """Attention over the pairs of a pattern, or of several that the heads take in turn.
+
+    Arguments, result and errors are those of ``full_attention``.
+    """
     check_inputs(q, k, v, key_padding_mask, dropout)
+    check_backend(backend, dropout)
     bias = key_bias(key_padding_mask, q.dtype)
+    if isinstance(patterns, Pattern):
+        return _attention(q, k, v, patterns, causal, bias, dropout, backend)
+    out = torch.empty_like(q)
+    for number, pattern in enumerate(patterns[: q.shape[1]]):
+        heads = slice(number, None, len(patterns))
+        out[:, heads] = _attention(q[:, heads], k[:, heads], v[:, heads], pattern, causal, bias, dropout, backend)
+    return out
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, causal: bool, bias: Tensor | None, dropout: float, backend: str
+) -> Tensor:
+    if backend == "flex":
+        from .flex import flex_attend  # imports torch's compiler, which takes seconds
+
+        return flex_attend(q, k, v, pattern, causal, bias)
     if q.is_cuda and isinstance(pattern, Full):
         return fused_attention(q, k, v, causal, bias, dropout)
     if q.is_cuda and isinstance(pattern, Atrous):
         return fused_atrous_attention(q, k, v, pattern.rate, causal, bias, dropout)
     return attend(q, k, v, pattern, causal, bias, dropout)
+
+
+def check_backend(backend: str, dropout: float) -> None:
+    """Raises ValueError on an unknown backend, or dropout that it doesn't have."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend ({backend!r}) must be one of {', '.join(get_args(Backend))}")
+    if backend == "flex" and dropout:
+        raise ValueError(f"backend 'flex' has no dropout of the weights ({dropout}): use 'products', or dropout 0")
 
 
 def check_inputs(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None, dropout: float) -> None:

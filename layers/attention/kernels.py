@@ -139,7 +139,8 @@ class Products(Kernel):
             return None
         keep = q.new_empty((*q.shape[:-1], k.shape[-2]), dtype=wide(q.dtype))
         for tile, rows in self._parts(q, k):
-            keep[tile][:, :, rows] = self._keep(keep[tile][:, :, rows])
+            part = keep[tile][:, :, rows]
+            part.copy_(self._draw(part))
         return keep
 
     def _parts(self, q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -163,8 +164,9 @@ class Products(Kernel):
 
     def _keep(self, weights: Tensor) -> Tensor | None:
         """The dropout factors of the weights, 0 or 1 / (1 - dropout); None without dropout."""
-        if not self.dropout:
-            return None
+        return self._draw(weights) if self.dropout else None
+
+    def _draw(self, weights: Tensor) -> Tensor:
         keep = torch.empty_like(weights).bernoulli_(1 - self.dropout, generator=self.generator)
         return keep.div_(1 - self.dropout)
 

@@ -48,7 +48,9 @@ def means_causal(mask: Tensor | None, n: int, is_causal: bool, name: str) -> boo
     if is_causal and (tracing or mask.device.type != "cpu") and mask.shape == (n, n):
         return True
     if tracing:
-        raise ValueError(f"{name} can't look at attn_mask while it is compiled: pass is_causal=True for the causal mask")
+        raise ValueError(
+            f"{name} can't look at attn_mask while it is compiled: pass is_causal=True for the causal mask"
+        )
     if mask.shape != (n, n) or not torch.equal(mask, causal_mask(n, mask)):
         raise ValueError(
             f"{name} takes no attn_mask but the causal one of ({n}, {n}): its pattern is the mask; use is_causal and "

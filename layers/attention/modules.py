@@ -1,7 +1,8 @@
 """The self-attention layers, one per pattern, for the attention slot of transformers."""
 
 from .base import MultiheadSelfAttention
-from .patterns import Atrous, Fixed, Full, Local, Sparse
+from .functional import Backend
+from .patterns import Atrous, Full, Local, Sparse, fixed_patterns
 
 
 class FullAttention(MultiheadSelfAttention):
@@ -88,6 +89,7 @@ class LocalAttention(MultiheadSelfAttention):
         bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
         rotary: apply rotary positions to queries and keys.
+        backend: "products", or "flex" for FlexAttention: without dropout, on the CPU without a gradient.
 
     Example:
         model:
@@ -109,8 +111,9 @@ class LocalAttention(MultiheadSelfAttention):
         bias: bool = True,
         batch_first: bool = True,
         rotary: bool = False,
+        backend: Backend = "products",
     ) -> None:
-        super().__init__(embed_dim, num_heads, Local(window, dilation), dropout, bias, batch_first, rotary)
+        super().__init__(embed_dim, num_heads, Local(window, dilation), dropout, bias, batch_first, rotary, backend)
 
 
 class SparseAttention(MultiheadSelfAttention):
@@ -128,6 +131,7 @@ class SparseAttention(MultiheadSelfAttention):
         bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
         rotary: apply rotary positions to queries and keys.
+        backend: "products", or "flex" for FlexAttention: without dropout, on the CPU without a gradient.
 
     Example:
         model:
@@ -148,8 +152,9 @@ class SparseAttention(MultiheadSelfAttention):
         bias: bool = True,
         batch_first: bool = True,
         rotary: bool = False,
+        backend: Backend = "products",
     ) -> None:
-        super().__init__(embed_dim, num_heads, Sparse(rate), dropout, bias, batch_first, rotary)
+        super().__init__(embed_dim, num_heads, Sparse(rate), dropout, bias, batch_first, rotary, backend)
 
 
 class FixedAttention(MultiheadSelfAttention):
@@ -162,10 +167,12 @@ class FixedAttention(MultiheadSelfAttention):
         num_heads: number of heads; must divide ``embed_dim``.
         block: positions per block.
         summary: last keys of each block, which all queries see.
+        distinct: each head has a sub-block of its own instead of the last, from the end of the blocks in turn.
         dropout: dropout rate of the attention weights.
         bias: whether the projections have a bias.
         batch_first: input is (B, N, embed_dim), else (N, B, embed_dim).
         rotary: apply rotary positions to queries and keys.
+        backend: "products", or "flex" for FlexAttention: without dropout, on the CPU without a gradient.
 
     Example:
         model:
@@ -173,7 +180,7 @@ class FixedAttention(MultiheadSelfAttention):
           init_args:
             attention:
               class_path: FixedAttention
-              init_args: {block: 128, summary: 8}
+              init_args: {block: 128, summary: 8, distinct: true}
     """
 
     def __init__(
@@ -183,9 +190,12 @@ class FixedAttention(MultiheadSelfAttention):
         *,
         block: int = 128,
         summary: int = 8,
+        distinct: bool = False,
         dropout: float = 0.0,
         bias: bool = True,
         batch_first: bool = True,
         rotary: bool = False,
+        backend: Backend = "products",
     ) -> None:
-        super().__init__(embed_dim, num_heads, Fixed(block, summary), dropout, bias, batch_first, rotary)
+        patterns = fixed_patterns(block, summary, distinct)
+        super().__init__(embed_dim, num_heads, patterns, dropout, bias, batch_first, rotary, backend)

@@ -12,6 +12,7 @@ from .tiles import Branch, Columns, Grid, Piece, band, bias_of, residue_classes
 FIXED_ROWS = 1024  # queries per tile against the summary columns: bounds the size of the mask
 
 
+@dataclass(frozen=True)
 class Pattern(ABC):
     """Pairs (i, j) of query and key. A pattern contains i = j, and its causal form is its intersection with j <= i."""
 
@@ -157,10 +158,25 @@ class Sparse(Pattern):
 
 @dataclass(frozen=True)
 class Fixed(Pattern):
-    """floor(i / block) = floor(j / block) or j mod block >= block - summary: own block and every block's last keys."""
+    """floor(i / block) = floor(j / block) or first <= j mod block < last: own block and a sub-block of every block.
+
+        last = block - number * summary;    first = last - summary
+
+    Sub-blocks are numbered from the end of the blocks.
+    """
 
     block: int
     summary: int
+    number: int = 0
+
+    @property
+    def first(self) -> int:
+        """Where in a block its summary begins."""
+        return self.block - (self.number + 1) * self.summary
+
+    def _summarises(self, j: Tensor) -> Tensor:
+        place = j % self.block
+        return (place >= self.first) & (place < self.first + self.summary)
 
     def __post_init__(self) -> None:
         check_positive("block", self.block)
@@ -169,14 +185,14 @@ class Fixed(Pattern):
             raise ValueError(f"summary ({self.summary}) must be at most block ({self.block})")
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
-        return (i // self.block == j // self.block) | (j % self.block >= self.block - self.summary)
+        return (i // self.block == j // self.block) | self._summarises(j)
 
     def pairs(self, n: int, causal: bool) -> int:
         total = seen = 0
         for start in range(0, n, self.block):
             size = min(self.block, n - start)
             total += size * (size + 1) // 2 + size * seen if causal else size * size
-            columns = max(0, size - self.block + self.summary)
+            columns = min(max(0, size - self.first), self.summary)
             total += 0 if causal else (n - size) * columns
             seen += columns
         return total
@@ -193,7 +209,7 @@ class Fixed(Pattern):
     def _summaries(self, n: int, causal: bool) -> Iterator[Piece]:
         """Queries against the summary columns of all other blocks."""
         positions = torch.arange(n)
-        columns = positions[positions % self.block >= self.block - self.summary]
+        columns = positions[self._summarises(positions)]
         rows = self.block * max(1, FIXED_ROWS // self.block)
         for start in range(0, n, rows):
             i = positions[start : start + rows]
@@ -205,9 +221,15 @@ class Fixed(Pattern):
 
     def visible(self, i: int) -> Tensor:
         start = i // self.block * self.block
-        offset = torch.arange(self.block - self.summary, self.block)
+        offset = torch.arange(self.first, self.first + self.summary)
         columns = (torch.arange(0, start, self.block)[:, None] + offset).flatten()
         return torch.cat([columns, torch.arange(start, i + 1)])
+
+
+def fixed_patterns(block: int, summary: int, distinct: bool) -> Fixed | list[Fixed]:
+    """The fixed pattern; if distinct those of all sub-blocks, which the heads take in turn."""
+    last = Fixed(block, summary)
+    return [Fixed(block, summary, number) for number in range(block // summary)] if distinct else last
 
 
 def pattern_of(name: str, numbers: Sequence[int]) -> Pattern:

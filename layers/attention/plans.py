@@ -13,6 +13,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PLANS = 64  # what each cache keeps; the least recently used goes
+MOST_KEYS = 4096  # of a piece: its gradients stay in the cache and its memory serves the next piece
 
 
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
@@ -28,7 +29,7 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
         with torch.inference_mode(False):
-            return cached(*args, **kwargs)
+            return cached(*args, **kwargs)  # type: ignore[arg-type]  # they are hashable
 
     return call
 
@@ -37,12 +38,13 @@ def remembered(function: Callable[P, R]) -> Callable[P, R]:
 def plan(pattern: Pattern, n: int, causal: bool, device: torch.device, dtype: torch.dtype) -> list[Branch]:
     """The branches of a pattern over n positions, with biases of the dtype and indices on the device.
 
-    Pieces are split so that their key gradients, before they are summed, take at most three times the memory of the
-    keys. A lower limit would save memory, but each piece synchronises the threads about ten times. A band in tiles of
-    its radius, which has three times the keys, stays one piece.
+    Pieces are split, which bounds the memory of their gradients before these are summed; each synchronises the threads
+    about ten times.
     """
     branches = pattern.branches(n, causal)
-    return [[_placed(part, device, dtype) for piece in branch for part in piece.split(3 * n)] for branch in branches]
+    return [
+        [_placed(part, device, dtype) for piece in branch for part in piece.split(MOST_KEYS)] for branch in branches
+    ]
 
 
 def _placed(piece: Piece, device: torch.device, dtype: torch.dtype) -> Piece:

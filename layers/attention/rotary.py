@@ -36,15 +36,17 @@ def rotate_sequence(x: Tensor, first: int = 0, length: int | None = None) -> Ten
     """``rotate`` at the positions first, first + 1 ... of ``length`` (first + N), whose angles are computed once."""
     length = first + x.shape[-2] if length is None else length
     # A subclass of Tensor, such as a fake one, needs tables of its own kind.
-    table = rotary_table if type(x) is Tensor else rotary_table.__wrapped__
+    table = kept_rotary_table if type(x) is Tensor else rotary_table
     cos, sin = (part[first : first + x.shape[-2]] for part in table(length, x.shape[-1], x.device))
     return _turn(x, cos, sin)
 
 
-@remembered
 def rotary_table(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin of the angles at the first ``length`` positions: (length, size / 2) float32."""
     return _angles(torch.arange(length, device=device), size)
+
+
+kept_rotary_table = remembered(rotary_table)
 
 
 def _angles(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Image decoders: from a code to an image."""
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class ConvolutionalDecoder(Decoder):
         code_size: length of the code.
         image_size: side of the images in pixels.
         channels: channels of the small map, divisible by 2^n.
+        out_channels: channels of the images; given by the module.
 
     Raises:
         ValueError: if ``channels`` can't be halved often enough.
@@ -39,7 +41,7 @@ class ConvolutionalDecoder(Decoder):
               init_args: {channels: 64}
     """
 
-    def __init__(self, code_size: int, image_size: int = 32, channels: int = 256) -> None:
+    def __init__(self, code_size: int, image_size: int = 32, channels: int = 256, out_channels: int = 3) -> None:
         super().__init__()
         side, blocks = image_size, 0
         while side % 2 == 0 and side > 4:
@@ -52,7 +54,7 @@ class ConvolutionalDecoder(Decoder):
         ]
         for block in range(blocks):
             layers += [KerasBlock(channels >> block, channels >> (block + 1)), nn.Upsample(scale_factor=2)]
-        self.layers = nn.Sequential(*layers, GlorotConv2d(channels >> blocks, 3, 3, padding=1), nn.Sigmoid())
+        self.layers = nn.Sequential(*layers, GlorotConv2d(channels >> blocks, out_channels, 3, padding=1), nn.Sigmoid())
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.layers(codes)
@@ -66,6 +68,7 @@ class DenseDecoder(Decoder):
     Args:
         code_size: length of the code.
         image_size: side of the images in pixels.
+        out_channels: channels of the images; given by the module.
 
     Example:
         import torch
@@ -76,11 +79,10 @@ class DenseDecoder(Decoder):
         images = decoder(torch.randn(8, 100))  # (8, 3, 32, 32), in [0, 1]
     """
 
-    def __init__(self, code_size: int, image_size: int = 32) -> None:
+    def __init__(self, code_size: int, image_size: int = 32, out_channels: int = 3) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            GlorotLinear(code_size, 3 * image_size**2), nn.Sigmoid(), nn.Unflatten(1, (3, image_size, image_size))
-        )
+        shape = (out_channels, image_size, image_size)
+        self.layers = nn.Sequential(GlorotLinear(code_size, math.prod(shape)), nn.Sigmoid(), nn.Unflatten(1, shape))
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.layers(codes)

@@ -46,7 +46,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> EncoderOutput:
-        """Encodes images (B, 3, H, W)."""
+        """Encodes images (B, 3, H, W), or with the number of channels that it was built for."""
 
     @abstractmethod
     def global_network(self, units: int) -> nn.Module:
@@ -81,6 +81,7 @@ class BlogEncoder(Encoder):
         code_size: length of the code.
         channels: channels of the last convolutions; each earlier pooled block has half as many as the next.
         stochastic: add a head for the log-variance, which the Gaussian prior needs.
+        in_channels: channels of the images; given by the module.
 
     Raises:
         ValueError: if ``image_size`` is not 4 * 2^n, n >= 1, or ``channels`` can't be halved often enough.
@@ -93,7 +94,12 @@ class BlogEncoder(Encoder):
     """
 
     def __init__(
-        self, image_size: int = 32, code_size: int = 256, channels: int = 256, stochastic: bool = True
+        self,
+        image_size: int = 32,
+        code_size: int = 256,
+        channels: int = 256,
+        stochastic: bool = True,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         blocks = (image_size // 4).bit_length() - 1
@@ -102,7 +108,7 @@ class BlogEncoder(Encoder):
         if channels % (1 << (blocks - 1)):
             raise ValueError(f"channels ({channels}) must be divisible by {1 << (blocks - 1)}")
         self.code_size, self.local_size, self.stochastic = code_size, channels, stochastic
-        sizes = [3] + [channels >> (blocks - 1 - i) for i in range(blocks)]
+        sizes = [in_channels] + [channels >> (blocks - 1 - i) for i in range(blocks)]
         self.local_layers = nn.Sequential(
             *[
                 nn.Sequential(KerasBlock(in_channels, out_channels), nn.MaxPool2d(2))
@@ -143,6 +149,7 @@ class DIMEncoder(Encoder):
         image_size: side of the images in pixels, a multiple of 8.
         code_size: length of the code.
         stochastic: add a head for the log-variance, which the Gaussian prior needs; the paper's has none.
+        in_channels: channels of the images; given by the module.
 
     Raises:
         ValueError: if ``image_size`` is not a multiple of 8.
@@ -154,13 +161,15 @@ class DIMEncoder(Encoder):
             init_args: {code_size: 64}
     """
 
-    def __init__(self, image_size: int = 32, code_size: int = 64, stochastic: bool = False) -> None:
+    def __init__(
+        self, image_size: int = 32, code_size: int = 64, stochastic: bool = False, in_channels: int = 3
+    ) -> None:
         super().__init__()
         if image_size % 8 or image_size <= 0:
             raise ValueError(f"image_size ({image_size}) must be a multiple of 8 for DIMEncoder")
         self.code_size, self.local_size, self.stochastic = code_size, 128, stochastic
         self.image_size = image_size
-        self.local_layers = nn.Sequential(_stride_block(3, 64), _stride_block(64, 128))
+        self.local_layers = nn.Sequential(_stride_block(in_channels, 64), _stride_block(64, 128))
         self.conv_layers = _stride_block(128, 256)
         self.fc_layers = self._fc_layers()
         self.mean = nn.Linear(1024, code_size)
@@ -195,6 +204,7 @@ class DenseEncoder(Encoder):
     Args:
         image_size: side of the images in pixels.
         code_size: length of the code.
+        in_channels: channels of the images; given by the module.
 
     Example:
         model:
@@ -205,19 +215,19 @@ class DenseEncoder(Encoder):
     """
 
     stochastic = False
-    local_size = 3
 
-    def __init__(self, image_size: int = 32, code_size: int = 100) -> None:
+    def __init__(self, image_size: int = 32, code_size: int = 100, in_channels: int = 3) -> None:
         super().__init__()
-        self.code_size, self.image_size = code_size, image_size
-        self.layers = nn.Sequential(nn.Flatten(), GlorotLinear(3 * image_size**2, code_size), nn.ReLU())
+        self.code_size, self.local_size = code_size, in_channels
+        self.num_values = in_channels * image_size**2
+        self.layers = nn.Sequential(nn.Flatten(), GlorotLinear(self.num_values, code_size), nn.ReLU())
 
     def forward(self, images: Tensor) -> EncoderOutput:
         code = self.layers(images)
         return EncoderOutput(local=images, conv=images, fc=code, mean=code, logvar=None)
 
     def global_network(self, units: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), GlorotLinear(3 * self.image_size**2, units))
+        return nn.Sequential(nn.Flatten(), GlorotLinear(self.num_values, units))
 
 
 def _stride_block(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from ..weights.functions import WeightFunction
+from ..weights.normalization import plain_weights
 from .tied_linear import TiedLinear
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -17,7 +19,8 @@ def clone(model: Model, weights: bool = True) -> Model:
 
     Without ``weights`` all are re-initialised by the modules' ``reset_parameters`` (``_reset_parameters`` in some of
     torch's), inner modules first, so that a model's own scheme has the last word. Buffers are reset where these
-    methods do so (running statistics are).
+    methods do so (running statistics are). Weights that are normalised before use (by ``layers.normalize_weights`` or
+    torch's parametrizations) are drawn as if they were plain, and stay normalised.
 
     Source: kexue.fm/archives/6985, trick 3 (Keras' ``clone_model`` with and without ``set_weights``).
 
@@ -34,19 +37,28 @@ def clone(model: Model, weights: bool = True) -> Model:
             module.embedding  # noqa: B018 - resolves the copy's embedding and releases the model
     if weights:
         return cloned
-    for parameter in cloned.parameters():
-        if parameter.is_floating_point():
-            parameter.fill_(torch.nan)  # marks what no method initialises
-    # Reversed: `modules()` lists a module before its children, and each once, however often it is used.
-    for module in reversed(list(cloned.modules())):
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-        if reset is not None:
-            reset()
-    left = [name for name, parameter in cloned.named_parameters() if parameter.isnan().any()]
-    if left:
-        owner = cloned.get_submodule(left[0].rpartition(".")[0])
-        advice = f"give {type(owner).__name__} (or a module around it) a method reset_parameters"
-        if ".parametrizations." in f".{left[0]}":
-            advice = "remove the weight's parametrization first and apply it to the copy"
-        raise ValueError(f"clone: nothing re-initialises {left[0]}: {advice}")
+    modules = dict(cloned.named_modules())
+    with plain_weights(cloned):
+        # A normalisation may have parameters of its own, and is no part of the model meanwhile.
+        parts = {name: module for name, module in modules.items() if not name or isinstance(module, WeightFunction)}
+        for part in parts.values():
+            for parameter in part.parameters():
+                if parameter.is_floating_point():
+                    parameter.fill_(torch.nan)  # marks what no method initialises
+        # Reversed: `named_modules` lists a module before its children, and each once, however often it is used.
+        for module in reversed(modules.values()):
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if reset is not None:
+                reset()
+        for name, part in parts.items():
+            _refuse_left(name, part)
     return cloned
+
+
+def _refuse_left(path: str, part: nn.Module) -> None:
+    for name, parameter in part.named_parameters(prefix=path):
+        if parameter.isnan().any():
+            owner = type(part.get_submodule(name.removeprefix(path).lstrip(".").rpartition(".")[0])).__name__
+            raise ValueError(
+                f"clone: nothing re-initialises {name}: give {owner} (or a module around it) a method reset_parameters"
+            )

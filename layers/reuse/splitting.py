@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from .tracing import LeafModules, TracedModel, changes_input
+from .tracing import LeafModules, TracedModel, Untraceable, changes_input
+from .untraced import HookedFeatures, module_names, split_running, trunk_blocks
 
 
 def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
@@ -15,15 +16,17 @@ def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
     Inputs have their names in ``forward``. A module's output has the module's path (``encoder.blocks.0``), numbered
     ``path#1``, ``path#2`` ... if the module is called several times; a module that returns the output of another one
     gives that place a second name. Other operations have the names that ``torch.fx`` gives (``add``, ``flatten_1``).
+    Of a model that can't be traced they are the paths of its modules, in the order of their registration.
 
-    Args, Raises: as ``split``.
+    Args: as ``split``.
     """
-    return TracedModel(model, leaf_modules).listed
+    try:
+        return TracedModel(model, leaf_modules).listed
+    except Untraceable:
+        return module_names(model)
 
 
-def split(
-    model: nn.Module, cuts: str | Sequence[str], leaf_modules: LeafModules = ()
-) -> tuple[fx.GraphModule, fx.GraphModule]:
+def split(model: nn.Module, cuts: str | Sequence[str], leaf_modules: LeafModules = ()) -> tuple[nn.Module, nn.Module]:
     """Cuts a model into two parts that share its weights: ``head`` computes the cuts, ``tail`` the output from them.
 
         tail(head(inputs)) = model(inputs)
@@ -46,32 +49,51 @@ def split(
 
     Raises:
         ValueError: if a name is unknown or ambiguous (the message lists candidates), the tail needs more than the cuts
-            provide (it says what), or the model can't be traced (it says where and what to do).
+            provide (it says what), or the model can neither be traced (it says where and what to do) nor cut there.
     """
-    traced = TracedModel(model, leaf_modules)
     cuts = [cuts] if isinstance(cuts, str) else list(cuts)
+    try:
+        traced = TracedModel(model, leaf_modules)
+    except Untraceable as error:
+        if len(cuts) == 1 and (parts := split_running(model, cuts[0])) is not None:
+            return parts
+        blocks = trunk_blocks(model)
+        raise Untraceable(f"{error}{f', or cut it once, at a block ({blocks[0]})' if blocks else ''}") from error
     if not cuts:
         raise ValueError(f"split: no cuts; layers.reuse.nodes({type(model).__name__}) lists the places")
     if len(set(cuts)) < len(cuts):
         raise ValueError(f"split: a cut is named twice in {', '.join(cuts)}")
+    if len(cuts) == 1 and traced.hides(cuts[0]) and (parts := split_running(model, cuts[0])) is not None:
+        return parts
     named = {name: traced.find(name) for name in cuts}
     found = list(named.values())
     return _head(traced, found, found[0] if len(found) == 1 else tuple(found)), _tail(traced, named)
 
 
-def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafModules = ()) -> fx.GraphModule:
+def features(model: nn.Module, names: str | Sequence[str], leaf_modules: LeafModules = ()) -> nn.Module:
     """A module that maps the model's inputs to ``{name: value}`` of places inside; it shares the weights.
 
     What none of them needs is not computed, nor among its parameters.
+
+    Where a model or a module inside it can't be traced (Hugging Face's, ``nn.TransformerEncoder``), forward hooks find
+    the values: then places are modules, values are what these return, perhaps tuples, a path means its first call
+    (``path#2``: the second), all arguments of ``forward`` are open, and the result holds the whole model. The forward
+    still ends after the last place.
 
     Source: kexue.fm/archives/6985, trick 5.
 
     Args, Raises: as ``split``; ``names`` for ``cuts``.
     """
-    traced = TracedModel(model, leaf_modules)
-    found = {name: traced.find(name) for name in ([names] if isinstance(names, str) else names)}
-    if not found:
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
         raise ValueError(f"features: no names; layers.reuse.nodes({type(model).__name__}) lists the places")
+    try:
+        traced = TracedModel(model, leaf_modules)
+    except Untraceable as error:
+        return HookedFeatures(model, names, str(error))
+    if hidden := [name for name in names if traced.hides(name)]:
+        return HookedFeatures(model, names, f"{hidden[0]} lies inside a module that can't be traced")
+    found = {name: traced.find(name) for name in names}
     return _head(traced, list(found.values()), found, copy_changed=True)
 
 

@@ -1,7 +1,9 @@
 """A model's graph, with names for the places where it may be cut."""
 
 import difflib
+import inspect
 import traceback
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,10 @@ from .tied_linear import TiedLinear
 LeafModules = Sequence[str | type[nn.Module]]
 
 
+class Untraceable(ValueError):
+    """A model of whose forward there is no graph."""
+
+
 class TracedModel:
     """The graph of a model and the names of its nodes.
 
@@ -28,13 +34,19 @@ class TracedModel:
         listed: the names of the places that may be cut, in order of execution: inputs by name; calls of modules by the
             module's path, ``path#1``, ``path#2`` ... if there are several; other operations by fx's names.
 
+    Arguments of ``forward`` that have a default are bound to it: a graph has no branches.
+
     Raises:
-        ValueError: if the forward of the model itself can't be traced, or differs in training.
+        Untraceable: if the forward of the model itself can't be traced, or differs in training.
+        ValueError: if a leaf is unknown, or a part of the graph would lose something.
     """
 
     def __init__(self, model: nn.Module, leaf_modules: LeafModules = ()) -> None:
         _check_leaf_modules(model, leaf_modules)
         self.model = model
+        classes = tuple(leaf for leaf in leaf_modules if not isinstance(leaf, str))
+        self._leaves = {name for name, module in model.named_modules() if isinstance(module, classes)}
+        self._leaves |= {leaf for leaf in leaf_modules if isinstance(leaf, str)}
         in_training, _, _ = _trace(model, leaf_modules, training=True)
         self.graph, self._calls, self._constants = _trace(model, leaf_modules, training=False)
         _check_same(model, in_training, self.graph)
@@ -108,6 +120,12 @@ class TracedModel:
         near = difflib.get_close_matches(name, self.listed, n=3, cutoff=0.3) or self.listed
         raise ValueError(f"{kind} has no node '{name}' to cut at; nearest: {_few(near)} (layers.reuse.nodes lists all)")
 
+    def hides(self, name: str) -> bool:
+        """Whether a name is the path of a module inside one that could not be traced."""
+        paths = dict(self.model.named_modules(remove_duplicate=False))
+        inside = [node for node in self.graph.nodes if node.op == "call_module" and node.target not in self._leaves]
+        return name in paths and name not in self._calls and any(name.startswith(f"{node.target}.") for node in inside)
+
     def _path_of_same_module(self, name: str) -> str:
         """The first path of the module at this path: a module in two places goes by its first."""
         paths = dict(self.model.named_modules(remove_duplicate=False))
@@ -123,6 +141,28 @@ class _Tracer(fx.Tracer):
         self.leaf_types = tuple(leaf for leaf in leaf_modules if not isinstance(leaf, str))
         # By path, the node of each call; None if the call returned anything but one value.
         self.calls: dict[str, list[fx.Node | None]] = {}
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Binds optional arguments: an unknown value is never None, so it takes the branch of one that is given."""
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        parameters = inspect.signature(inspect.unwrap(root_fn)).parameters.values()
+        given = [p for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD][1:]
+        placed = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
+        bound = {p.name: p.default for p in parameters if p.default is not p.empty}
+        bound |= {f"*{p.name}": () for p in parameters if p.kind == p.VAR_POSITIONAL and placed}
+        bound |= {f"**{p.name}": {} for p in parameters if p.kind == p.VAR_KEYWORD}
+        if bound and not given:
+            raise TypeError("all its arguments have defaults, so which of them are its inputs is not known")
+        for place, proxy in enumerate(args):
+            if isinstance(proxy, fx.Proxy) and proxy.node.target in bound:
+                args[place] = bound[proxy.node.target]
+                self.graph.erase_node(proxy.node)
+        return function, args
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, dict) and type(a) not in (dict, OrderedDict):
+            raise TypeError(f"a graph would make a dict of {type(a).__name__}")
+        return super().create_arg(a)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         if name in self.leaf_paths or isinstance(module, self.leaf_types):
@@ -167,7 +207,7 @@ def _trace(
         try:
             graph = tracer.trace(model)
         except Exception as error:
-            raise ValueError(
+            raise Untraceable(
                 f"the forward of {type(model).__name__} can't be traced ({_place(error)}{_first_line(error)}): move "
                 "what depends on values or sizes into a module of its own, or split a module inside it"
             ) from error
@@ -220,7 +260,7 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 def _check_same(model: nn.Module, in_training: fx.Graph, in_evaluation: fx.Graph) -> None:
-    """Raises ValueError if the graph depends on the mode, which nothing in it would show."""
+    """Raises Untraceable if the graph depends on the mode, which nothing in it would show."""
     both = [[_described(node) for node in graph.nodes] for graph in (in_training, in_evaluation)]
     if both[0] == both[1]:
         return
@@ -229,7 +269,7 @@ def _check_same(model: nn.Module, in_training: fx.Graph, in_evaluation: fx.Graph
     stack = [] if different is None else [path for path, _ in (different.meta.get("nn_module_stack") or {}).values()]
     where = stack[-1] if stack else ""
     advice = f"name it in leaf_modules (['{where}'])" if where else "move that part into a module of its own"
-    raise ValueError(
+    raise Untraceable(
         f"the forward of {where or type(model).__name__} differs between training and evaluation, which a graph "
         f"can't express: {advice}"
     )

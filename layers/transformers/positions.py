@@ -105,7 +105,12 @@ def bytes_of_images(images: Tensor, pixel_range: tuple[float, float]) -> Tensor:
 
     Returns:
         (B, H * W * 3) int64, 0 to 255.
+
+    Raises:
+        ValueError: there are not three channels.
     """
+    if images.shape[1] != COLOURS:
+        raise ValueError(f"images of {COLOURS} channels are needed, got {images.shape[1]}: set data.channels={COLOURS}")
     low, high = pixel_range
     levels = (images.float() - low) * (255 / (high - low))
     return levels.round().clamp(0, 255).long().permute(0, 2, 3, 1).flatten(1)

@@ -120,16 +120,21 @@ class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):  # type: i
     def used(self, originals: list[Tensor]) -> Tensor:
         return _SpectralNorm.forward(self, originals[0])
 
-    @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
-        if weight.dim() > 1:
-            self._power_method(self._reshape_weight_to_matrix(_at_least_float32(weight)), 15)
+        follow_spectral(self, weight)
 
     def _apply(self, *args, **kwargs):
         super()._apply(*args, **kwargs)
         for name, buffer in self.named_buffers(recurse=False):
             self._buffers[name] = _at_least_float32(buffer)
         return self
+
+
+@torch.no_grad()
+def follow_spectral(function: _SpectralNorm, weight: Tensor) -> None:
+    """Brings the running estimate of torch's spectral normalisation, or of ours, to this weight."""
+    if weight.dim() > 1:
+        function._power_method(function._reshape_weight_to_matrix(_at_least_float32(weight)), 15)
 
 
 class WeightNorm(WeightFunction, _WeightNorm):

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from .functions import (
     CallableNormalization,
@@ -18,6 +20,7 @@ from .functions import (
     WeightFunction,
     WeightNorm,
     callable_of,
+    follow_spectral,
     unit_dim,
 )
 from .selection import check_entries, matching, nearest, parametrizations_of, uses
@@ -125,22 +128,45 @@ def reset_parameters(module: Any) -> None:
 
     Initialisers work in place, so on a normalised layer they would fill a temporary value of ``layer.weight``.
     """
-    if not parametrize.is_parametrized(module):
+    with plain_weights(module, recurse=False):
         module.reset_parameters()
-        return
-    normalized_class, parametrizations = type(module), module.parametrizations
-    values = {name: getattr(module, name) for name in parametrizations}
-    module.__class__ = parametrize.type_before_parametrizations(module)
-    del module._modules["parametrizations"]
-    for name, value in values.items():
-        module.register_parameter(name, nn.Parameter(torch.empty_like(value)))
-    module.reset_parameters()
-    drawn = {name: module._parameters.pop(name).detach() for name in values}
-    module.__class__, module._modules["parametrizations"] = normalized_class, parametrizations
-    for name, weight in drawn.items():
-        setattr(module, name, weight)
-        if isinstance(parametrizations[name][0], WeightFunction):
-            parametrizations[name][0].follow(weight)
+
+
+@contextmanager
+def plain_weights(model: nn.Module, recurse: bool = True) -> Iterator[None]:
+    """Within it parametrized weights are plain parameters, uninitialised; what they then hold is assigned at the end.
+
+    Args:
+        model: the model; its other parameters stay as they are.
+        recurse: include its submodules.
+    """
+    owners: list[Any] = [m for m in (model.modules() if recurse else [model]) if parametrize.is_parametrized(m)]
+    kept = [(owner, type(owner), owner.parametrizations) for owner in owners]
+    plain: dict[nn.Module, nn.Parameter] = {}  # a shared weight has one for all its owners
+    with torch.no_grad():
+        for owner, _, parametrizations in kept:
+            values = {name: torch.empty_like(getattr(owner, name)) for name in parametrizations}
+            owner.__class__ = parametrize.type_before_parametrizations(owner)
+            del owner._modules["parametrizations"]
+            for name, value in values.items():
+                owner.register_parameter(name, plain.setdefault(parametrizations[name], nn.Parameter(value)))
+    try:
+        yield
+    finally:
+        for owner, normalized_class, parametrizations in kept:
+            for name in parametrizations:
+                del owner._parameters[name]
+            owner.__class__, owner._modules["parametrizations"] = normalized_class, parametrizations
+    with torch.no_grad():
+        for owner, _, parametrizations in kept:
+            for name, parametrization in parametrizations.items():
+                if parametrization in plain:
+                    weight = plain.pop(parametrization).detach()
+                    setattr(owner, name, weight)
+                    if isinstance(parametrization[0], _SpectralNorm):  # ours, or torch's
+                        follow_spectral(parametrization[0], weight)
+                    elif isinstance(parametrization[0], WeightFunction):
+                        parametrization[0].follow(weight)
 
 
 def _maker(kind: Kind) -> Maker:

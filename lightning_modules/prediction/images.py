@@ -18,19 +18,20 @@ def encode_files(
     encode: Callable[[Tensor], Tensor],
     image_size: int,
     pixel_range: tuple[float, float],
+    channels: int,
     device: torch.device,
     batch_size: int,
 ) -> tuple[list[str], Tensor]:
     """Names and features (N, d) float32 of an image file, or of those of a folder.
 
     Args:
-        encode: (B, 3, S, S) in ``pixel_range``, on the device -> (B, d).
+        encode: (B, channels, S, S) in ``pixel_range``, on the device -> (B, d).
 
     Raises:
         ValueError: if there is no image, or one that can't be read.
     """
     names, features = [], []
-    for batch_names, pixels in read_image_files(path, image_size, batch_size):
+    for batch_names, pixels in read_image_files(path, image_size, batch_size, channels):
         batch = ImageBatch.from_pixels(pixels, pixel_range)
         features.append(encode(batch.images.to(device)).float().cpu())
         names += batch_names

@@ -12,6 +12,7 @@ from .matrix_market import is_matrix_market, read_matrix_market
 from .neighbour_lists import ADJACENCY, is_metis, read_adjacency_list, read_metis
 from .npz import read_graph_npz
 from .pajek import is_pajek, read_pajek
+from .state_networks import has_states, parse_state_network
 
 
 def read_graph(
@@ -63,7 +64,7 @@ def read_graph(
             graph = read_markup(data, where, suffix).graph
         else:
             graph = _read_text(data, suffix, where, directed)
-    if directed is not None:
+    if directed is not None and graph.states is None:
         graph = graph._replace(directed=directed)
     if graph.directed and graph.bipartite:
         raise DataError(f"{where}: the links of a bipartite graph are undirected here: leave directed out")
@@ -75,6 +76,8 @@ def read_graph(
 def _read_text(data: bytes, suffix: str, where: str, directed: bool | None) -> Graph:
     if is_matrix_market(data):
         return read_matrix_market(data, where)
+    if has_states(data):
+        return parse_state_network(data, where, directed).as_graph()
     if is_pajek(data):
         return read_pajek(data, where, directed)
     if suffix in ADJACENCY:

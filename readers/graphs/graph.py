@@ -14,6 +14,20 @@ MANY_NODES, NODES_PER_LINK = 10_000_000, 100  # always allowed, and allowed per 
 Links = tuple[NDArray[np.int64], NDArray[np.float64] | None]  # (E, 2) ends and (E,) weights; None: all are 1
 
 
+class States(NamedTuple):
+    """The physical nodes that the n nodes of a graph are states of.
+
+    Shapes:
+        names: (n,) strings, the physical node of each state; states of one node have the same.
+        nodes: (n,) int64, its number in the file.
+        layers: (n,) int64, the layer of each state; None if states are no layers.
+    """
+
+    names: NDArray[np.str_]
+    nodes: NDArray[np.int64]
+    layers: NDArray[np.int64] | None = None
+
+
 class Graph(NamedTuple):
     """A graph as arrays.
 
@@ -26,6 +40,7 @@ class Graph(NamedTuple):
         labels: (n,) int64, -1 where unknown; None if there are none.
         features: (n, F) float32; None if there are none.
         ids: (n,) int64, the numbers that the file has for the nodes beside their names; None if there are none.
+        states: the physical nodes, if the nodes are states of such.
     """
 
     edges: NDArray[np.int64]
@@ -36,6 +51,7 @@ class Graph(NamedTuple):
     labels: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
     ids: NDArray[np.int64] | None = None
+    states: States | None = None
 
 
 def drop_light_links(graph: Graph, min_weight: float, what: str) -> Graph:

@@ -15,7 +15,6 @@ READ = "*Vertices, *Edges, *Arcs, *Links and *Bipartite"
 # An id and a name: in quotes, before which a backslash may stand; else up to the last quote; else without a blank.
 VERTEX = re.compile(r'\s*(\S*)\s*("(?:[^"\\]|\\.)*"(?=\s|$)|".*"|\S*)')
 ESCAPED = re.compile(r'\\(["\\])')
-STATES = ("states", "multilayer", "intra", "inter")  # sections that readers.graphs.state_networks reads
 
 
 class Section(NamedTuple):
@@ -71,11 +70,6 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
             links = _read_links(data, section, where)
             if links is not None:
                 (arcs if section.name == "arcs" else edges).append(links)
-        elif section.name in STATES:
-            raise DataError(
-                f"{section.where}: networks with states or layers (*{section.name}) can be scored, not searched: read "
-                "the file with readers.graphs.read_state_network and pass your modules to map_equation.codelength"
-            )
         elif section.name != "network":
             raise DataError(f"{section.where}: the section *{section.name} is not supported, only {READ}")
     if not edges and not arcs:

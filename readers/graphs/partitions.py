@@ -10,8 +10,10 @@ from .edge_list import data_lines
 from .pajek import unquote
 
 SUFFIXES = (".tree", ".ftree", ".clu")
-# Path, flow, name in quotes, id.
-TREE = re.compile(r'(\d+(?::\d+)*)[ \t]+\S+[ \t]+("(?:[^"\\]|\\.)*"(?=[ \t])|".*"|\S+)[ \t]+(-?\d+)[ \t]*')
+# Path, flow, name in quotes, id; of states the numbers of the node and the layer follow.
+TREE = re.compile(
+    r'(\d+(?::\d+)*)[ \t]+\S+[ \t]+("(?:[^"\\]|\\.)*"(?=[ \t])|".*"|\S+)[ \t]+(-?\d+)(?:[ \t]+-?\d+)*[ \t]*'
+)
 # Name in quotes or id, module, and optionally flow and name in quotes.
 CLU = re.compile(r'("(?:[^"\\]|\\.)*"(?=[ \t])|".*"|[^\s"]+)[ \t]+(\d+)(?:[ \t]+[^\s"]+)?(?:[ \t]+("?.*"?))?')
 

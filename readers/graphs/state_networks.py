@@ -1,5 +1,6 @@
 """Networks whose nodes have states, which tell where a walk came from or which layer it is in: Infomap's files."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +10,11 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..files import check_utf8, read_contents, user_path
 from .edge_list import data_lines, split_fields
-from .graph import name_array
+from .graph import Graph, States, name_array
 from .multilayer import Weighted, relaxed_links, switched_links
 from .pajek import Section, is_pajek, read_integer, read_rows, read_sections, read_vertices
 
+SECTION = re.compile(rb"^[ \t]*\*(states|multilayer|intra|inter)\b", re.IGNORECASE | re.MULTILINE)
 LINKS = ("links", "edges", "arcs")
 READ = "*Vertices, *States with *Links, *Edges or *Arcs, *Multilayer, *Intra, *Inter"
 COMPLETE = ({"states", "links"}, {"states", "edges"}, {"states", "arcs"}, {"multilayer"}, {"intra"}, {"intra", "inter"})
@@ -21,12 +23,7 @@ COMPLETE = ({"states", "links"}, {"states", "edges"}, {"states", "arcs"}, {"mult
 class StateNetwork(NamedTuple):
     """Links between the states of physical nodes.
 
-    The code length of modules (a label or path for each state)::
-
-        map_equation.codelength(
-            links.edges, modules, weights=links.weights, num_nodes=len(links.physical), physical=links.physical,
-            flow="directed" if links.directed else "undirected",
-        )
+    ``map_equation.infomap`` and ``map_equation.codelength`` take it as a graph.
 
     Shapes:
         edges: (E, 2) int64, source and target; states are numbered from 0. Repeated links add up.
@@ -35,6 +32,7 @@ class StateNetwork(NamedTuple):
         names: (m,) strings, the names of the physical nodes.
         states: the states in the file, ascending: (n,) int64 ids, or (n, 2) layers and ids of nodes.
         directed: whether links are directed.
+        ids: (m,) int64, the numbers of the physical nodes in the file.
     """
 
     edges: NDArray[np.int64]
@@ -43,6 +41,27 @@ class StateNetwork(NamedTuple):
     names: NDArray[np.str_]
     states: NDArray[np.int64]
     directed: bool
+    ids: NDArray[np.int64]
+
+    def as_graph(self) -> Graph:
+        """States as nodes: a state's name is its id, or its layer and node; ``Graph.states`` has the physical nodes."""
+        layered = self.states.ndim == 2
+        names = [f"{layer} {node}" for layer, node in self.states.tolist()] if layered else self.states.tolist()
+        return Graph(
+            self.edges,
+            name_array([str(name) for name in names]),
+            self.weights,
+            self.directed,
+            ids=np.arange(len(self.states)) if layered else self.states,
+            states=States(
+                self.names[self.physical], self.ids[self.physical], self.states[:, 0].copy() if layered else None
+            ),
+        )
+
+
+def has_states(data: bytes) -> bool:
+    """Whether a Pajek file has states or layers."""
+    return is_pajek(data) and SECTION.search(data) is not None
 
 
 def read_state_network(path: Path | str, *, directed: bool | None = None, relax_rate: float = 0.15) -> StateNetwork:
@@ -69,8 +88,13 @@ def read_state_network(path: Path | str, *, directed: bool | None = None, relax_
     if not 0 <= relax_rate <= 1:
         raise ValueError(f"relax_rate ({relax_rate}) must be in [0, 1]")
     path = user_path(path)
-    data, where = read_contents(path), str(path)
+    data = read_contents(path)
     check_utf8(data, path)
+    return parse_state_network(data, str(path), directed, relax_rate)
+
+
+def parse_state_network(data: bytes, where: str, directed: bool | None, relax_rate: float = 0.15) -> StateNetwork:
+    """``read_state_network`` of a file's content; errors call it ``where``."""
     sections = _find_sections(data, where)
     vertices = read_vertices(data, sections["vertices"], where) if "vertices" in sections else None
     if "states" in sections:
@@ -86,7 +110,7 @@ def read_state_network(path: Path | str, *, directed: bool | None = None, relax_
     ids = np.array(sorted(vertices), np.int64) if vertices else np.unique(nodes)
     physical = _places(ids, nodes, f"{where}: the node", "*Vertices")
     names = name_array([(vertices or {}).get(number, str(number)) for number in ids.tolist()])
-    return StateNetwork(*links, physical, names, states, bool(directed))
+    return StateNetwork(*links, physical, names, states, bool(directed), ids)
 
 
 def _find_sections(data: bytes, where: str) -> dict[str, Section]:

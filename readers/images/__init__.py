@@ -1,11 +1,13 @@
 """Images from the hub, from data sets on disk and from folders, as one array of uint8."""
 
 from ..errors import DataError
+from .arrays import ImageArrays, ImageSource, LeftOut
 from .cifar_pickles import PickledImages
 from .data_sets import DataSetLayout, HubImages, ParquetImages
-from .decoding import ImageArrays, decode_image, decode_images
-from .folders import ImageFiles, find_images, read_image_files
-from .sources import ImageSource, open_source
+from .decoding import decode_images, forget_progress
+from .folders import ImageFiles, describe_left_out, find_images, read_image_files
+from .one_image import decode_image, refit_images
+from .sources import open_source
 
 __all__ = [
     "DataError",
@@ -14,11 +16,15 @@ __all__ = [
     "ImageArrays",
     "ImageFiles",
     "ImageSource",
+    "LeftOut",
     "ParquetImages",
     "PickledImages",
     "decode_image",
     "decode_images",
+    "describe_left_out",
     "find_images",
+    "forget_progress",
     "open_source",
     "read_image_files",
+    "refit_images",
 ]

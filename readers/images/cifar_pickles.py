@@ -8,10 +8,11 @@ import numpy as np
 from ..errors import DataError, one_line
 from ..files import stamps
 from .array_pickles import load_arrays
-from .decoding import ImageArrays, resize_images
+from .arrays import ImageArrays, ImageSource
+from .one_image import refit_images
 
 
-class PickledImages:
+class PickledImages(ImageSource):
     """The folder ``cifar-10-batches-py`` as its authors publish it."""
 
     TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -23,12 +24,10 @@ class PickledImages:
         paths = [self.folder / name for name in (*self.TRAIN, "test_batch", "batches.meta")]
         return {"pickles": stamps(self.folder, [path for path in paths if path.is_file()])}
 
-    def read(self, image_size: int) -> ImageArrays:
+    def _read(self, image_size: int, channels: int, folder: Path | None) -> ImageArrays:
         parts = [self._read_batch(name) for name in (*self.TRAIN, "test_batch")]
         names = self._class_names()
-        images = np.concatenate([images for images, _ in parts])
-        if image_size != images.shape[1]:
-            images = resize_images(images, image_size)
+        images = refit_images(np.concatenate([images for images, _ in parts]), image_size, channels)
         labels = np.concatenate([labels for _, labels in parts])
         wrong = labels[(labels < 0) | (labels >= len(names))]
         if len(wrong):

@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import stamps
 from ..hub import load_from_hub, parquet_folder
-from .decoding import EncodedImage, ImageArrays, decode_images
-from .folders import TEST_SPLITS
+from .arrays import ImageArrays, ImageSource
+from .decoding import decode_all
+from .one_image import EncodedImage
+from .split_folders import TEST_SPLITS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+
+IMAGE_COLUMNS, LABEL_COLUMNS = ("img", "image"), ("label", "labels", "class", "category", "target", "cls")
 
 
 class DataSetLayout(NamedTuple):
@@ -26,7 +31,7 @@ class DataSetLayout(NamedTuple):
     test_split: str | None = None
 
 
-class ParquetImages:
+class ParquetImages(ImageSource):
     """A folder of parquet files in the hub's layout."""
 
     def __init__(self, root: Path, layout: DataSetLayout) -> None:
@@ -35,12 +40,13 @@ class ParquetImages:
     def key(self) -> dict[str, Any]:
         return {"parquet": stamps(self.root, sorted(self.root.rglob("*.parquet"))), "layout": list(self.layout)}
 
-    def read(self, image_size: int) -> ImageArrays:
+    def _read(self, image_size: int, channels: int, folder: Path | None) -> ImageArrays:
         with parquet_folder(self.root, self.layout.config) as splits:
-            return _read_splits(splits, self.layout, str(self.root), image_size)
+            parts, images, labels = _columns(splits, self.layout, str(self.root))
+            return _read(parts, images, labels, str(self.root), (image_size, channels, folder))
 
 
-class HubImages:
+class HubImages(ImageSource):
     """A data set on the Hugging Face hub."""
 
     def __init__(self, hub_id: str, layout: DataSetLayout) -> None:
@@ -49,12 +55,14 @@ class HubImages:
     def key(self) -> dict[str, Any]:
         return {"hub": self.hub_id, "layout": list(self.layout)}
 
-    def read(self, image_size: int) -> ImageArrays:
+    def _read(self, image_size: int, channels: int, folder: Path | None) -> ImageArrays:
         splits = load_from_hub(self.hub_id, self.layout.config)
-        return _read_splits(splits, self.layout, self.hub_id, image_size)
+        parts, images, labels = _columns(splits, self.layout, self.hub_id)
+        return _read(parts, images, labels, self.hub_id, (image_size, channels, folder))
 
 
-def _read_splits(splits: "DatasetDict", layout: DataSetLayout, where: str, image_size: int) -> ImageArrays:
+def _columns(splits: "DatasetDict", layout: DataSetLayout, where: str) -> tuple[list["Dataset"], str, str | None]:
+    """The training split and the test split, if any; the column of images; that of labels, if any."""
     import datasets
 
     wanted = [layout.train_split, layout.test_split or next((name for name in TEST_SPLITS if name in splits), None)]
@@ -63,23 +71,48 @@ def _read_splits(splits: "DatasetDict", layout: DataSetLayout, where: str, image
             raise DataError(f"{where} has no split {name}, only {', '.join(splits)}: set data.{argument}")
     parts = [splits[name] for name in wanted if name is not None]
     features = parts[0].features
-    image_column = _column(features, datasets.Image, ("img", "image"), layout.image_column, where, "image_column")
-    if image_column is None:
+    image = _column(features, datasets.Image, IMAGE_COLUMNS, layout.image_column, where, "image_column")
+    if image is None:
         raise DataError(f"{where} has no column of images, only {', '.join(features)}: set data.image_column")
-    kind = datasets.ClassLabel
-    label_column = _column(features, kind, ("label", "labels"), layout.label_column, where, "label_column")
-    count = sum(len(part) for part in parts)
-    images = decode_images(_encoded(parts, image_column, where), count, image_size)
-    if label_column is None:
-        return ImageArrays(images, np.full(count, -1, np.int64), len(parts[0]), ())
-    feature = features[label_column]
+    label = _column(features, datasets.ClassLabel, LABEL_COLUMNS, layout.label_column, where, "label_column")
+    return parts, image, label
+
+
+def _read(
+    parts: list["Dataset"],
+    image_column: str,
+    label_column: str | None,
+    where: str,
+    into: tuple[int, int, Path | None],
+) -> ImageArrays:
+    """The images of all parts, decoded ``into`` a size, a number of channels and a folder."""
+    count = sum(map(len, parts))
+    # Before the images: a wrong column should be found out at once.
+    no_labels: tuple[NDArray[np.int64], tuple[str, ...]] = np.full(count, -1, np.int64), ()
+    labels, names = _labels(parts, label_column, where) if label_column is not None else no_labels
+    images, unreadable, scaled = decode_all(_encoded(parts, image_column, where), count, *into)
+    return ImageArrays(images, labels, len(parts[0]), names, unreadable=unreadable, scaled=scaled)
+
+
+def _labels(parts: list["Dataset"], column: str, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The labels of all images, and the names of the classes; texts are names themselves."""
+    import datasets
+
+    feature = parts[0].features[column]
     labels = np.zeros(0)
-    if isinstance(feature, datasets.ClassLabel | datasets.Value):
-        labels = np.concatenate([np.asarray(part.with_format("numpy")[label_column][:]) for part in parts])
+    if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
+        texts = [text for part in parts for text in part[column][:]]
+        if None not in texts:
+            found, indices = np.unique(np.array(texts, object), return_inverse=True)
+            return indices.astype(np.int64), tuple(found)
+    elif isinstance(feature, datasets.ClassLabel | datasets.Value):
+        labels = np.concatenate([np.asarray(part.with_format("numpy")[column][:]) for part in parts])
     if labels.dtype.kind not in "iu" or (labels < 0).any():
-        raise DataError(f"{where}: {label_column} must have an integer from 0 on in every row: set data.label_column")
+        raise DataError(
+            f"{where}: {column} must have an integer from 0 on or a text in every row: set data.label_column"
+        )
     names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max()) + 1)]
-    return ImageArrays(images, labels.astype(np.int64), len(parts[0]), tuple(names))
+    return labels.astype(np.int64), tuple(names)
 
 
 def _column(

@@ -1,31 +1,19 @@
 """The reader for a source of images: the hub, parquet files, CIFAR-10's original pickles, or image files."""
 
-from typing import Any, Protocol
-
 from ..errors import DataError
 from ..files import user_path
+from .arrays import ImageSource
 from .cifar_pickles import PickledImages
 from .data_sets import DataSetLayout, HubImages, ParquetImages
-from .decoding import ImageArrays
 from .folders import ImageFiles
-
-
-class ImageSource(Protocol):
-    """A source of images."""
-
-    def key(self) -> dict[str, Any]:
-        """Plain values that differ if the images may have changed."""
-
-    def read(self, image_size: int) -> ImageArrays:
-        """All images, decoded and resized."""
 
 
 def open_source(source: str, hub_id: str = "uoft-cs/cifar10", layout: DataSetLayout | None = None) -> ImageSource:
     """The reader for ``hub`` or a folder.
 
     A folder holds, in this order of precedence: CIFAR-10 as published (``data_batch_1`` …, also in the sub-folder
-    ``cifar-10-batches-py``), a data set in the hub's layout (``.parquet``), or image files (BMP, GIF, JPEG, PBM, PGM,
-    PNG, PPM, TIFF, WebP), see ``ImageFiles``.
+    ``cifar-10-batches-py``), a data set in the hub's layout (``.parquet``), or image files (AVIF, BMP, GIF, JPEG, JPEG
+    2000, PBM, PFM, PGM, PNG, PPM, TIFF, WebP), see ``ImageFiles``.
 
     Args:
         source: ``hub``, or a folder.

@@ -13,7 +13,7 @@ from datamodules import DataError, ImageDataModule, MirrorShift
 from datamodules import loader as loader_module
 from datamodules.batches import ImageBatch
 from datamodules.image_cache import ImageCache
-from readers.images import ImageArrays
+from readers.images import ImageArrays, decoding
 from tests.conftest import SHARED
 from tests.tools import quiet_trainer
 
@@ -205,10 +205,90 @@ def test_decodes_once(tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("readers.images.folders.decode_images", never)
+    monkeypatch.setattr("readers.images.folders.decode_all", never)
     assert torch.equal(make(source=source, image_size=8)._images, first._images)
     with pytest.raises(AssertionError, match="decoded again"):
         make(source=source, image_size=16)
+
+
+def test_unlabelled_images_train_and_are_not_judged(tmp_path):
+    root = tmp_path / "photos"
+    for name, count in (("train/cat", 20), ("train/dog", 20), ("unlabeled/any", 60), ("val/cat", 4), ("test/dog", 3)):
+        write_images(root / name, count)
+    data = make(source=str(root), memory_size=1000)
+    labels = {name: torch.cat([labels for _, labels in loader]) for name, loader in loaders_of(data).items()}
+    assert [len(data._train), len(labels["val"]), len(labels["test"])] == [100, 4, 3]
+    assert (data._labels[data._train] < 0).sum() == 60
+    assert len(labels["val memory"]) == 40
+    assert len(labels["test memory"]) == 44
+    assert all((found >= 0).all() for found in labels.values())
+    assert data.describe()["unlabeled_images"] == 60
+    assert "unlabeled_images" not in make().describe()
+    for name in ("val", "test"):
+        os.rename(root / name, tmp_path / name)
+    data = make(source=str(root), memory_size=1000)  # all that is judged comes from the images with a class
+    labels = {name: torch.cat([labels for _, labels in loader]) for name, loader in loaders_of(data).items()}
+    assert [len(data._train), len(labels["val"]), len(labels["test"])] == [92, 4, 4]
+    assert all((found >= 0).all() for found in labels.values())
+
+
+def loaders_of(data):
+    val, val_memory = data.val_dataloader()
+    test, test_memory = data.test_dataloader()
+    return {"val": val, "val memory": val_memory, "test": test, "test memory": test_memory}
+
+
+def test_unreadable_images_stop_or_are_skipped(tmp_path, capsys):
+    folder = write_images(tmp_path / "photos")
+    for index in (3, 4):
+        (folder / f"{index}.png").write_bytes(b"broken")
+    (folder / "x.heic").write_text("")
+    with pytest.raises(DataError, match=r"cannot read 2 images; .*data\.on_error=skip: .*3\.png: .*4\.png: "):
+        make(source=str(folder))
+    with pytest.warns(UserWarning, match=r"2 images of .* are skipped: .*3\.png.*4\.png"):
+        data = make(source=str(folder), on_error="skip")
+    about = data.describe()
+    assert sum(about[f"{split}_images"] for split in ("train", "val", "test")) == 28
+    assert (about["unreadable_images"], about["left_out_files"]) == (2, {".heic": 1})
+    assert [str(folder / name) in line for name, line in zip(("3.png", "4.png"), about["unreadable"], strict=True)]
+    rows = torch.cat([data._train, data._val, data._test])
+    assert (data._images[rows].flatten(1) > 0).any(1).all()  # no black image
+    with pytest.raises(DataError, match="cannot read 2 images"):  # also when the cache has the others
+        make(source=str(folder))
+
+
+def test_an_interrupted_cache_is_completed(tmp_path, monkeypatch):
+    folder = write_images(tmp_path / "photos")
+    whole = make(source=str(folder), image_size=16)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr("readers.images.decoding.CHUNK_IMAGES", 4)
+    decode, calls = decoding.decode_chunk, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return decode(*arguments)
+
+    monkeypatch.setattr(decoding, "decode_chunk", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(source=str(folder), image_size=16)
+    calls.clear()
+    monkeypatch.setattr(decoding, "decode_chunk", lambda *arguments: calls.append(1) or decode(*arguments))
+    completed = make(source=str(folder), image_size=16)
+    assert 0 < len(calls) <= 8 - 3
+    assert torch.equal(completed._images, whole._images)
+    assert completed.describe() == whole.describe()
+    (cached,) = (tmp_path / "other").rglob("about.json")
+    assert sorted(os.listdir(cached.parent)) == ["about.json", "images.npy", "labels.npy"]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_numbers_of_channels(tmp_path, channels):
+    for source in ("sample", str(write_images(tmp_path / "photos"))):
+        data = make(source=source, channels=channels, augment=True)
+        batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        assert batch.images.shape == (16, channels, 32, 32)
 
 
 def test_labels():

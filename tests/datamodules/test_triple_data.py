@@ -185,14 +185,14 @@ def test_arguments_out_of_range(options):
 def test_hub(monkeypatch):
     import datasets
 
-    from datamodules import triple_sources
+    from datamodules.triple_data import sources
 
     def rows(sentences):
         return datasets.Dataset.from_list([json.loads(line(*sentence)) for sentence in sentences])
 
     loaded = datasets.DatasetDict(train=rows(SENTENCES[:3]), validation=rows(SENTENCES[3:]), test=rows([("a", [])]))
     asked = []
-    monkeypatch.setattr(triple_sources, "load_from_hub", lambda *names: asked.append(names) or loaded)
+    monkeypatch.setattr(sources, "load_from_hub", lambda *names: asked.append(names) or loaded)
     about = module("hub").describe()
     assert (about["train_sentences"], about["val_sentences"], about["test_is_validation"]) == (3, 3, True)
     loaded["test"] = rows(SENTENCES[:2])
@@ -216,7 +216,7 @@ def test_cached_is_uncached(folder, cache_home, monkeypatch):
     options = {"test_file": str(folder / "train_data.json"), "max_length": 8}
     first = module(folder, **options)
     batches = [list(first.train_dataloader()), list(first.val_dataloader()), list(first.test_dataloader())]
-    monkeypatch.setattr("datamodules.triple_sources.parse_sentences", None)  # not called again
+    monkeypatch.setattr("datamodules.triple_data.sources.parse_sentences", None)  # not called again
     second = module(folder, **options)
     again = [list(second.train_dataloader()), list(second.val_dataloader()), list(second.test_dataloader())]
     for left, right in zip(batches, again, strict=True):

@@ -5,7 +5,7 @@ import torch
 
 from datamodules import TripleDataModule
 from datamodules.samples.triples import make_triple_sentences
-from datamodules.triple_augmentation import replace_entities
+from datamodules.triple_data.augmentation import replace_entities
 from readers.triples.json_lines import Sentence
 
 

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from datamodules import DataError
-from datamodules.triple_augmentation import replace_entities
+from datamodules.triple_data.augmentation import replace_entities
 from readers.triples import normalize_text, read_schema, read_sentences
 from readers.triples.json_lines import Sentence
 from tests.datamodules.triple_tools import SENTENCES, SKE, module, needs_ske, rows_of, write

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from experiment import console
@@ -72,6 +73,12 @@ def test_early_stopping_says_when_and_why(call: Train, tmp_path: Path):
     # A resumed run does not say again what stopped the one before.
     out, _ = call("--resume=run", "--trainer.callbacks=[]", "--trainer.max_epochs=2", config=[])
     assert "EarlyStopping:" not in out
+
+
+def test_a_default_that_is_an_enumeration_is_kept_as_its_value(call: Train, tmp_path: Path):
+    call("--run_dir=run", "--trainer.callbacks+=Timer", "--trainer.max_epochs=1")
+    callbacks = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["callbacks"]
+    assert callbacks[-1]["init_args"]["interval"] == "step"
 
 
 def test_a_run_that_ran_out_of_time_says_so(call: Train):

@@ -38,6 +38,13 @@ def test_epochs_are_added_where_they_were_left_open(options: list[str], expected
     assert steps(*options) == expected
 
 
+def test_a_later_file_may_choose_the_length_too():
+    Path("later.yaml").write_text("trainer: {max_epochs: 1}\n")
+    assert steps("-c", "later.yaml") == 4
+    Path("both.yaml").write_text("min_steps: 5\ntrainer: {max_epochs: 1}\n")
+    assert steps("-c", "both.yaml", run="both") == 8
+
+
 def test_it_is_said_and_kept(capsys: pytest.CaptureFixture[str]):
     steps()
     out = capsys.readouterr().out

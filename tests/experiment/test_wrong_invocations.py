@@ -122,6 +122,11 @@ TRAIN: dict[str, list[str]] = {
         "model.scheduler: CosineAnnealingLR needs T_max",
         "--model.scheduler.T_max=",
     ],
+    "--model.scheduler=SequentialLR": [
+        "model.scheduler: SequentialLR is made of other schedulers",
+        "PiecewiseLinearLR",
+    ],
+    "--run_dir=": ["--run_dir needs a value"],
     "--model.scheduler=StepLR --model.scheduler.step_size=x": ["model.scheduler.step_size: expected int", "'x'"],
     "--model.scheduler=StepLR --model.scheduler.gama=0.1": ["StepLR has no argument 'gama'", "'gamma'"],
     "--model.encoder=encoder.yaml": ["model.encoder: no such file: encoder.yaml"],

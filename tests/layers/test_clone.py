@@ -20,6 +20,7 @@ from layers import (
     ObjectHead,
     SubjectHead,
     TiedLinear,
+    normalize_weights,
 )
 from layers.reuse import clone
 from layers.transformers.positions import ImagePositions
@@ -108,9 +109,80 @@ def test_a_parameter_that_nothing_initialises_is_refused():
     with pytest.raises(ValueError, match=r"nothing re-initialises 1\.scale: give Scale .* reset_parameters"):
         clone(nn.Sequential(nn.Linear(3, 3), Scale()), weights=False)
     assert clone(Scale()).scale.tolist() == [1, 1, 1]
-    normalised = nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)))
-    with pytest.raises(ValueError, match=r"nothing re-initialises 0\.parametrizations\.\S+: remove the weight's param"):
-        clone(normalised, weights=False)
+
+
+class Gain(nn.Module):
+    """A function of a weight with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((), 2.0))
+
+    def forward(self, weight):
+        return self.gain * weight
+
+    def right_inverse(self, weight):
+        return weight / self.gain
+
+
+class Initialised(nn.Module):
+    """Its own scheme for a layer inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.norm, self.head = nn.Linear(30, 40), nn.BatchNorm1d(40), nn.Linear(40, 30)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.head.weight, 0.5)
+
+
+@pytest.mark.parametrize("kind", ["spectral", "spectral_persistent", "weight_norm", "l2", "standardized", "torch.tanh"])
+def test_a_clone_of_normalised_weights_is_drawn_as_the_plain_model_is(kind: str):
+    torch.manual_seed(0)
+    model = normalize_weights(Initialised(), {"^hidden.weight|^head.weight": kind})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = Initialised()
+    torch.manual_seed(7)
+    cloned = clone(model, weights=False)
+    torch.manual_seed(7)
+    expected = clone(plain, weights=False)
+    assert torch.equal(expected.head.weight, torch.full((30, 40), 0.5))
+    normalize_weights(expected, {"^hidden.weight|^head.weight": kind})
+    assert cloned.state_dict().keys() == model.state_dict().keys()
+    for name, value in cloned.state_dict().items():
+        if not name.endswith(("_u", "_v")):
+            assert torch.equal(value, expected.state_dict()[name]), name
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    if kind == "spectral_persistent":
+        norm = torch.linalg.matrix_norm(cloned.eval().hidden.weight, 2).item()
+        assert norm == pytest.approx(1, rel=0.03)
+
+
+def test_a_clone_of_torchs_parametrizations_and_of_shared_weights():
+    layer = parametrizations.spectral_norm(parametrizations.weight_norm(nn.Linear(6, 5)), "bias")
+    cloned = clone(nn.Sequential(layer), weights=False)[0]
+    assert cloned.weight.abs().max() <= 6**-0.5
+    assert not torch.equal(cloned.weight, layer.weight)
+    assert torch.linalg.vector_norm(cloned.bias).item() == pytest.approx(1)
+    model = normalize_weights(transformer(), {"embedding": "l2"})
+    cloned = clone(model, weights=False)
+    assert cloned.output.embedding is cloned.embedding
+    assert torch.allclose(cloned.embedding.weight.norm(dim=1), torch.ones(11))
+    assert not pointers(cloned) & pointers(model)
+
+
+def test_what_a_normalisation_has_of_its_own_is_initialised_or_refused():
+    model = normalize_weights(nn.Sequential(nn.Linear(3, 3)), {"weight": Gain()})
+    with pytest.raises(ValueError, match=r"re-initialises 0\.parametrizations\.weight\.\S+gain: give Gain"):
+        clone(model, weights=False)
+    Gain.reset_parameters = lambda self: nn.init.constant_(self.gain, 3.0)
+    try:
+        cloned = clone(model, weights=False)
+    finally:
+        del Gain.reset_parameters
+    assert cloned[0].parametrizations.weight[0].function.gain == 3
+    assert 0 < cloned[0].weight.abs().max() <= 3**-0.5
 
 
 def test_a_copy_does_not_keep_its_model_alive():

@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from layers import BlogEncoder, ConcatScore, DIMEncoder, untrained_copy
+from layers import (
+    BlogEncoder,
+    ConcatScore,
+    ConvolutionalDecoder,
+    DenseDecoder,
+    DenseEncoder,
+    DIMEncoder,
+    untrained_copy,
+)
+from layers.images.channels import for_channels
 
 
 def count(module: nn.Module) -> int:
@@ -91,3 +100,26 @@ def test_impossible_image_sizes_are_refused(image_size):
 def test_dim_encoder_refuses_sizes_that_are_not_multiples_of_eight():
     with pytest.raises(ValueError, match="multiple of 8"):
         DIMEncoder(20)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_other_numbers_of_channels(channels):
+    images = torch.rand(2, channels, 16, 16)
+    for make in (BlogEncoder, DIMEncoder, DenseEncoder):
+        encoder = for_channels(make, 16, in_channels=channels)
+        output = encoder(images)
+        assert output.mean.shape == (2, encoder.code_size)
+        assert output.local.shape[1] == encoder.local_size
+        assert encoder.global_network(5)(output.local).shape == (2, 5)
+    for make in (ConvolutionalDecoder, DenseDecoder):
+        assert for_channels(make, 7, 16, out_channels=channels)(torch.rand(2, 7)).shape == images.shape
+
+
+def test_a_part_for_three_channels_only_is_named():
+    class Rgb(BlogEncoder):
+        def __init__(self, image_size: int) -> None:
+            super().__init__(image_size)
+
+    assert for_channels(Rgb, 16, in_channels=3).code_size == 256
+    with pytest.raises(ValueError, match=r"Rgb is for images of 3 channels, the data's have 1: set data.channels=3"):
+        for_channels(Rgb, 16, in_channels=1)

@@ -228,11 +228,17 @@ def test_what_cannot_be_traced_is_one_node_inside_a_model_and_refused_as_the_mod
     assert not [name for name in vars(model) if "tensor_constant" in name]
 
 
-def test_a_forward_that_depends_on_the_mode_is_refused_or_a_leaf():
+def test_a_forward_that_depends_on_the_mode_is_run_refused_or_a_leaf():
     model = nn.Sequential(nn.Linear(3, 3), ByMode())
     with pytest.raises(ValueError, match=r"forward of 1 differs between training .*leaf_modules \(\['1'\]\)"):
-        split(model, "0")
+        split(model, ["0", "1"])
     assert model.training
+    head, tail = split(model, "0")
+    head(torch.ones(4, 3))
+    torch.manual_seed(1)
+    expected = model(torch.ones(4, 3))
+    torch.manual_seed(1)
+    assert torch.equal(tail(head(torch.ones(4, 3))), expected)
     head, tail = split(model.eval(), "0", leaf_modules=["1"])
     assert torch.equal(tail(head(torch.ones(2, 3))), model(torch.ones(2, 3)))
     with pytest.raises(ValueError, match="the forward of ByMode differs between training"):

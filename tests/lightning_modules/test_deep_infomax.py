@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from callbacks import NearestNeighbors
 from datamodules import DataError, ImageDataModule
 from datamodules.batches import ImageBatch
 from layers import (
@@ -27,7 +28,7 @@ from layers import (
     untrained_copy,
 )
 from lightning_modules import DeepInfoMax
-from readers.images import read_image_files
+from readers.images import decode_image, read_image_files
 from tests.conftest import TINY, script
 from tests.tools import quiet_trainer
 
@@ -355,6 +356,20 @@ def test_predict_file_names_a_corrupt_image(folder_of_images: Path, tmp_path: Pa
     with pytest.raises(DataError, match=r"broken\.png"):
         DeepInfoMax(**SMALL).predict_file(folder_of_images, tmp_path / "f.npz")
     assert not (tmp_path / "f.npz").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(folder_of_images: Path, tmp_path: Path, channels: int):
+    module = DeepInfoMax(**SMALL, channels=channels, probes=["knn"])
+    trainer = quiet_trainer(NearestNeighbors(3, 3), max_epochs=1)
+    small = data(channels=channels, sample_train_size=40, sample_test_size=10)
+    trainer.fit(module, datamodule=small)
+    trainer.test(module, datamodule=small, verbose=False)
+    module.predict_file(folder_of_images, tmp_path / "f.npz")
+    pixels = [decode_image("", folder_of_images / name, 32, channels) for name in ("a.png", "b.png", "deeper/c.png")]
+    inputs = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255 - 0.5
+    found = torch.from_numpy(np.load(tmp_path / "f.npz")["features"])
+    torch.testing.assert_close(found, module(inputs).detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_batches_of_files_are_normalised_to_the_pixel_range(tmp_path: Path):

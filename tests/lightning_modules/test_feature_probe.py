@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from datamodules import ImageDataModule
+from datamodules.batches import ImageBatch
 from experiment.errors import run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
@@ -94,6 +95,24 @@ def test_a_head_with_a_learning_rate_is_fine_tuned_and_the_source_unchanged(sour
     for name, value in probe.head.state_dict().items():
         assert not torch.equal(value, head[name]), name
     assert (tmp_path / "source.ckpt").read_bytes() == before
+
+
+def test_images_without_a_class_teach_nothing(source, tmp_path: Path):
+    probe = FeatureProbe(str(tmp_path / "source.ckpt"), "encoder.global_layers", classes=CLASSES)
+    probe.log = lambda *_, **__: None
+    labels = torch.tensor([3, -1, 0, -1, 9])
+    loss = probe.training_step(ImageBatch(images(), labels), 0)
+    known = labels >= 0
+    torch.testing.assert_close(loss, F.cross_entropy(probe(images())[known], labels[known]))
+    none = probe.training_step(ImageBatch(images(), torch.full((5,), -1)), 0)
+    none.backward()
+    assert none == 0
+    assert all(not parameter.grad.any() for parameter in probe.top.parameters())
+
+
+def test_other_channels_than_the_networks_are_refused(source, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"trained on images of 3 channels, the data's have 1: set data.channels=3"):
+        FeatureProbe(str(tmp_path / "source.ckpt"), "encoder.global_layers", classes=CLASSES, channels=1)
 
 
 def test_images_are_rescaled_to_the_range_of_the_network(source, tmp_path: Path):

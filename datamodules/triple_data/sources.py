@@ -16,8 +16,8 @@ from readers.triples.json_lines import Sentence, has_triples, parse_sentences, r
 from readers.triples.normalization import Normalize
 from readers.triples.schemas import Schema, read_schema, schema_of_records, with_slots_of
 
-from .cache import ArrayCache
-from .samples.triples import SCHEMA, make_triple_sentences
+from ..cache import ArrayCache
+from ..samples.triples import SCHEMA, make_triple_sentences
 
 HUB_SPLITS = {"train": ("train",), "val": ("validation", "dev", "valid"), "test": ("test",)}
 FILES = {"train": "train_data.json", "val": "dev_data.json", "test": "test_data.json"}
@@ -74,7 +74,7 @@ class TripleSources:
     def schema(self) -> Schema:
         """That of a file, with the further slots of objects that the training data has; or that of the data."""
         if self.source == "sample":
-            return Schema([list(row) for row in SCHEMA])
+            return self._given_schema()
         train = self.split("train")
         assert train is not None  # only the test may be missing
         if self.schema_from == "from_data":

@@ -14,10 +14,10 @@ from readers.triples.encoding import TripleEncoder
 from readers.triples.json_lines import Sentence
 from readers.triples.tables import Negatives, TripleTable, batch_arrays, concatenate, draw_spans, gather, take
 
-from . import loader
-from .batches import Triple, TripleBatch
-from .loader import BatchLoader, epoch_seed
-from .triple_augmentation import replace_entities
+from .. import loader
+from ..batches import Triple, TripleBatch
+from ..loader import BatchLoader, epoch_seed
+from .augmentation import replace_entities
 
 CHUNK = 50  # batches that are sorted by length together
 

@@ -16,8 +16,8 @@ from readers.triples.json_lines import Sentence
 from readers.triples.normalization import Normalize
 from readers.triples.tables import TripleTable, take
 
-from .cache import ArrayCache
-from .triple_sources import Split
+from ..cache import ArrayCache
+from .sources import Split
 
 CACHE_VERSION = 2  # raise it when the same files would be encoded differently
 

@@ -7,7 +7,7 @@ from readers.triples.json_lines import Mention, Sentence
 from readers.triples.matching import boundaries
 from readers.triples.normalization import Span
 
-from .batches import Triple
+from ..batches import Triple
 
 
 def replace_entities(sentence: Sentence, triple: Triple, other: Triple) -> Sentence | None:

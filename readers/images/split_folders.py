@@ -1,0 +1,84 @@
+"""Which sub-folders of a folder of images are splits, and which are classes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import DataError
+
+# Names of split folders, in small letters. Of the test splits of a data set on the hub the first one found is used.
+TRAIN_SPLITS = ("train", "training")
+TEST_SPLITS = ("test", "validation", "valid", "val")
+VAL_FOLDERS = ("validation", "valid", "val", "dev")
+TEST_FOLDERS = ("test", "testing", "eval", "evaluation")
+UNLABELED_FOLDERS = ("unlabeled", "unlabelled", "unsupervised", "unlabeled_train", "extra")
+ALL_FOLDERS = (*TRAIN_SPLITS, *TEST_FOLDERS, *VAL_FOLDERS, *UNLABELED_FOLDERS)
+KNOWN = f"train; {', '.join(TEST_FOLDERS)}; {', '.join(VAL_FOLDERS)}; {', '.join(UNLABELED_FOLDERS)}"
+
+
+class SplitFolders(NamedTuple):
+    """Names of the sub-folders of each split.
+
+    Args:
+        train: with the training images; None: the folder itself has them.
+        test: with the test images.
+        val: with the validation images.
+        unlabeled: with training images that are not judged.
+    """
+
+    train: str | None = None
+    test: str | None = None
+    val: str | None = None
+    unlabeled: tuple[str, ...] = ()
+
+
+def find_splits(where: str, folders: dict[str, set[str]], loose_images: bool) -> SplitFolders:
+    """The splits of a folder of images. ``train`` beside any other folder is a split.
+
+    A validation split is the test split where there is no other.
+
+    Args:
+        where: what messages call the folder.
+        folders: its sub-folders with images, each with the names of its own such sub-folders.
+        loose_images: whether images lie beside them.
+
+    Raises:
+        DataError: a sub-folder is neither clearly a split nor clearly a class.
+    """
+    by_name = {name.lower(): name for name in sorted(folders, reverse=True)}
+    train = _one(where, by_name, TRAIN_SPLITS)
+    if train is None:
+        _refuse_splits_without_train(where, folders)
+        return SplitFolders()
+    if loose_images:
+        raise DataError(f"{where} holds images beside the folder {train}; move them into it")
+    unknown = sorted(name for name in folders if name.lower() not in ALL_FOLDERS)
+    if unknown:
+        raise DataError(
+            f"{where} has the folder {unknown[0]} beside {train}, which makes it a split, but no split is called so "
+            f"({KNOWN}): rename it; or move it into {train} if it is a class; or rename {train} if that is one"
+        )
+    test, val = _one(where, by_name, TEST_FOLDERS), _one(where, by_name, VAL_FOLDERS)
+    if test is None:
+        test, val = val, None
+    unlabeled = tuple(sorted(name for name in folders if name.lower() in UNLABELED_FOLDERS))
+    return SplitFolders(train, test, val, unlabeled)
+
+
+def _one(where: str, by_name: dict[str, str], names: Sequence[str]) -> str | None:
+    found = [by_name[name] for name in names if name in by_name]
+    if len(found) > 1:
+        raise DataError(f"{where} has the folders {' and '.join(found)}, which are the same split; keep one of them")
+    return found[0] if found else None
+
+
+def _refuse_splits_without_train(where: str, folders: dict[str, set[str]]) -> None:
+    splits = sorted(name for name in folders if name.lower() in ALL_FOLDERS)
+    if len(splits) > 1 and len(splits) == len(folders):
+        raise DataError(f"{where} has the splits {', '.join(splits)}, but no folder train; add it")
+    for name in splits:
+        same = sorted(folders[name] & (folders.keys() - {name}))
+        if same:
+            raise DataError(
+                f"{where} has the folder {name} with a folder {same[0]} in it, and {same[0]} beside it: is it a split "
+                "or a class? Move the classes for training into a folder train beside it, or rename it"
+            )
