@@ -134,7 +134,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(len(classes), average="micro")
         self.train()
 
-    def _trained_head(self, source: dict[str, Any] | None) -> tuple[torch.fx.GraphModule, tuple[float, float]]:
+    def _trained_head(self, source: dict[str, Any] | None) -> tuple[nn.Module, tuple[float, float]]:
         """The trained model of the checkpoint up to the cut, and the pixel range that it expects."""
         weights = None
         if source is None:
