@@ -34,9 +34,10 @@ class AveragedWeights(AveragesWeights):
         memory: 1 / (1 - b), positive; in steps at least 1.
         unit: of ``memory``: ``step``, ``epoch``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan.
 
-        buffers: the running statistics that go with the average: ``average``, theirs with the same weights;
-            ``recompute``, those of the average itself, on up to 100 training batches before each validation; ``raw``,
-            those of the weights being trained.
+        buffers: the running statistics that go with the average: ``recompute``, its own, on up to 100 training
+            batches before each validation; ``average``, theirs with the same weights; ``raw``, those of the weights
+            being trained; None: ``recompute`` where there is a datamodule and Lightning steps the optimizer, else
+            ``average``.
 
     Raises:
         ValueError: if ``decay``, ``memory`` or ``buffers`` is out of range.
@@ -59,7 +60,7 @@ class AveragedWeights(AveragesWeights):
         ramp: bool = False,
         memory: float | None = None,
         unit: Unit = "step",
-        buffers: Buffers = "average",
+        buffers: Buffers | None = None,
     ) -> None:
         super().__init__(buffers)
         check_argument("AveragedWeights", "decay", decay, "in [0, 1)", 0 <= decay < 1)
@@ -72,8 +73,7 @@ class AveragedWeights(AveragesWeights):
 
     def settings(self) -> dict[str, Any]:
         length = {"decay": self.decay} if self.memory is None else {"memory": self.memory, "unit": self.unit}
-        kind = {"buffers": self.buffers} if self.buffers != "average" else {}
-        return length | ({"ramp": True} if self.ramp else {}) | kind
+        return length | ({"ramp": True} if self.ramp else {}) | super().settings()
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         if self.memory is not None:

@@ -42,7 +42,7 @@ class NonMonotonicAverage(AveragesWeights):
         monitor: str = "val/loss",
         patience: int = 5,
         restart_epoch: int | None = None,
-        buffers: Buffers = "average",
+        buffers: Buffers | None = None,
     ) -> None:
         check_argument("NonMonotonicAverage", "patience", patience, "at least 0", patience >= 0)
         ok = restart_epoch is None or restart_epoch >= 0
@@ -51,8 +51,8 @@ class NonMonotonicAverage(AveragesWeights):
         self.monitor, self.patience, self.restart_epoch = monitor, patience, restart_epoch
 
     def settings(self) -> dict[str, Any]:
-        kind = {"buffers": self.buffers} if self.buffers != "average" else {}
-        return {"monitor": self.monitor, "patience": self.patience, "restart_epoch": self.restart_epoch} | kind
+        plain = {"monitor": self.monitor, "patience": self.patience, "restart_epoch": self.restart_epoch}
+        return plain | super().settings()
 
     def forget(self) -> None:
         super().forget()

@@ -23,24 +23,29 @@ class AveragesWeights(KeepsWeights):
     Args:
         buffers: the running statistics of batch normalisation that go with the mean:
 
-            ``average``: the mean of the statistics, with the same ``weight`` at each step;
             ``recompute``: those of the mean's own outputs, on up to 100 training batches before each validation;
-            ``raw``: those of the weights being trained.
+            ``average``: the mean of the statistics, with the same ``weight`` at each step; with a momentum of
+            0.01 these lag behind twice;
+            ``raw``: those of the weights being trained;
+            None: ``recompute`` where that is possible (else ``average``).
 
     Raises:
         ValueError: for another word.
         MisconfigurationException: at the start, if statistics can't be recomputed: the module steps its optimizers
-            itself, or neither datamodule nor module makes the training batches.
+            itself, or no datamodule makes the training batches.
     """
 
     phase = Phase.AVERAGE
     exchanges_weights = True
 
-    def __init__(self, buffers: Buffers = "average") -> None:
+    def __init__(self, buffers: Buffers | None = None) -> None:
         super().__init__()
-        name, words = type(self).__name__, ("average", "recompute", "raw")
+        name, words = type(self).__name__, (None, "average", "recompute", "raw")
         check_argument(name, "buffers", buffers, "average, recompute or raw", buffers in words)
-        self.buffers = buffers
+        self.buffers, self._kind = buffers, buffers
+
+    def settings(self) -> dict[str, Any]:
+        return {"buffers": self.buffers} if self.buffers else {}
 
     @abstractmethod
     def weight(self, chain: UpdateChain) -> float:
@@ -48,14 +53,17 @@ class AveragesWeights(KeepsWeights):
 
     def check(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().check(trainer, pl_module)
-        if self.buffers == "recompute" and running_statistics(pl_module):
+        if not running_statistics(pl_module):
+            return
+        hindrance = None
+        if not pl_module.automatic_optimization:
+            hindrance = f"{type(pl_module).__name__} steps its own optimizers"
+        elif not getattr(trainer, "datamodule", None):
+            hindrance = "there is no datamodule to read training batches from again"
+        if hindrance and self.buffers == "recompute":
             name = f"{type(self).__name__}(buffers=recompute)"
-            if not pl_module.automatic_optimization:
-                raise MisconfigurationException(f"{name}: {type(pl_module).__name__} steps its own optimizers: average")
-            if not getattr(trainer, "datamodule", None):
-                raise MisconfigurationException(
-                    f"{name} reads training batches again: it needs a datamodule; or average"
-                )
+            raise MisconfigurationException(f"{name}: {hindrance}: use average or raw")
+        self._kind = self.buffers or ("average" if hindrance else "recompute")
 
     def forget(self) -> None:
         super().forget()
@@ -80,7 +88,7 @@ class AveragesWeights(KeepsWeights):
 
     def after_step(self, chain: UpdateChain) -> None:
         # Once a batch, where a module has several optimizers.
-        if self.buffers == "average" and chain.index == 0 and chain.key in self.copies and self.session is not None:
+        if self._kind == "average" and chain.index == 0 and chain.key in self.copies and self.session is not None:
             for name, present in running_statistics(self.session.pl_module).items():
                 if name not in self.averaged:
                     self.averaged[name] = present.to(self.kept_dtype(present), copy=True)
@@ -91,7 +99,7 @@ class AveragesWeights(KeepsWeights):
         return self.copies.get(chain.key)
 
     def evaluated_buffers(self) -> dict[str, Tensor]:
-        if self.buffers == "recompute" and self.session is not None:
+        if self._kind == "recompute" and self.session is not None:
             return recompute_statistics(self.session.trainer, self.session.pl_module)
         return self.averaged
 

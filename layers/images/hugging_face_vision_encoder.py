@@ -36,7 +36,7 @@ class HuggingFaceVisionEncoder(Encoder):
 
     Raises:
         ValueError: if not one of ``model`` and ``config`` is given, it can't be loaded or built as a backbone, has no
-            such stage, or can't read images of this size.
+            such stage, or can't read images of this size and number of channels.
         ImportError: if transformers is not installed.
 
     Example:
@@ -59,15 +59,10 @@ class HuggingFaceVisionEncoder(Encoder):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        source = config if model is None else model
-        if source is None or None not in (model, config):
+        given = config if model is None else model
+        if given is None or (model is not None and config is not None):
             raise ValueError("encoder: name a pretrained backbone (encoder.model) or a configuration (encoder.config)")
-        loaded = _configuration(source, image_size)
-        channels = getattr(loaded, "num_channels", 3)
-        if channels != in_channels and model is not None:
-            raise ValueError(f"encoder: {model} reads images of {channels} channels: set data.channels={channels}")
-        if channels != in_channels:
-            loaded.num_channels = in_channels
+        loaded = _configuration(given, image_size, in_channels)
         stages = list(getattr(loaded, "stage_names", None) or [])
         if local_stage is not None and local_stage not in stages:
             raise ValueError(f"encoder.local_stage: {local_stage} is none of {', '.join(stages)}")
@@ -76,15 +71,15 @@ class HuggingFaceVisionEncoder(Encoder):
         self.backbone = _Maps(_build(loaded, [local_stage, stages[-1]], model))
         self.conv = nn.Identity()  # a name for the last map
         self.pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        local, conv = self._try(image_size)
+        local, conv = self._try(torch.zeros(1, in_channels, image_size, image_size))
         self.code_size, self.local_size, self.stochastic = code_size, local.shape[1], stochastic
         self.mean = nn.Linear(conv.shape[1], code_size)
         self.logvar = nn.Linear(conv.shape[1], code_size) if stochastic else None
 
-    def _try(self, image_size: int) -> list[Tensor]:
+    def _try(self, images: Tensor) -> list[Tensor]:
         """The maps of an image; parameters that have no part in them are frozen, as processes would wait for them."""
         mode = self.backbone.training
-        maps = _readable(self.backbone.eval(), self.backbone.network.config, image_size)
+        maps = _readable(self.backbone.eval(), images)
         sum(part.sum() for part in maps).backward()  # type: ignore[union-attr]
         for parameter in self.backbone.parameters():
             parameter.requires_grad_(parameter.grad is not None)
@@ -123,8 +118,8 @@ class HuggingFaceVisionEncoder(Encoder):
 class _Maps(nn.Module):
     """The maps of two stages, the earlier one first; one map may be both."""
 
-    network: Any  # a backbone of transformers
-    stages: Any  # two names
+    network: Any  # a backbone, with attributes that torch's modules don't have
+    stages: list[str]
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -132,7 +127,7 @@ class _Maps(nn.Module):
         self.stages = [network.out_features[0], network.out_features[-1]]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps: Any = self.network(images).feature_maps
+        maps = self.network(images).feature_maps
         return maps[0], maps[-1]
 
 
@@ -145,22 +140,30 @@ def _transformers() -> Any:
     return transformers
 
 
-def _configuration(given: dict | str, image_size: int) -> Any:
-    """The configuration; one made of entries is for images of this size unless it says another."""
+def _configuration(given: dict | str, image_size: int, in_channels: int) -> Any:
+    """The configuration; one made of entries is for such images unless it says another size or number."""
     transformers = _transformers()
     try:
         if isinstance(given, str):
             options = {"local_files_only": True} if Path(given).exists() else {}
-            return transformers.AutoConfig.from_pretrained(given, **options)
-        entries = dict(given)
-        loaded = transformers.AutoConfig.for_model(entries.pop("model_type", "(none given)"), **entries)
+            loaded, said = transformers.AutoConfig.from_pretrained(given, **options), None
+        else:
+            said = dict(given)
+            loaded = transformers.AutoConfig.for_model(said.pop("model_type", "(none given)"), **said)
     except Exception as error:  # transformers and the hub raise nearly any
         raise ValueError(
             f"encoder: no configuration of a backbone in {given} ({_one_line(error)}): name a folder with config.json, "
             "or entries with model_type"
         ) from error
-    if hasattr(loaded, "image_size") and "image_size" not in entries:
-        loaded.image_size = image_size
+    for name, value in (("image_size", image_size), ("num_channels", in_channels)):
+        if said is not None and hasattr(loaded, name) and name not in said:
+            setattr(loaded, name, value)
+    number = getattr(loaded, "num_channels", 3)
+    if number != in_channels:
+        raise ValueError(
+            f"encoder: the backbone reads images of {number} channels, the data's have {in_channels}: set "
+            f"data.channels={number}"
+        )
     return loaded
 
 
@@ -189,26 +192,29 @@ def _default_stage(config: Any, stages: list[str], image_size: int) -> str:
     if not stages:
         raise ValueError(f"encoder: {getattr(config, 'model_type', config)} is no backbone with stages in transformers")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        maps = _readable(_build(config, stages).eval(), config, image_size)
+        images = torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size)
+        maps = _readable(_build(config, stages).eval(), images)
     sides = [min(part.shape[-2:]) for part in maps]
     earlier = range(max(1, len(stages) - 1))
     fine = [number for number in earlier if sides[number] >= LEAST_SIDE]
     return stages[fine[-1] if fine else max(earlier, key=lambda number: sides[number])]
 
 
-def _readable(network: nn.Module, config: Any, image_size: int) -> list[Tensor]:
-    """The maps of an image of zeros.
+def _readable(network: nn.Module, images: Tensor) -> list[Tensor]:
+    """The maps of images.
 
     Raises:
         ValueError: if the network can't read images of this size.
     """
     try:
-        output = network(torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size))
+        output = network(images)
     except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"encoder: it can't read images of {image_size} pixels ({_one_line(error)})") from error
+        raise ValueError(f"encoder: it can't read images of {images.shape[-1]} pixels ({_one_line(error)})") from error
     maps = list(output if isinstance(output, tuple) else output.feature_maps)
     if any(part.ndim != 4 or not part.numel() for part in maps):
-        raise ValueError(f"encoder: no places are left of images of {image_size} pixels: set data.image_size higher")
+        raise ValueError(
+            f"encoder: no places are left of images of {images.shape[-1]} pixels: set data.image_size higher"
+        )
     return maps
 
 

@@ -72,7 +72,7 @@ def averages(module, decay):
     return {name: value / (1 - decay ** len(module.after_steps)) for name, value in mean.items()}
 
 
-@pytest.mark.parametrize("buffers", ["average", "recompute", "raw"])
+@pytest.mark.parametrize("buffers", ["average", "recompute", "raw", None])
 def test_what_a_validation_uses_and_that_training_does_not_notice(buffers):
     plain, _ = fit()
     module, _ = fit(AveragedWeights(0.8, buffers=buffers))
@@ -81,7 +81,7 @@ def test_what_a_validation_uses_and_that_training_does_not_notice(buffers):
     seen, expected = module.validated[-1], averages(plain, 0.8)
     for name in ("layers.0.weight", "layers.3.bias"):
         torch.testing.assert_close(seen[name], expected[name])
-    if buffers == "recompute":
+    if buffers in ("recompute", None):
         model = copy.deepcopy(plain)
         model.load_state_dict(seen)
         update_bn(list(Data().train_dataloader()), model.layers)
@@ -123,9 +123,12 @@ def test_what_can_not_work_is_refused():
     with pytest.raises(ValueError, match=r"AveragedWeights: buffers \(.best.\) must be average, recompute or raw"):
         AveragedWeights(buffers="best")
     loaders = {"train_dataloaders": Data().train_dataloader(), "val_dataloaders": Data().val_dataloader()}
-    with pytest.raises(MisconfigurationException, match="needs a datamodule"):
+    with pytest.raises(MisconfigurationException, match="there is no datamodule"):
         quiet_trainer(AveragedWeights(buffers="recompute")).fit(Normalised(), **loaders)
-    module = Normalised()
+    module, other = Normalised(), Normalised()
+    quiet_trainer(AveragedWeights(0.8)).fit(module, **loaders)  # averages instead
+    quiet_trainer(AveragedWeights(0.8, buffers="average")).fit(other, **loaders)
+    assert_same(module.state(), other.state())
     module.automatic_optimization = False
     with pytest.raises(MisconfigurationException, match="steps its own optimizers"):
         quiet_trainer(AveragedWeights(buffers="recompute")).fit(module, datamodule=Data())

@@ -119,7 +119,7 @@ def test_the_mean_since_the_metric_stalled_has_its_statistics():
         def on_train_epoch_start(self, trainer, pl_module):
             self.averaging = trainer.current_epoch >= 1
 
-    module, _ = test_averaged_buffers.fit(Stalls())
+    module, _ = test_averaged_buffers.fit(Stalls(buffers="average"))
     since = module.after_steps[test_averaged_buffers.STEPS :]
     for name in ("layers.0.weight", "layers.1.running_mean", "layers.1.running_var"):
         torch.testing.assert_close(module.validated[-1][name], torch.stack([state[name] for state in since]).mean(0))

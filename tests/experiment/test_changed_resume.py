@@ -257,9 +257,7 @@ def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
     average = str(ROOT / "configs/with/average.yaml")
     begin("-c", average, after=6)
     train("--resume", "run", "-c", average, "--trainer.max_epochs=2")
-    with pytest.raises(
-        UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not"
-    ):
+    with pytest.raises(UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not"):
         train("--resume", "run", "-c", str(ROOT / "configs/with/lookahead.yaml"))
     with pytest.raises(UserError, match=r"ddp.yaml sets trainer.strategy, which the run has not"):
         train("--resume", "run", "-c", str(ROOT / "configs/with/ddp.yaml"))

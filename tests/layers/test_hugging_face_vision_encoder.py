@@ -45,11 +45,13 @@ def test_maps_vector_and_code_of_any_backbone(name, size):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_grey_images(name, tmp_path):
-    encoder = make(name, in_channels=1)
+def test_grey_images_are_read_as_such(name, tmp_path):
+    encoder = make(name, in_channels=1).eval()
     assert encoder(torch.randn(2, 1, 32, 32)).mean.shape == (2, 4)
+    again = HuggingFaceVisionEncoder(32, code_size=4, in_channels=1, **encoder.portable_arguments())
+    again.load_state_dict(encoder.state_dict())
     encoder.backbone.network.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"encoder: .* reads images of 1 channels: set data.channels=1"):
+    with pytest.raises(ValueError, match=r"reads images of 1 channels, the data's have 3: set data\.channels=1"):
         HuggingFaceVisionEncoder(32, model=str(tmp_path))
 
 
