@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules import ImageDataModule
+from datamodules.augmentation import MirrorShift
 from datamodules.batches import ImageBatch
-from datamodules.images import augment_images
 
 REAL_DATA = Path(__file__).parents[1] / "../shared/data/cifar10"
 BATCH_SIZE = 64
@@ -123,7 +123,7 @@ def _encoded(data: ImageDataModule, count: int) -> list[bytes]:
 
 def _our_batches(data: ImageDataModule, augment: bool) -> Iterator[Tensor]:
     for images, _ in data.train_dataloader():
-        yield ImageBatch.from_pixels(augment_images(images) if augment else images, PIXEL_RANGE).images
+        yield ImageBatch.from_pixels(MirrorShift()(images) if augment else images, PIXEL_RANGE).images
 
 
 def _peer_batches(encoded: list[bytes], augment: bool, workers: int) -> Iterator[Tensor]:

@@ -22,6 +22,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torchmetrics
+import yaml
 
 from .arguments import check_config_files, find_configs, flags_and_values, without_configs, write_temporary_config
 from .checkpoints import AtomicCheckpointIO, RunCheckpoints
@@ -164,9 +165,52 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
         config_file = write_temporary_config(checkpoint["experiment"]["config"], Path(resume).stem)
     # The run's own configuration has the files' contents already; what is given beside them still overrides.
     check_config_files(argv)
+    for file in files:
+        refuse_new_settings(file, yaml.safe_load(config_file.read_text()))
     if files:
         say(f"--resume: the settings are those of the run; {', '.join(files)} is not read again")
     return ["-c", str(config_file), *without_configs(argv)], Path(files[0]).stem if files else config_file.stem
+
+
+def refuse_new_settings(file: str, run: dict[str, Any]) -> None:
+    """Refuses an add-on that says other than the run that is resumed: such files are not read again.
+
+    Args:
+        file: a configuration file; one with a model is an experiment, and may be that of the run.
+        run: the run's configuration.
+
+    Raises:
+        UserError: names the first setting that the run does not have.
+    """
+    given = yaml.safe_load(Path(file).read_text())
+    if "model" in given:
+        return
+    trainer = given.get("trainer") or {}
+    added = trainer.pop("callbacks+", None) or []
+    entries = added if isinstance(added, list) else [added]
+    names = [entry if isinstance(entry, str) else entry["class_path"] for entry in entries]
+    present = {_class_name(entry["class_path"]) for entry in run["trainer"].get("callbacks") or []}
+    new = [f"the callback {name}" for name in names if _class_name(name) not in present]
+    settings = {key: value for key, value in trainer.items() if "callbacks" not in key}
+    new += [f"trainer.{key}" for key, value in settings.items() if not _holds(run["trainer"].get(key), value)]
+    if new:
+        raise UserError(
+            f"--resume: {file} sets {new[0]}, which the run has not: give what should change as an option "
+            "(--trainer.callbacks+=NAME, --trainer.KEY=VALUE)"
+        )
+
+
+def _holds(run: Any, given: Any) -> bool:
+    """Whether a run's setting has all that a file says of it; classes by their last name."""
+    if isinstance(run, dict) and isinstance(given, dict):
+        return all(_holds(run.get(key), value) for key, value in given.items())
+    if isinstance(run, str) and isinstance(given, str):
+        return _class_name(run) == _class_name(given)
+    return bool(run == given)
+
+
+def _class_name(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def default_config() -> Path:

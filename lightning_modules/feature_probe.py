@@ -114,6 +114,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
+        self.head: nn.Module
         if head_lr < 0:
             raise ValueError(f"head_lr ({head_lr}) must be at least 0")
         if len(classes) < 2:

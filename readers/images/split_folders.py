@@ -10,7 +10,8 @@ TRAIN_SPLITS = ("train", "training")
 TEST_SPLITS = ("test", "validation", "valid", "val")
 VAL_FOLDERS = ("validation", "valid", "val", "dev")
 TEST_FOLDERS = ("test", "testing", "eval", "evaluation")
-UNLABELED_FOLDERS = ("unlabeled", "unlabelled", "unsupervised", "unlabeled_train", "extra")
+NO_CLASSES = ("unlabeled", "unlabelled", "unsupervised")
+UNLABELED_FOLDERS = (*NO_CLASSES, "extra")
 ALL_FOLDERS = (*TRAIN_SPLITS, *TEST_FOLDERS, *VAL_FOLDERS, *UNLABELED_FOLDERS)
 KNOWN = f"train; {', '.join(TEST_FOLDERS)}; {', '.join(VAL_FOLDERS)}; {', '.join(UNLABELED_FOLDERS)}"
 
@@ -76,6 +77,8 @@ def _refuse_splits_without_train(where: str, folders: dict[str, set[str]]) -> No
     if len(splits) > 1 and len(splits) == len(folders):
         raise DataError(f"{where} has the splits {', '.join(splits)}, but no folder train; add it")
     for name in splits:
+        if name.lower() in NO_CLASSES and len(folders) > 1:
+            raise DataError(f"{where} has the folder {name}, but no folder train: move the classes into one beside it")
         same = sorted(folders[name] & (folders.keys() - {name}))
         if same:
             raise DataError(

@@ -17,6 +17,7 @@ from experiment.errors import UserError
 from experiment.evaluate import evaluate
 from experiment.predict import predict
 from experiment.resuming.resumed_settings import refuse_what_only_a_new_run_reads
+from tests.conftest import ROOT
 from tests.experiment.line import POINTS, START, Line, LineData, Loop
 from tests.matrix.runs import Killed, killed_after, same_bits, train
 from tests.tools import Batches, quiet_trainer
@@ -250,6 +251,16 @@ def test_with_the_same_settings_nothing_is_touched(capsys: pytest.CaptureFixture
     whole = torch.load("whole/checkpoints/last.ckpt", weights_only=True)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step"):
         assert same_bits(broken[key], whole[key]), key
+
+
+def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
+    average = str(ROOT / "configs/with/average.yaml")
+    begin("-c", average, after=6)
+    train("--resume", "run", "-c", average, "--trainer.max_epochs=2")
+    with pytest.raises(UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not"):
+        train("--resume", "run", "-c", str(ROOT / "configs/with/lookahead.yaml"))
+    with pytest.raises(UserError, match=r"ddp.yaml sets trainer.strategy, which the run has not"):
+        train("--resume", "run", "-c", str(ROOT / "configs/with/ddp.yaml"))
 
 
 def test_within_an_epoch_other_batches_begin_it_anew(capsys: pytest.CaptureFixture[str]):

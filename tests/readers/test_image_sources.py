@@ -281,6 +281,7 @@ def test_all_split_folders(tmp_path):
         (["train/cat/a", "train/dog/a", "a"], "holds images beside the folder train; move them into it"),
         (["train/a", "val/a", "dev/a"], "has the folders val and dev, which are the same split"),
         (["test/cat/a", "val/cat/a"], "has the splits test, val, but no folder train"),
+        (["cat/a", "dog/a", "unlabeled/a"], "has the folder unlabeled, but no folder train: move the classes"),
         (["cat/a", "dog/a", "test/cat/a"], "has the folder test with a folder cat in it, and cat beside it"),
         (["train/cat/a", "train/dog/a", "test/a"], "test has images without a class, .*or rename test to unlabeled"),
     ],
