@@ -1,6 +1,6 @@
 """The running statistics of normalisation layers: finding them, and measuring them again for other weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -33,34 +33,54 @@ def recompute_statistics(trainer: pl.Trainer, pl_module: pl.LightningModule) -> 
     # A loader of its own: the one of the training keeps its place.
     loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     on_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=on_gpu), _measuring(pl_module), trainer.precision_plugin.forward_context():
+    with (
+        torch.random.fork_rng(devices=on_gpu),
+        _measuring(pl_module) as fill,
+        trainer.precision_plugin.forward_context(),
+    ):
         torch.manual_seed(0)
         for index, batch in enumerate(islice(loader, BATCHES)):
             pl_module.training_step(_on_device(trainer, pl_module, batch), index)
+        fill()
         return {name: buffer.clone() for name, buffer in present.items()}
 
 
 @contextmanager
-def _measuring(pl_module: pl.LightningModule) -> Iterator[None]:
-    """In training mode, with cumulative statistics from nothing, and without logging."""
-    layers = [module for module in pl_module.modules() if getattr(module, "running_mean", None) is not None]
-    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
-    momenta, modes = [layer.momentum for layer in layers], {module: module.training for module in pl_module.modules()}
+def _measuring(pl_module: pl.LightningModule) -> Iterator[Callable[[], None]]:
+    """In training mode, with cumulative statistics from nothing, and without logging.
+
+    What it yields gives the layers back what they had, where no batch came by.
+    """
+    modes = {module: module.training for module in pl_module.modules()}
     vars(pl_module).update(log=lambda *_, **__: None, log_dict=lambda *_, **__: None)
+    pl_module.train()
+    # Those that stay in evaluation mode are frozen.
+    layers = [module for module in modes if module.training and getattr(module, "running_mean", None) is not None]
+    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
+    momenta = [layer.momentum for layer in layers]
     try:
-        pl_module.train()
         for layer in layers:
             layer.reset_running_stats()  # type: ignore[operator]
             layer.momentum = None  # type: ignore[assignment]
-        yield
+
+        def fill() -> None:
+            for layer, buffers in zip(layers, kept, strict=True):
+                if not layer.num_batches_tracked:
+                    _restore(layer, buffers)
+
+        yield fill
     finally:
         del vars(pl_module)["log"], vars(pl_module)["log_dict"]
         for module, mode in modes.items():
             module.training = mode
         for layer, buffers, momentum in zip(layers, kept, momenta, strict=True):
             layer.momentum = momentum
-            for name, value in buffers.items():
-                layer.get_buffer(name).copy_(value)
+            _restore(layer, buffers)
+
+
+def _restore(layer: nn.Module, buffers: dict[str, Tensor]) -> None:
+    for name, value in buffers.items():
+        layer.get_buffer(name).copy_(value)
 
 
 def _on_device(trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> Any:

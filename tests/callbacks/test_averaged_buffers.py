@@ -113,6 +113,32 @@ def test_best_checkpoints_have_what_was_validated_and_resume_to_the_same_bits(bu
         assert_same(resumed.validated[-1], whole.validated[-1])
 
 
+def test_frozen_and_unused_layers_keep_their_statistics():
+    class Partly(Normalised):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.frozen = nn.BatchNorm1d(2), nn.BatchNorm1d(3)
+            for layer in (self.unused, self.frozen):
+                layer.running_mean.fill_(5.0)
+            self.train()
+
+        def train(self, mode=True):
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step(self.frozen(batch), batch_idx)
+
+    module = Partly()
+    quiet_trainer(AveragedWeights(0.8, buffers="recompute")).fit(module, datamodule=Data())
+    assert (module.validated[-1]["unused.running_mean"] == 5).all()
+    assert (module.validated[-1]["frozen.running_mean"] == 5).all()
+    assert not torch.equal(
+        module.validated[-1]["layers.1.running_mean"], module.after_steps[-1]["layers.1.running_mean"]
+    )
+
+
 def test_lookahead_keeps_the_statistics_of_the_training():
     module, _ = fit(Lookahead(4))
     for name in ("layers.1.running_mean", "layers.1.running_var"):
