@@ -100,6 +100,30 @@ def test_mask_is_the_definition_and_its_pairs_are_counted(name: str, n: int):
         assert layer.pairs(n, causal) == sum(map(sum, expected))
 
 
+@pytest.mark.parametrize(("block", "summary", "heads"), [(9, 3, 4), (8, 3, 4), (6, 1, 2)])  # two heads share; some end
+def test_distinct_sub_blocks_of_the_fixed_pattern(block: int, summary: int, heads: int):
+    layer, x = FixedAttention(8, heads, block=block, summary=summary, distinct=True), torch.randn(2, 31, 8)
+    for causal in (False, True):
+        mask = layer.mask(31, causal)
+        for head in range(heads):
+            last = block - head % (block // summary) * summary
+            seen = [
+                [i // block == j // block or last - summary <= j % block < last for j in range(31)] for i in range(31)
+            ]
+            expected = torch.tensor(seen).tril() if causal else torch.tensor(seen)
+            assert torch.equal(mask[head], expected)
+            assert layer.patterns[head % len(layer.patterns)].pairs(31, causal) == expected.sum()
+        reference = nn.MultiheadAttention(8, heads, batch_first=True)
+        reference.load_state_dict(layer.state_dict())
+        expected, _ = reference(x, x, x, attn_mask=~mask.repeat(2, 1, 1))
+        torch.testing.assert_close(layer(x, is_causal=causal)[0], expected)
+    state, outputs = layer.init_state(2, 31), []
+    for i in range(31):
+        output, state = layer.step(x[:, i : i + 1], state)
+        outputs.append(output)
+    torch.testing.assert_close(torch.cat(outputs, 1), expected)
+
+
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
 def test_steps_equal_the_causal_forward(name: str, rotary: bool):
