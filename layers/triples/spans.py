@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+
 Pairing = Literal["nearest", "nested"]
 
 
