@@ -13,7 +13,7 @@ import networkx
 import numpy as np
 
 import map_equation
-from benchmarks.infomap_graphs import Edges, made_graphs
+from benchmarks._infomap_graphs import Edges, made_graphs
 
 GRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "graphs"
 GML = ("dolphins", "football", "lesmis", "polbooks", "celegansneural")
