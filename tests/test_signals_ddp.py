@@ -70,9 +70,10 @@ def test_other_commands_stop_together(trained_run: Path, tmp_path: Path):
         time.sleep(0.01)
     process.terminate()
     _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
     # torch itself may warn, with its frames, of a connection that ended while it was being made.
-    ours = [line for line in err.splitlines() if not line.startswith(("[W", "frame #", "Exception raised"))]
-    assert (process.returncode, [line for line in ours if line]) == (143, ["stopped by SIGTERM"])
+    assert err.splitlines().count("stopped by SIGTERM") == 1
+    assert not any(word in err for word in ("Traceback", "error:", "--resume", "terminate called"))
 
 
 def test_before_anything_was_trained(tmp_path: Path):
