@@ -98,18 +98,18 @@ def describe(error: BaseException) -> str:
 
 def _cause(error: BaseException) -> BaseException:
     """The error itself, or what made jsonargparse try the other types of a union."""
-    from .private_api import UNION  # not on top: it imports Lightning
-
-    while UNION in str(error) and error.__cause__ is not None:
+    # Where it isn't loaded, nothing was parsed; and it imports Lightning, which may be what failed.
+    said = sys.modules.get(f"{__package__}.private_api")
+    while said and said.UNION in str(error) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def is_expected(error: BaseException) -> bool:
     """Whether the message was written for the user, so that the class of the error adds nothing."""
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    return isinstance(error, (UserError, LostProcess, ValueError, OSError, MisconfigurationException))
+    lightning = sys.modules.get("pytorch_lightning.utilities.exceptions")
+    of_lightning = (lightning.MisconfigurationException,) if lightning else ()
+    return isinstance(error, (UserError, LostProcess, ValueError, OSError, *of_lightning))
 
 
 def _report(line: str) -> None:

@@ -11,6 +11,11 @@ from .private_api import metrics_to_log
 from .run_folder import RunFolder
 
 
+def first_bad(first: Tensor, loss: Tensor, step: int) -> Tensor:
+    """The first step whose loss is not finite, -1 for none so far; nothing waits for the device."""
+    return torch.where(~torch.isfinite(loss).all() & (first < 0), step, first)
+
+
 class FiniteLoss(pl.Callback):
     """Raises UserError before a loss that is not finite changes the weights.
 
@@ -33,9 +38,8 @@ class FiniteLoss(pl.Callback):
             return
         if self._first is None:
             self._first = torch.full((), -1, device=loss.device)
-        bad = ~torch.isfinite(loss.detach()).all() & (self._first < 0)
-        self._first = torch.where(bad, step, self._first)
-        if step % (getattr(trainer, "log_every_n_steps", 0) or 50) == 0:
+        self._first = first_bad(self._first, loss.detach(), step)
+        if step % (trainer.log_every_n_steps or 50) == 0:  # type: ignore[attr-defined]
             self._look(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:

@@ -78,7 +78,7 @@ class LightningParts(pl.Callback):
     """Says in one line each what Lightning's own parts did, and lets them work with our loaders.
 
     ``EarlyStopping`` and ``max_time``: when training ended, and why. ``LearningRateFinder`` and ``BatchSizeFinder``:
-    what they found; they search at the start of a run, and one that is resumed goes on with that. ``overfit_batches``:
+    what they found; they search at the start of a run; a resumed run keeps what was found. ``overfit_batches``:
     no shuffling, which Lightning can switch off for torch's ``DataLoader`` only.
     """
 
@@ -111,7 +111,7 @@ class LightningParts(pl.Callback):
         if trainer.state.fn != "fit" or checkpoint["global_step"] == 0:
             return
         for name in _leave_out(trainer, LearningRateFinder, BatchSizeFinder):
-            say(f"{name}: left out, a resumed run goes on with what was found")
+            say(f"{name}: left out, a resumed run keeps what was found")
         found = checkpoint.get("callbacks", {}).get(self.state_key, {}).get("batch_size")
         if found is not None:
             trainer.datamodule.batch_size = found  # type: ignore[attr-defined]

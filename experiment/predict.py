@@ -80,7 +80,7 @@ def _stops_between_lines(part: Path, resumes: bool) -> Iterator[None]:
         part: what is written so far.
         resumes: whether the model takes ``--continue``.
     """
-    how = f"what is done is in {part}; the same command with --continue goes on"
+    how = f"what is done is in {part}; the same command with --continue carries on"
     try:
         yield
     except Stopped as stopped:

@@ -1,4 +1,4 @@
-"""``--min_steps``: small data gets more epochs."""
+"""How many epochs, and how often to validate, for data that is smaller than a configuration's own."""
 
 import math
 from pathlib import Path
@@ -27,11 +27,12 @@ def chooses_length(argv: list[str]) -> bool:
     return chosen
 
 
-class MinimumSteps(pl.Callback):
-    """Raises ``max_epochs`` where they are fewer optimizer steps than ``min_steps``, before the training begins.
+class FitsSmallData(pl.Callback):
+    """Before the training, raises ``max_epochs`` where they are fewer optimizer steps than ``min_steps``.
 
     A configuration's epochs are sized for its own data. On a thousandth of it they are too few steps to learn anything;
-    the best checkpoint sees to it that more of them do no harm.
+    the best checkpoint sees to it that more of them do no harm. A ``val_check_interval`` of less than a batch, which
+    Lightning refuses, becomes one epoch.
 
     Args:
         min_steps: optimizer steps.
@@ -49,7 +50,7 @@ class MinimumSteps(pl.Callback):
         except TypeError:  # it has no length
             return
         limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * (limit or 1.0))
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
         interval = trainer.val_check_interval
         if isinstance(interval, float) and batches and batches * interval < 1:
             say(f"val_check_interval={interval} of {batches} batches: validating once an epoch instead")

@@ -38,9 +38,9 @@ from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
 from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
-from .resuming.resumed_settings import ResumedSettings, refuse_what_only_a_new_run_reads
+from .resuming.resumed_settings import ResumedSettings, refuse_new_settings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import hyperparameters_in, warm_start
-from .run_length import MinimumSteps
+from .run_length import FitsSmallData
 
 
 def train(argv: list[str]) -> ExperimentCLI:
@@ -81,7 +81,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             hyperparameters_in(cli.config.init_from) if is_warm else None,
             logger=[FolderLogger(folder)],
             callbacks=[
-                *(*progress["callbacks"], MinimumSteps(cli.config.min_steps), LightningParts(), StopTogether()),
+                *(*progress["callbacks"], FitsSmallData(cli.config.min_steps), LightningParts(), StopTogether()),
                 *(*finite, checkpoints),
             ],
             plugins=[AtomicCheckpointIO()],
@@ -142,7 +142,7 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
     given = dict(flags_and_values(argv))
     resume = given.get("--resume") or None  # without a value: the parser says so
     if resume not in (None, "auto") and "--init_from" in given:
-        raise UserError("--init_from starts a new run and --resume goes on with one: leave one of them out")
+        raise UserError("--init_from starts a new run and --resume continues one: leave one of them out")
     if resume in (None, "auto"):
         asks_for_help = any(
             argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in argv
@@ -170,47 +170,6 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
     if files:
         say(f"--resume: the settings are those of the run; {', '.join(files)} is not read again")
     return ["-c", str(config_file), *without_configs(argv)], Path(files[0]).stem if files else config_file.stem
-
-
-def refuse_new_settings(file: str, run: dict[str, Any]) -> None:
-    """Refuses an add-on that says other than the run that is resumed: such files are not read again.
-
-    Args:
-        file: a configuration file; one with a model is an experiment, and may be that of the run.
-        run: the run's configuration.
-
-    Raises:
-        UserError: names the first setting that the run does not have.
-    """
-    given = yaml.safe_load(Path(file).read_text())
-    if "model" in given:
-        return
-    trainer = given.get("trainer") or {}
-    added = trainer.pop("callbacks+", None) or []
-    entries = added if isinstance(added, list) else [added]
-    names = [entry if isinstance(entry, str) else entry["class_path"] for entry in entries]
-    present = {_class_name(entry["class_path"]) for entry in run["trainer"].get("callbacks") or []}
-    new = [f"the callback {name}" for name in names if _class_name(name) not in present]
-    settings = {key: value for key, value in trainer.items() if "callbacks" not in key}
-    new += [f"trainer.{key}" for key, value in settings.items() if not _holds(run["trainer"].get(key), value)]
-    if new:
-        raise UserError(
-            f"--resume: {file} sets {new[0]}, which the run has not: give what should change as an option "
-            "(--trainer.callbacks+=NAME, --trainer.KEY=VALUE)"
-        )
-
-
-def _holds(run: Any, given: Any) -> bool:
-    """Whether a run's setting has all that a file says of it; classes by their last name."""
-    if isinstance(run, dict) and isinstance(given, dict):
-        return all(_holds(run.get(key), value) for key, value in given.items())
-    if isinstance(run, str) and isinstance(given, str):
-        return _class_name(run) == _class_name(given)
-    return bool(run == given)
-
-
-def _class_name(path: str) -> str:
-    return path.rpartition(".")[2]
 
 
 def default_config() -> Path:

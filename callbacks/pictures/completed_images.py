@@ -49,8 +49,9 @@ class CompletedImages(PictureOfSample):
         given = images.clone()
         given[:, :, images.shape[2] // 2 :] = pixel_range[1]
         columns = [("image", images), ("given", given)]
-        # A trial gets one: they take nearly all of its time.
-        is_trial = isinstance(trainer.limit_test_batches, int)  # type: ignore[attr-defined]
+        # A trial of one batch (`with/debug.yaml`) gets one: they take nearly all of its time.
+        limit = trainer.limit_test_batches  # type: ignore[attr-defined]
+        is_trial = isinstance(limit, int) and limit == 1
         for number in range(1 if is_trial else self.num_completions):
             completed = module.complete_images(images.to(module.device), seed=self.seed + number)
             columns.append((f"completed {number + 1}", completed))

@@ -68,10 +68,11 @@ class AveragesWeights(KeepsWeights):
     def forget(self) -> None:
         super().forget()
         self.averaged: dict[str, Tensor] = {}  # running statistics, by name
+        self._measured: tuple[list[int], dict[str, Tensor]] | None = None  # recomputed ones, and after which steps
 
     def restart(self, chain: UpdateChain) -> None:
         super().restart(chain)
-        self.averaged = {}
+        self.averaged, self._measured = {}, None
 
     def kept_dtype(self, parameter: Tensor) -> torch.dtype:
         return torch.promote_types(parameter.dtype, torch.float32) if parameter.is_floating_point() else parameter.dtype
@@ -99,9 +100,13 @@ class AveragesWeights(KeepsWeights):
         return self.copies.get(chain.key)
 
     def evaluated_buffers(self) -> dict[str, Tensor]:
-        if self._kind == "recompute" and self.session is not None:
-            return recompute_statistics(self.session.trainer, self.session.pl_module)
-        return self.averaged
+        if self._kind != "recompute" or self.session is None:
+            return self.averaged
+        # A validation, the best checkpoint and the last one ask for those of the same weights.
+        steps = [chain.steps for chain in self.session.chains]
+        if self._measured is None or self._measured[0] != steps:
+            self._measured = steps, recompute_statistics(self.session.trainer, self.session.pl_module)
+        return self._measured[1]
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         super().attach(chain, trainer)

@@ -37,12 +37,10 @@ def steps_per_epoch(trainer: pl.Trainer) -> int:
 
 def planned_steps(trainer: pl.Trainer) -> float:
     """Steps of each optimizer in the whole run, by ``max_epochs`` and ``max_steps``; infinite without either."""
-    steps = math.inf
-    if trainer.max_epochs not in (None, -1):
-        steps = trainer.max_epochs * steps_per_epoch(trainer)
-    if trainer.max_steps != -1:  # counts the steps of all optimizers
-        steps = min(steps, -(-trainer.max_steps // max(len(trainer.optimizers), 1)))
-    return steps
+    steps = trainer.estimated_stepping_batches
+    if trainer.max_steps == -1:
+        return steps
+    return min(steps, -(-trainer.max_steps // max(len(trainer.optimizers), 1)))  # max_steps counts all optimizers'
 
 
 def steps_per(unit: Unit, owner: str, trainer: pl.Trainer) -> float:

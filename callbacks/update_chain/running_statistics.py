@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 BATCHES = 100
@@ -25,24 +26,27 @@ def running_statistics(module: nn.Module) -> dict[str, Tensor]:
 def recompute_statistics(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Tensor]:
     """The statistics of the module with its present weights: means over the first training batches of an epoch.
 
-    The module, its logs and the random state are afterwards what they were.
+    The batches are those of training, augmented alike. The module's weights and buffers, its logs and the random states
+    are afterwards what they were; what ``training_step`` itself keeps (a metric, a recurrent state) is not.
     """
     present = running_statistics(pl_module)
     if not present:
         return {}
     # A loader of its own: the one of the training keeps its place.
     loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
-    on_gpu = [pl_module.device] if pl_module.device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=on_gpu),
-        _measuring(pl_module) as fill,
-        trainer.precision_plugin.forward_context(),
-    ):
-        torch.manual_seed(0)
-        for index, batch in enumerate(islice(loader, BATCHES)):
-            pl_module.training_step(_on_device(trainer, pl_module, batch), index)
-        fill()
-        return {name: buffer.clone() for name, buffer in present.items()}
+    stage = trainer.state.stage
+    try:
+        with isolate_rng(), _measuring(pl_module) as fill:
+            trainer.training = True  # what a datamodule asks before it augments
+            torch.manual_seed(0)
+            for index, batch in enumerate(islice(loader, BATCHES)):
+                batch = _on_device(trainer, pl_module, batch)
+                with trainer.precision_plugin.forward_context():
+                    pl_module.training_step(batch, index)
+            fill()
+            return {name: buffer.clone() for name, buffer in present.items()}
+    finally:
+        trainer.state.stage = stage
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def add_edit_options(parser: Any, args: Sequence[str]) -> None:
 
 def without_edits(content: str) -> str:
     """The text of a configuration file without what is changed and dropped by name; it is left alone if nothing is."""
-    rest, drops, changes = _split(content)
+    rest, drops, changes = split_edits(content)
     return yaml.safe_dump(rest, sort_keys=False) if drops or changes else content
 
 
@@ -52,7 +52,7 @@ class ConfigFile(ActionConfigFile):
     """``-c FILE``, whose file may change and drop callbacks by name."""
 
     def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
-        rest, drops, changes = _split(Path(value).read_text())
+        rest, drops, changes = split_edits(Path(value).read_text())
         trainer = rest.get("trainer")
         is_anew = KEY in rest or (isinstance(trainer, dict) and "callbacks" in trainer)
         try:
@@ -83,7 +83,7 @@ class _Change(argparse.Action):
         _change(parser, namespace, match["name"], argument, value if argument else _loaded(value))
 
 
-def _split(content: str) -> tuple[dict[str, Any], list[str], list[tuple[str, str, Any]]]:
+def split_edits(content: str) -> tuple[dict[str, Any], list[str], list[tuple[str, str, Any]]]:
     """A file's settings without its edits; the names to drop; and name, argument and value of each change."""
     settings = yaml.safe_load(content)
     if not isinstance(settings, dict):

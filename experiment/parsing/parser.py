@@ -3,6 +3,7 @@
 import argparse
 import re
 import textwrap
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -37,21 +38,6 @@ COMMON_TRAINER_OPTIONS = {
     "callbacks.NAME.KEY": "change one, e.g. --trainer.callbacks.CodeMap.num_points=500",
     "callbacks+": "add a callback, e.g. --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/loss",
 }
-# What --help shows of the other options.
-OWN_OPTIONS = (
-    "help",
-    "config",
-    "print_config",
-    "seed_everything",
-    "run_dir",
-    "resume",
-    "init_from",
-    "init_from_partly",
-    "save_every",
-    "min_steps",
-    "check_finite",
-)
-
 start_from_own_defaults()
 # Arguments of Lightning's callbacks, e.g. of StochasticWeightAveraging, which has one as its default.
 register_type(torch.device)
@@ -72,6 +58,11 @@ def plain_help(text: str) -> str:
 
 
 _Formatter = help_formatter(plain_help)
+
+
+def _is_shown(names: Sequence[str]) -> bool:
+    """Whether an option has a name, and one of its own: not that of a list's entry or of a class's help."""
+    return bool(names) and not names[0].endswith(("+", ".help"))
 
 
 class Parser(LightningArgumentParser):
@@ -134,7 +125,7 @@ class Parser(LightningArgumentParser):
         options = {
             ", ".join(action.option_strings): action.help
             for action in parser_actions(self)
-            if action.dest in OWN_OPTIONS and action.option_strings and "+" not in action.option_strings[0]
+            if "." not in action.dest and action.dest not in ("model", "data") and _is_shown(action.option_strings)
         }
         options["--debug"] = "Show the traceback of an error."
         trainer = {f"--trainer.{name}": text for name, text in COMMON_TRAINER_OPTIONS.items()}

@@ -5,7 +5,7 @@ Optimizers and schedulers: see ``resumed_optimizers``. The rest::
     data.*, windows, limits     from the next epoch on; within an epoch, that epoch begins anew
     callbacks added             begin now, at the step of the checkpoint
     callbacks changed           go on with their state and the new arguments
-    callbacks dropped           are gone; of an average, its weights too: training goes on from the trained ones
+    callbacks dropped           are gone; of an average, its weights too: training continues from the trained ones
     other options               as in a new run
     seed_everything             refused: the random states are those of the checkpoint
     what only a new run reads   refused (``only_read_by_new_runs`` of a module)
@@ -13,6 +13,7 @@ Optimizers and schedulers: see ``resumed_optimizers``. The rest::
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ from callbacks.update_chain.checks import restore_raw_weights
 from ..classes import import_class, is_importable, parameters
 from ..console import say
 from ..errors import UserError
+from ..parsing.callback_edits import split_edits
 from ..private_api import (
     begin_epoch_anew,
     continue_as_new,
@@ -143,10 +145,8 @@ class ResumedSettings(pl.Callback):
             return
         before = [_rates(optimizer) for optimizer in trainer.optimizers]
         steps = self._position["step"] // max(len(trainer.optimizers), 1)
-        max_steps = trainer.max_steps  # while a run is restored, RunCheckpoints lifts it
-        set_max_steps(trainer, self._max_steps)
+        set_max_steps(trainer, self._max_steps)  # RunCheckpoints lifted it while the loops were restored
         apply_changes(trainer, pl_module, saved, self._now, self._position | {"step": steps})
-        set_max_steps(trainer, max_steps)
         self._position = {}
         self._second_stage(trainer, before)
 
@@ -241,7 +241,7 @@ def refuse_what_only_a_new_run_reads(before: Config | None, now: Config) -> None
         return
     if before.get("seed_everything") != now.get("seed_everything"):
         raise UserError(
-            "--seed_everything: a resumed run goes on with the random states of its checkpoint; leave it out, "
+            "--seed_everything: a resumed run continues with the random states of its checkpoint; leave it out, "
             "or start a new run"
         )
     model = now["model"]
@@ -255,6 +255,52 @@ def refuse_what_only_a_new_run_reads(before: Config | None, now: Config) -> None
                 f"--model.{name}: only a new run reads it, a resumed one has it from its checkpoint; leave it out, "
                 "or start a new run"
             )
+
+
+def refuse_new_settings(file: str, run: Config) -> None:
+    """Refuses an add-on or variant that says other than the run that is resumed: such files are not read again.
+
+    Args:
+        file: a configuration file; one that names a model is an experiment, and may be that of the run.
+        run: the run's configuration.
+
+    Raises:
+        UserError: names the first setting that the run does not have.
+    """
+    given, drops, changes = split_edits(Path(file).read_text())
+    if "class_path" in (given.get("model") or {}):
+        return
+    trainer = dict(given.get("trainer") or {})
+    added = trainer.pop("callbacks+", None) or []
+    names = [_short_name(entry) for entry in (added if isinstance(added, list) else [added])]
+    present = {_short_name(entry): entry.get("init_args", {}) for entry in run["trainer"].get("callbacks") or []}
+    new = [f"the callback {name}" for name in names if name not in present]
+    new += [f"callbacks-: {name}" for name in drops if name in present]
+    for name, argument, value in changes:
+        arguments = {argument: value} if argument else value.get("init_args", value)
+        new += _not_held(f"trainer.callbacks.{name}", present.get(name, {}), arguments)
+    new += _not_held("", run, given | {"trainer": trainer})
+    if new:
+        raise UserError(
+            f"--resume: {file} sets {new[0]}, which the run has not: give what should change as an option "
+            "(--trainer.callbacks+=NAME, --KEY=VALUE)"
+        )
+
+
+def _not_held(key: str, run: Any, given: Any) -> Iterator[str]:
+    """The settings of a file that differ from a run's; classes are compared by their last name."""
+    if isinstance(run, dict) and isinstance(given, dict):
+        for name, value in given.items():
+            inner = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+            yield from _not_held(inner, run.get(name), value)
+    elif _short_name(run) != _short_name(given) and (run or given):
+        yield key
+
+
+def _short_name(value: Any) -> Any:
+    """The last part of a class's name, however it is written; other values as they are."""
+    value = value.get("class_path") if isinstance(value, dict) else value
+    return value.rpartition(".")[2] if isinstance(value, str) else value
 
 
 def refuse_dropped(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:

@@ -65,9 +65,10 @@ class HuggingFaceEncoder(SequenceEncoder):
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # what is padded is masked
         super().__init__(network.config.hidden_size, max_length)
         positions = getattr(network.config, "max_position_embeddings", None) or max_length + 2
-        # RoBERTa numbers positions from its padding on.
-        roberta = getattr(network.config, "model_type", "") in ("roberta", "xlm-roberta", "camembert")
-        self.max_tokens = positions - (network.config.pad_token_id + 1 if roberta else 0)
+        # RoBERTa and its kin number positions from the one of padding on.
+        table = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        self.max_tokens = positions - (0 if padding is None else padding + 1)
         limit = self.max_tokens - tokenizer.num_special_tokens_to_add()
         if max_length > limit:
             raise ValueError(f"{model} reads at most {limit} characters: set data.max_length={limit}")
@@ -147,7 +148,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ImportError('HuggingFaceEncoder needs transformers: pip install "transformers>=4.40"') from None
+        raise ImportError('HuggingFaceEncoder needs transformers: pip install "transformers>=4.50"') from None
     transformers.utils.logging.disable_progress_bar()
     return transformers
 

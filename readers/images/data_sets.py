@@ -135,8 +135,8 @@ def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[Encode
         except Exception as error:  # pyarrow has many
             raise DataError(f"{where}: {column} is not a column of images: set data.image_column") from error
         for index, row in enumerate(rows):
-            value = row[column]
-            name = f"{index} of split {part.split} of {where}"
-            if value is None or (value["bytes"] is None and not value["path"]):
-                raise DataError(f"the image {name} is missing; remove its row")
-            yield name, value["bytes"] if value["bytes"] is not None else Path(value["path"])
+            value = row[column] or {"bytes": None, "path": None}
+            data = value["bytes"]
+            if data is None:
+                data = Path(value["path"]) if value["path"] else b""  # missing: treated like a damaged one
+            yield f"{index} of split {part.split} of {where}", data

@@ -11,7 +11,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -101,11 +101,13 @@ def decode_all(
                         advance(len(item[1]))
 
         with ThreadPoolExecutor(workers) as pool:
+            tasks = [pool.submit(work) for _ in range(workers)]
             try:
-                for task in [pool.submit(work) for _ in range(workers)]:
-                    task.result()
+                wait(tasks, return_when=FIRST_EXCEPTION)
             finally:
                 stop.set()
+        for task in tasks:
+            task.result()
     return Decoded(store.images, tuple(sorted(store.unreadable)), dict(store.scaled))
 
 

@@ -158,3 +158,29 @@ def test_what_can_not_work_is_refused():
     module.automatic_optimization = False
     with pytest.raises(MisconfigurationException, match="steps its own optimizers"):
         quiet_trainer(AveragedWeights(buffers="recompute")).fit(module, datamodule=Data())
+
+
+class Watched(Data):
+    """Counts its training loaders, and notes whether the batches of each were asked for as those of training."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaders, self.stages = 0, set()
+
+    def train_dataloader(self):
+        self.loaders += 1
+        return super().train_dataloader()
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        if len(batch) == 8:  # those of validation have 16
+            self.stages.add(self.trainer.training)
+        return batch
+
+
+def test_once_for_the_same_weights_on_batches_as_in_training(tmp_path):
+    data, checkpoints = Watched(), ModelCheckpoint(tmp_path, "best", monitor="val/loss", save_last=True)
+    trainer = quiet_trainer(AveragedWeights(0.9), checkpoints, max_epochs=2)
+    trainer.fit(Normalised(), data)
+    assert data.loaders == 1 + 2  # that of the training; one for each epoch's validation and its checkpoints
+    assert data.stages == {True}
+    assert {path.name for path in tmp_path.iterdir()} == {"best.ckpt", "last.ckpt"}

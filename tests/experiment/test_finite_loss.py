@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiment.errors import run_main
-from experiment.finite_loss import FiniteLoss
+from experiment.errors import UserError, run_main
+from experiment.finite_loss import FiniteLoss, first_bad
+from experiment.run_folder import RunFolder
 from experiment.train import train
 from layers.images import GaussianPrior
 from tests.conftest import TINY
@@ -54,5 +55,20 @@ def test_on_other_devices_no_step_waits(tmp_path: Path):
 
     callback.on_before_backward(Steps, None, torch.zeros((), device="meta"))
     Steps.global_step = 5
-    with pytest.raises((RuntimeError, NotImplementedError)):
+    with pytest.raises(RuntimeError, match="meta tensors"):
         callback.on_before_backward(Steps, None, torch.zeros((), device="meta"))
+
+
+def test_the_first_step_is_kept_on_the_device_and_looked_at_before_a_checkpoint(tmp_path: Path, monkeypatch):
+    first = torch.tensor(-1)
+    for step, loss in enumerate([1.0, float("nan"), 1.0, float("inf")], 5):
+        first = first_bad(first, torch.tensor(loss), step)
+    assert first == 6
+    callback = FiniteLoss(RunFolder(tmp_path))
+    monkeypatch.setattr("experiment.finite_loss.metrics_to_log", lambda _: {})
+    trainer = type("Trainer", (), {"current_epoch": 0})
+    callback._first = torch.tensor(-1)
+    callback.on_save_checkpoint(trainer, None, {})
+    callback._first = first
+    with pytest.raises(UserError, match="not finite at step 6"):
+        callback.on_save_checkpoint(trainer, None, {})

@@ -106,7 +106,7 @@ def test_the_batch_size_finder_finds_a_size_that_is_kept_on_resuming(call: Train
     assert last_checkpoint(tmp_path / "run")["global_step"] == 2 * steps
     assert not list((tmp_path / "run").glob(".scale*"))
     out, _ = call("--resume=run", "--trainer.max_epochs=5", config=[])
-    assert "BatchSizeFinder: left out, a resumed run goes on with what was found" in out
+    assert "BatchSizeFinder: left out, a resumed run keeps what was found" in out
     assert last_checkpoint(tmp_path / "run")["global_step"] == 5 * steps
     assert len([row for row in rows(tmp_path / "run") if row["train/loss"]]) == 5 * steps
 

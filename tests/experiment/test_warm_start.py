@@ -13,7 +13,7 @@ from experiment.errors import UserError, describe
 from experiment.resuming.warm_start import warm_start
 from layers.weights.normalization import normalize_weights
 from tests.experiment.line import START, Line, LineData, Loop
-from tests.experiment.test_changed_resume import QUIET
+from tests.experiment.line_runs import QUIET
 from tests.matrix.runs import Killed, killed_after, train
 from tests.tools import quiet_trainer
 
@@ -154,7 +154,7 @@ def test_other_data_of_the_same_size_is_mentioned(capsys: pytest.CaptureFixture[
 def test_beside_resume():
     run("first")
     run("second", "--init_from=first")
-    with pytest.raises(UserError, match="--init_from starts a new run and --resume goes on with one"):
+    with pytest.raises(UserError, match="--init_from starts a new run and --resume continues one"):
         train("--resume", "second", "--init_from=first")
     with pytest.raises(UserError, match="--init_from_partly: name the run"):
         run("third", "--init_from_partly")
