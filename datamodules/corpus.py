@@ -17,6 +17,7 @@ from readers.hub import load_from_hub, parquet_folder
 from readers.lines import TextFile
 from readers.text.data_sets import lines_by_split
 from readers.text.files import SPLITS, find_texts, is_wikitext
+from readers.text.tokens import Level, bytes_as_characters
 
 from .cache import ArrayCache, Stored
 from .token_ids import EncodedText, TextSettings, encode_texts
@@ -24,7 +25,7 @@ from .token_ids import EncodedText, TextSettings, encode_texts
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 Lines = Mapping[str, Iterable[str]]
 
 
@@ -102,14 +103,19 @@ def _as_wikitext(settings: TextSettings, is_it: bool) -> TextSettings:
 def _read_hub(data_set: DataSet, settings: TextSettings) -> Corpus:
     splits = load_from_hub(data_set.hub_id, data_set.config)
     key = {"hub": data_set, "fingerprints": {name: part._fingerprint for name, part in splits.items()}}
-    return _cached(key, settings, _names(data_set.hub_id), lambda: _rows(splits, data_set, data_set.hub_id))
+    return _cached(
+        key, settings, _names(data_set.hub_id), lambda: _rows(splits, data_set, data_set.hub_id, settings.level)
+    )
 
 
 @lru_cache(maxsize=4)
 def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, settings: TextSettings) -> Corpus:
     @contextlib.contextmanager
     def rows() -> Iterator[Lines]:
-        with parquet_folder(root, data_set.config) as splits, _rows(splits, data_set, str(root)) as lines:
+        with (
+            parquet_folder(root, data_set.config) as splits,
+            _rows(splits, data_set, str(root), settings.level) as lines,
+        ):
             yield lines
 
     key = {"parquet": str(root.resolve()), "files": seen, "data_set": data_set[1:]}
@@ -139,8 +145,11 @@ def _names(where: str) -> dict[str, str]:
     return {split: f"the {split} split of {where}" for split in SPLITS}
 
 
-def _rows(splits: "DatasetDict", data_set: DataSet, where: str) -> AbstractContextManager[Lines]:
-    return contextlib.nullcontext(lines_by_split(splits, data_set.text_column, where))
+def _rows(splits: "DatasetDict", data_set: DataSet, where: str, level: Level) -> AbstractContextManager[Lines]:
+    lines: Lines = lines_by_split(splits, data_set.text_column, where)
+    if level == "byte":
+        lines = {split: map(bytes_as_characters, rows) for split, rows in lines.items()}
+    return contextlib.nullcontext(lines)
 
 
 def _cached(

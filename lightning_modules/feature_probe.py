@@ -19,10 +19,10 @@ from layers.images import Encoder
 from layers.images.channels import for_channels
 from layers.reuse import features
 from layers.weights import normalize_weights
-from readers.images import read_image_files
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.images import encode_files
 from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
 
@@ -222,12 +222,20 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
         self.eval()
-        rows = []
-        for names, pixels in read_image_files(input, self.hparams.image_size, batch_size, self.hparams.channels):
-            batch = ImageBatch.from_pixels(pixels, self.hparams.pixel_range)
-            probabilities, indices = self(batch.images.to(self.device)).float().softmax(1).max(1)
-            for name, index, probability in zip(names, indices.tolist(), probabilities.tolist(), strict=True):
-                rows.append([name, self.hparams.classes[index], f"{probability:.4f}"])
+        names, probabilities = encode_files(
+            Path(input),
+            lambda images: self(images).float().softmax(1),
+            self.hparams.image_size,
+            self.hparams.pixel_range,
+            self.hparams.channels,
+            self.device,
+            batch_size,
+        )
+        best, indices = probabilities.max(1)
+        rows = [
+            [name, self.hparams.classes[index], f"{probability:.4f}"]
+            for name, index, probability in zip(names, indices.tolist(), best.tolist(), strict=True)
+        ]
         # Opened only now: an image that can't be read must not cost the file's old content.
         # File names that are not valid UTF-8 are written byte for byte.
         with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -20,8 +20,8 @@ from readers.graphs import read_graph
 
 from .graph_walk import FlowModel, walk_on
 from .hyperparameters import save_plain_hyperparameters
-from .neuromap_prediction import in_order_of, order_of_clusters, walked_shares, write_shares
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.neuromap import in_order_of, order_of_clusters, walked_shares, write_shares
 from .trained_models import LoadsTrained
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from metrics.trees import BASELINES, Tree, tree_from_distances, tree_spans
 from readers.text.tokens import Level, Segmenter
 
 from .hyperparameters import save_plain_hyperparameters
-from .on_lstm_prediction import ReadsTexts
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.on_lstm import ReadsTexts
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
 

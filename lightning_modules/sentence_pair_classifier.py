@@ -18,8 +18,8 @@ from metrics.grouped_accuracy import GroupedAccuracy
 from readers.logic import WrittenPair, read_written_pair, word_numbers
 
 from .hyperparameters import save_plain_hyperparameters
-from .line_prediction import OnError, predict_lines
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.lines import OnError, predict_lines
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 

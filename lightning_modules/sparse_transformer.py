@@ -26,7 +26,7 @@ from readers.text.tokens import Level, Segmenter
 
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .sparse_transformer_prediction import GeneratesSequences
+from .prediction.sparse_transformer import GeneratesSequences
 from .trained_models import LoadsTrained
 
 BYTES = 256

@@ -31,10 +31,10 @@ from readers.triples.normalization import Normalize
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.triples import PredictsTriples
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 from .triple_decoding import CURVE, GRID, Encoded, Thresholds, best_setting, decode_triples, is_sparse
-from .triple_prediction import PredictsTriples
 from .triple_slots import in_text, whole_objects
 
 
@@ -340,7 +340,7 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
         """
         settings = [self.present_thresholds, *(Thresholds(*[value] * 4) for value in CURVE)]
         found = self.decode(batch, self.encode(batch), settings)
-        predicted, *others = found
+        predicted, counts = found[0], count_predicates(found, batch.triples, self.predicates)
         self.scores.update([[triple[:3] for triple in triples] for triples in predicted], batch.triples)
         official = [
             [whole_objects(triples, self.predicates) for triples in several]
@@ -352,9 +352,9 @@ class TripleExtractor(Optimized, LoadsTrained, PredictsTriples, pl.LightningModu
             "gold": batch.triples,
             "predicted": predicted,
             "thresholds": torch.tensor(CURVE),
-            "threshold_counts": count_items(others, batch.triples),
+            "threshold_counts": counts[1:].sum(1),
             "predicates": self.predicates,
-            "predicate_counts": count_predicates(found, batch.triples, self.predicates),
+            "predicate_counts": counts,
         }
 
     def on_test_epoch_end(self) -> None:

@@ -19,8 +19,8 @@ from .graph import FlowModel, Graph
 from .inputs import Links
 from .network import Network
 from .partition import Partition
+from .search.walk_graph import WalkGraph
 from .trials import best_of_trials
-from .walk_graph import WalkGraph
 
 __all__ = [
     "Flow",

@@ -29,7 +29,7 @@ def make_parser() -> Parser:
     add("--markov_time", type=float, default=1.0, metavar="T", help="above 1 for larger modules (%(default)s)")
     add("--seed", type=int, default=1, metavar="N", help="of the search (%(default)s)")
     add("--num_trials", type=int, default=1, metavar="N", help="independent searches, the best is kept (%(default)s)")
-    add("--num_threads", type=int, default=1, metavar="N", help="threads (%(default)s)")
+    add("--num_threads", type=int, default=1, metavar="N", help="trials at the same time (%(default)s)")
     add("--initial", metavar="FILE", help="a .tree or .clu file, ours or Infomap's, to start from")
     add("--score", action="store_true", help="write the modules of --initial with their code length; no search")
     return parser

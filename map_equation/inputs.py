@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -201,10 +201,23 @@ def weight_of(value: Any, weight: str | None) -> float:
 
 
 def number(sources: Iterable[Any], targets: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
-    """Edges between the places of the names, in order of appearance, and the names."""
+    """Edges between the places of the names, and the names: sorted, so that the order of the links does not matter;
+    in order of appearance where they have no order."""
     places: dict[Any, int] = {}
     pairs = [(places.setdefault(a, len(places)), places.setdefault(b, len(places))) for a, b in zip(sources, targets)]  # noqa: B905
-    return np.array(pairs, np.int64).reshape(-1, 2), list(places)
+    edges, names = np.array(pairs, np.int64).reshape(-1, 2), list(places)
+    try:
+        order = sorted(range(len(names)), key=names.__getitem__)
+    except TypeError:
+        return edges, names
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    return rank[edges], [names[place] for place in order]
+
+
+def is_sorted_ids(names: Sequence[Any]) -> bool:
+    """Whether the names are ascending integers."""
+    return all(isinstance(name, int) for name in names) and all(a < b for a, b in pairwise(names))
 
 
 def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | None) -> Links:

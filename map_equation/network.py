@@ -2,18 +2,19 @@
 
 import dataclasses
 import functools
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .canonical import canonical_order, reorder
 from .codelength import book_costs, codelength, one_level_codelength, read_modules
 from .flow import RECORDED, Flow, compute_flow, kind_of
 from .graph import read_graph
-from .inputs import Links, read_links
+from .inputs import Links, is_sorted_ids, read_links
 from .labels import by_node
 from .partition import Partition, number_modules, top_modules
 from .search import num_starts, search
+from .search.canonical import canonical_order, reorder
 from .states import read_states
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class Network:
     ):
         links = edges if isinstance(edges, Links) else read_links(edges, weights, num_nodes, weight)
         self.flow_model = flow or ("directed" if links.directed else "undirected")
-        bipartite = links.bipartite if bipartite is None else bipartite
+        if bipartite is None:
+            bipartite = links.bipartite
+        elif not isinstance(links.names, range) and is_sorted_ids(links.names):
+            bipartite = bisect_left(links.names, bipartite)  # an id; the places of ids that occur have no gaps
         graph = read_graph(links, self.flow_model)
         self._isolated = np.flatnonzero((np.diff(graph.indptr) == 0) & (graph.loops == 0))
         self._flow, self._loops = compute_flow(graph, self.flow_model, teleportation, markov_time, bipartite)
@@ -94,7 +98,7 @@ class Network:
     def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
         """One trial. The same seed and trial give the same partition for any order of the edges.
 
-        On a graph of up to some thousand links, a trial is the shortest of several searches, and usually finds the
+        On a graph of up to 1,249 links, a trial is the shortest of several searches, and usually finds the
         same modules however the nodes are numbered.
 
         Args:

@@ -2,8 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from .errors import DataError
+
+Segmenter = Literal["none", "jieba"]
 
 
 def jieba_cut(option: str = "data.segmenter") -> Callable[[str], Iterable[str]]:

@@ -108,6 +108,16 @@ def test_a_pipe_gets_nothing_of_it_nor_a_terminal_from_other_processes(endless_t
     os.close(terminal)
 
 
+def test_a_library_that_does_not_load_is_one_line(tmp_path: Path):
+    (tmp_path / "pytorch_lightning").mkdir()
+    (tmp_path / "pytorch_lightning" / "__init__.py").write_text("raise ImportError('broken installation')\n")
+    arguments = [sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]
+    environment = script_environment(PYTHONPATH=str(tmp_path))
+    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: ImportError: broken installation (--debug shows where)\n"
+
+
 def test_garbage_is_not_looked_for_while_a_process_loads():
     code = """if True:
         import gc

@@ -44,7 +44,9 @@ def write_features(output: Path, names: list[str], features: Tensor, more: Mappi
     ``.csv``: ``name,f0,f1,...``, a row an image; ``.parquet``: the columns ``name`` and ``features``, lists of float32;
     any other: NumPy's ``.npz`` with ``names``, ``features`` (N, d) float32 and ``more``.
     """
-    if output.suffix == ".csv":
+    output = Path(output)
+    ending = output.suffix.lower()
+    if ending == ".csv":
         header = ["name", *(f"f{index}" for index in range(features.shape[1]))]
         # File names that are not valid UTF-8 go byte for byte.
         with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -52,7 +54,7 @@ def write_features(output: Path, names: list[str], features: Tensor, more: Mappi
                 [name, *map(np.format_float_positional, row)] for name, row in zip(names, features.numpy(), strict=True)
             )
             csv.writer(file).writerows([header, *rows])
-    elif output.suffix == ".parquet":
+    elif ending == ".parquet":
         import pyarrow as pa
         from pyarrow import parquet
 

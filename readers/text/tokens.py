@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Literal
 
+from ..segmenters import Segmenter as Segmenter
 from ..segmenters import jieba_cut
 
 EOS, UNKNOWN = "<eos>", "<unk>"
 Level = Literal["word", "character", "byte"]
-Segmenter = Literal["none", "jieba"]
 BLANKS = " \t\r\n\v\f"  # of bytes; other bytes that are white space by themselves are parts of characters
 # A byte is a token of its own; that of the line's end is <eos>, as for characters.
 BYTES = [EOS if byte == ord("\n") else chr(byte) for byte in range(256)] + [UNKNOWN]
@@ -55,6 +55,11 @@ class Tokenizer:
         return list(chain.from_iterable((*self._words(line), EOS) for line in lines))
 
 
+def bytes_as_characters(text: str) -> str:
+    """Each byte of a text in UTF-8 as the character of the same number, as latin-1 has them."""
+    return text.encode().decode("latin-1")
+
+
 class TextCodec:
     """Texts to the token numbers of a vocabulary, and back.
 
@@ -80,7 +85,7 @@ class TextCodec:
 
     def encode_line(self, line: str) -> list[int]:
         """The tokens of a line as it is written, without its end."""
-        line = line.encode().decode("latin-1") if self.level == "byte" else line
+        line = bytes_as_characters(line) if self.level == "byte" else line
         return [self.index.get(token, self.index[UNKNOWN]) for token in self.tokenizer(line)]
 
     def encode(self, text: str) -> list[int]:

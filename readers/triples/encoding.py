@@ -3,14 +3,15 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..segmenters import Segmenter as Segmenter
+from ..segmenters import jieba_cut
 from .distant_supervision import KnownTriples
 from .json_lines import Mention, Sentence, Triple
 from .matching import find_all, prefer_words
@@ -22,7 +23,6 @@ EXAMPLES = 5  # how many of the triples that can't be labelled are listed
 CODE_POINTS = 0x110000
 
 Occurrences = Literal["first", "all"]
-Segmenter = Literal["none", "jieba"]
 
 
 @dataclasses.dataclass
@@ -84,7 +84,7 @@ class TripleEncoder:
         self.max_length = max_length
         self.occurrences = occurrences
         self._predicate_numbers = {predicate: number for number, predicate in enumerate(self.predicates)}
-        self._cut = _jieba_cut() if self.words and segmenter == "jieba" else None
+        self._cut = jieba_cut() if self.words and segmenter == "jieba" else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -277,17 +277,3 @@ def count_characters(texts: Iterable[str], min_count: int) -> list[str]:
     counts = np.bincount(lower_case()[code_points("".join(texts))], minlength=1)
     points = np.flatnonzero(counts >= min_count)
     return [PADDING, UNKNOWN, *map(chr, points[np.argsort(-counts[points], kind="stable")])]
-
-
-def _jieba_cut() -> Callable[[str], Iterator[str]]:
-    try:
-        import jieba
-    except ImportError as error:
-        raise DataError(
-            'data.segmenter jieba needs the package jieba: pip install "scientific-spaces-lightning[chinese]", or give '
-            "data.segmenter=none"
-        ) from error
-    import logging
-
-    jieba.setLogLevel(logging.WARNING)
-    return jieba.cut

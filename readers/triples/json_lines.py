@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from ..lines import iterate_lines
+from ..lines import TextFile, iterate_lines
 from .normalization import Normalize, NormalizedText, Span, normalize_text
 
 Triple = tuple[str, str, str]  # subject, predicate, object
@@ -243,9 +243,10 @@ def _parse_span(value: Any, entity: str, text: NormalizedText, where: str, name:
 def _unknown_predicates(unknown: Mapping[str, str], predicates: frozenset[str]) -> DataError:
     """An error that names all predicates that the schema lacks, each with the place where it stands first."""
     names, hints = [], []
+    known = sorted(predicates) if len(unknown) <= MOST_HINTS else []
     for name in unknown:
-        close = difflib.get_close_matches(name[:LONGEST_NAME], sorted(predicates), n=1, cutoff=0.3)
-        hints.append(f"did you mean {close[0]}?" if close and len(unknown) <= MOST_HINTS else "")
+        close = difflib.get_close_matches(name[:LONGEST_NAME], known, n=1, cutoff=0.3)
+        hints.append(f"did you mean {close[0]}?" if close else "")
         names.append(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
     first = next(iter(unknown.values()))
     if len(names) == 1:
@@ -276,7 +277,8 @@ def holds_records(path: Path, encoding: str = "utf-8", option: str = "--data.enc
     """
     if path.name.lower().removesuffix(".gz").endswith((".json", ".jsonl")):
         return True
-    first = next((line for _, line in iterate_lines(path, encoding, option) if line.strip()), "")
+    with TextFile(path, encoding, option) as file:  # what can't be decoded is no JSON; whoever reads it says so
+        first = next((line for _, line in file if isinstance(line, str) and line.strip()), "")
     try:
         return isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):

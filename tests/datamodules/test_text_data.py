@@ -189,6 +189,24 @@ def test_hub(monkeypatch):
     corpus_module._read_hub.cache_clear()
 
 
+def test_bytes_of_data_sets_are_those_of_files(tmp_path):
+    import datasets
+
+    lines = {"train": ["é中a", "b"], "valid": ["中"], "test": ["a"]}
+    for name, texts in lines.items():
+        for folder in ("files", "parquet"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / "files" / f"{name}.txt").write_text("".join(f"{text}\n" for text in texts))
+        split = {"valid": "validation"}.get(name, name)
+        datasets.Dataset.from_dict({"text": texts}).to_parquet(tmp_path / "parquet" / f"{split}.parquet")
+    ours, theirs = (TextDataModule(str(tmp_path / folder), "byte").corpus for folder in ("parquet", "files"))
+    for name, texts in lines.items():
+        assert torch.equal(ours.texts[name], theirs.texts[name])
+        numbers = [byte for text in texts for byte in text.encode()]
+        tokens = [ours.vocabulary[token] for token in ours.texts[name].tolist()]
+        assert [token for token in tokens if token != "<eos>"] == [*map(chr, numbers)]
+
+
 def test_parquet_folder_in_wikitext_layout(tmp_path):
     for config in ("wikitext-2-v1", "wikitext-103-v1"):
         (tmp_path / config).mkdir()

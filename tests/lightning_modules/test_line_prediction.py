@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from lightning_modules.line_prediction import BATCHES_PER_BLOCK, LineCounts, predict_lines
+from lightning_modules.prediction.lines import BATCHES_PER_BLOCK, LineCounts, predict_lines
 from readers.errors import DataError
 
 BLOCK = BATCHES_PER_BLOCK * 2  # lines, with two items a batch
@@ -105,7 +105,7 @@ def test_a_line_in_another_encoding_is_a_bad_line(tmp_path, capsys):
     with pytest.raises(DataError, match=r"in, line 2: the byte 0xd6 is not UTF-8.* --encoding=gbk"):
         Reverser()(source, output)
     Reverser()(source, output, on_error="skip")
-    assert output.read_text() == "0 eno\n\n0 owt\n".replace("0 owt", output.read_text().splitlines()[2])
+    assert output.read_text() == "0 eno\n\n0 owt\n"
     assert "line 2" in capsys.readouterr().err
     Reverser()(source, output, encoding="gbk")
     assert output.read_text().splitlines()[1].endswith("本文文中")

@@ -19,7 +19,7 @@ from experiment.train import train
 from layers import LSTM, ONLSTM
 from layers.reuse import clone
 from lightning_modules import ONLSTMLanguageModel
-from lightning_modules.on_lstm_prediction import lookup
+from lightning_modules.prediction.on_lstm import lookup
 from tests.conftest import ROOT, SHARED, script
 from tests.tools import equal, quiet_trainer, start_and_kill
 

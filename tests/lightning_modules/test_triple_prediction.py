@@ -48,6 +48,11 @@ def test_extract_gives_a_list_for_each_text(model: TripleExtractor):
     assert found[1][0] == ("Ａ", "在", "b", (1, 2), (3, 4), 0.5)
     assert found[4][0][:5] == ("a", "在", "b", (1, 2), (0, 1))
     assert model.extract([]) == []
+    model.train()
+    model.extract(["ab"])
+    assert not model.training
+    with pytest.raises(ValueError, match=r"batch_size \(0\) must be at least 1"):
+        model.extract(["ab"], batch_size=0)
     with pytest.raises(TypeError, match="list of texts"):
         model.extract("ab")
 
@@ -111,6 +116,12 @@ def test_bad_lines_stop_or_are_named(model: TripleExtractor, tmp_path: Path, cap
     kept = [{name: triple[name] for name in ("subject", "object")} for r in lines(output) for triple in r["spo_list"]]
     assert kept == found * 2
     assert [record.get("id") for record in lines(output)] == [None, None, None, 3, 4, None]
+
+
+def test_a_first_line_that_can_not_be_decoded_is_skipped_too(model: TripleExtractor, tmp_path: Path):
+    (tmp_path / "in").write_bytes("中文".encode("gbk") + b"\na b\n")
+    model.predict_file(tmp_path / "in", tmp_path / "out.json", on_error="skip")
+    assert [len(record["spo_list"]) for record in lines(tmp_path / "out.json")] == [0, 1]
 
 
 def test_thresholds_and_spans_of_a_prediction(tmp_path: Path):

@@ -93,6 +93,13 @@ def test_directed_values_of_small_networks():
     assert codelength(cycles, HALVES, flow="directed_recorded") == pytest.approx(2.145467531, abs=1e-9)
 
 
+def test_the_first_of_the_second_kind_is_named_by_its_id():
+    links = np.array([[0, 3], [0, 4], [1, 4], [1, 5], [2, 5], [2, 3]])
+    from_0, from_1 = infomap(links, bipartite=3), infomap(links + 1, bipartite=4)
+    with_gaps = infomap(links * 10 + 10, bipartite=35)
+    assert from_0.codelength == from_1.codelength == with_gaps.codelength
+
+
 def test_bipartite_nodes_of_the_second_kind_are_not_encoded():
     edges, weights = [[0, 3], [1, 3], [1, 4], [2, 4]], [1, 1, 0.25, 1]
     found = infomap(edges, weights, bipartite=3)

@@ -65,6 +65,16 @@ def test_order_of_edges_does_not_matter(flow: str):
         assert (again.modules == first.modules).all()
 
 
+def test_order_of_named_links_does_not_matter():
+    edges, _ = planted(1, n=300, inside=6, between=4)
+    assert len(edges) >= 1250, "smaller graphs are reordered before they are searched"
+    named = [(f"n{a}", f"n{b}") for a, b in edges.tolist()]
+    first = infomap(named, seed=3)
+    again = infomap([named[place] for place in np.random.default_rng(0).permutation(len(named))], seed=3)
+    assert again.codelength == first.codelength
+    assert again.to_dict() == first.to_dict()
+
+
 def test_more_trials_are_never_worse_and_seeds_differ():
     edges, _ = planted(2, n=300, inside=2, between=2)
     lengths = [infomap(edges, num_trials=trials, seed=5).codelength for trials in (1, 2, 4, 8)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .flow import UNDIRECTED, Flow, kind_of
+from ..flow import UNDIRECTED, Flow, kind_of
 
 ROUNDS, DIGITS = 10, 10
 

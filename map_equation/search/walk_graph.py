@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..flow import RECORDED, UNDIRECTED, Flow, kind_of
 from .compiled import inner, part
-from .flow import RECORDED, UNDIRECTED, Flow, kind_of
 
 
 class WalkGraph(NamedTuple):

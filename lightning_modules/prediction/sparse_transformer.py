@@ -15,7 +15,7 @@ from layers.transformers.positions import COLOURS, bytes_of_images, images_of_by
 from readers.images import read_image_files
 from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter, TextCodec
 
-from .line_prediction import OnError, predict_lines
+from .lines import OnError, predict_lines
 
 SHOWN_CHARACTERS = 40  # of a wrong word, in a message
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from metrics.trees import Tree, bracketed
 from readers.text.tokens import EOS, UNKNOWN, TextCodec
 
-from .line_prediction import OnError, predict_lines
+from .lines import OnError, in_batches, predict_lines
 
 if TYPE_CHECKING:
     _Mixin = Any
@@ -56,22 +56,17 @@ class ReadsTexts(_Mixin):
         self.eval()
         parser = self._parser(self._layer(layer))
         sentences = [parser.words_of(text) for text in texts]
-        order = sorted((i for i, words in enumerate(sentences) if words), key=lambda i: len(sentences[i]))
-        trees = [""] * len(sentences)
-        for start in range(0, len(order), batch_size):
-            chunk = order[start : start + batch_size]
-            for i, tree in zip(chunk, parser([sentences[i] for i in chunk]), strict=True):
-                trees[i] = tree
-        return trees
+        trees = iter(in_batches([words for words in sentences if words], lambda part, _: parser(part), batch_size))
+        return [next(trees) if words else "" for words in sentences]
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str]) -> list[Score]:
         """How probable each text is, read from a zero state after an ``<eos>``; words not in the vocabulary are
         ``<unk>``. Lines are sentences; blank ones don't count unless the model was trained with them."""
         self.eval()
-        scores = []
+        codec, scores = self._codec, []
         for text in texts:
-            tokens = self._codec.encode(text)
+            tokens = codec.encode(text)
             nats = self._nats(tokens)
             scores.append(Score(nats / math.log(2), math.exp(nats / max(len(tokens), 1))))
         return scores
@@ -83,9 +78,7 @@ class ReadsTexts(_Mixin):
         for start in range(0, len(tokens), WINDOW):
             window = row[:, start : start + WINDOW + 1]
             _, hidden, state, _ = self(window[:, :-1], state)
-            targets = window[0, 1:]
-            for part, wanted in zip(hidden.flatten(0, 1).split(ROWS), targets.split(ROWS), strict=True):
-                total += F.cross_entropy(self.output(part).float(), wanted, reduction="sum").item()
+            total += F.cross_entropy(self.output(hidden.flatten(0, 1)).float(), window[0, 1:], reduction="sum").item()
         return total
 
     @torch.inference_mode()
@@ -161,7 +154,7 @@ class ReadsTexts(_Mixin):
         def parse(inputs: Tensor, lengths: Tensor) -> list[Tree]:
             return self.parse_batch(inputs.to(self.device), lengths.to(self.device))[1][layer - 1]
 
-        return _SentenceParser(self._codec, self.index, parse)
+        return _SentenceParser(self._codec, parse)
 
 
 class _SentenceParser:
@@ -169,7 +162,6 @@ class _SentenceParser:
 
     Args:
         codec: what their words are.
-        index: of each word in the vocabulary, ``<eos>`` and ``<unk>`` among them.
         parse: the trees of a batch, called with tokens (B, T) int64 (``<eos> w_1 ... w_n <eos>`` and padding) and the
             numbers n of words (B,) int64.
 
@@ -179,10 +171,8 @@ class _SentenceParser:
         unknown: how many of these are not in the vocabulary.
     """
 
-    def __init__(
-        self, codec: TextCodec, index: Mapping[str, int], parse: Callable[[Tensor, Tensor], list[Tree]]
-    ) -> None:
-        self.codec, self.index, self.parse = codec, index, parse
+    def __init__(self, codec: TextCodec, parse: Callable[[Tensor, Tensor], list[Tree]]) -> None:
+        self.codec, self.parse = codec, parse
         self.sentences = self.words = self.unknown = 0
 
     def words_of(self, text: str) -> list[str]:
@@ -191,8 +181,9 @@ class _SentenceParser:
 
     def __call__(self, sentences: Sequence[Sequence[str]]) -> list[str]:
         """The bracketed tree of each sentence of one word or more."""
-        end, unknown = self.index[EOS], self.index[UNKNOWN]
-        indices = [[lookup(word, self.index) for word in words] for words in sentences]
+        index = self.codec.index
+        end, unknown = index[EOS], index[UNKNOWN]
+        indices = [[lookup(word, index) for word in words] for words in sentences]
         self.sentences += len(sentences)
         self.words += sum(map(len, indices))
         self.unknown += sum(row.count(unknown) for row in indices)

@@ -5,7 +5,7 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ from readers.files import GZIP
 from readers.lines import TextFile
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 OnError = Literal["stop", "skip"]
 BATCHES_PER_BLOCK = 16
 CHUNK = 1 << 20  # bytes read at once
@@ -164,15 +165,34 @@ def _predict_block(
     size: Callable[[Item], int],
     done: int,
 ) -> list[str]:
-    """What is to be written for each item. Items of similar size share a batch: little padding."""
-    results = [item.text if isinstance(item, _Result) else "" for item in block]
-    items = {place: item for place, item in enumerate(block) if not isinstance(item, _Result)}
-    order = sorted(items, key=lambda place: size(items[place]))
+    """What is to be written for each item."""
+    items = [item for item in block if not isinstance(item, _Result)]
+    made = iter(in_batches(items, lambda part, first: predict(part, done + first), batch_size, size))
+    return [item.text if isinstance(item, _Result) else next(made) for item in block]
+
+
+def in_batches(
+    items: Sequence[Item],
+    predict: Callable[[list[Item], int], Sequence[Made]],
+    batch_size: int,
+    size: Callable[[Item], int] = len,  # type: ignore[assignment]
+) -> list[Made]:
+    """The result for each item; items of similar size share a batch: little padding.
+
+    Args:
+        predict: the results of some items, given these and how many came before.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+    results: dict[int, Made] = {}
+    order = sorted(range(len(items)), key=lambda place: size(items[place]))
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
-        for place, result in zip(chunk, predict([items[place] for place in chunk], done + start), strict=True):
-            results[place] = result
-    return results
+        results.update(zip(chunk, predict([items[place] for place in chunk], start), strict=True))
+    return [results[place] for place in range(len(items))]
 
 
 def _keep_whole_blocks(part: Path, block_size: int) -> int:

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from .codelength import plogp
+from ..codelength import plogp
 from .compiled import inner, part
 from .moves import cost_of, dissolve
 from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition

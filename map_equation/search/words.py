@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .codelength import plogp
+from ..codelength import plogp
 from .compiled import inner, part
 from .walk_graph import members_of
 

@@ -6,8 +6,8 @@ levels found above two, only the topmost is kept, and its modules are searched a
 
 import numpy as np
 
-from .codelength import codelength, plogps
-from .flow import Flow, kind_of
+from ..codelength import codelength, plogps
+from ..flow import Flow, kind_of
 from .levels import find
 from .two_levels import MAX_ROUNDS
 from .walk_graph import walk_graph

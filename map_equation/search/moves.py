@@ -7,9 +7,9 @@ links between blocks have been dropped, but ``exits`` and ``enters`` still count
 
 import numpy as np
 
-from .codelength import plogp
+from ..codelength import plogp
+from ..flow import RECORDED, UNDIRECTED
 from .compiled import inner, part, unchecked
-from .flow import RECORDED, UNDIRECTED
 from .walk_graph import members_of, rate_inside, same, zeros
 from .words import states_of, use_words, word_bits, word_table, words_used
 

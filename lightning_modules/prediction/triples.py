@@ -16,9 +16,9 @@ from metrics.triples import ExtractedTriple
 from readers.errors import DataError
 from readers.triples import NormalizedText, TripleEncoder, holds_records, normalize_text, parse_json, parse_text
 
-from .line_prediction import OnError, predict_lines
-from .triple_decoding import Thresholds
-from .triple_slots import VALUE, compose_objects, spo_record
+from ..triple_decoding import Thresholds
+from ..triple_slots import VALUE, compose_objects, spo_record
+from .lines import OnError, in_batches, predict_lines
 
 ThresholdsFrom = Literal["tuned", "config"]
 
@@ -63,15 +63,15 @@ class PredictsTriples:
         """
         if isinstance(texts, str):
             raise TypeError('extract takes a list of texts: extract(["…"])')
+        self.eval()  # type: ignore[attr-defined]
         normal = [normalize_text(text, self.hparams.normalize) for text in texts]
-        results: list[list[ExtractedTriple]] = [[] for _ in normal]
-        order = sorted((i for i, text in enumerate(normal) if text.text), key=lambda i: len(normal[i].text))
-        for first in range(0, len(order), batch_size):
-            chunk = order[first : first + batch_size]
-            found = self._find([normal[i].text for i in chunk])
-            for i, triples in zip(chunk, found, strict=True):
-                results[i] = [_as_written(triple, texts[i], normal[i]) for triple in triples]
-        return results
+        found = iter(
+            in_batches([text.text for text in normal if text.text], lambda part, _: self._find(part), batch_size)
+        )
+        return [
+            [_as_written(triple, text, read) for triple in next(found)] if read.text else []
+            for text, read in zip(texts, normal, strict=True)
+        ]
 
     @torch.inference_mode()
     def predict_file(
