@@ -22,7 +22,7 @@ LISTS = ("email-Eu-core", "ca-GrQc", "facebook_combined", "CA-CondMat", "email-E
 
 
 class Case(NamedTuple):
-    """A graph, whether it is sparse (see ``infomap_graphs.Kind``), and the seeds it is searched with."""
+    """A graph, whether it is sparse (see ``_infomap_graphs.Kind``), and the seeds it is searched with."""
 
     graph: Edges
     sparse: bool
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 def run(quick: bool = False) -> list[dict[str, Any]]:
     """Mean code length, one trial a seed, of every graph, flow and depth, then of kinds of graphs.
 
-    Real graphs with ten seeds, made ones (``infomap_graphs``) with five; ``quick``: two seeds of three small graphs.
+    Real graphs with ten seeds, made ones (``_infomap_graphs``) with five; ``quick``: two seeds of three small graphs.
     ``ratio`` is infomap's mean over ours: above 1 ours is shorter; of kinds the geometric mean. ``speed`` is infomap's
     processor time over ours. Without infomap it is the code length with no modules over ours.
     """

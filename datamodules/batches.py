@@ -17,7 +17,7 @@ class ImageBatch(NamedTuple):
     """A batch of normalised images on the device, ready for an encoder.
 
     Shapes:
-        images: (B, 3, H, W) float, values in the datamodule's ``pixel_range``; ``channels_last`` in memory.
+        images: (B, C, H, W) float, values in the datamodule's ``pixel_range``; ``channels_last`` in memory.
         labels: (B,) int64, the class of each image; -1 if the data has no classes.
         views: as ``images``, another random version of each image; None if the data makes one version only.
     """
@@ -33,7 +33,7 @@ class ImageBatch(NamedTuple):
         """Decoded images as a batch; they are ``channels_last`` in memory already.
 
         Args:
-            pixels: (B, H, W, 3) uint8, or float32 between 0 and 255.
+            pixels: (B, H, W, C) uint8, or float32 between 0 and 255.
             pixel_range: the values that black and white are mapped to.
             labels: (B,) int64; None: -1 for each image.
         """

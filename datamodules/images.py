@@ -38,7 +38,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     Loaders: training yields shuffled full batches. Validation yields two loaders, the held-out images and a *memory*
     of training images, on which nearest neighbours are looked up and probes are trained; so does testing, whose memory
-    is every other image. Batches reach the module as ``ImageBatch``.
+    is every other image that may be judged. Batches reach the module as ``ImageBatch``.
 
     Args:
         source: ``hub`` (``hub_id``, by Hugging Face ``datasets``), ``sample`` (ten shapes, made at load time), or a

@@ -65,7 +65,7 @@ def compare_shares(now: Mapping[str, float], before: Mapping[str, float], was_tr
 
 
 def unsegmented(vocabulary: Sequence[str]) -> str | None:
-    """A warning where words are whole sentences of Chinese, or of another script without blanks."""
+    """A warning where words are whole sentences of Chinese or Japanese."""
     words = [word for word in vocabulary if any("\u3040" <= sign <= "\u9fff" for sign in word)]
     mean = sum(map(len, words)) / max(len(words), 1)
     if 2 * len(words) < len(vocabulary) - 2 or mean <= LONG_WORD:

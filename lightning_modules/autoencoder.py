@@ -107,15 +107,15 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         return self.code is not None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in ``pixel_range``, encoded and decoded; adds the losses."""
+        """Images (B, C, S, S) in ``pixel_range``, encoded and decoded; adds the losses."""
         return self._decode_and_compare(self.encode(images), images)
 
     def encode(self, images: Tensor) -> EncoderOutput:
-        """Output of the encoder for images (B, 3, S, S) in ``pixel_range``; no sampling."""
+        """Output of the encoder for images (B, C, S, S) in ``pixel_range``; no sampling."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, d) to images (B, 3, S, S) in ``pixel_range``."""
+        """Codes (B, d) to images (B, C, S, S) in ``pixel_range``."""
         low, high = self.hparams.pixel_range
         # Codes are sampled in float32; a decoder in true half precision needs its own dtype.
         return low + (high - low) * self.decoder(codes.to(self.dtype)).float()

@@ -165,7 +165,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The code of images: (B, 3, H, W) in ``pixel_range`` -> (B, d). No sampling."""
+        """The code of images: (B, C, H, W) in ``pixel_range`` -> (B, d). No sampling."""
         return self.encoder(images.contiguous(memory_format=torch.channels_last)).mean
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

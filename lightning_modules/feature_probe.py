@@ -154,7 +154,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, 3, S, S) in ``pixel_range``."""
+        """Logits (B, classes) of images (B, C, S, S) in ``pixel_range``."""
         (low, high), (network_low, network_high) = self.hparams.pixel_range, self.network_range
         if (low, high) != (network_low, network_high):
             images = (images - low) * ((network_high - network_low) / (high - low)) + network_low

@@ -60,7 +60,7 @@ def use_words(words, module, word, change):
 
 @inner
 def word_table(graph, module):
-    """The table of these modules, with room for as many pairs again."""
+    """The table of these modules, at most an eighth full."""
     size = 1
     while size < 8 * len(graph.word):
         size *= 2

@@ -131,7 +131,7 @@ def _fit(image: "Image", size: int, channels: int) -> "Image":
 
 
 def refit_images(images: NDArray[np.uint8], size: int, channels: int) -> NDArray[np.uint8]:
-    """Decoded images (N, H, W, 3) uint8 as (N, size, size, channels), like in ``decode_image``."""
+    """Decoded images (N, H, W, C) uint8 as (N, size, size, channels), like in ``decode_image``."""
     from PIL import Image
 
     if images.shape[1:] == (size, size, channels):
