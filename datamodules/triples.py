@@ -50,7 +50,7 @@ class TripleDataModule(pl.LightningDataModule):
         schema_file: JSON lines with ``subject_type``, ``predicate``, ``object_type``; None: that of the folder, else
             SKE's 50 rows.
         batch_size: rows per training batch and process.
-        min_batches: batches of an epoch at least, over all processes: on little data a training batch has fewer rows, down to 8.
+        min_batches: batches of an epoch at least, over all processes: on little data they have fewer rows, down to 8.
         eval_batch_size: sentences per batch and process in validation and test.
         max_length: maximum length of a row, in characters.
         min_count: characters that are rarer in the training text count as unknown.
