@@ -135,6 +135,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self._arrays: ImageArrays | None = None
         self._left_out: LeftOut = {}
+        self._remarks: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -176,7 +177,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.source == "sample":
             return self._make_sample()
         source = open_source(self.source, self.hub_id, self.layout)
-        self._left_out = source.left_out
+        self._left_out, self._remarks = source.left_out, source.remarks
         key = {"source": source.key(), "image_size": self.image_size, "channels": self.channels}
         cache = ImageCache(key)
 
@@ -190,6 +191,8 @@ class ImageDataModule(pl.LightningDataModule):
         return arrays
 
     def _say_what_is_unusual(self, arrays: ImageArrays) -> None:
+        for remark in self._remarks:
+            rank_zero_warn(remark)
         if self._left_out:
             rank_zero_warn(f"Left out of {self.source}, not read as images: {describe_left_out(self._left_out)}")
         if arrays.scaled:

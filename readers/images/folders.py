@@ -53,9 +53,14 @@ class ImageFiles(ImageSource):
         if "" in train and self.class_names:
             raise DataError(
                 f"{where} holds images beside the folder {self.class_names[0]}; put every image into the "
-                "folder of its class, or all of them directly into the folder"
+                "folder of its class (those without one into a folder unlabeled beside train), or all of them directly "
+                "into the folder"
             )
-        if len(self.class_names) < 2:  # a single class carries no information: treat the images as unlabelled
+        if len(self.class_names) == 1:  # a single class carries no information: treat the images as unlabelled
+            self.remarks += (
+                f"{where} has one folder, {self.class_names[0]}, so its images have no classes; if its sub-folders are "
+                "the classes, move them up",
+            )
             self.class_names = ()
         unlabeled = [parts for name in self.splits.unlabeled for parts in tree.files if parts[0] == name]
         val, test = (self._judged(tree, name, where) for name in (self.splits.val, self.splits.test))
@@ -74,6 +79,8 @@ class ImageFiles(ImageSource):
     def _judged(self, tree: "_Tree", split: str | None, train: Path) -> list[tuple[tuple[str, ...], int]]:
         """The files of a split to be judged, with their labels."""
         classes = _by_class(tree.files, split) if split else {}
+        if not self.class_names and len(classes) > 1:
+            self.remarks += (f"The classes of {self.root / str(split)} are not used, as {train} has none",)
         unknown = sorted(classes.keys() - set(self.class_names)) if self.class_names else []
         if unknown:
             what = f"the class {unknown[0]}" if unknown[0] else "images without a class"
@@ -174,7 +181,7 @@ class _Tree:
     def only_others(self) -> str:
         """What there is instead of images, for a message."""
         found = describe_left_out(self.left_out)
-        return f", only {found}: convert images of other kinds to one of these" if found else ""
+        return f", only {found}: convert images of other kinds to one of these, unpack archives" if found else ""
 
 
 def describe_left_out(left_out: LeftOut) -> str:

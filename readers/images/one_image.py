@@ -1,6 +1,7 @@
 """One image file to pixels of uint8."""
 
 import io
+import warnings
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -102,9 +103,21 @@ def _decode(name: str, data: bytes | Path | str, size: int, channels: int) -> tu
             pixels = np.asarray(_fit(eight_bits, size, channels), np.uint8)
             return pixels.reshape(size, size, channels), range_by
     except UnidentifiedImageError as error:  # its message has an address in memory
-        raise DataError(f"{PREFIX}{name}: cannot identify the format of the file{SUFFIX}") from error
+        raise DataError(f"{PREFIX}{name}: {_unknown(data)}{SUFFIX}") from error
     except Exception as error:  # Pillow's plugins raise nearly everything on broken files
         raise DataError(f"{PREFIX}{name}: {one_line(error)}{SUFFIX}") from error
+
+
+def _unknown(data: bytes | Path | str) -> str:
+    """What an image is that Pillow does not know."""
+    if isinstance(data, bytes):
+        start = data[:4]
+    else:
+        with open(data, "rb") as file:
+            start = file.read(4)
+    if start in (b"II*\0", b"MM\0*"):
+        return "Pillow does not read this kind of TIFF (such as floats of 64 bits, or more bands)"
+    return "cannot identify the format of the file"
 
 
 @cache
@@ -112,6 +125,7 @@ def _formats() -> tuple[str, ...]:
     """Those of ``FORMATS`` that this Pillow knows."""
     from PIL import Image
 
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images that are merely large
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

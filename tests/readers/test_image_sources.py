@@ -283,6 +283,9 @@ def test_all_split_folders(tmp_path):
         (["test/cat/a", "val/cat/a"], "has the splits test, val, but no folder train"),
         (["cat/a", "dog/a", "unlabeled/a"], "has the folder unlabeled, but no folder train: move the classes"),
         (["cat/a", "dog/a", "test/cat/a"], "has the folder test with a folder cat in it, and cat beside it"),
+        (["cat/train/a", "cat/test/b", "dog/train/c"], "cat with the splits test, train in it: move the classes"),
+        (["data/train/cat/a", "data/val/cat/b"], "data with the splits train, val in it: set data.source=.*/data"),
+        (["training_set/a", "train-2012/a"], "has the folders train-2012 and training_set, which are the same split"),
         (["train/cat/a", "train/dog/a", "test/a"], "test has images without a class, .*or rename test to unlabeled"),
     ],
 )
@@ -291,6 +294,28 @@ def test_what_cannot_be_a_split(tmp_path, names, message):
         save(tmp_path / f"{name}.png")
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names", [("train2017", "test2017", "Unlabeled2017"), ("training_set", "Test-Set", "extra images")]
+)
+def test_names_of_splits_with_something_behind(tmp_path, names):
+    for index, name in enumerate(names):
+        save(tmp_path / name / "deep" / f"{index}.png", index)
+    arrays = open_source(str(tmp_path)).read(32)
+    assert np.array_equal(arrays.images, IMAGES[[0, 2, 1]])
+    assert arrays.num_train == 2
+
+
+def test_classes_that_are_not_used_are_said(tmp_path):
+    for name in ("train/only/cat/a", "train/only/dog/b", "test/only/c", "test/other/d"):
+        save(tmp_path / f"{name}.png")
+    source = open_source(str(tmp_path))
+    assert source.read(32).labels.tolist() == [-1] * 4
+    one, other = source.remarks
+    assert "train has one folder, only, so its images have no classes" in one
+    assert "The classes of" in other
+    assert "test are not used" in other
 
 
 def test_links_to_folders(tmp_path):
