@@ -115,6 +115,8 @@ def _unknown(data: bytes | Path | str) -> str:
     else:
         with open(data, "rb") as file:
             start = file.read(4)
+    if not start:
+        return "it is empty"
     if start in (b"II*\0", b"MM\0*"):
         return "Pillow does not read this kind of TIFF (such as floats of 64 bits, or more bands)"
     return "cannot identify the format of the file"

@@ -109,7 +109,7 @@ def test_parquet_with_two_columns_of_labels(tmp_path):
         ({"image_column": "image"}, "has no column image, only img, fine_label, coarse_label: set data.image_column"),
         ({"image_column": "fine_label"}, "fine_label is not a column of images: set data.image_column"),
         ({"label_column": "label"}, "has no column label, only img, fine_label, coarse_label: set data.label_column"),
-        ({"label_column": "img"}, "img must have an integer from 0 on or a text in every row: set data.label_column"),
+        ({"label_column": "img"}, "img must have a text or an integer from 0 on in every row"),
         ({"train_split": "training"}, "has no split training, only train, test: set data.train_split"),
         ({"test_split": "validation"}, "has no split validation, only train, test: set data.test_split"),
         ({"config": "large"}, "choose a configuration with --data.hub_config"),
@@ -370,6 +370,34 @@ def test_labels_that_are_texts(tmp_path, column):
     part.to_parquet(tmp_path / "data" / "train.parquet")
     arrays = open_source(str(tmp_path / "data")).read(32)
     assert (arrays.labels.tolist(), arrays.class_names) == ([1, 0, 1], ("cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels", "expected", "names"),
+    [
+        (datasets.ClassLabel(names=["cat", "dog"]), [1, -1, 0], [1, -1, 0], ("cat", "dog")),
+        (datasets.Value("int64"), [1, None, -1], [1, -1, -1], ("0", "1")),
+        (datasets.Value("string"), ["b", None, "a"], [1, -1, 0], ("a", "b")),
+        (datasets.Value("int8"), [None, -1, None], [-1, -1, -1], ()),
+    ],
+)
+def test_images_without_a_label_in_a_data_set(tmp_path, feature, labels, expected, names):
+    images = [Image.fromarray(array) for array in IMAGES[:3]]
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    datasets.Dataset.from_dict({"image": images, "label": labels}, features).to_parquet(tmp_path / "train.parquet")
+    arrays = open_source(str(tmp_path)).read(32)
+    assert (arrays.labels.tolist(), arrays.class_names) == (expected, names)
+
+
+def test_a_full_disk_is_not_blamed_on_the_data_set(tmp_path, monkeypatch):
+    write_parquet(tmp_path, {"train": (0, 4)}, [0, 1] * 2)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("readers.images.data_sets.decode_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        open_source(str(tmp_path)).read(32)
 
 
 def test_key_follows_the_files(tmp_path):
