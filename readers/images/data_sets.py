@@ -95,7 +95,7 @@ def _read(
 
 
 def _labels(parts: list["Dataset"], column: str, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The labels of all images, -1 where they have no class, and the names of the classes; texts are names themselves."""
+    """The labels of all images, -1 for none, and the names of the classes; texts are names."""
     feature = parts[0].features[column]
     kind = getattr(feature, "dtype", "")
     values = [value for part in parts for value in part[column][:]]
@@ -107,7 +107,7 @@ def _labels(parts: list["Dataset"], column: str, where: str) -> tuple[NDArray[np
     labels = np.array([-1 if value is None else value for value in values] if whole else [-2], np.int64)
     if (labels < -1).any():
         raise DataError(
-            f"{where}: {column} must have a text or an integer from 0 on in every row, or nothing or -1 where there is no "
+            f"{where}: {column} must have a text or an integer from 0 on in every row, or nothing or -1 for no "
             "class: set data.label_column"
         )
     names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
