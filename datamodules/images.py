@@ -14,6 +14,7 @@ from readers.images import (
     ImageArrays,
     LeftOut,
     describe_left_out,
+    describe_unreadable,
     open_source,
     refit_images,
 )
@@ -24,6 +25,8 @@ from .batches import ImageBatch
 from .image_cache import ImageCache
 from .loader import BatchLoader
 from .samples.shapes import CLASS_NAMES, render_shapes
+
+NAMED = 20  # images in a warning
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -199,9 +202,11 @@ class ImageDataModule(pl.LightningDataModule):
             by = ", ".join(f"{count} by {what}" for what, count in sorted(arrays.scaled.items()))
             rank_zero_warn(f"Scaled to 8 bits: images of {self.source} with other ranges of values, {by}")
         if arrays.unreadable:
-            reasons = "; ".join(reason for _, reason in arrays.unreadable)
+            count, reasons = len(arrays.unreadable), [reason for _, reason in arrays.unreadable]
+            rest = "" if count <= NAMED else "; … (summary.json names all)"
             rank_zero_warn(
-                f"{len(arrays.unreadable)} images of {self.source} can't be decoded and are skipped: {reasons}"
+                f"{count} images of {self.source} can't be decoded and are skipped: "
+                f"{describe_unreadable(reasons[:NAMED])}{rest}"
             )
 
     def _make_sample(self) -> ImageArrays:

@@ -319,6 +319,10 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
 
     def remarks(self, metrics: Mapping[str, float]) -> list[str]:
         """What the table of a test does not say by itself: whether the training was worth it."""
+        if not metrics and self.hparams.probes and self.hparams.representations:
+            return [
+                "The images have no classes, which the probes need: put those of each class into a folder of its name."
+            ]
         behind = baselines_ahead(metrics)
         if not behind:
             return []

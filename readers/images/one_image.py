@@ -63,8 +63,13 @@ def check_readable(reasons: list[str], way_out: str = "") -> None:
     if len(reasons) == 1:
         raise DataError(reasons[0] + way_out)
     if reasons:
-        text = "; ".join(reason.removeprefix(PREFIX).removesuffix(SUFFIX) for reason in reasons)
-        raise DataError(f"cannot read {len(reasons)} images; repair or remove them{way_out}: {text}", LONGEST_LIST)
+        text = f"cannot read {len(reasons)} images; repair or remove them{way_out}: {describe_unreadable(reasons)}"
+        raise DataError(text, LONGEST_LIST)
+
+
+def describe_unreadable(reasons: list[str]) -> str:
+    """The names and reasons of several images that can't be decoded."""
+    return "; ".join(reason.removeprefix(PREFIX).removesuffix(SUFFIX) for reason in reasons)
 
 
 PREFIX, SUFFIX, LONGEST_LIST = "cannot read the image ", "; repair or remove it", 20_000
