@@ -14,6 +14,7 @@ and ``build()`` makes ``datamodule``, ``model`` and ``trainer`` of it.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -204,6 +205,7 @@ class ExperimentCLI(LightningCLI):
             # What the model once found in a file that may be gone by now; its checkpoint has it.
             for name in set(getattr(cls, "checkpoint_arguments", ())) & hyperparameters.keys():
                 kwargs[name] = hyperparameters[name]
+            kwargs |= self._portable_slots(hyperparameters, kwargs)
             with naming("model", cls):
                 return record_model(cls, *args, applied_instantiation_links=links, **kwargs)
 
@@ -219,6 +221,22 @@ class ExperimentCLI(LightningCLI):
             compile_parts(self.model)
         self.trainer = _build_trainer(parts.trainer, trainer_arguments)
         return self
+
+    def _portable_slots(self, hyperparameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Slots of the model, to be called with what their objects once found in a folder that may be gone by now."""
+        slots = {}
+        for name, kept in hyperparameters.items():
+            configured = self.config.model.init_args.get(name)
+            if name not in given or not all(
+                hasattr(each, "get") and "class_path" in each for each in (kept, configured)
+            ):
+                continue
+            cls = import_class(configured["class_path"])
+            if cls is import_class(kept["class_path"]):
+                found = kept.get("init_args") or {}
+                names = [each for each in getattr(cls, "portable", ()) if each in found]
+                slots[name] = partial(given[name], **{each: found[each] for each in names})
+        return slots
 
     def _drop_links_without_source(self, data: pl.LightningDataModule) -> None:
         """Keeps only the links whose source the data has, now that it is built.

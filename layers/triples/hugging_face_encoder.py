@@ -48,6 +48,8 @@ class HuggingFaceEncoder(SequenceEncoder):
     """
 
     reads_texts = True
+    # Arguments that a checkpoint has: it needs neither folder nor network.
+    portable = ("files",)
 
     def __init__(
         self,
