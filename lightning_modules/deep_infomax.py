@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -313,7 +314,10 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     def _log_qualities(self, stage: str) -> None:
         for prefix in list(self._qualities):
             # One representation at a time, each freed before the next: the maps of all images are large.
-            for name, value in self._qualities.pop(prefix).compute().items():
+            quality = self._qualities.pop(prefix)
+            if quality.left_out:
+                rank_zero_warn(f"{stage}/{prefix}: the probes left {quality.left_out} images out, as memory is limited")
+            for name, value in quality.compute().items():
                 is_main = prefix == "" and name == "knn_accuracy"
                 self.log(f"{stage}/{prefix}{name}", value, prog_bar=is_main, sync_dist=True)
 
