@@ -20,7 +20,7 @@ class RepresentationQuality(Metric):
     memory and the others (test set) as queries. Under DDP every rank gets the features of all ranks, and the result
     equals that of one process, however the samples are sharded.
 
-    Of large sets only the first samples are kept, ``MOST_VALUES`` of features in all processes together: 65,536 images of
+    Of large sets only the first samples are kept, ``MOST_VALUES`` values in all processes together: 65,536 images of
     4,096 features. ``left_out`` counts the others of this process.
 
     Args:
