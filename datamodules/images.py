@@ -14,7 +14,7 @@ from readers.images import (
     ImageArrays,
     LeftOut,
     describe_left_out,
-    describe_unreadable,
+    describe_skipped,
     open_source,
     refit_images,
 )
@@ -25,8 +25,6 @@ from .batches import ImageBatch
 from .image_cache import ImageCache
 from .loader import BatchLoader
 from .samples.shapes import CLASS_NAMES, render_shapes
-
-NAMED = 20  # images in a warning
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -202,12 +200,8 @@ class ImageDataModule(pl.LightningDataModule):
             by = ", ".join(f"{count} by {what}" for what, count in sorted(arrays.scaled.items()))
             rank_zero_warn(f"Scaled to 8 bits: images of {self.source} with other ranges of values, {by}")
         if arrays.unreadable:
-            count, reasons = len(arrays.unreadable), [reason for _, reason in arrays.unreadable]
-            rest = "" if count <= NAMED else "; … (summary.json names all)"
-            rank_zero_warn(
-                f"{count} images of {self.source} can't be decoded and are skipped: "
-                f"{describe_unreadable(reasons[:NAMED])}{rest}"
-            )
+            skipped = describe_skipped([reason for _, reason in arrays.unreadable])
+            rank_zero_warn(f"Skipped images of {self.source}: {skipped}")
 
     def _make_sample(self) -> ImageArrays:
         train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))

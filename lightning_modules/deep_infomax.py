@@ -347,6 +347,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         query: Path | None = None,
         num_neighbors: int = 10,
         batch_size: int = 256,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> str:
         """Turns a folder of images into features, and finds the nearest neighbours of query images among them.
 
@@ -359,6 +360,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             query: an image file or a folder of images whose nearest neighbours (cosine) among the input are listed.
             num_neighbors: neighbours per query image.
             batch_size: images per batch.
+            on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
 
         Returns:
             A summary for the terminal.
@@ -368,11 +370,11 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         """
         if batch_size < 1 or num_neighbors < 1:
             raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
-        names, features = self._encode_files(input, layer, batch_size)
+        names, features = self._encode_files(input, layer, batch_size, on_error)
         arrays: dict[str, Any] = {}
         report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]
         if query is not None:
-            query_names, query_features = self._encode_files(query, layer, batch_size)
+            query_names, query_features = self._encode_files(query, layer, batch_size, on_error)
             similarities, indices = nearest_neighbors(features, query_features, min(num_neighbors, len(names)))
             arrays["query_names"] = np.array(query_names)
             arrays["neighbor_names"] = np.array(names)[indices.numpy()]
@@ -383,7 +385,9 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         write_features(output, names, features, arrays)
         return "\n".join(report)
 
-    def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:
+    def _encode_files(
+        self, path: Path, layer: Representation, batch_size: int, on_error: Literal["stop", "skip"]
+    ) -> tuple[list[str], Tensor]:
         self.eval()
         prefix = "" if layer == "code" else f"{layer}/"
 
@@ -391,7 +395,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             return _representations(self.encoder(images))[prefix]
 
         size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size)
+        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size, on_error)
 
 
 def _representations(output: EncoderOutput) -> dict[str, Tensor]:

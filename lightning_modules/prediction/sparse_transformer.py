@@ -155,6 +155,7 @@ def complete_image_files(
     pixel_range: tuple[float, float],
     complete: Callable[[Tensor, int], Tensor],
     batch_size: int,
+    on_error: OnError = "stop",
 ) -> str:
     """Completes the images of a folder from their upper halves.
 
@@ -166,6 +167,7 @@ def complete_image_files(
         complete: called with images (B, 3, S, S) in ``pixel_range`` and the number of the batch; gives the completed
             ones.
         batch_size: images per batch.
+        on_error: at images that can't be read ``stop`` and name all, or ``skip`` them.
 
     Returns:
         A summary for the terminal.
@@ -176,7 +178,7 @@ def complete_image_files(
     if output.suffix.lower() not in (".png", ".npz"):
         raise ValueError(f"output ({output}) must end in .png or .npz")
     names, originals, completed = [], [], []
-    for number, (batch_names, pixels) in enumerate(read_image_files(path, image_size, batch_size)):
+    for number, (batch_names, pixels) in enumerate(read_image_files(path, image_size, batch_size, on_error=on_error)):
         batch = ImageBatch.from_pixels(pixels, pixel_range)
         names += batch_names
         originals.append(_pixels(batch.images, pixel_range))
@@ -327,7 +329,8 @@ class GeneratesSequences(_Mixin):
             top_k: sample among the k most probable tokens only.
             seed: of the sampling.
             batch_size: prompts or images per batch.
-            on_error: at a line that can't be continued ``stop``, or name it and ``skip`` it: its line stays empty.
+            on_error: at a line that can't be continued ``stop``, or name it and ``skip`` it: its line stays empty; at
+                images that can't be read ``stop`` and name all, or ``skip`` them.
             resume: go on with the ``<output>.part`` of an interrupted prediction of texts.
             encoding: of a text file.
 
@@ -349,7 +352,7 @@ class GeneratesSequences(_Mixin):
                 return self.complete_images(images, temperature=temperature, top_k=top_k, seed=seed + batch)
 
             size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size)
+            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size, on_error)
 
         extender = self._extender(length, seed, {"temperature": temperature, "top_k": top_k})
         counts = predict_lines(

@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..files import stamps, user_path
 from .arrays import ImageArrays, ImageSource, LeftOut
 from .decoding import decode_all
-from .one_image import check_readable
+from .one_image import check_readable, describe_skipped
 from .split_folders import find_splits
 
 SUFFIXES = {
@@ -123,7 +123,11 @@ def find_images(path: Path) -> tuple[list[Path], LeftOut]:
 
 
 def read_image_files(
-    path: Path | str, image_size: int, batch_size: int, channels: int = 3
+    path: Path | str,
+    image_size: int,
+    batch_size: int,
+    channels: int = 3,
+    on_error: Literal["stop", "skip"] = "stop",
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
     """Yields the images of a folder and its sub-folders (or one image file) in batches.
 
@@ -132,13 +136,14 @@ def read_image_files(
         image_size: height and width in pixels that images are resized to.
         batch_size: images per batch.
         channels: see ``decode_image``.
+        on_error: with ``skip`` images that can't be decoded are left out, and named at the end.
 
     Yields:
         the names, relative to the folder, and (B, S, S, channels) uint8.
 
     Raises:
-        DataError: there are no images; or, at the end, images can't be decoded: all of them are named. Nothing is
-            yielded after the first.
+        DataError: there are no images (with ``skip``: no readable ones); or, at the end, images can't be decoded:
+            all of them are named. Nothing is yielded after the first.
     """
     path = user_path(path)
     files, left_out = find_images(path)
@@ -150,9 +155,16 @@ def read_image_files(
         chunk = files[start : start + batch_size]
         decoded = decode_all([(str(file), file) for file in chunk], len(chunk), image_size, channels)
         reasons += [reason for _, reason in decoded.unreadable]
-        if not reasons:
-            yield [file.relative_to(root).as_posix() for file in chunk], decoded.images
-    check_readable(reasons)
+        if reasons and on_error == "stop":
+            continue
+        unreadable = {row for row, _ in decoded.unreadable}
+        readable = [row for row in range(len(chunk)) if row not in unreadable]
+        if readable:
+            yield [chunk[row].relative_to(root).as_posix() for row in readable], decoded.images[readable]
+    if on_error == "stop" or len(reasons) == len(files):
+        check_readable(reasons, ", or set --on_error=skip" if on_error == "stop" else "")
+    elif reasons:
+        warnings.warn(f"skipped images of {path}: {describe_skipped(reasons)}", stacklevel=2)
 
 
 class _Tree:

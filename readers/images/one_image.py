@@ -63,16 +63,22 @@ def check_readable(reasons: list[str], way_out: str = "") -> None:
     if len(reasons) == 1:
         raise DataError(reasons[0] + way_out)
     if reasons:
-        text = f"cannot read {len(reasons)} images; repair or remove them{way_out}: {describe_unreadable(reasons)}"
+        text = f"cannot read {len(reasons)} images; repair or remove them{way_out}: {_names(reasons)}"
         raise DataError(text, LONGEST_LIST)
 
 
-def describe_unreadable(reasons: list[str]) -> str:
-    """The names and reasons of several images that can't be decoded."""
+def describe_skipped(reasons: list[str]) -> str:
+    """The number of images that can't be decoded, and the names and reasons of some."""
+    rest = "; …" if len(reasons) > NAMED else ""
+    return f"{len(reasons)} can't be decoded: {_names(reasons[:NAMED])}{rest}"
+
+
+def _names(reasons: list[str]) -> str:
     return "; ".join(reason.removeprefix(PREFIX).removesuffix(SUFFIX) for reason in reasons)
 
 
 PREFIX, SUFFIX, LONGEST_LIST = "cannot read the image ", "; repair or remove it", 20_000
+NAMED = 20  # skipped images
 
 
 def decode_image(name: str, data: bytes | Path | str, size: int, channels: int = 3) -> NDArray[np.uint8]:

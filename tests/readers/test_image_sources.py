@@ -447,5 +447,14 @@ def test_files_to_predict_from(tmp_path):
         (tmp_path / f"{index}.png").write_bytes(b"")
     found = read_image_files(tmp_path, 32, 1)
     assert next(found)[0] == ["0.png"]
-    with pytest.raises(DataError, match=r"cannot read 2 images; repair or remove them: .*1\.png: .*4\.png: "):
+    message = r"cannot read 2 images; repair or remove them, or set --on_error=skip: .*1\.png: .*4\.png: "
+    with pytest.raises(DataError, match=message):
         next(found)
+    with pytest.warns(UserWarning, match=r"2 can't be decoded: .*1\.png: it is empty; .*4\.png: it is empty$"):
+        batches = list(read_image_files(tmp_path, 32, 2, on_error="skip"))
+    assert [name for names, _ in batches for name in names] == ["0.png", "2.png", "3.png"]
+    assert np.array_equal(np.concatenate([pixels for _, pixels in batches]), IMAGES[[0, 2, 3]])
+    for index in (0, 2, 3):
+        os.remove(tmp_path / f"{index}.png")
+    with pytest.raises(DataError, match="cannot read 2 images"):
+        list(read_image_files(tmp_path, 32, 2, on_error="skip"))
