@@ -331,8 +331,8 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         if not behind:
             return []
         return [
-            f"The trained code is not ahead of {' and '.join(behind)}. To try: two views, which take away what is easy "
-            "to recognise, as colours (configs/infomax_folder.yaml); more epochs, watched by "
+            f"The trained code is not ahead of {' and '.join(behind)}. To try: two views instead of one, which take "
+            "away what is easy to recognise, as colours (configs/infomax_folder.yaml); more epochs, watched by "
             "--model.val_probes=[knn,linear_probe]; the rows test/fc and test/local."
         ]
 

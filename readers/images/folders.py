@@ -106,6 +106,11 @@ class ImageFiles(ImageSource):
         )
 
 
+def has_images(root: Path) -> bool:
+    """Whether there are image files in a folder and its sub-folders."""
+    return bool(_Tree(root).files)
+
+
 def find_images(path: Path) -> tuple[list[Path], LeftOut]:
     """The image files in a folder and its sub-folders, sorted, and the others; for a file, the file itself.
 

@@ -389,6 +389,18 @@ def test_images_without_a_label_in_a_data_set(tmp_path, feature, labels, expecte
     assert (arrays.labels.tolist(), arrays.class_names) == (expected, names)
 
 
+def test_a_table_beside_images_is_no_data_set(tmp_path):
+    for index, name in enumerate(("cat/a", "dog/b")):
+        save(tmp_path / f"{name}.png", index)
+    datasets.Dataset.from_dict({"name": ["cat/a.png"], "features": [[1.0]]}).to_parquet(tmp_path / "codes.parquet")
+    source = open_source(str(tmp_path))
+    assert source.read(32).class_names == ("cat", "dog")
+    assert source.left_out == {".parquet": (1, "codes.parquet")}
+    write_parquet(tmp_path / "data", {"train": (2, 4)}, [], label=None)
+    save(tmp_path / "data" / "logo.png", 5)
+    assert np.array_equal(open_source(str(tmp_path / "data")).read(32).images, IMAGES[2:4])
+
+
 def test_a_full_disk_is_not_blamed_on_the_data_set(tmp_path, monkeypatch):
     write_parquet(tmp_path, {"train": (0, 4)}, [0, 1] * 2)
 
