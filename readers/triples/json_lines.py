@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,17 @@ class Sentence(NamedTuple):
 def slot_predicate(predicate: str, slot: str) -> str:
     """What the triples of an object's slot are called: the predicate itself for ``@value``, else ``票房@inArea``."""
     return predicate if slot == VALUE else f"{predicate}@{slot}"
+
+
+def slot_of(predicate: str, predicates: Collection[str]) -> tuple[str, str]:
+    """Predicate and slot of what ``slot_predicate`` made of them: ``票房@inArea`` -> ``票房``, ``inArea``.
+
+    Args:
+        predicate: of a triple.
+        predicates: those of the schema: a name with ``@`` in it whose first part is none of them is no slot's.
+    """
+    base, _, slot = predicate.rpartition("@")
+    return (base, slot) if base in predicates else (predicate, VALUE)
 
 
 def numbered_lines(path: Path, what: str = "text", encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
