@@ -119,7 +119,7 @@ class PredictsTriples:
 
         def read(line: str, where: str) -> _Text | str:
             record = parse_json(line, where) if is_json and line.strip() else {"text": line}
-            text = parse_text(record, where, may_be_empty=True)
+            text = parse_text(record, where)
             normal = normalize_text(text, self.hparams.normalize)
             return _Text(record, normal) if normal.text else _line(record, [])
 
