@@ -212,13 +212,27 @@ class ExperimentCLI(LightningCLI):
             (build_model, pl.LightningModule, True),
             *naming_instantiators(),
         ]
-        parts = self.parser.instantiate(self.config, instantiators=instantiators)
+        parts = self.parser.instantiate(self._config_with_files(hyperparameters), instantiators=instantiators)
         self.datamodule, self.model = parts.data, parts.model
         torch.set_float32_matmul_precision(self.config.float32_matmul_precision)
         if self.config.compile:
             compile_parts(self.model)
         self.trainer = _build_trainer(parts.trainer, trainer_arguments)
         return self
+
+    def _config_with_files(self, hyperparameters: Mapping[str, Any]) -> Namespace:
+        """The configuration with what the model's slots once read from files that may be gone by now: their
+        ``checkpoint_arguments``, as a checkpoint's hyperparameters have them."""
+        config = self.config.clone()
+        for name, saved in hyperparameters.items():
+            slot = config.model.init_args.get(name)
+            if not isinstance(slot, Namespace) or not isinstance(saved, Mapping) or "class_path" not in slot:
+                continue
+            cls, arguments = import_class(slot.class_path), saved.get("init_args") or {}
+            if import_class(saved["class_path"]) is cls:
+                for argument in set(getattr(cls, "checkpoint_arguments", ())) & arguments.keys():
+                    slot.init_args[argument] = arguments[argument]
+        return config
 
     def _drop_links_without_source(self, data: pl.LightningDataModule) -> None:
         """Keeps only the links whose source the data has, now that it is built.

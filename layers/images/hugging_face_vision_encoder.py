@@ -48,6 +48,8 @@ class HuggingFaceVisionEncoder(Encoder):
           prior_weight: 0.0
     """
 
+    checkpoint_arguments = ("model", "config", "local_stage")
+
     def __init__(
         self,
         image_size: int = 32,
