@@ -30,7 +30,7 @@ import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
 from .arguments import CONFIGS, check_config_files
-from .classes import import_class, parameters
+from .classes import import_class, is_importable, parameters
 from .compiling import compile_parts
 from .console import say
 from .errors import UserError
@@ -224,12 +224,13 @@ class ExperimentCLI(LightningCLI):
         """The configuration with what the model's slots once read from files that may be gone by now: their
         ``checkpoint_arguments``, as a checkpoint's hyperparameters have them."""
         config = self.config.clone()
+        slots = config.model.get("init_args") or {}
         for name, saved in hyperparameters.items():
-            slot = config.model.init_args.get(name)
-            if not isinstance(slot, Namespace) or not isinstance(saved, Mapping) or "class_path" not in slot:
+            slot, kept = slots.get(name), saved.get("class_path", "") if isinstance(saved, Mapping) else ""
+            if not isinstance(slot, Namespace) or "class_path" not in slot or not is_importable(kept):
                 continue
-            cls, arguments = import_class(slot.class_path), saved.get("init_args") or {}
-            if import_class(saved["class_path"]) is cls:
+            cls, arguments = import_class(kept), saved.get("init_args") or {}
+            if import_class(slot.class_path) is cls:
                 for argument in set(getattr(cls, "checkpoint_arguments", ())) & arguments.keys():
                     slot.init_args[argument] = arguments[argument]
         return config
