@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class BatchLoader:
@@ -112,6 +114,21 @@ class BatchLoader:
 def epoch_seed(seed: int, epoch: int) -> int:
     """A seed per epoch, so that an epoch's draws depend on nothing else."""
     return seed * 1_000_003 + epoch
+
+
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers that depend on others alone and look random.
+
+    Source: the output function of SplitMix64 (Steele, Lea and Flood 2014), as a hash.
+    """
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def unit_interval(values: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1), of the upper 53 bits of others."""
+    return (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -14,7 +14,6 @@ and ``build()`` makes ``datamodule``, ``model`` and ``trainer`` of it.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -31,7 +30,7 @@ import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
 from .arguments import CONFIGS, check_config_files
-from .classes import import_class, parameters
+from .classes import import_class, is_importable, parameters
 from .compiling import compile_parts
 from .console import say
 from .errors import UserError
@@ -205,7 +204,6 @@ class ExperimentCLI(LightningCLI):
             # What the model once found in a file that may be gone by now; its checkpoint has it.
             for name in set(getattr(cls, "checkpoint_arguments", ())) & hyperparameters.keys():
                 kwargs[name] = hyperparameters[name]
-            kwargs |= self._portable_slots(hyperparameters, kwargs)
             with naming("model", cls):
                 return record_model(cls, *args, applied_instantiation_links=links, **kwargs)
 
@@ -214,7 +212,7 @@ class ExperimentCLI(LightningCLI):
             (build_model, pl.LightningModule, True),
             *naming_instantiators(),
         ]
-        parts = self.parser.instantiate(self.config, instantiators=instantiators)
+        parts = self.parser.instantiate(self._config_with_files(hyperparameters), instantiators=instantiators)
         self.datamodule, self.model = parts.data, parts.model
         torch.set_float32_matmul_precision(self.config.float32_matmul_precision)
         if self.config.compile:
@@ -222,21 +220,20 @@ class ExperimentCLI(LightningCLI):
         self.trainer = _build_trainer(parts.trainer, trainer_arguments)
         return self
 
-    def _portable_slots(self, hyperparameters: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Slots of the model, to be called with what their objects once found in a folder that may be gone by now."""
-        slots = {}
-        for name, kept in hyperparameters.items():
-            configured = self.config.model.init_args.get(name)
-            if name not in given or not all(
-                hasattr(each, "get") and "class_path" in each for each in (kept, configured)
-            ):
+    def _config_with_files(self, hyperparameters: Mapping[str, Any]) -> Namespace:
+        """The configuration with what the model's slots once read from files that may be gone by now: their
+        ``checkpoint_arguments``, as a checkpoint's hyperparameters have them."""
+        config = self.config.clone()
+        slots = config.model.get("init_args") or {}
+        for name, saved in hyperparameters.items():
+            slot, kept = slots.get(name), saved.get("class_path", "") if isinstance(saved, Mapping) else ""
+            if not isinstance(slot, Namespace) or "class_path" not in slot or not is_importable(kept):
                 continue
-            cls = import_class(configured["class_path"])
-            if cls is import_class(kept["class_path"]):
-                found = kept.get("init_args") or {}
-                names = [each for each in getattr(cls, "portable", ()) if each in found]
-                slots[name] = partial(given[name], **{each: found[each] for each in names})
-        return slots
+            cls, arguments = import_class(kept), saved.get("init_args") or {}
+            if import_class(slot.class_path) is cls:
+                for argument in set(getattr(cls, "checkpoint_arguments", ())) & arguments.keys():
+                    slot.init_args[argument] = arguments[argument]
+        return config
 
     def _drop_links_without_source(self, data: pl.LightningDataModule) -> None:
         """Keeps only the links whose source the data has, now that it is built.

@@ -48,8 +48,7 @@ class HuggingFaceVisionEncoder(Encoder):
           prior_weight: 0.0
     """
 
-    # Arguments that a checkpoint has: it needs no folder.
-    portable = ("model", "config", "local_stage")
+    checkpoint_arguments = ("model", "config", "local_stage")
 
     def __init__(
         self,

@@ -48,8 +48,7 @@ class HuggingFaceEncoder(SequenceEncoder):
     """
 
     reads_texts = True
-    # Arguments that a checkpoint has: it needs neither folder nor network.
-    portable = ("files",)
+    checkpoint_arguments = ("files",)
 
     def __init__(
         self,

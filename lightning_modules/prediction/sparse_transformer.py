@@ -15,7 +15,7 @@ from layers.transformers.positions import COLOURS, bytes_of_images, images_of_by
 from readers.images import read_image_files
 from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter, TextCodec
 
-from .lines import OnError, predict_lines
+from .lines import OnError, list_of_texts, predict_lines
 
 SHOWN_CHARACTERS = 40  # of a wrong word, in a message
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ class GeneratesSequences(_Mixin):
             seed: of the sampling.
 
         Raises:
+            TypeError: among the texts is something else.
             ValueError: an argument is out of range, or a text doesn't fit the model.
         """
         drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k}
@@ -250,6 +251,7 @@ class GeneratesSequences(_Mixin):
             return generate(self.network, prompts, count, lengths=lengths, generator=generator, **drawing)
         if isinstance(prompts, str):
             return self.generate([prompts], count, seed=seed, **drawing)[0]
+        prompts = list_of_texts(prompts, "generate")
         self.eval()
         extender = self._extender(count, seed, drawing, line_end="\n")
         read = [extender.read(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
