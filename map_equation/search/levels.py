@@ -38,7 +38,7 @@ def group_modules(kind, level, outside, least_gain, random, passes):
     best_cost = np.inf
     start = best
     for _ in range(2):
-        module, count = optimise(kind, level, same(n), outside, start, np.int64(SWEEPS), random)
+        module, count, _ = optimise(kind, level, same(n), outside, start, identity(n), np.int64(SWEEPS), random)
         dissolve(kind, level, outside[0], module, count)
         count = renumber(module)
         module, count, cost = partition(kind, level, outside, module, least_gain, random, passes)
@@ -84,7 +84,9 @@ def split(kind, graph, outside, old, share, random, passes):
     block = same(n)
     if n < 3:
         return block, 1, 0.0
-    module, count = optimise(kind, graph, block, outside, identity(n), np.int64(SPLITTING_SWEEPS), random)
+    module, count, _ = optimise(
+        kind, graph, block, outside, identity(n), identity(n), np.int64(SPLITTING_SWEEPS), random
+    )
     cost, whole = cost_of(kind, graph, outside[0], module)
     old_count = renumber(old)
     old_cost, _ = cost_of(kind, graph, outside[0], old)

@@ -89,7 +89,7 @@ def module_states(kind, graph, module):
 def move_nodes(kind, graph, block, outside, module, order, sweeps):
     """Moves nodes, one at a time, to the neighbouring or empty module that shortens the code most.
 
-    A queue, filled in the given order, holds the nodes whose neighbourhood changed. Ties go to the module found first.
+    A queue holds the nodes ``order``, then those whose neighbourhood changed. Ties go to the module found first.
     Indices are unsigned, as signed ones are tested for negative values at each access.
 
     Args:
@@ -111,12 +111,18 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             state[module[a], SIZE] *= -1
     for a in range(n):
         state[a, SIZE] = abs(state[a, SIZE])
-    queue = order.copy()
+    waiting = len(order)
+    queue = np.empty(n, np.int32)
     queued = np.empty(n, np.bool_)
     for a in range(n):
-        queued[a] = True
+        queued[a] = False
+    alone_at_first = True
+    for i in range(waiting):
+        u = order[i]
+        queue[i] = u
+        queued[u] = True
+        alone_at_first &= state[module[u], SIZE] == (graph.parts[u] if grouping else 1.0)
     head = 0
-    waiting = n
     memory = len(graph.word) > 0
     words = word_table(graph, module)
     first_state, states = states_of(graph)
@@ -124,7 +130,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     near = np.empty(n + 1, np.uint32)
     gained = 0.0
     budget = sweeps * n
-    first_sweep = budget - n if num_free == 0 else budget + 1
+    first_sweep = budget - waiting if alone_at_first else budget + 1
     empty = zeros(np.int64(8))
     while waiting > 0 and budget > 0:
         budget -= 1

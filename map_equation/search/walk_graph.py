@@ -248,37 +248,99 @@ def merge_words(graph, start, member):
 
 
 @inner
-def only_inside(graph, module):
-    """The same nodes with only the links inside modules."""
+def changed_modules(module, count, earlier):
+    """``(count,)`` bool: the modules that are none of the ``earlier`` ones, both numbered from 0; all, without these."""
+    n = len(earlier)
+    size, before = np.empty(count, np.int32), np.empty(n, np.int32)
+    was = np.empty(count, np.int32)
+    changed = np.empty(count, np.bool_)
+    for a in range(count):
+        size[a], was[a], changed[a] = 0, -1, n == 0
+    for u in range(n):
+        before[u] = 0
+    for u in range(n):
+        a = module[u]
+        before[earlier[u]] += 1
+        size[a] += 1
+        if was[a] < 0:
+            was[a] = earlier[u]
+        changed[a] |= was[a] != earlier[u]
+    for a in range(count if n else 0):
+        changed[a] |= size[a] != before[was[a]]
+    return changed
+
+
+@inner
+def touched(graph, module, changed):
+    """The nodes in the changed modules and their neighbours, int32."""
+    n = len(module)
+    seen = np.empty(n, np.bool_)
+    for u in range(n):
+        seen[u] = changed[module[u]]
+    for u in range(n):
+        if changed[module[u]]:
+            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+                seen[np.uint32(graph.neighbour[k])] = True
+    nodes = np.empty(n, np.int32)
+    count = 0
+    for u in range(n):
+        nodes[count] = u
+        count += seen[u]
+    return nodes[:count]
+
+
+@inner
+def only_inside(graph, module, changed):
+    """The same nodes with only the links inside the changed modules.
+
+    Returns:
+        The graph, the nodes of these modules, and modules to start from: these nodes alone, the others together.
+    """
     n = len(module)
     indptr = np.empty(n + 1, np.int64)
     neighbour = np.empty(len(graph.neighbour), np.int32)
     link = np.empty(len(graph.neighbour))
+    nodes, start = np.empty(n, np.int32), np.empty(n, np.int32)
+    first = np.empty(len(changed), np.int32)
+    for a in range(len(changed)):
+        first[a] = -1
     done = np.uint64(0)
+    count = 0
     indptr[0] = 0
     for u in range(n):
         a = module[u]
-        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-            v = np.uint32(graph.neighbour[k])
-            neighbour[done] = v
-            link[done] = graph.link[k]
-            done += np.uint64(module[v] == a)
+        if changed[a]:
+            nodes[count], start[u] = u, u
+            count += 1
+            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+                v = np.uint32(graph.neighbour[k])
+                neighbour[done] = v
+                link[done] = graph.link[k]
+                done += np.uint64(module[v] == a)
+        else:
+            if first[a] < 0:
+                first[a] = u
+            start[u] = first[a]
         indptr[u + 1] = done
-    return WalkGraph(
-        indptr,
-        neighbour[:done].copy(),
-        link[:done].copy(),
-        graph.flow,
-        graph.exits,
-        graph.enters,
-        graph.leave,
-        graph.land,
-        graph.parts,
-        graph.all_leave,
-        graph.first_word,
-        graph.word,
-        graph.use,
-        graph.num_words,
+    return (
+        WalkGraph(
+            indptr,
+            neighbour[:done].copy(),
+            link[:done].copy(),
+            graph.flow,
+            graph.exits,
+            graph.enters,
+            graph.leave,
+            graph.land,
+            graph.parts,
+            graph.all_leave,
+            graph.first_word,
+            graph.word,
+            graph.use,
+            graph.num_words,
+        ),
+        nodes[:count],
+        start,
     )
 
 
