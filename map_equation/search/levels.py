@@ -6,7 +6,7 @@ import numpy as np
 from ..codelength import plogp
 from .compiled import inner, part
 from .moves import cost_of, dissolve
-from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition
+from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition, shuffled
 from .walk_graph import WalkGraph, group, identity, members_of, module_exits, renumber, same, subgraph, zeros
 
 
@@ -38,7 +38,7 @@ def group_modules(kind, level, outside, least_gain, random, passes):
     best_cost = np.inf
     start = best
     for _ in range(2):
-        module, count, _ = optimise(kind, level, same(n), outside, start, identity(n), np.int64(SWEEPS), random)
+        module, count, _ = optimise(kind, level, same(n), outside, start, shuffled(identity(n), random), np.int64(SWEEPS), random)
         dissolve(kind, level, outside[0], module, count)
         count = renumber(module)
         module, count, cost = partition(kind, level, outside, module, least_gain, random, passes)
@@ -85,7 +85,7 @@ def split(kind, graph, outside, old, share, random, passes):
     if n < 3:
         return block, 1, 0.0
     module, count, _ = optimise(
-        kind, graph, block, outside, identity(n), identity(n), np.int64(SPLITTING_SWEEPS), random
+        kind, graph, block, outside, identity(n), shuffled(identity(n), random), np.int64(SPLITTING_SWEEPS), random
     )
     cost, whole = cost_of(kind, graph, outside[0], module)
     old_count = renumber(old)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..codelength import plogp
 from ..flow import RECORDED, UNDIRECTED
-from .compiled import inner, part, unchecked
+from .compiled import inner, part, prefetch, unchecked
 from .walk_graph import members_of, rate_inside, same, zeros
 from .words import states_of, use_words, word_bits, word_table, words_used
 
@@ -21,6 +21,8 @@ LEAST_SHARE = 0.125
 MOST_STATES = 50
 # Stands for the rate to a module that has a state of the same physical node but no link.
 TOUCHING = 1e-300
+# So many visits before a node's turn, its row is fetched.
+AHEAD = 3
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
 
@@ -140,6 +142,12 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             head = 0
         waiting -= 1
         queued[u] = False
+        if waiting > AHEAD:
+            later = head + AHEAD
+            place = graph.indptr[queue[later if later < n else later - n]]
+            prefetch(graph.neighbour, place)
+            prefetch(graph.link, place)
+            prefetch(graph.link, place + 8)
         a = np.uint32(module[u])  # type: ignore[assignment]
         if budget >= first_sweep and state[a, SIZE] > (graph.parts[u] if grouping else 1.0):
             continue
@@ -151,6 +159,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             near[num_near] = b
             num_near += np.uint64(rate == 0)
             to[b] = rate + graph.link[k]
+            prefetch(state, b)
         removed = 0.0
         if memory:
             num_words = graph.first_word[u + np.uint64(1)] - graph.first_word[u]

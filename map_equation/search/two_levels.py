@@ -23,11 +23,12 @@ def random_below(random, high):
 
 
 @part
-def shuffle(order, random):
-    """Permutes an array in place."""
+def shuffled(order, random):
+    """The array, permuted in place."""
     for i in range(len(order) - 1, 0, -1):
         j = random_below(random, i + 1)
         order[i], order[j] = order[j], order[i]
+    return order
 
 
 @inner
@@ -37,7 +38,7 @@ def optimise(kind, graph, block, outside, start, order, sweeps, random):
     Works on many separate blocks of nodes at once, see ``moves``.
 
     Args:
-        order: the nodes to begin with, in any order; shuffled in place.
+        order: the nodes to begin with.
 
     Returns:
         ``(n,)`` int32 modules numbered from 0, their number, the bits gained.
@@ -47,7 +48,6 @@ def optimise(kind, graph, block, outside, start, order, sweeps, random):
     gained = 0.0
     while True:
         n = len(module)
-        shuffle(order, random)
         gain = move_nodes(kind, graph, block, outside, module, order, sweeps)
         gained += gain
         count = renumber(module)
@@ -59,7 +59,7 @@ def optimise(kind, graph, block, outside, start, order, sweeps, random):
         graph = aggregate(kind, graph, module, count)
         block = blocks_of(module, block, count)
         module = identity(count)
-        order = identity(count)
+        order = shuffled(identity(count), random)
 
 
 @part
@@ -74,7 +74,7 @@ def blocks_of(module, block, count):
 @part
 def fine_tune(kind, graph, block, outside, module, count, tried, random):
     """Moves single nodes, then modules; begins with the nodes in and next to modules that ``tried`` does not have."""
-    order = touched(graph, module, changed_modules(module, count, tried))
+    order = shuffled(touched(graph, module, changed_modules(module, count, tried)), random)
     return optimise(kind, graph, block, outside, module, order, np.int64(SWEEPS), random)
 
 
@@ -83,12 +83,17 @@ def coarse_tune(kind, graph, outside, module, count, tried, random):
     """Splits modules that ``tried`` does not have, each by itself, then moves the parts, from the given modules."""
     changed = changed_modules(module, count, tried)
     inside, order, start = only_inside(graph, module, changed)
+    first = 0
+    for last in range(1, len(order) + 1):  # module after module, as what is near in memory is read faster
+        if last == len(order) or module[order[last]] != module[order[first]]:
+            shuffled(order[first:last], random)
+            first = last
     exits = module_exits(kind, inside, module, count)
     part, num_parts, _ = optimise(kind, inside, module, exits, start, order, np.int64(SPLITTING_SWEEPS), random)
     parts = aggregate(kind, graph, part, num_parts)
     start = blocks_of(part, module, num_parts)
     moved, count, gain = optimise(
-        kind, parts, same(num_parts), outside, start, identity(num_parts), np.int64(SWEEPS), random
+        kind, parts, same(num_parts), outside, start, shuffled(identity(num_parts), random), np.int64(SWEEPS), random
     )
     for u in range(len(part)):
         part[u] = moved[part[u]]
@@ -141,5 +146,5 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
 def partition(kind, graph, outside, start, least_gain, random, passes):
     """``tune`` after a search from the modules ``start``."""
     n = len(start)
-    module, count, _ = optimise(kind, graph, same(n), outside, start, identity(n), np.int64(SWEEPS), random)
+    module, count, _ = optimise(kind, graph, same(n), outside, start, shuffled(identity(n), random), np.int64(SWEEPS), random)
     return tune(kind, graph, outside, module, count, least_gain, random, passes)

@@ -294,34 +294,34 @@ def only_inside(graph, module, changed):
     """The same nodes with only the links inside the changed modules.
 
     Returns:
-        The graph, the nodes of these modules, and modules to start from: these nodes alone, the others together.
+        The graph, the nodes of these modules, one module after the other, and modules to start from: these nodes alone, the others together.
     """
     n = len(module)
     indptr = np.empty(n + 1, np.int64)
     neighbour = np.empty(len(graph.neighbour), np.int32)
     link = np.empty(len(graph.neighbour))
-    nodes, start = np.empty(n, np.int32), np.empty(n, np.int32)
-    first = np.empty(len(changed), np.int32)
-    for a in range(len(changed)):
-        first[a] = -1
     done = np.uint64(0)
-    count = 0
     indptr[0] = 0
     for u in range(n):
         a = module[u]
         if changed[a]:
-            nodes[count], start[u] = u, u
-            count += 1
             for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
                 v = np.uint32(graph.neighbour[k])
                 neighbour[done] = v
                 link[done] = graph.link[k]
                 done += np.uint64(module[v] == a)
-        else:
-            if first[a] < 0:
-                first[a] = u
-            start[u] = first[a]
         indptr[u + 1] = done
+    first, member = members_of(module, len(changed))
+    start = identity(n)
+    count = 0
+    for a in range(len(changed)):
+        for i in range(first[a], first[a + 1]):
+            u = member[i]
+            if changed[a]:
+                member[count] = u
+                count += 1
+            else:
+                start[u] = member[first[a]]
     return (
         WalkGraph(
             indptr,
@@ -339,7 +339,7 @@ def only_inside(graph, module, changed):
             graph.use,
             graph.num_words,
         ),
-        nodes[:count],
+        member[:count],
         start,
     )
 
