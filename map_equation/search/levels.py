@@ -9,6 +9,9 @@ from .moves import cost_of, dissolve
 from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition, shuffled
 from .walk_graph import WalkGraph, group, identity, members_of, module_exits, renumber, same, subgraph, zeros
 
+# A small module is searched several times, as its few nodes often are one module at the first try.
+SPLITTING_STARTS, SMALL = 6, 18
+
 
 @part
 def group_modules(kind, level, outside, least_gain, random, passes):
@@ -84,10 +87,14 @@ def split(kind, graph, outside, old, share, random, passes):
     block = same(n)
     if n < 3:
         return block, 1, 0.0
-    module, count, _ = optimise(
-        kind, graph, block, outside, identity(n), shuffled(identity(n), random), np.int64(SPLITTING_SWEEPS), random
-    )
-    cost, whole = cost_of(kind, graph, outside[0], module)
+    module, count, cost, whole = block, 1, np.inf, np.inf
+    for _ in range(max(min(SPLITTING_STARTS, SMALL // n), 1)):
+        new, new_count, _ = optimise(
+            kind, graph, block, outside, identity(n), shuffled(identity(n), random), np.int64(SPLITTING_SWEEPS), random
+        )
+        new_cost, whole = cost_of(kind, graph, outside[0], new)
+        if new_cost < cost - 1e-12:
+            module, count, cost = new, new_count, new_cost
     old_count = renumber(old)
     old_cost, _ = cost_of(kind, graph, outside[0], old)
     if old_cost < cost - 1e-12:

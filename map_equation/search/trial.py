@@ -16,7 +16,9 @@ from .walk_graph import walk_graph
 LEAST_TUNING_GAIN = 1e-5
 # A trial on a small graph searches two levels until it has processed this many links, counted both ways, and levels
 # from the best of every few of these.
-LINKS_PER_TRIAL, MAX_STARTS, MAX_HIERARCHIES = 5_000, 20, 4
+import os
+LINKS_PER_TRIAL, MAX_STARTS, MAX_HIERARCHIES = int(os.environ.get('LPT', 4_000)), int(os.environ.get('MS', 20)), 4
+WORK = int(os.environ.get('WORK', 3000))
 
 
 def search(
@@ -47,14 +49,16 @@ def search(
     start = np.arange(n, dtype=np.int32) if initial is None else bottom_modules(initial)
     random = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
     hierarchies = min(num_starts(flow), MAX_HIERARCHIES)
+    work = 0
     for number in range(hierarchies):
         starts = (num_starts(flow) + number) // hierarchies
         costs = np.zeros(1 + starts * (MAX_ROUNDS + 1))
-        module, bottom, parent = find(kind, graph, start, starts, two_level, LEAST_TUNING_GAIN, random, costs)
+        module, bottom, parent = find(kind, graph, start, starts, two_level or work > WORK, LEAST_TUNING_GAIN, random, costs)
         passes += (costs[1 : int(costs[0]) + 1] - nodes).tolist()
         tables = [module.reshape(-1, 1).astype(np.int64)]
-        if not two_level:
+        if not (two_level or work > WORK):
             tables.append(table_of(bottom, parent))
+            work += len(flow.neighbour) * (tables[1] >= 0).sum() // n
         for table in tables:
             length = codelength(flow, table, physical)
             if length < best_length - 1e-12:

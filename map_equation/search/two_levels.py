@@ -124,8 +124,11 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     cost, _ = cost_of(kind, graph, outside[0], module)
     note(passes, cost)
     tried = module[:0]  # the modules of which neither a node nor a part was to be moved
+    fine = True
+    again = False
     for number in range(MAX_ROUNDS):
-        if number % 2 == 0:
+        everywhere = len(tried) == 0
+        if fine:
             new, new_count, gain = fine_tune(kind, graph, block, outside, module, count, tried, random)
         else:
             new, new_count, gain = coarse_tune(kind, graph, outside, module, count, tried, random)
@@ -134,8 +137,12 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
             module, count = new, new_count
             cost -= gain
         note(passes, cost)
+        fine = not fine
         if number and not gain > least_gain:
-            break
+            if everywhere or again:
+                break
+            again = True
+            fine, tried = False, module[:0]
     cost, whole = cost_of(kind, graph, outside[0], module)
     if cost < whole - 1e-12:
         return module, count, cost
