@@ -4,6 +4,8 @@ LLVM optimises what a function calls again with each caller, so a deep tree of c
 are called in few places are ``part`` of their caller, and ``inner`` functions have no entry from Python.
 """
 
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -17,8 +19,16 @@ unchecked = numba.njit(error_model="numpy", **OPTIONS)  # no test for division b
 part = numba.njit(nogil=True, inline="always")
 
 
-@intrinsic
-def prefetch(typingctx, array, index):
+def sources(folder: Path) -> int:
+    """A number that changes with any Python file in the folder and below.
+
+    What Numba keeps on disk depends on the file of the compiled function, not on the functions that it calls. It also
+    depends on the values that the function closes over, so this is one of them.
+    """
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py"))))
+
+
+def _prefetch(typingctx, array, index):
     """Asks the processor for ``array[index]`` (of a matrix: the row's first entry), which is read soon."""
 
     def generate(context, builder, signature, args):
@@ -37,3 +47,6 @@ def prefetch(typingctx, array, index):
         return context.get_dummy_value()
 
     return numba.types.void(array, numba.types.int64), generate
+
+
+prefetch: Any = intrinsic(_prefetch)

@@ -32,7 +32,7 @@ def shuffled(order, random):
 
 
 @inner
-def optimise(kind, graph, block, outside, start, order, sweeps, random):
+def improve(kind, graph, block, outside, start, order, sweeps, random):
     """Moves nodes, then the resulting modules, and so on until nothing moves, from the modules ``start``.
 
     Works on many separate blocks of nodes at once, see ``moves``.
@@ -63,6 +63,12 @@ def optimise(kind, graph, block, outside, start, order, sweeps, random):
 
 
 @part
+def optimise(kind, graph, block, outside, start, sweeps, random):
+    """``improve`` that begins with all nodes in random order."""
+    return improve(kind, graph, block, outside, start, shuffled(identity(len(start)), random), sweeps, random)
+
+
+@part
 def blocks_of(module, block, count):
     """``(count,)`` int32, the block of each module, from the blocks of the nodes."""
     result = np.empty(count, np.int32)
@@ -75,7 +81,7 @@ def blocks_of(module, block, count):
 def fine_tune(kind, graph, block, outside, module, count, tried, random):
     """Moves single nodes, then modules; begins with the nodes in and next to modules that ``tried`` does not have."""
     order = shuffled(touched(graph, module, changed_modules(module, count, tried)), random)
-    return optimise(kind, graph, block, outside, module, order, np.int64(SWEEPS), random)
+    return improve(kind, graph, block, outside, module, order, np.int64(SWEEPS), random)
 
 
 @part
@@ -89,12 +95,10 @@ def coarse_tune(kind, graph, outside, module, count, tried, random):
             shuffled(order[first:last], random)
             first = last
     exits = module_exits(kind, inside, module, count)
-    part, num_parts, _ = optimise(kind, inside, module, exits, start, order, np.int64(SPLITTING_SWEEPS), random)
+    part, num_parts, _ = improve(kind, inside, module, exits, start, order, np.int64(SPLITTING_SWEEPS), random)
     parts = aggregate(kind, graph, part, num_parts)
     start = blocks_of(part, module, num_parts)
-    moved, count, gain = optimise(
-        kind, parts, same(num_parts), outside, start, shuffled(identity(num_parts), random), np.int64(SWEEPS), random
-    )
+    moved, count, gain = optimise(kind, parts, same(num_parts), outside, start, np.int64(SWEEPS), random)
     for u in range(len(part)):
         part[u] = moved[part[u]]
     return part, count, gain
@@ -112,6 +116,8 @@ def note(passes, cost):
 def tune(kind, graph, outside, module, count, least_gain, random, passes):
     """Improves modules in turns of fine- and coarse-tuning while a round gains at least so many bits.
 
+    Rounds look at the modules that have changed since the last ones, and once more at all of them when that is done.
+
     Args:
         outside: ``(1,)`` rate at which the walk leaves this graph.
         passes: takes the bits after each pass as long as there is room; entry 0 is their number.
@@ -124,8 +130,7 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     cost, _ = cost_of(kind, graph, outside[0], module)
     note(passes, cost)
     tried = module[:0]  # the modules of which neither a node nor a part was to be moved
-    fine = True
-    again = False
+    fine, once_more = True, True
     for number in range(MAX_ROUNDS):
         everywhere = len(tried) == 0
         if fine:
@@ -139,10 +144,9 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
         note(passes, cost)
         fine = not fine
         if number and not gain > least_gain:
-            if everywhere or again:
+            if everywhere or not once_more:
                 break
-            again = True
-            fine, tried = False, module[:0]
+            fine, once_more, tried = False, False, module[:0]
     cost, whole = cost_of(kind, graph, outside[0], module)
     if cost < whole - 1e-12:
         return module, count, cost
@@ -152,6 +156,5 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
 @part
 def partition(kind, graph, outside, start, least_gain, random, passes):
     """``tune`` after a search from the modules ``start``."""
-    n = len(start)
-    module, count, _ = optimise(kind, graph, same(n), outside, start, shuffled(identity(n), random), np.int64(SWEEPS), random)
+    module, count, _ = optimise(kind, graph, same(len(start)), outside, start, np.int64(SWEEPS), random)
     return tune(kind, graph, outside, module, count, least_gain, random, passes)

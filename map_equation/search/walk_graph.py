@@ -249,7 +249,7 @@ def merge_words(graph, start, member):
 
 @inner
 def changed_modules(module, count, earlier):
-    """``(count,)`` bool: the modules that are none of the ``earlier`` ones, both numbered from 0; all, without these."""
+    """``(count,)`` bool: the modules that are none of the ``earlier`` ones, all without these; numbered from 0."""
     n = len(earlier)
     size, before = np.empty(count, np.int32), np.empty(n, np.int32)
     was = np.empty(count, np.int32)
@@ -294,7 +294,8 @@ def only_inside(graph, module, changed):
     """The same nodes with only the links inside the changed modules.
 
     Returns:
-        The graph, the nodes of these modules, one module after the other, and modules to start from: these nodes alone, the others together.
+        The graph; the nodes of these modules, one module after the other; modules to start from, which are these
+        nodes, each by itself, and the other modules.
     """
     n = len(module)
     indptr = np.empty(n + 1, np.int64)
