@@ -59,9 +59,9 @@ def attend_by_operators(
     """``attend`` by plain operators, which torch.func and forward-mode derivatives know; holds the pattern's logits."""
     batch, heads = q.shape[:2]
     bias = None if key_bias is None else key_bias.repeat_interleave(heads, 0)
-    folded = (x.flatten(0, 1) for x in (q, k, v))
     branches = plan(pattern, q.shape[2], causal, q.device, wide(q.dtype))
-    return attention(*folded, bias, branches, dropout).unflatten(0, (batch, heads))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    return attention(q, k, v, bias, branches, dropout).unflatten(0, (batch, heads))
 
 
 @torch.library.custom_op("scientific_spaces::attend", mutates_args=())
