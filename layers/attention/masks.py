@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .kernels import wide
-from .tracing import may_look
+from .tracing import is_plain, may_look
 
 
 def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
@@ -45,10 +45,9 @@ def means_causal(mask: Tensor | None, n: int, is_causal: bool, name: str) -> boo
     """
     if mask is None:
         return is_causal
-    looks = may_look(mask)
-    if is_causal and not looks and mask.shape == (n, n):
+    if is_causal and not may_look(mask) and mask.shape == (n, n):
         return True
-    if not looks and mask.device.type == "cpu":
+    if not is_plain():
         raise ValueError(
             f"{name} can't look at attn_mask while it is compiled or transformed: pass is_causal=True for "
             "the causal mask"
