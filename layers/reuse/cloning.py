@@ -1,6 +1,7 @@
 """Copies of a model, with its weights or with new ones."""
 
 import copy
+import inspect
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,8 @@ def clone(model: Model, weights: bool = True) -> Model:
     """A copy that shares nothing with the model; what is shared inside the model is shared inside the copy.
 
     Without ``weights`` all are re-initialised by the modules' ``reset_parameters`` (``_reset_parameters`` in some of
-    torch's), inner modules first, so that a model's own scheme has the last word. Buffers are reset where these
+    torch's; ``_init_weights(module)`` for all inside in Hugging Face's), inner modules first, so that a model's own
+    scheme has the last word. Buffers are reset where these
     methods do so (running statistics are). Weights that are normalised before use (by ``layers.normalize_weights`` or
     torch's parametrizations, or its older hooks) are drawn as if they were plain, and stay normalised.
 
@@ -54,6 +56,9 @@ def clone(model: Model, weights: bool = True) -> Model:
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if reset is not None:
                 reset()
+            each = getattr(module, "_init_weights", None)
+            if each is not None and len(inspect.signature(each).parameters) == 1:
+                module.apply(each)
             _take_over(module)
         for name, part in parts.items():
             _refuse_left(name, part)

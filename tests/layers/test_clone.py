@@ -25,6 +25,7 @@ from layers import (
 from layers.reuse import clone
 from layers.transformers.positions import ImagePositions
 from tests.layers.reuse_tools import IMAGES, Shared, count, pointers, residual_network, transformer
+from tests.layers.test_reuse_untraced import hugging_face
 
 
 def test_a_clone_with_weights_computes_the_same_and_shares_nothing():
@@ -192,6 +193,19 @@ def test_a_clone_of_torchs_older_normalised_weights(older):
         assert torch.equal(cloned[0].weight_orig, plain[0].weight)
     cloned(x).sum().backward()
     assert network[0].bias.grad is None
+
+
+@pytest.mark.parametrize("name", ["ViT", "GPT2"])
+def test_a_clone_of_hugging_faces_models_follows_their_scheme(name):
+    model = hugging_face(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7.0)
+    cloned = clone(model, weights=False)
+    for path, parameter in cloned.named_parameters():
+        assert not (parameter == 7).any(), path
+    matrix = next(p for path, p in cloned.named_parameters() if p.dim() == 2 and "proj" in path)
+    assert 0.005 < matrix.std() < 0.03  # theirs (0.02, or less by depth); Linear by itself has 0.14
 
 
 def test_a_clone_of_a_parametrization_without_an_inverse():
