@@ -1,6 +1,7 @@
 """The commands and the Python of README and of the pages run, in their order, as written (made small by options)."""
 
 import gzip
+import itertools
 import re
 import shlex
 import tomllib
@@ -176,6 +177,15 @@ def test_links_configurations_and_extras_of_the_documents_are_there():
         if document.stem != "make_your_own":  # which makes some
             for config in re.findall(r"configs/[\w/]+\.yaml", text):
                 assert (ROOT / config).exists() or config[8:-5].isupper(), f"{document.name}: {config}"
+
+
+def test_lists_and_tables_begin_behind_a_blank_line_or_a_heading():
+    # GitHub does without, the site does not.
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for before, line in itertools.pairwise(text.splitlines()):
+            if line.startswith(("- ", "|")):
+                assert not before or before.startswith((line[0], " ", "#")), f"{document.name}: {line}"
 
 
 def test_every_picture_stands_on_a_page():
