@@ -295,16 +295,17 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         }
 
     def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Returns the codes, for the pictures."""
+        """Returns the codes, with baselines also the untrained encoder's, for the pictures."""
         output = self.encoder(batch.images)
-        features = _representations(output)
+        features, codes = _representations(output), {"code": output.mean}
         if self.hparams.baselines:
             untrained = _representations(self._untrained(batch.images))
+            codes["untrained_code"] = untrained[""]
             features |= {f"untrained/{prefix}": value for prefix, value in untrained.items()}
             features["raw_pixels/"] = batch.images.flatten(1).half()
         for prefix, quality in self._qualities.items():
             quality.update(features[prefix], batch.labels, memory=dataloader_idx == 1)
-        return {"code": output.mean}
+        return codes
 
     def on_test_epoch_end(self) -> None:
         self._log_qualities("test")

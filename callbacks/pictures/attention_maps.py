@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from layers.attention import MultiheadSelfAttention
 
-from .base import FAINT, INK, log_figure, new_figure, wants_pictures
+from .base import INK, log_figure, new_figure, wants_pictures
 
 SIDE = 256  # pixels of a map; longer sequences are reduced to it
 
@@ -19,8 +19,8 @@ class AttentionMaps(pl.Callback):
 
     Works with every module that contains ``layers.attention.MultiheadSelfAttention``. During the first test batch it
     keeps each layer's input for the first row; the weights are computed from it afterwards, layer by layer. Rows are
-    queries, columns keys. Weights are shown relative to the largest of their row, as square roots, so that small ones
-    are visible. For N above 256 each pixel shows its largest value. The picture is ``attention_maps``.
+    queries, columns keys. Weights are shown relative to the largest of their row, on a scale of square roots, so that
+    small ones are visible. For N above 256 each pixel shows its largest value. The picture is ``attention_maps``.
 
     Args:
         max_layers: the most layers to draw; if there are more, evenly spaced ones.
@@ -80,8 +80,10 @@ class AttentionMaps(pl.Callback):
 
     @torch.no_grad()
     def _draw(self, trainer: pl.Trainer) -> None:
+        from matplotlib.colors import PowerNorm
+
         columns = 1 + max(min(layer.num_heads, self.max_heads) for layer, *_ in self._calls.values())
-        figure = new_figure(2.1 * columns, 2.1 * len(self._calls) + 0.3)
+        figure = new_figure(2.1 * columns + 0.6, 2.2 * len(self._calls) + 0.3)
         axes = figure.subplots(len(self._calls), columns, squeeze=False)
         for row, (name, (layer, query, options)) in enumerate(self._calls.items()):
             _, weights = layer(query, need_weights=True, **options)
@@ -91,18 +93,26 @@ class AttentionMaps(pl.Callback):
             for head, part in enumerate(weights[0, : self.max_heads]):
                 part = part.float()
                 largest = part.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-                maps.append((f"head {head + 1}", reduced((part / largest).sqrt())))
+                maps.append((f"head {head + 1}", reduced(part / largest)))
             for column, axis in enumerate(axes[row]):
-                axis.set_xticks([])
-                axis.set_yticks([])
                 if column >= len(maps):
                     axis.axis("off")
                     continue
                 title, values = maps[column]
-                axis.imshow(values.cpu().numpy(), cmap="Greys" if column == 0 else "viridis", vmin=0, vmax=1)
+                image = axis.imshow(
+                    values.cpu().numpy(),
+                    cmap="Greys" if column == 0 else "viridis",
+                    norm=PowerNorm(0.5, vmin=0, vmax=1),
+                    extent=(-0.5, n - 0.5, n - 0.5, -0.5),
+                )
                 axis.set_title(title, fontsize=8, color=INK)
-            axes[row, 0].set_ylabel(f"{type(layer).__name__}\n{name}", fontsize=6, color=INK)
-            axes[row, 0].set_xlabel(f"N = {n}", fontsize=6, color=FAINT)
+                axis.set_xlabel("key", fontsize=7, color=INK)
+                axis.locator_params(nbins=5, integer=True)
+                axis.tick_params(labelsize=6, labelcolor=INK, labelleft=column == 0)
+            axes[row, 0].set_ylabel(f"{type(layer).__name__}\n{name}\nquery", fontsize=7, color=INK)
+        bar = figure.colorbar(image, ax=axes, fraction=0.02, pad=0.01)
+        bar.set_label("weight / largest of its row", fontsize=7, color=INK)
+        bar.ax.tick_params(labelsize=6, labelcolor=INK)
         log_figure(trainer, "attention_maps", figure)
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from colorsys import hls_to_rgb
 from random import Random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -20,6 +21,15 @@ INK, FAINT = "#222222", "#9a9a9a"
 # Ten colours that colour-blind readers can tell apart, too.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#9467bd", "#bcbd22")
 RIGHT, WRONG = PALETTE[2], PALETTE[1]  # a model's correct and wrong results
+
+
+def distinct_colours(count: int) -> list[str]:
+    """So many colours, of a thousand no two alike: the palette, then hues a golden section apart, light and dark."""
+    more = []
+    for number in range(count - len(PALETTE)):
+        rgb = hls_to_rgb(0.618034 * number % 1, (0.36, 0.52, 0.7)[number % 3], (0.45, 0.65)[number // 3 % 2])
+        more.append("#" + "".join(f"{round(255 * part):02x}" for part in rgb))
+    return [*PALETTE, *more][:count]
 
 
 def wants_pictures(trainer: pl.Trainer) -> bool:

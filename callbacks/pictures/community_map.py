@@ -1,29 +1,35 @@
 """A picture of a graph and its modules."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from unicodedata import east_asian_width
 
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
 
-from .base import FAINT, INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
+from .base import FAINT, INK, distinct_colours, has_entries, log_figure, new_figure, wants_pictures
 from .fonts import font_families, quiet_fonts
 from .graph_layout import module_layout, push_apart, spring
+from .node_names import write_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_NAMES = 60  # nodes whose names are all legible
 NAMED_MODULES = 15
 MOST_DISCS = 400  # modules whose layout takes about a second
-LEAST_NAMED = 0.025  # radius of a module's disc with room for a name, as a share of the picture
+LEAST_LETTERS = 4.5  # points, of a name within a disc
+WIDTH = 8.0  # inches
+ALIKE = "#a6cbe3"
 
 
 class CommunityMap(pl.Callback):
     """Draws the graph with each module in its own place and colour; of a large graph, a map of its modules.
 
     ``test_step`` returns ``{"partition", "graph"}``, a ``map_equation.Partition`` and its ``GraphBatch``; other outputs
-    are ignored. Ten colours show the top modules, in turn by falling flow. The picture is ``communities``.
+    are ignored. Each top module has a colour of its own; where each disc is a top module, all have one colour. The
+    picture is ``communities``.
 
     Args:
         max_nodes: the most nodes to draw individually; in a larger graph, or one with more than 400 modules, each
@@ -52,26 +58,25 @@ class CommunityMap(pl.Callback):
         if not wants_pictures(trainer) or not has_entries(outputs, "partition", "graph"):
             return
         partition, edges = outputs["partition"], outputs["graph"].edges.cpu().numpy()
-        figure = new_figure(8, 8.3)
+        figure = new_figure(WIDTH, WIDTH + 0.3)
         axes = figure.add_subplot()
-        if len(partition.modules) <= self.max_nodes and partition.num_modules <= MOST_DISCS:
-            self._draw_nodes(axes, partition, edges)
-        else:
-            self._draw_modules(axes, partition, edges)
         axes.set_aspect("equal")
         axes.axis("off")
-        axes.margins(0.03)
         title = (
             f"{len(partition.modules)} nodes, {partition.num_modules} modules, {partition.num_levels} levels: "
             f"{partition.codelength:.4f} bits ({partition.one_level_codelength:.4f} without modules)"
         )
         axes.set_title(title, fontsize=10, color=INK)
         with quiet_fonts():
+            if len(partition.modules) <= self.max_nodes and partition.num_modules <= MOST_DISCS:
+                self._draw_nodes(axes, partition, edges)
+            else:
+                self._draw_modules(axes, partition, edges)
             log_figure(trainer, "communities", figure)
 
     def _draw_nodes(self, axes: "Axes", partition: Any, edges: NDArray[np.int64]) -> None:
         edges = np.unique(np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1), axis=0)
-        positions, radius = module_layout(edges, partition.table, self.seed)
+        positions, _ = module_layout(edges, partition.table, self.seed)
         colours = node_colours(partition)
         same = partition.modules[edges[:, 0]] == partition.modules[edges[:, 1]]
         crowded = min(1.0, 3 * len(positions) / max(len(edges), 1))
@@ -79,13 +84,13 @@ class CommunityMap(pl.Callback):
         draw_links(axes, positions, edges[same], [colours[node] for node in edges[same, 0]], 0.25 + 0.4 * crowded)
         # A node's area shows its share of the walk's time, with a lower bound.
         share = partition.flow / partition.flow.max()
-        unit = (8 * 72 / (2.3 * radius)) ** 2  # points² of a square of one spacing
+        spacing = fit(axes, positions - 0.5, positions + 0.5)
+        diameters = spacing * np.sqrt(0.04 + 0.3 * share)
         x, y = positions.T
-        axes.scatter(x, y, s=unit * (0.04 + 0.3 * share), c=colours, linewidths=0.3, edgecolors="white", zorder=3)
-        if len(positions) <= MOST_NAMES:
-            label(axes, positions, partition, range(len(positions)), 7)
-        else:
-            label(axes, positions, partition, busiest_nodes(partition)[:NAMED_MODULES], 8)
+        axes.scatter(x, y, s=diameters**2, c=colours, linewidths=0.3, edgecolors="white", zorder=3)
+        all_named = len(positions) <= MOST_NAMES
+        named = np.argsort(-partition.flow, kind="stable") if all_named else busiest_nodes(partition)[:NAMED_MODULES]
+        write_names(axes, positions, diameters, names_of(partition, named), 7 if all_named else 8)
 
     def _draw_modules(self, axes: "Axes", partition: Any, edges: NDArray[np.int64]) -> None:
         flow = np.bincount(partition.modules, partition.flow)
@@ -100,24 +105,46 @@ class CommunityMap(pl.Callback):
         pairs, counts = np.unique(np.sort(between, axis=1), axis=0, return_counts=True)
         widths = 0.3 + 3 * np.sqrt(counts / counts.max(initial=1))
         draw_links(axes, centres, pairs, [FAINT] * len(pairs), 0.3, widths)
-        busiest = busiest_nodes(partition)
-        colours = node_colours(partition)
+        busiest = busiest_nodes(partition)[chosen]
+        of_nodes = node_colours(partition)
+        colours = [of_nodes[node] for node in busiest]
+        if len(set(colours)) == len(colours):  # they would only repeat the discs
+            colours = [ALIKE] * len(busiest)
+        point = fit(axes, centres - radii[:, None], centres + radii[:, None])
         from matplotlib.patches import Circle
 
-        for centre, radius, module in zip(centres, radii, chosen, strict=True):
-            axes.add_patch(Circle(centre, radius, facecolor=colours[busiest[module]], edgecolor="white", zorder=3))
-        corners = np.concatenate([centres - radii[:, None], centres + radii[:, None]])
-        axes.update_datalim(corners)
-        axes.autoscale_view()
-        positions = np.zeros((len(partition.modules), 2))
-        positions[busiest[chosen]] = centres
-        named = chosen[radii > LEAST_NAMED * np.ptp(corners, 0).max()]
-        label(axes, positions, partition, busiest[named], 8)
+        names = names_of(partition, busiest)
+        families = font_families("".join(names.values()))
+        for centre, radius, node, colour in zip(centres, radii, busiest.tolist(), colours, strict=True):
+            axes.add_patch(Circle(centre, radius, facecolor=colour, edgecolor="white", zorder=3))
+            name = names[node]
+            wide = sum(1 + (east_asian_width(letter) in "WF") for letter in name) / 2  # in letters as wide as high
+            size = min(10.0, 1.6 * radius * point / max(wide, 1))
+            if size >= LEAST_LETTERS:
+                style: dict[str, Any] = {"fontsize": size, "family": families, "parse_math": False, "color": INK}
+                axes.text(centre[0], centre[1], name, ha="center", va="center", zorder=4, **style)
 
 
 def node_colours(partition: Any) -> list[str]:
     """Each node's colour, that of its top module; top modules are numbered by falling flow."""
-    return [PALETTE[module % len(PALETTE)] for module in partition.top_modules.tolist()]
+    colours = distinct_colours(int(partition.top_modules.max()) + 1)
+    return [colours[module] for module in partition.top_modules.tolist()]
+
+
+def names_of(partition: Any, nodes: NDArray[np.int64]) -> dict[int, str]:
+    """The names of some nodes, long ones cut."""
+    return {int(node): str(partition.name(node))[:18] for node in nodes}
+
+
+def fit(axes: "Axes", low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+    """Shows just these boxes (n, 2), the figure as high as they need; returns the points of a unit of length."""
+    low, high = low.min(0), high.max(0)
+    margin = 0.02 * (high - low).max()
+    (left, bottom), (right, top) = low - margin, high + margin
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    height = float(np.clip(WIDTH * (top - bottom) / (right - left), 0.3 * WIDTH, 1.4 * WIDTH))
+    cast("Figure", axes.figure).set_size_inches(WIDTH, height + 0.3)
+    return 72 * min(WIDTH / (right - left), height / (top - bottom))
 
 
 def busiest_nodes(partition: Any) -> NDArray[np.int64]:
@@ -138,24 +165,3 @@ def draw_links(
     from matplotlib.collections import LineCollection
 
     axes.add_collection(LineCollection([*positions[pairs]], colors=colours, linewidths=widths, alpha=alpha, zorder=1))
-
-
-def label(axes: "Axes", positions: NDArray[np.float64], partition: Any, nodes: Any, size: float) -> None:
-    """Writes the names of some nodes onto them."""
-    from matplotlib.patheffects import withStroke
-
-    names = {int(node): str(partition.name(node))[:18] for node in nodes}
-    families = font_families("".join(names.values()))
-    for node, name in names.items():
-        axes.annotate(
-            name,
-            positions[node],
-            fontsize=size,
-            family=families,
-            ha="center",
-            va="center",
-            color=INK,
-            zorder=4,
-            parse_math=False,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )

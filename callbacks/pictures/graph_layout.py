@@ -40,7 +40,7 @@ def _arrange(
         local[members], radii[group] = _arrange(nodes[members], place[edges[inside]], table, level + 1, seed)
     between = groups[edges]
     centres = spring(count, between[between[:, 0] != between[:, 1]], seed) * np.sqrt((radii**2).sum())
-    centres = push_apart(centres, radii + SPACING / 2)
+    centres = close_up(centres, radii + SPACING / 2)
     centres -= (radii**2 @ centres) / (radii**2).sum()
     return local + centres[groups], float((np.hypot(*centres.T) + radii).max())
 
@@ -75,6 +75,23 @@ def spring(count: int, edges: NDArray[np.int64], seed: int) -> NDArray[np.float6
     positions = np.array([layout[node] for node in range(count)])
     positions -= positions.mean(0)
     return positions / max(np.hypot(*positions.T).max(), 1e-12)
+
+
+def close_up(centres: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Moves discs (count, 2) to where they hardly overlap, and a few of them towards their middle while it helps."""
+    centres = push_apart(centres, radii)
+    for _ in range(min(30, 10_000 // len(radii) ** 2)):  # of many discs each round takes long
+        middle = (radii**2 @ centres) / (radii**2).sum()
+        closer = push_apart(middle + 0.9 * (centres - middle), radii)
+        if extent(closer, radii) > 0.995 * extent(centres, radii):
+            break
+        centres = closer
+    return centres
+
+
+def extent(centres: NDArray[np.float64], radii: NDArray[np.float64]) -> float:
+    """The area of the box around discs."""
+    return float(np.prod((centres + radii[:, None]).max(0) - (centres - radii[:, None]).min(0)))
 
 
 def push_apart(centres: NDArray[np.float64], radii: NDArray[np.float64], rounds: int = 200) -> NDArray[np.float64]:

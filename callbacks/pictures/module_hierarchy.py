@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from .base import INK, PALETTE, has_entries, log_figure, new_figure, wants_pictures
+from .base import INK, distinct_colours, has_entries, log_figure, new_figure, wants_pictures
 from .fonts import font_families, quiet_fonts
 
 LEAST_NAMED = 0.02  # share of the width with room for a name
@@ -36,7 +36,7 @@ class ModuleHierarchy(pl.Callback):
         left = right - partition.flow[order]
         figure = new_figure(9, 1.2 + 0.8 * depth)
         axes = figure.add_subplot()
-        texts = []
+        texts, colours = [], distinct_colours(int(partition.table[:, 0].max()) + 1)
         for level in range(depth):
             for start, end in runs(partition.table[order, : level + 1]):
                 width = right[end - 1] - left[start]
@@ -48,7 +48,7 @@ class ModuleHierarchy(pl.Callback):
                     width,
                     left=left[start],
                     height=0.94,
-                    color=PALETTE[top % len(PALETTE)],
+                    color=colours[top],
                     alpha=1 - 0.5 * level / depth,
                     edgecolor="white",
                     linewidth=0.6 if width > 2e-3 else 0,

@@ -10,6 +10,7 @@ from .base import FAINT, INK, RIGHT, WRONG, PictureOfTest, Reservoir, log_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from torch import Tensor
 
 LONGEST_WORD = 14  # letters
@@ -34,8 +35,7 @@ class ParseTrees(PictureOfTest):
     sentences with trees (``ParseBatch``): trees as nested pairs of word indices, distances with any values after a
     sentence's end. Other outputs are ignored. A sample of sentences of medium length is drawn: the picture
     ``parse_trees`` shows the trees of one layer, with correct constituents in green; ``distance_heatmap`` the distances
-    of all layers, each coloured from its lowest to its highest value in the sentence. With several processes the
-    pictures show rank zero's share.
+    of all layers, in one scale of colours. With several processes the pictures show rank zero's share.
 
     Args:
         num_sentences: sentences to draw.
@@ -119,26 +119,35 @@ class ParseTrees(PictureOfTest):
     def _draw_distances(self, trainer: pl.Trainer) -> None:
         longest = max(len(sentence.words) for sentence in self._sentences)
         layers = len(self._sentences[0].distances)
-        figure = new_figure(1.2 + 0.55 * longest, len(self._sentences) * (0.9 + 0.3 * layers))
-        for axes, sentence in zip(
-            figure.subplots(len(self._sentences), 1, squeeze=False)[:, 0], self._sentences, strict=True
-        ):
+        figure = new_figure(1.8 + 0.55 * longest, len(self._sentences) * (0.9 + 0.3 * layers))
+        grid = figure.subplots(len(self._sentences), 1, squeeze=False)[:, 0]
+        low = min(float(sentence.distances.min()) for sentence in self._sentences)
+        high = max(float(sentence.distances.max()) for sentence in self._sentences)
+        for axes, sentence in zip(grid, self._sentences, strict=True):
             values = sentence.distances
-            low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-            shades = (values - low) / (high - low).clamp(min=1e-12)
-            axes.imshow(shades.numpy(), cmap="Blues", vmin=0, vmax=1.7, aspect="auto")
+            shades = {"cmap": _pale_blues(), "vmin": low, "vmax": max(high, low + 1e-6)}
+            image = axes.imshow(values.numpy(), aspect="auto", **shades)
             for layer, row in enumerate(values.tolist()):
                 for place, value in enumerate(row):
                     axes.text(place, layer, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=INK)
-            axes.set_xlim(-0.5, longest - 0.5)
             axes.set_xticks(
                 range(len(sentence.words)), [_short(word) for word in sentence.words], rotation=30, ha="right"
             )
             axes.set_yticks(range(layers), [f"layer {layer + 1}" for layer in range(layers)])
             axes.tick_params(length=0, labelsize=7.5, labelcolor=INK)
             axes.spines[:].set_visible(False)
-        figure.suptitle("distance before each word; colours span each layer's lowest to highest value", fontsize=8.5)
+        bar = figure.colorbar(image, ax=grid, fraction=0.03, pad=0.01)
+        bar.set_label("distance before the word, in [0, 1]", fontsize=8, color=INK)
+        bar.ax.tick_params(labelsize=7.5, labelcolor=INK)
         log_figure(trainer, "distance_heatmap", figure)
+
+
+def _pale_blues() -> "Colormap":
+    """Matplotlib's Blues without the darkest, on which ink can't be read."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["Blues"](range(150)))
 
 
 def _spans(tree: Any) -> list[Span]:

@@ -129,10 +129,14 @@ def draw_sentences(sentences: Sequence[_Sentence]) -> "Figure":
                 top += LINE
                 artists.append((top, figure.text(left / full_width, 0, part, color=colour, **style)))
     probe.remove()
+    # As wide as the longest line.
+    lefts = [artist.get_position()[0] * full_width for _, artist in artists]
+    extents = [artist.get_window_extent().width / figure.dpi * 72 for _, artist in artists]
+    width_used = max(map(sum, zip(lefts, extents, strict=True))) + MARGIN
     height = top + MARGIN
-    figure.set_size_inches(full_width / 72, height / 72)
-    for top, artist in artists:
-        artist.set_y(1 - top / height)
+    figure.set_size_inches(width_used / 72, height / 72)
+    for left, (top, artist) in zip(lefts, artists, strict=True):
+        artist.set_position((left / width_used, 1 - top / height))
     return figure
 
 

@@ -69,7 +69,7 @@ def test_each_layer_shows_its_mask_and_the_weights_of_its_heads(monkeypatch):
             weights = logits.softmax(1)
             outputs.append(weights @ v[:, part])
             if head < len(parts):
-                expected = (weights / weights.amax(1, keepdim=True)).sqrt()
+                expected = weights / weights.amax(1, keepdim=True)
                 torch.testing.assert_close(parts[head], expected, rtol=1e-4, atol=1e-5)
         x = layer.out_proj(torch.cat(outputs, 1))[None]
 

@@ -12,8 +12,11 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 import map_equation
 from callbacks import CodelengthPasses, CommunityMap, LargestModules, ModuleHierarchy, PartitionFiles
-from callbacks.pictures.graph_layout import module_layout, push_apart
+from callbacks.pictures.base import PALETTE, distinct_colours, new_figure
+from callbacks.pictures.community_map import ALIKE, node_colours
+from callbacks.pictures.graph_layout import close_up, module_layout, push_apart
 from callbacks.pictures.module_hierarchy import runs
+from callbacks.pictures.node_names import overlaps, write_names
 from datamodules import EdgeListDataModule
 from lightning_modules import InfomapClustering
 from tests.tools import quiet_trainer
@@ -67,6 +70,58 @@ def test_pictures_and_files_of_a_hierarchy(tmp_path):
 def test_a_large_graph_is_a_map_of_its_modules(tmp_path):
     album, _ = run(tmp_path, max_nodes=10, max_modules=5)
     assert (album.pictures["communities"] < 250).any()
+
+
+def test_each_top_module_has_a_colour_of_its_own(tmp_path):
+    assert len(set(distinct_colours(1000))) == 1000
+    assert distinct_colours(3) == list(PALETTE[:3])
+    album, partition = run(tmp_path)
+    colours = node_colours(partition)
+    assert len(set(zip(colours, partition.top_modules.tolist(), strict=True))) == len(set(colours)) > 2
+    for picture in (album.pictures["communities"], run(tmp_path, max_nodes=10)[0].pictures["communities"]):
+        seen = np.unique(picture.astype(int) @ [65536, 256, 1]).tolist()
+        assert {int(colour[1:], 16) for colour in colours} <= set(seen)
+
+
+def test_discs_that_are_all_top_modules_have_one_colour(tmp_path):
+    album = Album(tmp_path)
+    trainer = SimpleNamespace(is_global_zero=True, loggers=[album])
+    graph = nx.ring_of_cliques(6, 4)
+    outputs = {
+        "partition": map_equation.infomap(graph, two_level=True),
+        "graph": SimpleNamespace(edges=torch.tensor(list(graph.edges))),
+    }
+    CommunityMap(max_nodes=2).on_test_batch_end(trainer, None, outputs)
+    pixels = album.pictures["communities"].reshape(-1, 3).astype(int)
+    assert (pixels == list(bytes.fromhex(ALIKE[1:]))).all(1).mean() > 0.2
+    assert (pixels.max(1) - pixels.min(1)).max() < 80, "no colour of the palette"
+
+
+def test_names_lie_beside_nodes():
+    # A cross: the middle's four sides are taken, so its name goes into a corner.
+    positions = np.array([[0.0, 0.0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    figure = new_figure(4, 4)
+    axes = figure.add_subplot()
+    axes.set(xlim=(-2, 2), ylim=(-2, 2))
+    write_names(axes, positions, np.full(5, 30.0), {0: "middle", 1: "east"}, 7)
+    figure.draw_without_rendering()
+    centres = axes.transData.transform(positions)
+    radius = 15 * figure.dpi / 72
+    boxes = np.array([text.get_window_extent().extents for text in axes.texts])
+    for box in boxes:
+        nearest = np.clip(centres, box[:2], box[2:])
+        assert np.hypot(*(nearest - centres).T).min() > 0.6 * radius
+    assert overlaps(boxes[:1], boxes[1:]).item() == 0
+    assert np.hypot(*(boxes[:, :2] + boxes[:, 2:] - 2 * centres[:2]).T).max() / 2 < 4 * radius
+    assert overlaps(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 1, 3, 3], [5, 5, 6, 6], [-1, 0, 1, 1]])).tolist() == [2]
+
+
+def test_layouts_close_up():
+    centres, radii = np.array([[-9.0, 0], [9, 0], [0, 9]]), np.ones(3)
+    closer = close_up(centres, radii)
+    distance = np.hypot(*(closer[:, None] - closer[None]).transpose(2, 0, 1))
+    assert distance[~np.eye(3, dtype=bool)].min() > 1.95
+    assert np.ptp(closer, 0).max() < 5
 
 
 def test_the_largest_modules_are_named_by_their_busiest_nodes():

@@ -54,6 +54,16 @@ class Pixels(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class PixelsBesideUntrained(Pixels):
+    """Its untrained code sees the upper half only."""
+
+    def untrained(self, images: Tensor) -> Tensor:
+        return self(images[:, :, : SIZE // 2])
+
+    def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        return {"code": self(batch.images), "untrained_code": self.untrained(batch.images)}
+
+
 class Photos(pl.LightningDataModule):
     """Test images, and a memory with a noisy copy of each among others."""
 
@@ -138,24 +148,31 @@ def test_neighbours_appear_unchanged_beside_their_query(pixel_range) -> None:
 
 
 def test_neighbours_are_those_of_a_full_search() -> None:
-    data, model, album = Photos(), Pixels(), Album()
+    data, model, album = Photos(), PixelsBesideUntrained(), Album()
     callback = NearestNeighbors(num_queries=6, num_neighbors=5)
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
     draw = callback._draw
 
     def spy(*args: Any) -> None:
-        seen.update(queries=callback._queries.rows[0], images=callback._best[1], scores=callback._best[0])
+        seen.update(queries=callback._queries.rows[0], best=callback._best)
         draw(*args)
 
     callback._draw = spy
     trainer([callback], album).test(model, data, verbose=False)
     memory = torch.cat([batch.images for batch in data.test_dataloader()[1]])
-    codes = model(memory)
-    for query, images, scores in zip(seen["queries"], seen["images"], seen["scores"], strict=True):
-        cosines = F.cosine_similarity(query[None], codes)
-        best = cosines.argsort(descending=True)[:5]
-        torch.testing.assert_close(scores, cosines[best])
-        assert torch.equal(images, to_uint8(memory[best], (-0.5, 0.5)))
+    assert list(seen["best"]) == ["learned", "untrained"]
+    for encode, (all_scores, all_images, _) in zip((model, model.untrained), seen["best"].values(), strict=True):
+        codes = encode(memory)
+        for query, images, scores in zip(seen["queries"], all_images, all_scores, strict=True):
+            cosines = F.cosine_similarity(encode(query[None]), codes)
+            best = cosines.argsort(descending=True)[:5]
+            torch.testing.assert_close(scores, cosines[best])
+            assert torch.equal(images, to_uint8(memory[best], (-0.5, 0.5)))
+    # The untrained block is right of the learned one, whose nearest is the query's noisy copy.
+    (picture,) = album.pictures["nearest_neighbors"]
+    _, images, _ = seen["best"]["untrained"]
+    farthest = max(x for _, x in places(picture, enlarged(images[0, -1])))
+    assert farthest > picture.shape[1] - 2 * SIZE * round(72 / SIZE)
 
 
 def test_neighbours_without_classes_and_without_a_memory() -> None:
@@ -346,7 +363,7 @@ def test_importing_the_callbacks_loads_no_drawing_library() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: NearestNeighbors(num_queries=0), "at least 1, got 0, 10"),
+        (lambda: NearestNeighbors(num_queries=0), "at least 1, got 0, 6"),
         (lambda: CodeMap(num_points=3), "at least 10, got 3"),
         (lambda: MetricCurves([], "x"), "at least one metric"),
     ],

@@ -13,7 +13,7 @@ from callbacks import PrecisionRecallCurve, PredicateF1, TripleSentences
 from callbacks.pictures.base import INK, RIGHT, WRONG
 from callbacks.pictures.fonts import quiet_fonts
 from callbacks.pictures.predicate_f1 import predicate_scores
-from callbacks.pictures.triple_sentences import MISSED, _Sentence, draw_sentences, wrap
+from callbacks.pictures.triple_sentences import MARGIN, MISSED, WIDTH, _Sentence, draw_sentences, wrap
 from metrics import ExtractedTriple
 from tests.tools import Album, Batches, quiet_trainer
 
@@ -165,6 +165,17 @@ def test_long_lines_wrap_and_nothing_overlaps():
     width, height = figure.get_size_inches() * figure.dpi
     assert all(0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height for box in boxes)
     assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+
+
+def test_the_picture_is_as_wide_as_its_text():
+    width = {}
+    for text in ("Ada Byron", "Ada Byron " + "and so on " * 9, "Ada Byron " + "and so on " * 50):
+        figure = draw_sentences([_Sentence(text, [], (("Ada", "knows", "Byron"),))])
+        right = max(artist.get_window_extent().x1 for artist in figure.texts) / figure.dpi * 72
+        width[len(text)] = figure.get_figwidth() * 72
+        assert right == pytest.approx(width[len(text)] - MARGIN, abs=1)
+    short, middle, long = width.values()
+    assert short < middle < long <= WIDTH + 2 * MARGIN + 1
 
 
 def test_wrapping_keeps_words_whole():
