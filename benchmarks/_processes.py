@@ -1,8 +1,11 @@
 """What is measured in a process of its own: the peak of its memory, and first calls. Without torch: it would count."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,3 +30,21 @@ def own_bytes(key: str) -> int:
     """
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 1024
+
+
+@contextlib.contextmanager
+def watched(key: str) -> Iterator[list[int]]:
+    """A list whose only entry is the peak of ``own_bytes(key)`` within the context."""
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], own_bytes(key))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()

@@ -7,12 +7,11 @@ few batches. Measured is the peak of RssAnon: memory that can't be dropped, unli
 
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks._processes import ROOT, in_a_process, knows_its_memory, own_bytes
+from benchmarks._processes import ROOT, in_a_process, knows_its_memory, watched
 
 REAL_TEXT = ROOT / "../shared/data/ptb/ptb.train.txt"
 MEBIBYTE = 1 << 20
@@ -79,21 +78,9 @@ def _code(source: str, run: str) -> str:
 
 
 def peak_of_a_run(source: str, run: str) -> int:
-    """Bytes of RssAnon at the peak of a run in this process, looked at every few milliseconds."""
-    peak, done = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.005):
-            peak = max(peak, own_bytes("RssAnon"))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    """Bytes of RssAnon at the peak of a run in this process."""
+    with watched("RssAnon") as peak:
         from experiment.train import train
 
         train([*OPTIONS, f"--data.source={source}", "--run_dir", run])
-    finally:
-        done.set()
-        thread.join()
-    return peak
+    return peak[0]

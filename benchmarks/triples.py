@@ -1,12 +1,17 @@
-"""Triple extraction: training and decoding against sentence by sentence, and DGCNN against BiLSTM."""
+"""Triple extraction: training and decoding against sentence by sentence, DGCNN against BiLSTM; and the memory of the
+prediction of a large file beside that of a small one."""
 
+import tempfile
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks._processes import in_a_process, knows_its_memory, watched
 from benchmarks._timing import interleaved, medians, place
 from datamodules import TripleDataModule
 from datamodules.batches import TripleBatch
@@ -14,6 +19,7 @@ from layers.triples import DGCNN, BiLSTM, SequenceConvolution, SequenceEncoder
 from lightning_modules import TripleExtractor
 
 BATCH = 64
+MEBIBYTE = 1 << 20
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
@@ -52,11 +58,46 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
                 "device": place(device),
             }
         )
-    return rows
+    return rows + memory_rows(quick)
 
 
-def build(data: TripleDataModule, encoder: type[SequenceEncoder]) -> TripleExtractor:
-    """The final model's sizes, with distant supervision's features."""
+def memory_rows(quick: bool) -> list[dict[str, Any]]:
+    """One row: the peak of RssAnon while a file of 1,000 lines is predicted over that of 200,000."""
+    if not knows_its_memory():
+        return []
+    few, many = (100, 400) if quick else (1_000, 200_000)
+    code = "from benchmarks import triples; print(triples.peak_of_a_prediction({}))"
+    small, large = (in_a_process(code.format(lines)) for lines in (few, many))
+    return [
+        {
+            "benchmark": "triples",
+            "case": f"peak of RssAnon, prediction of {many:,} lines",
+            "peer": f"of {few:,} lines",
+            "ratio": small / large,
+            "mebibytes": large / MEBIBYTE,
+            "peer_mebibytes": small / MEBIBYTE,
+        }
+    ]
+
+
+def peak_of_a_prediction(lines: int) -> int:
+    """Bytes of RssAnon at the peak of a prediction from file to file in this process, by a small network."""
+    data = TripleDataModule(source="sample", sample_train_size=BATCH, sample_test_size=BATCH, prior=False)
+    batches = list(data.val_dataloader())
+    model = build(data, partial(DGCNN, size=16, dilations=(1, 2)))
+    with torch.no_grad():
+        model.thresholds.fill_(subject_level(model, batches))
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "sentences.txt")
+        with open(source, "w") as file:
+            file.writelines(f"{batches[0].texts[number % BATCH]}\n" for number in range(lines))
+        with watched("RssAnon") as peak:
+            model.predict_file(source, Path(folder, "triples.json"))
+    return peak[0]
+
+
+def build(data: TripleDataModule, encoder: Callable[..., SequenceEncoder]) -> TripleExtractor:
+    """A model of this data; by default of the final one's sizes, with distant supervision's features."""
     torch.manual_seed(0)
     links = {name: getattr(data, name) for name in TripleExtractor.data_links}
     return TripleExtractor(encoder=encoder, **links)

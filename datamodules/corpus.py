@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from readers.errors import DataError
 from readers.files import stamps, user_path
 from readers.hub import load_from_hub, parquet_folder
-from readers.lines import TextFile
 from readers.text.data_sets import lines_by_split
-from readers.text.files import SPLITS, find_texts, is_wikitext
+from readers.text.files import SPLITS, find_texts, is_wikitext, lines_of, parts_of
 from readers.text.tokens import Level, bytes_as_characters
 
 from .cache import ArrayCache, Stored
-from .token_ids import EncodedText, TextSettings, encode_texts
+from .token_ids import EncodedText, TextSettings, encode_texts, fingerprint
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 Lines = Mapping[str, Iterable[str]]
 
 
@@ -40,6 +38,7 @@ class Corpus:
         lines: number of lines of each.
         names: what messages call each.
         unknown: the share of ``<unk>`` in each, line ends aside.
+        fingerprint: of all this.
     """
 
     vocabulary: list[str]
@@ -47,6 +46,7 @@ class Corpus:
     lines: dict[str, int]
     names: dict[str, str]
     unknown: dict[str, float]
+    fingerprint: str
 
 
 class DataSet(NamedTuple):
@@ -63,16 +63,17 @@ def build_corpus(splits: Lines, settings: TextSettings, names: dict[str, str]) -
     Raises:
         DataError: a text is empty, or nothing is left of it.
     """
-    return _corpus(*encode_texts(splits, settings, names), names)
+    vocabulary, texts = encode_texts(splits, settings, names)
+    return _corpus(vocabulary, texts, names, fingerprint(vocabulary, texts))
 
 
 def read_corpus(
     source: str, settings: TextSettings, data_set: DataSet, encoding: str = "utf-8", wikitext: bool = True
 ) -> Corpus:
-    """The corpus of ``hub`` or of a folder: encoded once into a cache on disk, from which it is mapped into memory.
+    """The corpus of ``hub``, a folder or a file: encoded once into a cache, from which it is mapped into memory.
 
     Args:
-        source: ``hub`` or a folder.
+        source: ``hub``, a folder or a file.
         settings: what tokens are.
         data_set: of the hub, or of parquet files.
         encoding: of text files.
@@ -126,19 +127,17 @@ def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, settings
 def _read_files(seen: tuple[tuple[str, Path, int, int], ...], settings: TextSettings, encoding: str) -> Corpus:
     files = {split: file for split, file, *_ in seen}
     key = {"files": [(str(file.resolve()), *stamp) for _, file, *stamp in seen], "encoding": encoding}
-    names = {split: str(file) for split, file in files.items()}
+    is_one = len(set(files.values())) == 1
+    names = {split: f"the {split} part of {file}" if is_one else str(file) for split, file in files.items()}
     # The bytes of a file are its characters in latin-1.
     encoding = "latin-1" if settings.level == "byte" else encoding
-    lines = {split: _lines(file, encoding) for split, file in files.items()}
-    return _cached(key, settings, names, lambda: contextlib.nullcontext(lines))
 
+    def lines() -> AbstractContextManager[Lines]:
+        if is_one:
+            return contextlib.nullcontext(parts_of(files["train"], encoding))
+        return contextlib.nullcontext({split: lines_of(file, encoding) for split, file in files.items()})
 
-def _lines(file: Path, encoding: str) -> Iterator[str]:
-    with TextFile(file, encoding) as lines:
-        for _, line in lines:
-            if isinstance(line, DataError):
-                raise line
-            yield line
+    return _cached(key, settings, names, lines)
 
 
 def _names(where: str) -> dict[str, str]:
@@ -164,18 +163,20 @@ def _cached(
         with read() as splits:
             vocabulary, texts = encode_texts(splits, settings, names, cache.workspace())
         counts = {split: (text.lines, text.unknown) for split, text in texts.items()}
-        return {split: text.tokens for split, text in texts.items()}, {"vocabulary": vocabulary, "counts": counts}
+        about = {"vocabulary": vocabulary, "counts": counts, "fingerprint": fingerprint(vocabulary, texts)}
+        return {split: text.tokens for split, text in texts.items()}, about
 
     arrays, about = cache.load_or_build(build)
     texts = {split: EncodedText(arrays[split], *about["counts"][split]) for split in names}
-    return _corpus(about["vocabulary"], texts, names)
+    return _corpus(about["vocabulary"], texts, names, about["fingerprint"])
 
 
-def _corpus(vocabulary: list[str], texts: dict[str, EncodedText], names: dict[str, str]) -> Corpus:
+def _corpus(vocabulary: list[str], texts: dict[str, EncodedText], names: dict[str, str], fingerprint: str) -> Corpus:
     return Corpus(
         vocabulary,
         {split: torch.from_numpy(text.tokens) for split, text in texts.items()},
         {split: text.lines for split, text in texts.items()},
         names,
         {split: text.unknown / max(len(text.tokens) - text.lines, 1) for split, text in texts.items()},
+        fingerprint,
     )

@@ -7,7 +7,7 @@ from readers.images import ImageArrays, forget_progress
 
 from .cache import ArrayCache, Stored
 
-CACHE_VERSION = 2  # raise it when the same source would be decoded differently
+CACHE_VERSION = 3  # raise it when the same source would be decoded differently
 
 
 class ImageCache:

@@ -14,6 +14,7 @@ from readers.images import (
     ImageArrays,
     LeftOut,
     describe_left_out,
+    describe_skipped,
     open_source,
     refit_images,
 )
@@ -135,6 +136,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.on_error = on_error
         self._arrays: ImageArrays | None = None
         self._left_out: LeftOut = {}
+        self._remarks: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -176,7 +178,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.source == "sample":
             return self._make_sample()
         source = open_source(self.source, self.hub_id, self.layout)
-        self._left_out = source.left_out
+        self._left_out, self._remarks = source.left_out, source.remarks
         key = {"source": source.key(), "image_size": self.image_size, "channels": self.channels}
         cache = ImageCache(key)
 
@@ -190,16 +192,16 @@ class ImageDataModule(pl.LightningDataModule):
         return arrays
 
     def _say_what_is_unusual(self, arrays: ImageArrays) -> None:
+        for remark in self._remarks:
+            rank_zero_warn(remark)
         if self._left_out:
             rank_zero_warn(f"Left out of {self.source}, not read as images: {describe_left_out(self._left_out)}")
         if arrays.scaled:
             by = ", ".join(f"{count} by {what}" for what, count in sorted(arrays.scaled.items()))
             rank_zero_warn(f"Scaled to 8 bits: images of {self.source} with other ranges of values, {by}")
         if arrays.unreadable:
-            reasons = "; ".join(reason for _, reason in arrays.unreadable)
-            rank_zero_warn(
-                f"{len(arrays.unreadable)} images of {self.source} can't be decoded and are skipped: {reasons}"
-            )
+            skipped = describe_skipped([reason for _, reason in arrays.unreadable])
+            rank_zero_warn(f"Skipped images of {self.source}: {skipped}")
 
     def _make_sample(self) -> ImageArrays:
         train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))

@@ -1,10 +1,16 @@
 """A loader for data in memory: batches by index, resumable in the middle of an epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 
 class BatchLoader:
@@ -19,6 +25,9 @@ class BatchLoader:
 
     In distributed training each rank takes every ``world_size``-th item of the same shuffled order. With ``drop_last``
     all ranks get the same number of full batches; otherwise no item is repeated, so the numbers may differ by one.
+
+    In a process that uses CUDA a thread makes each batch while the one before is in use, in pinned memory, from which
+    Lightning copies it without waiting.
 
     Args:
         fetch: makes a batch from a 1-D int64 tensor of indices (in subclasses, from an entry of their ``plan``).
@@ -94,9 +103,10 @@ class BatchLoader:
         # A position in another epoch does not apply to this one (a checkpoint written at the end of an epoch).
         self._batches_done = resume[1] if resume is not None and resume[0] == epoch else 0
         plan = self.plan(epoch)
-        for batch in range(self._batches_done, len(self)):
-            self._batches_done = batch + 1
-            yield self.fetch(plan[batch])
+        batches = map(self.fetch, plan[self._batches_done : len(self)])
+        for batch in pinned_ahead(batches) if torch.cuda.is_initialized() else batches:
+            self._batches_done += 1
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """The position in the data: ``epoch``, and ``batches_done`` in it."""
@@ -109,9 +119,42 @@ class BatchLoader:
         self._resume = (state_dict["epoch"], state_dict["batches_done"])
 
 
+def pinned_ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, their tensors in pinned memory, each made by a thread while the one before is in use."""
+
+    def make() -> list[Any]:
+        return [tree_map(_pinned, batch) for batch in islice(batches, 1)]
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        coming = thread.submit(make)
+        while made := coming.result():
+            coming = thread.submit(make)
+            yield made[0]
+
+
+def _pinned(value: Any) -> Any:
+    can_be = isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+    return value.pin_memory() if can_be else value
+
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """A seed per epoch, so that an epoch's draws depend on nothing else."""
     return seed * 1_000_003 + epoch
+
+
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Numbers that depend on others alone and look random.
+
+    Source: the output function of SplitMix64 (Steele, Lea and Flood 2014), as a hash.
+    """
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def unit_interval(values: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1), of the upper 53 bits of others."""
+    return (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def rank_and_world_size() -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Text for language models, from the hub, files, or a grammar; with trees to test parsing."""
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from readers.encodings import check_encoding
+from readers.files import user_path
 from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter
 from readers.text.treebank import ParsedSentence, read_treebank
 
@@ -44,7 +44,8 @@ class TextDataModule(pl.LightningDataModule):
             Mikolov), ``sample`` (a grammar, with gold trees, made at load time), or a folder: parquet files,
             ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or any three text files named after train,
             valid (val, dev) and test, with one sentence per line: ``.txt``, or WikiText's ``.tokens`` and ``.raw``,
-            each also as ``.gz``.
+            each also as ``.gz``; or one text file, whose last twentieth is the test text, and the one before it the
+            validation text.
         level: a token is a ``word`` (separated by white space), a ``character`` or a ``byte``.
         batch_size: rows (or, in random order, windows) per training batch and process.
         eval_batch_size: the same in validation, over all processes; also sentences per batch of the treebank.
@@ -298,20 +299,21 @@ class TextDataModule(pl.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What the run was trained on, as plain values."""
-        digest = hashlib.sha256("\n".join(self.vocabulary).encode())
-        for text in self.corpus.texts.values():
-            for part in text.split(1 << 20):
-                digest.update(part.int().numpy().tobytes())
         sizes = {f"{split}_tokens": len(text) for split, text in self.corpus.texts.items()}
         lines = {f"{split}_lines": count for split, count in self.corpus.lines.items()}
         unknown = {f"{split}_unknown_share": share for split, share in self.corpus.unknown.items()}
-        fingerprint = digest.hexdigest()[:16]
         shape = {"level": self.level, "vocab_size": self.vocab_size, "gold_trees": len(self.trees)}
-        return {"source": self.source, **shape, **lines, **sizes, **unknown, "fingerprint": fingerprint}
+        return {"source": self.source, **shape, **lines, **sizes, **unknown, "fingerprint": self.corpus.fingerprint}
 
     def remarks(self) -> list[str]:
         """Lines for the terminal, beside the measured results."""
-        return [] if self.source == "sample" else [describe_shares(self.corpus.unknown, self.level)]
+        if self.source == "sample":
+            return []
+        held_out = []
+        if self.source != "hub" and user_path(self.source).is_file():
+            counts = ", ".join(f"{count:,} of {split}" for split, count in self.corpus.lines.items())
+            held_out = [f"{self.source} is one file, whose last lines are held out: {counts}"]
+        return [*held_out, describe_shares(self.corpus.unknown, self.level)]
 
     def state_dict(self) -> dict[str, Any]:
         """What a model that is tested on another text must know of this one."""

@@ -97,6 +97,15 @@ def encode_texts(
     return vocabulary, texts
 
 
+def fingerprint(vocabulary: Sequence[str], texts: Mapping[str, EncodedText]) -> str:
+    """Tells vocabularies and texts from others."""
+    digest = hashlib.sha256("\n".join(vocabulary).encode())
+    for text in texts.values():
+        for part in _parts(text.tokens):
+            digest.update(part.astype(np.int32).data)
+    return digest.hexdigest()[:16]
+
+
 def _blocks(lines: Iterable[str], tokenizer: Tokenizer, settings: TextSettings) -> Iterator[list[str]]:
     """The stripped lines that count, some thousand at a time."""
     keeps_blank = settings.keep_layout or settings.eos_on_blank_lines

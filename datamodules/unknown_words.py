@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from readers.text.tokens import EOS, UNKNOWN
 
+from .loader import mix64, unit_interval
 from .windows import Alter
 
 SOME = 0.01  # share of words that are read as <unk> where the training text has none
 SHARE_DIFFERS = 5e-4  # shares that differ by more are those of other tasks
 LONG_WORD = 5  # characters: the mean length of "words" of Chinese above which they are none
-# Odd multipliers of splitmix64, as int64.
-_MIX = (-7046029254386353131, -4658895280553007687)
 
 
 def read_as_unknown(rate: float, vocabulary: Sequence[str]) -> Alter:
@@ -25,16 +26,10 @@ def read_as_unknown(rate: float, vocabulary: Sequence[str]) -> Alter:
     end, unknown = vocabulary.index(EOS), vocabulary.index(UNKNOWN)
 
     def alter(tokens: Tensor, places: Tensor) -> Tensor:
-        return tokens.masked_fill((_uniform(places) < rate) & (tokens != end), unknown)
+        chosen = unit_interval(mix64(places.numpy().astype(np.uint64) + 1)) < rate  # 0 would be hashed to 0
+        return tokens.masked_fill(torch.from_numpy(chosen) & (tokens != end), unknown)
 
     return alter
-
-
-def _uniform(places: Tensor) -> Tensor:
-    """Numbers in [0, 1) that depend on int64 ones alone, and look random."""
-    mixed = places * _MIX[0]
-    mixed = (mixed ^ (mixed >> 31)) * _MIX[1]
-    return ((mixed >> 33) & 0x3FFFFFFF).double() / 0x40000000
 
 
 def describe_shares(shares: Mapping[str, float], level: str) -> str:

@@ -30,7 +30,7 @@ import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
 from .arguments import CONFIGS, check_config_files
-from .classes import import_class, parameters
+from .classes import import_class, is_importable, parameters
 from .compiling import compile_parts
 from .console import say
 from .errors import UserError
@@ -212,13 +212,28 @@ class ExperimentCLI(LightningCLI):
             (build_model, pl.LightningModule, True),
             *naming_instantiators(),
         ]
-        parts = self.parser.instantiate(self.config, instantiators=instantiators)
+        parts = self.parser.instantiate(self._config_with_files(hyperparameters), instantiators=instantiators)
         self.datamodule, self.model = parts.data, parts.model
         torch.set_float32_matmul_precision(self.config.float32_matmul_precision)
         if self.config.compile:
             compile_parts(self.model)
         self.trainer = _build_trainer(parts.trainer, trainer_arguments)
         return self
+
+    def _config_with_files(self, hyperparameters: Mapping[str, Any]) -> Namespace:
+        """The configuration with what the model's slots once read from files that may be gone by now: their
+        ``checkpoint_arguments``, as a checkpoint's hyperparameters have them."""
+        config = self.config.clone()
+        slots = config.model.get("init_args") or {}
+        for name, saved in hyperparameters.items():
+            slot, kept = slots.get(name), saved.get("class_path", "") if isinstance(saved, Mapping) else ""
+            if not isinstance(slot, Namespace) or "class_path" not in slot or not is_importable(kept):
+                continue
+            cls, arguments = import_class(kept), saved.get("init_args") or {}
+            if import_class(slot.class_path) is cls:
+                for argument in set(getattr(cls, "checkpoint_arguments", ())) & arguments.keys():
+                    slot.init_args[argument] = arguments[argument]
+        return config
 
     def _drop_links_without_source(self, data: pl.LightningDataModule) -> None:
         """Keeps only the links whose source the data has, now that it is built.

@@ -128,3 +128,6 @@ def _check_paths(options: dict[str, Any]) -> None:
         near = did_you_mean(source.name, [path.name for path in beside])
         raise UserError(f"--input: no such file or folder: {source}{near}")
     check_output("--output", output)
+    for file in (output, Path(f"{output}.part")):
+        if file.exists() and file.samefile(source):
+            raise UserError(f"--output {output} would be written over the input {source}; name another file")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -182,7 +182,9 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         return self.decode(torch.randn(count, self.encoder.code_size, generator=generator).to(self.device))
 
     @torch.inference_mode()
-    def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
+    def predict_file(
+        self, input: Path, output: Path, batch_size: int = 256, on_error: Literal["stop", "skip"] = "stop"
+    ) -> str:
         """Turns a folder of images into features: their codes (in the variational form, the means).
 
         Args:
@@ -190,6 +192,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
             output: the file to write: ``.npz`` with ``names`` (paths below the folder) and ``features`` (N, d) float32,
                 or a table of both, ``.csv`` or ``.parquet``.
             batch_size: images per batch.
+            on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
 
         Returns:
             A summary for the terminal.
@@ -208,6 +211,7 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
             self.hparams.channels,
             self.device,
             batch_size,
+            on_error,
         )
         write_features(output, names, features)
         return f"{len(names)} images, {features.shape[1]} features each -> {output}"

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -314,18 +315,25 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     def _log_qualities(self, stage: str) -> None:
         for prefix in list(self._qualities):
             # One representation at a time, each freed before the next: the maps of all images are large.
-            for name, value in self._qualities.pop(prefix).compute().items():
+            quality = self._qualities.pop(prefix)
+            if quality.left_out:
+                rank_zero_warn(f"{stage}/{prefix}: the probes left {quality.left_out} images out, as memory is limited")
+            for name, value in quality.compute().items():
                 is_main = prefix == "" and name == "knn_accuracy"
                 self.log(f"{stage}/{prefix}{name}", value, prog_bar=is_main, sync_dist=True)
 
     def remarks(self, metrics: Mapping[str, float]) -> list[str]:
         """What the table of a test does not say by itself: whether the training was worth it."""
+        if not metrics and self.hparams.probes and self.hparams.representations:
+            return [
+                "The images have no classes, which the probes need: put those of each class into a folder of its name."
+            ]
         behind = baselines_ahead(metrics)
         if not behind:
             return []
         return [
-            f"The trained code is not ahead of {' and '.join(behind)}. To try: two views, which take away what is easy "
-            "to recognise, as colours (configs/infomax_folder.yaml); more epochs, watched by "
+            f"The trained code is not ahead of {' and '.join(behind)}. To try: two views instead of one, which take "
+            "away what is easy to recognise, as colours (configs/infomax_folder.yaml); more epochs, watched by "
             "--model.val_probes=[knn,linear_probe]; the rows test/fc and test/local."
         ]
 
@@ -340,6 +348,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         query: Path | None = None,
         num_neighbors: int = 10,
         batch_size: int = 256,
+        on_error: Literal["stop", "skip"] = "stop",
     ) -> str:
         """Turns a folder of images into features, and finds the nearest neighbours of query images among them.
 
@@ -352,6 +361,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             query: an image file or a folder of images whose nearest neighbours (cosine) among the input are listed.
             num_neighbors: neighbours per query image.
             batch_size: images per batch.
+            on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
 
         Returns:
             A summary for the terminal.
@@ -361,11 +371,11 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         """
         if batch_size < 1 or num_neighbors < 1:
             raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
-        names, features = self._encode_files(input, layer, batch_size)
+        names, features = self._encode_files(input, layer, batch_size, on_error)
         arrays: dict[str, Any] = {}
         report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]
         if query is not None:
-            query_names, query_features = self._encode_files(query, layer, batch_size)
+            query_names, query_features = self._encode_files(query, layer, batch_size, on_error)
             similarities, indices = nearest_neighbors(features, query_features, min(num_neighbors, len(names)))
             arrays["query_names"] = np.array(query_names)
             arrays["neighbor_names"] = np.array(names)[indices.numpy()]
@@ -376,7 +386,9 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
         write_features(output, names, features, arrays)
         return "\n".join(report)
 
-    def _encode_files(self, path: Path, layer: Representation, batch_size: int) -> tuple[list[str], Tensor]:
+    def _encode_files(
+        self, path: Path, layer: Representation, batch_size: int, on_error: Literal["stop", "skip"]
+    ) -> tuple[list[str], Tensor]:
         self.eval()
         prefix = "" if layer == "code" else f"{layer}/"
 
@@ -384,7 +396,7 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             return _representations(self.encoder(images))[prefix]
 
         size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size)
+        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size, on_error)
 
 
 def _representations(output: EncoderOutput) -> dict[str, Tensor]:

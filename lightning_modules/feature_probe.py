@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -204,7 +204,9 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
     # -------------------------------------------------------------------------------------------------- prediction
 
     @torch.inference_mode()
-    def predict_file(self, input: Path, output: Path, batch_size: int = 256) -> str:
+    def predict_file(
+        self, input: Path, output: Path, batch_size: int = 256, on_error: Literal["stop", "skip"] = "stop"
+    ) -> str:
         """Classifies images.
 
         Args:
@@ -212,6 +214,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             output: the ``.csv`` file to write, one row per image: ``name`` (path below the folder), the most probable
                 ``class`` and its ``probability``.
             batch_size: images per batch.
+            on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
 
         Returns:
             A summary for the terminal.
@@ -230,6 +233,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             self.hparams.channels,
             self.device,
             batch_size,
+            on_error,
         )
         best, indices = probabilities.max(1)
         rows = [

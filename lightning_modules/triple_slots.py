@@ -4,15 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from metrics.triples import ExtractedTriple
-from readers.triples.json_lines import VALUE
+from readers.triples.json_lines import VALUE, slot_of
 
 Slots = dict[str, ExtractedTriple]  # ``@value`` first
-
-
-def slot_of(predicate: str, predicates: Collection[str]) -> tuple[str, str]:
-    """Predicate and slot of what ``slot_predicate`` made of them: ``票房@inArea`` -> ``票房``, ``inArea``."""
-    base, _, slot = predicate.rpartition("@")
-    return (base, slot) if base in predicates else (predicate, VALUE)
 
 
 def compose_objects(triples: Collection[ExtractedTriple], predicates: Collection[str]) -> list[Slots]:

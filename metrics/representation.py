@@ -10,6 +10,7 @@ from torchmetrics.utilities import dim_zero_cat
 from .probes import CHUNK_ROWS, knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy
 
 PROBES = ("knn", "linear_probe", "mlp_probe")
+MOST_VALUES = 1 << 28  # kept of memory and of queries: half a gigabyte in half precision
 
 
 class RepresentationQuality(Metric):
@@ -18,6 +19,9 @@ class RepresentationQuality(Metric):
     ``update`` stores features; ``compute`` runs the probes with the samples marked ``memory=True`` (training set) as
     memory and the others (test set) as queries. Under DDP every rank gets the features of all ranks, and the result
     equals that of one process, however the samples are sharded.
+
+    Of large sets only the first samples are kept, ``MOST_VALUES`` values in all processes together: 65,536 images of
+    4,096 features. ``left_out`` counts the others of this process.
 
     Args:
         probes: which to run, of ``"knn"``, ``"linear_probe"``, ``"mlp_probe"``.
@@ -55,6 +59,7 @@ class RepresentationQuality(Metric):
         if k < 1 or mlp_epochs < 1:
             raise ValueError(f"k and mlp_epochs must be at least 1, got {k} and {mlp_epochs}")
         self.probes, self.k, self.mlp_epochs, self.seed = tuple(probes), k, mlp_epochs, seed
+        self.left_out = 0
         for state in ("memory_features", "memory_labels", "query_features", "query_labels"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -66,8 +71,20 @@ class RepresentationQuality(Metric):
         """
         if features.ndim != 2 or labels.shape != features.shape[:1]:
             raise ValueError(f"expected features (B, d) and labels (B,), got {features.shape} and {labels.shape}")
-        (self.memory_features if memory else self.query_features).append(features.detach())
-        (self.memory_labels if memory else self.query_labels).append(labels)
+        kept_features = self.memory_features if memory else self.query_features
+        kept_labels = self.memory_labels if memory else self.query_labels
+        processes = torch.distributed.get_world_size() if _is_distributed() else 1
+        room = max(MOST_VALUES // features.shape[1] // processes, 1) - sum(map(len, kept_labels))
+        self.left_out += max(len(labels) - room, 0)
+        if room > 0:
+            # A view would keep the rest of the batch.
+            whole = room >= len(labels)
+            kept_features.append(features.detach() if whole else features[:room].detach().clone())
+            kept_labels.append(labels if whole else labels[:room].clone())
+
+    def reset(self) -> None:
+        super().reset()
+        self.left_out = 0
 
     def compute(self) -> dict[str, Tensor]:
         """Runs the probes; accuracies by name.
@@ -92,7 +109,7 @@ class RepresentationQuality(Metric):
 
     def sync(self, *args, **kwargs) -> None:
         """Gathers the features of all ranks; a rank without samples of a kind contributes an empty tensor."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if _is_distributed():
             # For such a rank torchmetrics sends an empty 1-D fp32 tensor, which the others can't match, and hangs.
             for role in ("memory", "query"):
                 features, labels = self._parts(f"{role}_features"), self._parts(f"{role}_labels")
@@ -116,6 +133,10 @@ class RepresentationQuality(Metric):
         order = _canonical_order(features, labels)
         order = order[labels[order] >= 0]
         return features[order], labels[order]
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _canonical_order(features: Tensor, labels: Tensor) -> Tensor:

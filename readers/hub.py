@@ -49,7 +49,7 @@ def load_from_hub(hub_id: str, config: str | None = None) -> "DatasetDict":
                 problem, way_out = "has no data set", "correct --data.hub_id"
             raise DataError(
                 f"the Hugging Face hub {problem} {hub_id}: {way_out}, or give --data.source=PATH (your copy) or "
-                f"--data.source=sample (made at load time). Reason: {one_line(silence or error)}"
+                f"--data.source=sample (made at load time). Reason: {_reason(silence or error)}"
             ) from error
 
 
@@ -71,12 +71,20 @@ def parquet_folder(root: Path, config: str | None = None) -> "Iterator[DatasetDi
     # `datasets` would keep a second copy of the files for good.
     with tempfile.TemporaryDirectory() as cache, _no_progress_bars():
         try:
-            yield datasets.load_dataset(str(root), config, cache_dir=cache)
-        except DataError:
-            raise
+            splits = datasets.load_dataset(str(root), config, cache_dir=cache)
         except Exception as error:  # `datasets` checks little of what the files hold
             _check_config(str(root), error)
-            raise DataError(f"datasets cannot read {root}: {one_line(error)}") from error
+            raise DataError(f"datasets cannot read {root}: {_reason(error)}") from error
+        yield splits
+
+
+def _reason(error: BaseException) -> str:
+    """The message of an error of ``datasets``, which may lie behind one that says only that there was one."""
+    import datasets
+
+    while isinstance(error, datasets.exceptions.DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
 
 
 def _check_config(where: str, error: Exception) -> None:

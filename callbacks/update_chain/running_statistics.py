@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils.hooks import RemovableHandle
 
 BATCHES = 100
 
@@ -62,10 +64,12 @@ def _measuring(pl_module: pl.LightningModule) -> Iterator[Callable[[], None]]:
     layers = [module for module in modes if module.training and getattr(module, "running_mean", None) is not None]
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
     momenta = [layer.momentum for layer in layers]
+    hooks: list[RemovableHandle] = []
     try:
         for layer in layers:
             layer.reset_running_stats()  # type: ignore[operator]
             layer.momentum = None  # type: ignore[assignment]
+        hooks += [layer.register_forward_pre_hook(_as_a_mean) for layer in layers if isinstance(layer, _InstanceNorm)]
 
         def fill() -> None:
             for layer, buffers in zip(layers, kept, strict=True):
@@ -74,12 +78,20 @@ def _measuring(pl_module: pl.LightningModule) -> Iterator[Callable[[], None]]:
 
         yield fill
     finally:
+        for hook in hooks:
+            hook.remove()
         del vars(pl_module)["log"], vars(pl_module)["log_dict"]
         for module, mode in modes.items():
             module.training = mode
         for layer, buffers, momentum in zip(layers, kept, momenta, strict=True):
             layer.momentum = momentum
             _restore(layer, buffers)
+
+
+def _as_a_mean(layer: Any, inputs: tuple[Any, ...]) -> None:
+    """Instance normalisation neither counts its batches nor takes a momentum of None for a mean over them."""
+    layer.num_batches_tracked += 1
+    layer.momentum = 1 / int(layer.num_batches_tracked)
 
 
 def _restore(layer: nn.Module, buffers: dict[str, Tensor]) -> None:

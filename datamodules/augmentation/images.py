@@ -2,12 +2,12 @@
 
 All draw from torch's default generator of the device, whose state a checkpoint restores, so a run that is resumed
 sees the same images. Images go from one to the next as they are: whole numbers come in, after a crop or a change of
-colours they are fractions.
+colours they are fractions. What changes colours leaves the opacity (the second or fourth channel) as it is.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -178,7 +178,9 @@ class ColorJitter(Augmentation):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def __call__(self, images: Tensor) -> Tensor:
-        images = images.float()
+        return _with_colours(images, self._jittered)
+
+    def _jittered(self, images: Tensor) -> Tensor:
         images = images * self._factor(images, self.brightness)
         mean = _grey(images).mean((1, 2, 3), keepdim=True)
         images = torch.lerp(mean, images, self._factor(images, self.contrast)).clamp(0, 255)
@@ -218,10 +220,13 @@ class ChannelMixing(Augmentation):
         self.strength = strength
 
     def __call__(self, images: Tensor) -> Tensor:
+        return _with_colours(images, self._mixed)
+
+    def _mixed(self, images: Tensor) -> Tensor:
         count, channels = images.shape[0], images.shape[-1]
         noise = torch.randn(count, channels, channels, device=images.device) * math.sqrt(0.5)
         own = torch.eye(channels, device=images.device)
-        return (127.5 + _transformed(images.float() - 127.5, torch.lerp(own, noise, self.strength))).clamp(0, 255)
+        return (127.5 + _transformed(images - 127.5, torch.lerp(own, noise, self.strength))).clamp(0, 255)
 
 
 class Grey(Augmentation):
@@ -245,7 +250,7 @@ class Grey(Augmentation):
 
     def __call__(self, images: Tensor) -> Tensor:
         chosen = _uniform(images, 0, 1) < self.probability
-        return torch.where(chosen[:, None, None, None], _grey(images.float()), images.float())
+        return _with_colours(images, lambda colours: torch.where(chosen[:, None, None, None], _grey(colours), colours))
 
 
 class Blur(Augmentation):
@@ -278,6 +283,13 @@ class Blur(Augmentation):
         rows, columns = (_gaussian(sigma, images.shape[axis]) for axis in (1, 2))
         blurred = torch.einsum("byi,bxj,bijc->byxc", rows, columns, images.float())
         return torch.where(chosen[:, None, None, None], blurred.clamp(0, 255), images.float())
+
+
+def _with_colours(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The images with their one or three colours changed, as float32."""
+    channels = images.shape[-1]
+    colours, opacity = images.float().split([channels - (1 - channels % 2), 1 - channels % 2], dim=-1)
+    return torch.cat([change(colours), opacity], -1) if opacity.numel() else change(colours)
 
 
 def _uniform(images: Tensor, low: float, high: float) -> Tensor:

@@ -16,7 +16,7 @@ from readers.triples.tables import Negatives, TripleTable, batch_arrays, concate
 
 from .. import loader
 from ..batches import Triple, TripleBatch
-from ..loader import BatchLoader, epoch_seed
+from ..loader import BatchLoader, epoch_seed, mix64, unit_interval
 from .augmentation import replace_entities
 
 CHUNK = 50  # batches that are sorted by length together
@@ -191,17 +191,8 @@ class EvaluationBatches:
 
 
 def uniform_draws(seed: int, epoch: int, rows: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """(count, R) numbers in [0, 1), each a function of seed, epoch, row and its own index alone.
-
-    Source: SplitMix64 (Steele, Lea and Flood 2014), as a hash.
-    """
+    """(count, R) numbers in [0, 1), each a function of seed, epoch, row and its own index alone."""
     start = np.array([epoch_seed(seed, epoch) % 2**64], np.uint64)
-    state = _mix(_mix(start) + rows.astype(np.uint64))
+    state = mix64(mix64(start) + rows.astype(np.uint64))
     steps = np.arange(1, count + 1, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
-    return (_mix(state + steps) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return unit_interval(mix64(state + steps))

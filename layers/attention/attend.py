@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .differentiable import differentiable_gradients
+from .differentiable import attention, differentiable_gradients
 from .kernels import FlashCPU, Kernel, Products, finite, wide
 from .patterns import Pattern, pattern_of
 from .plans import plan
@@ -51,6 +51,17 @@ def attend(
     seed = torch.randint(2**62, (), device="cpu") if dropout else None
     out, _ = _attend(*folded, bias, type(pattern).__name__, astuple(pattern), causal, dropout, seed)
     return out.unflatten(0, (batch, heads))
+
+
+def attend_by_operators(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, causal: bool, key_bias: Tensor | None, dropout: float
+) -> Tensor:
+    """``attend`` by plain operators, which torch.func and forward-mode derivatives know; holds the pattern's logits."""
+    batch, heads = q.shape[:2]
+    bias = None if key_bias is None else key_bias.repeat_interleave(heads, 0)
+    branches = plan(pattern, q.shape[2], causal, q.device, wide(q.dtype))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    return attention(q, k, v, bias, branches, dropout).unflatten(0, (batch, heads))
 
 
 @torch.library.custom_op("scientific_spaces::attend", mutates_args=())

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,26 +102,27 @@ class MultiheadSelfAttention(nn.Module, ABC):
         query: Tensor,
         key: Tensor | None = None,
         value: Tensor | None = None,
-        *,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
+        average_attn_weights: bool = False,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention of a sequence to itself; the arguments are those of ``nn.MultiheadAttention``.
+        """Attention of a sequence to itself; the arguments are those of ``nn.MultiheadAttention``, in its order.
 
         Args:
-            query: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``.
+            query: (B, N, embed_dim), or (N, B, embed_dim) without ``batch_first``; or one sequence (N, embed_dim).
             key: None, or the query itself.
             value: likewise.
-            key_padding_mask: (B, N), True for keys that no query sees; or floats, -inf for these, else 0. Padded
-                queries are computed like any other.
+            key_padding_mask: (B, N), or (N,) for one sequence, True for keys that no query sees; or floats, -inf for
+                these, else 0. Padded queries are computed like any other.
             need_weights: also return the weights of each head, for plots; takes N^2 memory.
             attn_mask: None or torch's causal mask (N, N), which means ``is_causal``: else the pattern is the mask.
+            average_attn_weights: of the weights return the mean over the heads.
             is_causal: position i sees only j <= i.
 
         Returns:
-            The output, shaped like the query; the weights (B, H, N, N) without dropout, or None.
+            The output, shaped like the query; the weights (B, H, N, N) without dropout, their mean (B, N, N), or None.
 
         Raises:
             ValueError: if key or value is not the query, on another ``attn_mask``, or on a wrong shape or dtype.
@@ -130,6 +132,8 @@ class MultiheadSelfAttention(nn.Module, ABC):
             raise ValueError(f"{name} is self-attention: leave out key and value, or pass the query itself")
         if query.is_nested:
             return self._nested(query, is_causal), None
+        if query.dim() == 2:
+            return self._one_sequence(query, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal)
         self._check_input("query", query)
         x = query if self.batch_first else query.transpose(0, 1)
         check_padding(key_padding_mask, *x.shape[:2])
@@ -142,7 +146,14 @@ class MultiheadSelfAttention(nn.Module, ABC):
             bias = bias_of(self.mask(x.shape[1], causal).to(x.device))
             padding = key_bias(key_padding_mask, torch.float32)
             weights = dense_weights(q, k, bias if padding is None else bias + padding[:, None, None])
-        return output, weights
+        return output, weights.mean(1) if weights is not None and average_attn_weights else weights
+
+    def _one_sequence(self, x: Tensor, key_padding_mask: Tensor | None, *options: Any) -> tuple[Tensor, Tensor | None]:
+        """The output and the weights of a sequence (N, embed_dim)."""
+        batch = 0 if self.batch_first else 1
+        padding = None if key_padding_mask is None else key_padding_mask[None]
+        output, weights = self(x.unsqueeze(batch), None, None, padding, *options)
+        return output.squeeze(batch), None if weights is None else weights[0]
 
     def _nested(self, x: Tensor, causal: bool) -> Tensor:
         """The output for a nested tensor, in which ``nn.TransformerEncoder`` hands over padded input in eval."""

@@ -11,6 +11,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from .patterns import Pattern
 from .plans import remembered
+from .tracing import is_transformed
 
 BLOCK = 128  # queries and keys of a block
 
@@ -19,8 +20,10 @@ def flex_attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, causal: bool,
     """``attend`` by FlexAttention, compiled on a GPU; on the CPU its plain form, which holds the N^2 logits.
 
     Raises:
-        ValueError: if a gradient is wanted on the CPU.
+        ValueError: if a gradient is wanted on the CPU, or torch.func or forward-mode derivatives are at work.
     """
+    if is_transformed():
+        raise ValueError("backend 'flex' has neither torch.func nor forward-mode derivatives: use 'products'")
     on_cpu = q.device.type == "cpu"
     if on_cpu and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         raise ValueError("backend 'flex' has no gradient on the CPU: use 'products', or torch.no_grad()")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ..dropout import check_probability
-from .attend import attend
+from .attend import attend, attend_by_operators
 from .fused import fused_atrous_attention, fused_attention
 from .masks import check_padding, key_bias
 from .patterns import Atrous, Full, Local, Pattern, Sparse, fixed_patterns
+from .tracing import is_transformed
 
 Backend = Literal["products", "flex"]
 
@@ -191,11 +192,12 @@ def pattern_attention(
     bias = key_bias(key_padding_mask, q.dtype)
     if isinstance(patterns, Pattern):
         return _attention(q, k, v, patterns, causal, bias, dropout, backend)
-    out = torch.empty_like(q)
-    for number, pattern in enumerate(patterns[: q.shape[1]]):
-        heads = slice(number, None, len(patterns))
-        out[:, heads] = _attention(q[:, heads], k[:, heads], v[:, heads], pattern, causal, bias, dropout, backend)
-    return out
+    heads = [slice(number, None, len(patterns)) for number in range(min(len(patterns), q.shape[1]))]
+    parts = [
+        _attention(q[:, part], k[:, part], v[:, part], pattern, causal, bias, dropout, backend)
+        for part, pattern in zip(heads, patterns, strict=False)
+    ]
+    return torch.stack([parts[head % len(parts)][:, head // len(parts)] for head in range(q.shape[1])], 1)
 
 
 def _attention(
@@ -205,6 +207,8 @@ def _attention(
         from .flex import flex_attend  # imports torch's compiler, which takes seconds
 
         return flex_attend(q, k, v, pattern, causal, bias)
+    if is_transformed():
+        return attend_by_operators(q, k, v, pattern, causal, bias, dropout)
     if q.is_cuda and isinstance(pattern, Full):
         return fused_attention(q, k, v, causal, bias, dropout)
     if q.is_cuda and isinstance(pattern, Atrous):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .kernels import wide
+from .tracing import is_plain, may_look
 
 
 def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
@@ -15,7 +16,7 @@ def check_padding(mask: Tensor | None, batch: int, n: int) -> None:
     if mask is None:
         return
     wrong = mask.shape != (batch, n) or not (mask.dtype == torch.bool or mask.is_floating_point())
-    if not wrong and mask.is_floating_point() and mask.device.type == "cpu" and not torch.compiler.is_compiling():
+    if not wrong and mask.is_floating_point() and may_look(mask):
         wrong = not bool((mask <= 0).all())
     if wrong:
         raise ValueError(
@@ -40,16 +41,16 @@ def means_causal(mask: Tensor | None, n: int, is_causal: bool, name: str) -> boo
     ``is_causal`` it is, as torch demands, and is looked at only on the CPU, where that makes nobody wait.
 
     Raises:
-        ValueError: if it is any other mask, or has to be looked at while torch.compile or torch.export traces.
+        ValueError: if it is any other mask, or has to be looked at where it has no values.
     """
     if mask is None:
         return is_causal
-    tracing = torch.compiler.is_compiling()
-    if is_causal and (tracing or mask.device.type != "cpu") and mask.shape == (n, n):
+    if is_causal and not may_look(mask) and mask.shape == (n, n):
         return True
-    if tracing:
+    if not is_plain():
         raise ValueError(
-            f"{name} can't look at attn_mask while it is compiled: pass is_causal=True for the causal mask"
+            f"{name} can't look at attn_mask while it is compiled or transformed: pass is_causal=True for "
+            "the causal mask"
         )
     if mask.shape != (n, n) or not torch.equal(mask, causal_mask(n, mask)):
         raise ValueError(

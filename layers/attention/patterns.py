@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .tiles import Branch, Columns, Grid, Piece, band, bias_of, residue_classes
 
-FIXED_ROWS = 1024  # queries per tile against the summary columns: bounds the size of the mask
+FIXED_ROWS = 1024  # queries per tile against the summary columns, if causal: bounds the size of the mask
 
 
 @dataclass(frozen=True)
@@ -202,22 +202,36 @@ class Fixed(Pattern):
         grids = [Grid(0, blocks, self.block, self.block)] if blocks else []
         if rest:
             grids.append(Grid(blocks * self.block, 1, rest, rest))
-        own = [Piece(grid, grid, causal=causal) for grid in grids]
+        own = [self._rest_of_block(grid, causal) for grid in grids]
         summaries = list(self._summaries(n, causal))
         return [own, summaries] if summaries else [own]
 
+    def _rest_of_block(self, grid: Grid, causal: bool) -> Piece:
+        """Queries against the keys of their own block that are no summary."""
+        i, j = torch.arange(grid.length)[:, None], torch.arange(grid.length)[None, :]
+        hidden = self._summarises(j)
+        if not hidden.any():
+            return Piece(grid, grid, causal=causal)
+        return Piece(grid, grid, bias_of(~hidden & (j <= i) if causal else (~hidden).expand(len(i), -1)))
+
     def _summaries(self, n: int, causal: bool) -> Iterator[Piece]:
-        """Queries against the summary columns of all other blocks."""
+        """Queries against the summary columns, with masks only within some rows: no memory quadratic in n."""
         positions = torch.arange(n)
         columns = positions[self._summarises(positions)]
+        if not causal:
+            if len(columns):
+                yield Piece(Grid(0, 1, n, n), Columns(columns))
+            return
         rows = self.block * max(1, FIXED_ROWS // self.block)
+        bias = bias_of(columns[columns < rows] <= positions[:rows, None])  # the same in all rows
         for start in range(0, n, rows):
             i = positions[start : start + rows]
-            seen = columns[columns // self.block < i[-1] // self.block] if causal else columns
-            own, theirs = i[:, None] // self.block, seen[None, :] // self.block
-            mask = theirs < own if causal else theirs != own
-            if mask.any():
-                yield Piece(Grid(start, 1, len(i), len(i)), Columns(seen), bias_of(mask))
+            queries = Grid(start, 1, len(i), len(i))
+            earlier, here = columns[columns < start], columns[(columns >= start) & (columns <= i[-1])]
+            if len(earlier):
+                yield Piece(queries, Columns(earlier))
+            if len(here):
+                yield Piece(queries, Columns(here), bias[: len(i), : len(here)])
 
     def visible(self, i: int) -> Tensor:
         start = i // self.block * self.block

@@ -8,6 +8,7 @@ import torch
 
 from .patterns import Pattern
 from .tiles import Branch, Columns, Piece
+from .tracing import is_plain
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,14 +20,14 @@ MOST_KEYS = 4096  # of a piece: its gradients stay in the cache and its memory s
 def remembered(function: Callable[P, R]) -> Callable[P, R]:
     """Keeps the function's results, so that the same tensors serve the next step without an upload to the device.
 
-    While torch.compile or torch.export traces, tensors are not values, and nothing is kept. What is made in inference
-    mode is made outside of it, so that training can use it.
+    Where tensors stand for others (``tracing``) nothing is kept. What is made in inference mode is made outside of it,
+    so that training can use it.
     """
     cached = lru_cache(PLANS)(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():
+        if not is_plain():
             return function(*args, **kwargs)
         with torch.inference_mode(False):
             return cached(*args, **kwargs)  # type: ignore[arg-type]  # they are hashable

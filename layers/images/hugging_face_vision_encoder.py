@@ -48,6 +48,8 @@ class HuggingFaceVisionEncoder(Encoder):
           prior_weight: 0.0
     """
 
+    checkpoint_arguments = ("model", "config", "local_stage")
+
     def __init__(
         self,
         image_size: int = 32,
@@ -157,7 +159,8 @@ def _configuration(given: dict | str, image_size: int, in_channels: int) -> Any:
         ) from error
     for name, value in (("image_size", image_size), ("num_channels", in_channels)):
         if said is not None and hasattr(loaded, name) and name not in said:
-            setattr(loaded, name, value)
+            present = getattr(loaded, name)
+            setattr(loaded, name, [value] * len(present) if isinstance(present, list | tuple) else value)
     number = getattr(loaded, "num_channels", 3)
     if number != in_channels:
         raise ValueError(
@@ -174,12 +177,13 @@ def _build(config: Any, stages: list[str], model: str | None = None) -> Any:
     try:
         config = type(config).from_dict(config.to_dict())  # with its own choice of stages
         config.out_features = wanted
-        network = transformers.AutoBackbone.from_config(config)
         if model is None:
-            return network
+            return transformers.AutoBackbone.from_config(config)
+        with torch.device("meta"):
+            kind = type(transformers.AutoBackbone.from_config(config))
         # AutoBackbone's own ``from_pretrained`` takes a folder for a name on the hub.
         options = {"local_files_only": True} if Path(model).exists() else {}
-        return type(network).from_pretrained(model, config=config, **options)
+        return kind.from_pretrained(model, config=config, **options)
     except Exception as error:  # a kind of network that is none, weights that are not there, a faulty version
         raise ValueError(
             f"encoder: {model or config.model_type} can't be built as a backbone by transformers "
@@ -191,13 +195,21 @@ def _default_stage(config: Any, stages: list[str], image_size: int) -> str:
     """The last stage before the last with ``LEAST_SIDE`` x ``LEAST_SIDE`` places, else the finest one."""
     if not stages:
         raise ValueError(f"encoder: {getattr(config, 'model_type', config)} is no backbone with stages in transformers")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        images = torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size)
-        maps = _readable(_build(config, stages).eval(), images)
+    try:  # large networks take a while to build, but not where there are shapes only
+        maps = _trial(config, stages, image_size, "meta")
+    except ValueError:  # some need values, too; or this says what is wrong
+        maps = _trial(config, stages, image_size, "cpu")
     sides = [min(part.shape[-2:]) for part in maps]
     earlier = range(max(1, len(stages) - 1))
     fine = [number for number in earlier if sides[number] >= LEAST_SIDE]
     return stages[fine[-1] if fine else max(earlier, key=lambda number: sides[number])]
+
+
+def _trial(config: Any, stages: list[str], image_size: int, device: str) -> list[Tensor]:
+    """The maps that a network with fresh weights makes of an image."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
+        images = torch.zeros(1, getattr(config, "num_channels", 3), image_size, image_size)
+        return _readable(_build(config, stages).eval(), images)
 
 
 def _readable(network: nn.Module, images: Tensor) -> list[Tensor]:
@@ -211,7 +223,9 @@ def _readable(network: nn.Module, images: Tensor) -> list[Tensor]:
     except (RuntimeError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"encoder: it can't read images of {images.shape[-1]} pixels ({_one_line(error)})") from error
     maps = list(output if isinstance(output, tuple) else output.feature_maps)
-    if any(part.ndim != 4 or not part.numel() for part in maps):
+    if any(part.ndim != 4 for part in maps):
+        raise ValueError(f"encoder: its features are {tuple(maps[-1].shape)}, no maps of places: take another backbone")
+    if not all(part.numel() for part in maps):
         raise ValueError(
             f"encoder: no places are left of images of {images.shape[-1]} pixels: set data.image_size higher"
         )

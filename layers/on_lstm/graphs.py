@@ -107,9 +107,8 @@ def _checked(
         replayed = Replayed(function, inputs, expected)
         replayed(inputs, again)
     except torch.OutOfMemoryError as error:
-        warn_once(
-            f"there is no memory for a CUDA graph now, ON-LSTM's steps run one by one for a while: {_short(error)}"
-        )
+        cause = _short(error).partition(". ")[0]  # the numbers behind it differ each time, and would be said each time
+        warn_once(f"there is no memory for a CUDA graph now, ON-LSTM's steps run one by one for a while: {cause}")
         return CALLS_AFTER_NO_MEMORY
     except RuntimeError as error:
         _works = False

@@ -1,10 +1,13 @@
 """Copies of a model, with its weights or with new ones."""
 
 import copy
+import inspect
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..weights.functions import WeightFunction
 from ..weights.normalization import plain_weights
@@ -18,9 +21,10 @@ def clone(model: Model, weights: bool = True) -> Model:
     """A copy that shares nothing with the model; what is shared inside the model is shared inside the copy.
 
     Without ``weights`` all are re-initialised by the modules' ``reset_parameters`` (``_reset_parameters`` in some of
-    torch's), inner modules first, so that a model's own scheme has the last word. Buffers are reset where these
+    torch's; ``_init_weights(module)`` for all inside in Hugging Face's), inner modules first, so that a model's own
+    scheme has the last word. Buffers are reset where these
     methods do so (running statistics are). Weights that are normalised before use (by ``layers.normalize_weights`` or
-    torch's parametrizations) are drawn as if they were plain, and stay normalised.
+    torch's parametrizations, or its older hooks) are drawn as if they were plain, and stay normalised.
 
     Source: kexue.fm/archives/6985, trick 3 (Keras' ``clone_model`` with and without ``set_weights``).
 
@@ -31,7 +35,9 @@ def clone(model: Model, weights: bool = True) -> Model:
     Raises:
         ValueError: if none of these methods initialises a parameter; the message names it.
     """
-    cloned = copy.deepcopy(model)
+    # What a forward left behind has a graph, which can't be copied (torch's older weight norm and spectral norm do so).
+    left = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    cloned = copy.deepcopy(model, {id(value): value.clone() for value in left if not value.is_leaf})
     for module in cloned.modules():
         if isinstance(module, TiedLinear):
             module.embedding  # noqa: B018 - resolves the copy's embedding and releases the model
@@ -50,9 +56,24 @@ def clone(model: Model, weights: bool = True) -> Model:
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if reset is not None:
                 reset()
+            each = getattr(module, "_init_weights", None)
+            if each is not None and len(inspect.signature(each).parameters) == 1:
+                module.apply(each)
+            _take_over(module)
         for name, part in parts.items():
             _refuse_left(name, part)
     return cloned
+
+
+def _take_over(module: nn.Module) -> None:
+    """Gives what torch's older weight norm and spectral norm train the weight that was drawn in its place."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            weight = getattr(module, hook.name)
+            getattr(module, f"{hook.name}_v").copy_(weight)
+            getattr(module, f"{hook.name}_g").copy_(torch.norm_except_dim(weight, 2, hook.dim))
+        elif isinstance(hook, SpectralNorm):
+            getattr(module, f"{hook.name}_orig").copy_(getattr(module, hook.name))
 
 
 def _refuse_left(path: str, part: nn.Module) -> None:

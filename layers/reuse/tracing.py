@@ -141,10 +141,13 @@ class _Tracer(fx.Tracer):
         self.leaf_types = tuple(leaf for leaf in leaf_modules if not isinstance(leaf, str))
         # By path, the node of each call; None if the call returned anything but one value.
         self.calls: dict[str, list[fx.Node | None]] = {}
+        self._places_inputs = False
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         """Binds optional arguments: an unknown value is never None, so it takes the branch of one that is given."""
+        self._places_inputs = True
         function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        self._places_inputs = False
         parameters = inspect.signature(inspect.unwrap(root_fn)).parameters.values()
         given = [p for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD][1:]
         placed = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
@@ -160,6 +163,8 @@ class _Tracer(fx.Tracer):
         return function, args
 
     def create_arg(self, a: Any) -> Any:
+        if self._places_inputs:  # a default, of whatever class, which is bound
+            return a
         if isinstance(a, dict) and type(a) not in (dict, OrderedDict):
             raise TypeError(f"a graph would make a dict of {type(a).__name__}")
         return super().create_arg(a)

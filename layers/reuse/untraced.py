@@ -27,6 +27,7 @@ class HookedFeatures(nn.Module):
     """Maps a model's inputs to ``{name: value}`` by forward hooks, and stops after the last of them.
 
     Values are what the modules return, tensors or others; a module's path means its first call, ``path#2`` the second.
+    ``nn.TransformerEncoder`` makes no nested tensors of padded input here: values are the same without a gradient.
 
     Args:
         model: the model, which becomes a child under the name ``model``.
@@ -61,12 +62,23 @@ class HookedFeatures(nn.Module):
         with ExitStack() as hooks:
             for module in {module for module, _ in places.values()}:
                 hooks.callback(module.register_forward_hook(record).remove)
+            hooks.enter_context(_no_nested_tensors())
             try:
                 self.model(*args, **kwargs)
             except _Reached:
                 return {name: found[name] for name in places}
         missing = ", ".join(name for name in places if name not in found)
         raise ValueError(f"{type(self.model).__name__} did not call {missing} in this forward: name other modules")
+
+
+@contextmanager
+def _no_nested_tensors() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _place(model: nn.Module, name: str, reason: str) -> tuple[str, int]:
@@ -251,6 +263,8 @@ class _Replay:
             try:
                 output = self.model(*args, **kwargs)
             except Exception as error:
+                if self.passed and isinstance(getattr(error, "obj", None), self.kind):
+                    self._refuse()  # a field of what a module returned before
                 if self.passed:
                     raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -300,7 +314,8 @@ class _Replay:
         return forward
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().as_subclass(self.kind)
+        # Memory of its own: operations in place (``h += skip``) would change the value at the cut.
+        return torch.zeros_like(tensor).detach().as_subclass(self.kind)
 
     def _refuse(self) -> None:
         raise ValueError(f"the tail after {self.cut} also needs what was computed before it: cut elsewhere") from None

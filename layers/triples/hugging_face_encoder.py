@@ -48,6 +48,7 @@ class HuggingFaceEncoder(SequenceEncoder):
     """
 
     reads_texts = True
+    checkpoint_arguments = ("files",)
 
     def __init__(
         self,

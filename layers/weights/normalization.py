@@ -162,7 +162,10 @@ def plain_weights(model: nn.Module, recurse: bool = True) -> Iterator[None]:
             for name, parametrization in parametrizations.items():
                 if parametrization in plain:
                     weight = plain.pop(parametrization).detach()
-                    setattr(owner, name, weight)
+                    if all(hasattr(function, "right_inverse") for function in parametrization):
+                        setattr(owner, name, weight)
+                    else:  # as when torch registers such a function
+                        parametrization.original.copy_(weight)
                     if isinstance(parametrization[0], _SpectralNorm):  # ours, or torch's
                         follow_spectral(parametrization[0], weight)
                     elif isinstance(parametrization[0], WeightFunction):

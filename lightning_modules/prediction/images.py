@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,17 +21,19 @@ def encode_files(
     channels: int,
     device: torch.device,
     batch_size: int,
+    on_error: Literal["stop", "skip"] = "stop",
 ) -> tuple[list[str], Tensor]:
     """Names and features (N, d) float32 of an image file, or of those of a folder.
 
     Args:
         encode: (B, channels, S, S) in ``pixel_range``, on the device -> (B, d).
+        on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
 
     Raises:
         ValueError: if there is no image, or one that can't be read.
     """
     names, features = [], []
-    for batch_names, pixels in read_image_files(path, image_size, batch_size, channels):
+    for batch_names, pixels in read_image_files(path, image_size, batch_size, channels, on_error):
         batch = ImageBatch.from_pixels(pixels, pixel_range)
         features.append(encode(batch.images.to(device)).float().cpu())
         names += batch_names

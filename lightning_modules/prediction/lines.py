@@ -5,7 +5,7 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, TypeVar
@@ -114,9 +114,9 @@ def predict_lines(
             if not done:
                 part.unlink(missing_ok=True)
                 raise
+            or_skip = ", or leave such lines out with --on_error=skip" if on_error == "stop" else ""
             raise DataError(
-                f"{error}; the {done} lines before it are in {part}: mend it and go on with --continue, or leave such "
-                "lines out with --on_error=skip"
+                f"{error}; the {done} lines before it are in {part}: mend it and go on with --continue{or_skip}"
             ) from error
     part.replace(output)
     return LineCounts(done, bad, before)
@@ -169,6 +169,21 @@ def _predict_block(
     items = [item for item in block if not isinstance(item, _Result)]
     made = iter(in_batches(items, lambda part, first: predict(part, done + first), batch_size, size))
     return [item.text if isinstance(item, _Result) else next(made) for item in block]
+
+
+def list_of_texts(texts: Iterable[str], function: str) -> list[str]:
+    """Texts that ``function`` was called with.
+
+    Raises:
+        TypeError: a single text, or something else is among them.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f'{function} takes a list of texts: {function}(["…"])')
+    texts = list(texts)
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise TypeError(f"{function} takes a list of texts, but text {number} is a {type(text).__name__}")
+    return texts
 
 
 def in_batches(

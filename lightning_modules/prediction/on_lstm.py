@@ -3,7 +3,7 @@
 import math
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from metrics.trees import Tree, bracketed
 from readers.text.tokens import EOS, UNKNOWN, TextCodec
 
-from .lines import OnError, in_batches, predict_lines
+from .lines import OnError, in_batches, list_of_texts, predict_lines
 
 if TYPE_CHECKING:
     _Mixin = Any
@@ -42,7 +42,7 @@ class ReadsTexts(_Mixin):
     """Mixin of ``ONLSTMLanguageModel``: trees and scores of texts, from Python and from files."""
 
     @torch.inference_mode()
-    def parse(self, texts: Sequence[str], layer: int | None = None, batch_size: int = 64) -> list[str]:
+    def parse(self, texts: Iterable[str], layer: int | None = None, batch_size: int = 64) -> list[str]:
         """The bracketed tree of each text, ``((the cat) (sat down))``; empty for an empty text.
 
         Args:
@@ -51,8 +51,10 @@ class ReadsTexts(_Mixin):
             batch_size: sentences per batch.
 
         Raises:
+            TypeError: ``texts`` is a single string, or holds something else than strings.
             ValueError: the model has no trees, or no such layer.
         """
+        texts = list_of_texts(texts, "parse")
         self.eval()
         parser = self._parser(self._layer(layer))
         sentences = [parser.words_of(text) for text in texts]
@@ -60,9 +62,14 @@ class ReadsTexts(_Mixin):
         return [next(trees) if words else "" for words in sentences]
 
     @torch.inference_mode()
-    def score(self, texts: Sequence[str]) -> list[Score]:
+    def score(self, texts: Iterable[str]) -> list[Score]:
         """How probable each text is, read from a zero state after an ``<eos>``; words not in the vocabulary are
-        ``<unk>``. Lines are sentences; blank ones don't count unless the model was trained with them."""
+        ``<unk>``. Lines are sentences; blank ones don't count unless the model was trained with them.
+
+        Raises:
+            TypeError: ``texts`` is a single string, or holds something else than strings.
+        """
+        texts = list_of_texts(texts, "score")
         self.eval()
         codec, scores = self._codec, []
         for text in texts:

@@ -15,7 +15,7 @@ from layers.transformers.positions import COLOURS, bytes_of_images, images_of_by
 from readers.images import read_image_files
 from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter, TextCodec
 
-from .lines import OnError, predict_lines
+from .lines import OnError, list_of_texts, predict_lines
 
 SHOWN_CHARACTERS = 40  # of a wrong word, in a message
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ def complete_image_files(
     pixel_range: tuple[float, float],
     complete: Callable[[Tensor, int], Tensor],
     batch_size: int,
+    on_error: OnError = "stop",
 ) -> str:
     """Completes the images of a folder from their upper halves.
 
@@ -166,6 +167,7 @@ def complete_image_files(
         complete: called with images (B, 3, S, S) in ``pixel_range`` and the number of the batch; gives the completed
             ones.
         batch_size: images per batch.
+        on_error: at images that can't be read ``stop`` and name all, or ``skip`` them.
 
     Returns:
         A summary for the terminal.
@@ -176,7 +178,7 @@ def complete_image_files(
     if output.suffix.lower() not in (".png", ".npz"):
         raise ValueError(f"output ({output}) must end in .png or .npz")
     names, originals, completed = [], [], []
-    for number, (batch_names, pixels) in enumerate(read_image_files(path, image_size, batch_size)):
+    for number, (batch_names, pixels) in enumerate(read_image_files(path, image_size, batch_size, on_error=on_error)):
         batch = ImageBatch.from_pixels(pixels, pixel_range)
         names += batch_names
         originals.append(_pixels(batch.images, pixel_range))
@@ -240,6 +242,7 @@ class GeneratesSequences(_Mixin):
             seed: of the sampling.
 
         Raises:
+            TypeError: among the texts is something else.
             ValueError: an argument is out of range, or a text doesn't fit the model.
         """
         drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k}
@@ -248,6 +251,7 @@ class GeneratesSequences(_Mixin):
             return generate(self.network, prompts, count, lengths=lengths, generator=generator, **drawing)
         if isinstance(prompts, str):
             return self.generate([prompts], count, seed=seed, **drawing)[0]
+        prompts = list_of_texts(prompts, "generate")
         self.eval()
         extender = self._extender(count, seed, drawing, line_end="\n")
         read = [extender.read(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
@@ -327,7 +331,8 @@ class GeneratesSequences(_Mixin):
             top_k: sample among the k most probable tokens only.
             seed: of the sampling.
             batch_size: prompts or images per batch.
-            on_error: at a line that can't be continued ``stop``, or name it and ``skip`` it: its line stays empty.
+            on_error: at a line that can't be continued ``stop``, or name it and ``skip`` it: its line stays empty; at
+                images that can't be read ``stop`` and name all, or ``skip`` them.
             resume: go on with the ``<output>.part`` of an interrupted prediction of texts.
             encoding: of a text file.
 
@@ -349,7 +354,7 @@ class GeneratesSequences(_Mixin):
                 return self.complete_images(images, temperature=temperature, top_k=top_k, seed=seed + batch)
 
             size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size)
+            return complete_image_files(Path(input), Path(output), size, pixel_range, complete, batch_size, on_error)
 
         extender = self._extender(length, seed, {"temperature": temperature, "top_k": top_k})
         counts = predict_lines(

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -18,7 +18,7 @@ from readers.triples import NormalizedText, TripleEncoder, holds_records, normal
 
 from ..triple_decoding import Thresholds
 from ..triple_slots import VALUE, compose_objects, spo_record
-from .lines import OnError, in_batches, predict_lines
+from .lines import OnError, in_batches, list_of_texts, predict_lines
 
 ThresholdsFrom = Literal["tuned", "config"]
 
@@ -46,7 +46,7 @@ class PredictsTriples:
     pairing: Pairing
 
     @torch.inference_mode()
-    def extract(self, texts: Sequence[str], batch_size: int = 64) -> list[list[ExtractedTriple]]:
+    def extract(self, texts: Iterable[str], batch_size: int = 64) -> list[list[ExtractedTriple]]:
         """The triples of texts.
 
         Args:
@@ -59,10 +59,9 @@ class PredictsTriples:
             of an object is a triple of its own, with a predicate such as ``票房@inArea``.
 
         Raises:
-            TypeError: ``texts`` is a single string.
+            TypeError: ``texts`` is a single string, or holds something else than strings.
         """
-        if isinstance(texts, str):
-            raise TypeError('extract takes a list of texts: extract(["…"])')
+        texts = list_of_texts(texts, "extract")
         self.eval()  # type: ignore[attr-defined]
         normal = [normalize_text(text, self.hparams.normalize) for text in texts]
         found = iter(
@@ -120,7 +119,7 @@ class PredictsTriples:
 
         def read(line: str, where: str) -> _Text | str:
             record = parse_json(line, where) if is_json and line.strip() else {"text": line}
-            text = parse_text(record, where, may_be_empty=True)
+            text = parse_text(record, where)
             normal = normalize_text(text, self.hparams.normalize)
             return _Text(record, normal) if normal.text else _line(record, [])
 

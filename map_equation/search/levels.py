@@ -1,13 +1,19 @@
 """A hierarchy of modules: the topmost level that two levels lead to, then each of its modules anew. Compiled."""
 
+from pathlib import Path
+from typing import Any
+
 import numba
 import numpy as np
 
 from ..codelength import plogp
-from .compiled import inner, part
+from .compiled import inner, part, sources
 from .moves import cost_of, dissolve
 from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition
 from .walk_graph import WalkGraph, group, identity, members_of, module_exits, renumber, same, subgraph, zeros
+
+# A small module is searched several times, as its few nodes often are one module at the first try.
+SPLITTING_STARTS, SMALL = 6, 18
 
 
 @part
@@ -38,7 +44,7 @@ def group_modules(kind, level, outside, least_gain, random, passes):
     best_cost = np.inf
     start = best
     for _ in range(2):
-        module, count = optimise(kind, level, same(n), outside, start, np.int64(SWEEPS), random)
+        module, count, _ = optimise(kind, level, same(n), outside, start, np.int64(SWEEPS), random)
         dissolve(kind, level, outside[0], module, count)
         count = renumber(module)
         module, count, cost = partition(kind, level, outside, module, least_gain, random, passes)
@@ -84,8 +90,12 @@ def split(kind, graph, outside, old, share, random, passes):
     block = same(n)
     if n < 3:
         return block, 1, 0.0
-    module, count = optimise(kind, graph, block, outside, identity(n), np.int64(SPLITTING_SWEEPS), random)
-    cost, whole = cost_of(kind, graph, outside[0], module)
+    module, count, cost, whole = block, 1, np.inf, np.inf
+    for _ in range(max(min(SPLITTING_STARTS, SMALL // n), 1)):
+        new, new_count, _ = optimise(kind, graph, block, outside, identity(n), np.int64(SPLITTING_SWEEPS), random)
+        new_cost, whole = cost_of(kind, graph, outside[0], new)
+        if new_cost < cost - 1e-12:
+            module, count, cost = new, new_count, new_cost
     old_count = renumber(old)
     old_cost, _ = cost_of(kind, graph, outside[0], old)
     if old_cost < cost - 1e-12:
@@ -156,26 +166,35 @@ def divide(kind, graph, module, count, share, root_gain, random):
     return bottom, parent[: max(modules, 1)].copy()
 
 
-@numba.njit(cache=True, nogil=True)
-def find(kind, graph, start, starts, two_level, share, random, passes):
-    """The best two levels of several searches, all from the modules ``start``, and a hierarchy from these.
+def compiled_search(version: int) -> Any:
+    """``find``, kept on disk for this version of the sources."""
 
-    Args:
-        share: tuning stops below this share of the bits.
-        random: ``(1,)`` uint64, not 0.
-        passes: see ``tune``.
+    @numba.njit(cache=True, nogil=True)
+    def find(kind, graph, start, starts, two_level, share, random, passes):
+        """The best two levels of several searches, all from the modules ``start``, and a hierarchy from these.
 
-    Returns:
-        The modules ``(n,)`` of two levels; ``bottom`` and ``parent`` as of ``divide`` (if ``two_level`` of no use).
-    """
-    outside = zeros(np.int64(1))
-    least_gain = share * (cost_of(kind, graph, outside[0], same(len(start)))[0] + entropy(graph))
-    best, best_count, best_cost = start, 1, np.inf
-    for _ in range(starts):
-        module, count, cost = partition(kind, graph, outside, start, least_gain, random, passes)
-        if cost < best_cost - 1e-12:
-            best, best_count, best_cost = module, count, cost
-    if two_level:
-        return best, best, best
-    # A state of its own: the next call finds the same two levels with and without a hierarchy.
-    return best, *divide(kind, graph, best, best_count, share, least_gain, random.copy())
+        Args:
+            share: tuning stops below this share of the bits.
+            random: ``(1,)`` uint64, not 0.
+            passes: see ``tune``.
+
+        Returns:
+            The modules ``(n,)`` of two levels; ``bottom`` and ``parent`` as of ``divide`` (if ``two_level`` of no use).
+        """
+        version  # noqa: B018 (see ``sources``)
+        outside = zeros(np.int64(1))
+        least_gain = share * (cost_of(kind, graph, outside[0], same(len(start)))[0] + entropy(graph))
+        best, best_count, best_cost = start, 1, np.inf
+        for _ in range(starts):
+            module, count, cost = partition(kind, graph, outside, start, least_gain, random, passes)
+            if cost < best_cost - 1e-12:
+                best, best_count, best_cost = module, count, cost
+        if two_level:
+            return best, best, best
+        # A state of its own: the next call finds the same two levels with and without a hierarchy.
+        return best, *divide(kind, graph, best, best_count, share, least_gain, random.copy())
+
+    return find
+
+
+find = compiled_search(sources(Path(__file__).resolve().parents[1]))

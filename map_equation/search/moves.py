@@ -9,7 +9,7 @@ import numpy as np
 
 from ..codelength import plogp
 from ..flow import RECORDED, UNDIRECTED
-from .compiled import inner, part, unchecked
+from .compiled import inner, part, prefetch, unchecked
 from .walk_graph import members_of, rate_inside, same, zeros
 from .words import states_of, use_words, word_bits, word_table, words_used
 
@@ -21,6 +21,8 @@ LEAST_SHARE = 0.125
 MOST_STATES = 50
 # Stands for the rate to a module that has a state of the same physical node but no link.
 TOUCHING = 1e-300
+# So many visits before a node's turn, its row is fetched.
+AHEAD = 3
 # Columns of the modules' state.
 EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
 
@@ -89,7 +91,7 @@ def module_states(kind, graph, module):
 def move_nodes(kind, graph, block, outside, module, order, sweeps):
     """Moves nodes, one at a time, to the neighbouring or empty module that shortens the code most.
 
-    A queue, filled in the given order, holds the nodes whose neighbourhood changed. Ties go to the module found first.
+    A queue holds the nodes ``order``, then those whose neighbourhood changed. Ties go to the module found first.
     Indices are unsigned, as signed ones are tested for negative values at each access.
 
     Args:
@@ -111,12 +113,18 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             state[module[a], SIZE] *= -1
     for a in range(n):
         state[a, SIZE] = abs(state[a, SIZE])
-    queue = order.copy()
+    waiting = len(order)
+    queue = np.empty(n, np.int32)
     queued = np.empty(n, np.bool_)
     for a in range(n):
-        queued[a] = True
+        queued[a] = False
+    alone_at_first = True
+    for i in range(waiting):
+        u = order[i]
+        queue[i] = u
+        queued[u] = True
+        alone_at_first &= state[module[u], SIZE] == (graph.parts[u] if grouping else 1.0)
     head = 0
-    waiting = n
     memory = len(graph.word) > 0
     words = word_table(graph, module)
     first_state, states = states_of(graph)
@@ -124,7 +132,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     near = np.empty(n + 1, np.uint32)
     gained = 0.0
     budget = sweeps * n
-    first_sweep = budget - n if num_free == 0 else budget + 1
+    first_sweep = budget - waiting if alone_at_first else budget + 1
     empty = zeros(np.int64(8))
     while waiting > 0 and budget > 0:
         budget -= 1
@@ -134,6 +142,12 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             head = 0
         waiting -= 1
         queued[u] = False
+        if waiting > AHEAD:
+            later = head + AHEAD
+            place = graph.indptr[queue[later if later < n else later - n]]
+            prefetch(graph.neighbour, place)
+            prefetch(graph.link, place)
+            prefetch(graph.link, place + 8)
         a = np.uint32(module[u])  # type: ignore[assignment]
         if budget >= first_sweep and state[a, SIZE] > (graph.parts[u] if grouping else 1.0):
             continue
@@ -145,6 +159,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             near[num_near] = b
             num_near += np.uint64(rate == 0)
             to[b] = rate + graph.link[k]
+            prefetch(state, b)
         removed = 0.0
         if memory:
             num_words = graph.first_word[u + np.uint64(1)] - graph.first_word[u]

@@ -4,7 +4,7 @@ import numpy as np
 
 from .compiled import inner, part
 from .moves import cost_of, move_nodes
-from .walk_graph import aggregate, identity, module_exits, only_inside, renumber, same
+from .walk_graph import aggregate, changed_modules, identity, module_exits, only_inside, renumber, same, touched
 
 # Visits per node in a search from singletons: in parts without structure, nodes keep moving to little avail.
 SWEEPS, SPLITTING_SWEEPS = 30, 3
@@ -23,38 +23,49 @@ def random_below(random, high):
 
 
 @part
-def shuffled(n, random):
-    """A permutation ``(n,)`` int32."""
-    order = identity(n)
-    for i in range(n - 1, 0, -1):
+def shuffled(order, random):
+    """The array, permuted in place."""
+    for i in range(len(order) - 1, 0, -1):
         j = random_below(random, i + 1)
         order[i], order[j] = order[j], order[i]
     return order
 
 
 @inner
-def optimise(kind, graph, block, outside, start, sweeps, random):
+def improve(kind, graph, block, outside, start, order, sweeps, random):
     """Moves nodes, then the resulting modules, and so on until nothing moves, from the modules ``start``.
 
     Works on many separate blocks of nodes at once, see ``moves``.
 
+    Args:
+        order: the nodes to begin with.
+
     Returns:
-        ``(n,)`` int32 modules numbered from 0, their number.
+        ``(n,)`` int32 modules numbered from 0, their number, the bits gained.
     """
     result = start.copy()
     module = result
+    gained = 0.0
     while True:
         n = len(module)
-        gain = move_nodes(kind, graph, block, outside, module, shuffled(n, random), sweeps)
+        gain = move_nodes(kind, graph, block, outside, module, order, sweeps)
+        gained += gain
         count = renumber(module)
         if n < len(result):
             for u in range(len(result)):
                 result[u] = module[result[u]]
         if not gain > 0 or count == n:
-            return result, count
+            return result, count, gained
         graph = aggregate(kind, graph, module, count)
         block = blocks_of(module, block, count)
         module = identity(count)
+        order = shuffled(identity(count), random)
+
+
+@part
+def optimise(kind, graph, block, outside, start, sweeps, random):
+    """``improve`` that begins with all nodes in random order."""
+    return improve(kind, graph, block, outside, start, shuffled(identity(len(start)), random), sweeps, random)
 
 
 @part
@@ -67,17 +78,30 @@ def blocks_of(module, block, count):
 
 
 @part
-def coarse_tune(kind, graph, outside, module, count, random):
-    """Splits every module separately, then moves the parts, starting from the given modules."""
-    inside = only_inside(graph, module)
+def fine_tune(kind, graph, block, outside, module, count, tried, random):
+    """Moves single nodes, then modules; begins with the nodes in and next to modules that ``tried`` does not have."""
+    order = shuffled(touched(graph, module, changed_modules(module, count, tried)), random)
+    return improve(kind, graph, block, outside, module, order, np.int64(SWEEPS), random)
+
+
+@part
+def coarse_tune(kind, graph, outside, module, count, tried, random):
+    """Splits modules that ``tried`` does not have, each by itself, then moves the parts, from the given modules."""
+    changed = changed_modules(module, count, tried)
+    inside, order, start = only_inside(graph, module, changed)
+    first = 0
+    for last in range(1, len(order) + 1):  # module after module, as what is near in memory is read faster
+        if last == len(order) or module[order[last]] != module[order[first]]:
+            shuffled(order[first:last], random)
+            first = last
     exits = module_exits(kind, inside, module, count)
-    part, num_parts = optimise(kind, inside, module, exits, identity(len(module)), np.int64(SPLITTING_SWEEPS), random)
+    part, num_parts, _ = improve(kind, inside, module, exits, start, order, np.int64(SPLITTING_SWEEPS), random)
     parts = aggregate(kind, graph, part, num_parts)
     start = blocks_of(part, module, num_parts)
-    moved, count = optimise(kind, parts, same(num_parts), outside, start, np.int64(SWEEPS), random)
+    moved, count, gain = optimise(kind, parts, same(num_parts), outside, start, np.int64(SWEEPS), random)
     for u in range(len(part)):
         part[u] = moved[part[u]]
-    return part, count
+    return part, count, gain
 
 
 @part
@@ -92,6 +116,8 @@ def note(passes, cost):
 def tune(kind, graph, outside, module, count, least_gain, random, passes):
     """Improves modules in turns of fine- and coarse-tuning while a round gains at least so many bits.
 
+    Rounds look at the modules that have changed since the last ones, and once more at all of them when that is done.
+
     Args:
         outside: ``(1,)`` rate at which the walk leaves this graph.
         passes: takes the bits after each pass as long as there is room; entry 0 is their number.
@@ -101,20 +127,27 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     """
     n = len(module)
     block = same(n)
-    cost, whole = cost_of(kind, graph, outside[0], module)
+    cost, _ = cost_of(kind, graph, outside[0], module)
     note(passes, cost)
+    tried = module[:0]  # the modules of which neither a node nor a part was to be moved
+    fine, once_more = True, True
     for number in range(MAX_ROUNDS):
-        if number % 2 == 0:
-            new, new_count = optimise(kind, graph, block, outside, module, np.int64(SWEEPS), random)
+        everywhere = len(tried) == 0
+        if fine:
+            new, new_count, gain = fine_tune(kind, graph, block, outside, module, count, tried, random)
         else:
-            new, new_count = coarse_tune(kind, graph, outside, module, count, random)
-        new_cost, _ = cost_of(kind, graph, outside[0], new)
-        gain = cost - new_cost
+            new, new_count, gain = coarse_tune(kind, graph, outside, module, count, tried, random)
+            tried = module
         if gain > 0:
-            module, count, cost = new, new_count, new_cost
+            module, count = new, new_count
+            cost -= gain
         note(passes, cost)
+        fine = not fine
         if number and not gain > least_gain:
-            break
+            if everywhere or not once_more:
+                break
+            fine, once_more, tried = False, False, module[:0]
+    cost, whole = cost_of(kind, graph, outside[0], module)
     if cost < whole - 1e-12:
         return module, count, cost
     return block, 1, whole
@@ -123,5 +156,5 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
 @part
 def partition(kind, graph, outside, start, least_gain, random, passes):
     """``tune`` after a search from the modules ``start``."""
-    module, count = optimise(kind, graph, same(len(start)), outside, start, np.int64(SWEEPS), random)
+    module, count, _ = optimise(kind, graph, same(len(start)), outside, start, np.int64(SWEEPS), random)
     return tune(kind, graph, outside, module, count, least_gain, random, passes)

@@ -248,8 +248,55 @@ def merge_words(graph, start, member):
 
 
 @inner
-def only_inside(graph, module):
-    """The same nodes with only the links inside modules."""
+def changed_modules(module, count, earlier):
+    """``(count,)`` bool: the modules that are none of the ``earlier`` ones, all without these; numbered from 0."""
+    n = len(earlier)
+    size, before = np.empty(count, np.int32), np.empty(n, np.int32)
+    was = np.empty(count, np.int32)
+    changed = np.empty(count, np.bool_)
+    for a in range(count):
+        size[a], was[a], changed[a] = 0, -1, n == 0
+    for u in range(n):
+        before[u] = 0
+    for u in range(n):
+        a = module[u]
+        before[earlier[u]] += 1
+        size[a] += 1
+        if was[a] < 0:
+            was[a] = earlier[u]
+        changed[a] |= was[a] != earlier[u]
+    for a in range(count if n else 0):
+        changed[a] |= size[a] != before[was[a]]
+    return changed
+
+
+@inner
+def touched(graph, module, changed):
+    """The nodes in the changed modules and their neighbours, int32."""
+    n = len(module)
+    seen = np.empty(n, np.bool_)
+    for u in range(n):
+        seen[u] = changed[module[u]]
+    for u in range(n):
+        if changed[module[u]]:
+            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+                seen[np.uint32(graph.neighbour[k])] = True
+    nodes = np.empty(n, np.int32)
+    count = 0
+    for u in range(n):
+        nodes[count] = u
+        count += seen[u]
+    return nodes[:count]
+
+
+@inner
+def only_inside(graph, module, changed):
+    """The same nodes with only the links inside the changed modules.
+
+    Returns:
+        The graph; the nodes of these modules, one module after the other; modules to start from, which are these
+        nodes, each by itself, and the other modules.
+    """
     n = len(module)
     indptr = np.empty(n + 1, np.int64)
     neighbour = np.empty(len(graph.neighbour), np.int32)
@@ -258,27 +305,43 @@ def only_inside(graph, module):
     indptr[0] = 0
     for u in range(n):
         a = module[u]
-        for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
-            v = np.uint32(graph.neighbour[k])
-            neighbour[done] = v
-            link[done] = graph.link[k]
-            done += np.uint64(module[v] == a)
+        if changed[a]:
+            for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
+                v = np.uint32(graph.neighbour[k])
+                neighbour[done] = v
+                link[done] = graph.link[k]
+                done += np.uint64(module[v] == a)
         indptr[u + 1] = done
-    return WalkGraph(
-        indptr,
-        neighbour[:done].copy(),
-        link[:done].copy(),
-        graph.flow,
-        graph.exits,
-        graph.enters,
-        graph.leave,
-        graph.land,
-        graph.parts,
-        graph.all_leave,
-        graph.first_word,
-        graph.word,
-        graph.use,
-        graph.num_words,
+    first, member = members_of(module, len(changed))
+    start = identity(n)
+    count = 0
+    for a in range(len(changed)):
+        for i in range(first[a], first[a + 1]):
+            u = member[i]
+            if changed[a]:
+                member[count] = u
+                count += 1
+            else:
+                start[u] = member[first[a]]
+    return (
+        WalkGraph(
+            indptr,
+            neighbour[:done].copy(),
+            link[:done].copy(),
+            graph.flow,
+            graph.exits,
+            graph.enters,
+            graph.leave,
+            graph.land,
+            graph.parts,
+            graph.all_leave,
+            graph.first_word,
+            graph.word,
+            graph.use,
+            graph.num_words,
+        ),
+        member[:count],
+        start,
     )
 
 

@@ -6,7 +6,7 @@ from .cifar_pickles import PickledImages
 from .data_sets import DataSetLayout, HubImages, ParquetImages
 from .decoding import decode_images, forget_progress
 from .folders import ImageFiles, describe_left_out, find_images, read_image_files
-from .one_image import decode_image, refit_images
+from .one_image import decode_image, describe_skipped, refit_images
 from .sources import open_source
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "decode_image",
     "decode_images",
     "describe_left_out",
+    "describe_skipped",
     "find_images",
     "forget_progress",
     "open_source",

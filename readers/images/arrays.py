@@ -58,9 +58,11 @@ class ImageSource(ABC):
 
     Attributes:
         left_out: files beside the images that can't be read.
+        remarks: sentences about what may not be as it was meant.
     """
 
     left_out: LeftOut = {}
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def key(self) -> dict[str, Any]:

@@ -95,24 +95,23 @@ def _read(
 
 
 def _labels(parts: list["Dataset"], column: str, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The labels of all images, and the names of the classes; texts are names themselves."""
-    import datasets
-
+    """The labels of all images, -1 for none, and the names of the classes; texts are names."""
     feature = parts[0].features[column]
-    labels = np.zeros(0)
-    if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
-        texts = [text for part in parts for text in part[column][:]]
-        if None not in texts:
-            found, indices = np.unique(np.array(texts, object), return_inverse=True)
-            return indices.astype(np.int64), tuple(found)
-    elif isinstance(feature, datasets.ClassLabel | datasets.Value):
-        labels = np.concatenate([np.asarray(part.with_format("numpy")[column][:]) for part in parts])
-    if labels.dtype.kind not in "iu" or (labels < 0).any():
+    kind = getattr(feature, "dtype", "")
+    values = [value for part in parts for value in part[column][:]]
+    if kind in ("string", "large_string"):
+        names = sorted(set(values) - {None})
+        rows = {name: row for row, name in enumerate(names)}
+        return np.array([rows.get(value, -1) for value in values], np.int64), tuple(names)
+    whole = kind == "bool" or kind.startswith(("int", "uint"))
+    labels = np.array([-1 if value is None else value for value in values] if whole else [-2], np.int64)
+    if (labels < -1).any():
         raise DataError(
-            f"{where}: {column} must have an integer from 0 on or a text in every row: set data.label_column"
+            f"{where}: {column} must have a text or an integer from 0 on in every row, or nothing or -1 for no "
+            "class: set data.label_column"
         )
-    names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max()) + 1)]
-    return labels.astype(np.int64), tuple(names)
+    names = getattr(feature, "names", None) or [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+    return labels, tuple(names)
 
 
 def _column(

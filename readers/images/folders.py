@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..files import stamps, user_path
 from .arrays import ImageArrays, ImageSource, LeftOut
 from .decoding import decode_all
-from .one_image import check_readable
+from .one_image import check_readable, describe_skipped
 from .split_folders import find_splits
 
 SUFFIXES = {
@@ -53,9 +53,14 @@ class ImageFiles(ImageSource):
         if "" in train and self.class_names:
             raise DataError(
                 f"{where} holds images beside the folder {self.class_names[0]}; put every image into the "
-                "folder of its class, or all of them directly into the folder"
+                "folder of its class (those without one into a folder unlabeled beside train), or all of them directly "
+                "into the folder"
             )
-        if len(self.class_names) < 2:  # a single class carries no information: treat the images as unlabelled
+        if len(self.class_names) == 1:  # a single class carries no information: treat the images as unlabelled
+            self.remarks += (
+                f"{where} has one folder, {self.class_names[0]}, so its images have no classes; if its sub-folders are "
+                "the classes, move them up",
+            )
             self.class_names = ()
         unlabeled = [parts for name in self.splits.unlabeled for parts in tree.files if parts[0] == name]
         val, test = (self._judged(tree, name, where) for name in (self.splits.val, self.splits.test))
@@ -74,6 +79,8 @@ class ImageFiles(ImageSource):
     def _judged(self, tree: "_Tree", split: str | None, train: Path) -> list[tuple[tuple[str, ...], int]]:
         """The files of a split to be judged, with their labels."""
         classes = _by_class(tree.files, split) if split else {}
+        if not self.class_names and len(classes) > 1:
+            self.remarks += (f"The classes of {self.root / str(split)} are not used, as {train} has none",)
         unknown = sorted(classes.keys() - set(self.class_names)) if self.class_names else []
         if unknown:
             what = f"the class {unknown[0]}" if unknown[0] else "images without a class"
@@ -99,6 +106,11 @@ class ImageFiles(ImageSource):
         )
 
 
+def has_images(root: Path) -> bool:
+    """Whether there are image files in a folder and its sub-folders."""
+    return bool(_Tree(root).files)
+
+
 def find_images(path: Path) -> tuple[list[Path], LeftOut]:
     """The image files in a folder and its sub-folders, sorted, and the others; for a file, the file itself.
 
@@ -116,7 +128,11 @@ def find_images(path: Path) -> tuple[list[Path], LeftOut]:
 
 
 def read_image_files(
-    path: Path | str, image_size: int, batch_size: int, channels: int = 3
+    path: Path | str,
+    image_size: int,
+    batch_size: int,
+    channels: int = 3,
+    on_error: Literal["stop", "skip"] = "stop",
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
     """Yields the images of a folder and its sub-folders (or one image file) in batches.
 
@@ -125,13 +141,14 @@ def read_image_files(
         image_size: height and width in pixels that images are resized to.
         batch_size: images per batch.
         channels: see ``decode_image``.
+        on_error: with ``skip`` images that can't be decoded are left out, and named at the end.
 
     Yields:
         the names, relative to the folder, and (B, S, S, channels) uint8.
 
     Raises:
-        DataError: there are no images; or, at the end, images can't be decoded: all of them are named. Nothing is
-            yielded after the first.
+        DataError: there are no images (with ``skip``: no readable ones); or, at the end, images can't be decoded:
+            all of them are named. Nothing is yielded after the first.
     """
     path = user_path(path)
     files, left_out = find_images(path)
@@ -143,9 +160,16 @@ def read_image_files(
         chunk = files[start : start + batch_size]
         decoded = decode_all([(str(file), file) for file in chunk], len(chunk), image_size, channels)
         reasons += [reason for _, reason in decoded.unreadable]
-        if not reasons:
-            yield [file.relative_to(root).as_posix() for file in chunk], decoded.images
-    check_readable(reasons)
+        if reasons and on_error == "stop":
+            continue
+        unreadable = {row for row, _ in decoded.unreadable}
+        readable = [row for row in range(len(chunk)) if row not in unreadable]
+        if readable:
+            yield [chunk[row].relative_to(root).as_posix() for row in readable], decoded.images[readable]
+    if on_error == "stop" or len(reasons) == len(files):
+        check_readable(reasons, ", or set --on_error=skip" if on_error == "stop" else "")
+    elif reasons:
+        warnings.warn(f"skipped images of {path}: {describe_skipped(reasons)}", stacklevel=2)
 
 
 class _Tree:
@@ -174,7 +198,7 @@ class _Tree:
     def only_others(self) -> str:
         """What there is instead of images, for a message."""
         found = describe_left_out(self.left_out)
-        return f", only {found}: convert images of other kinds to one of these" if found else ""
+        return f", only {found}: convert images of other kinds to one of these, unpack archives" if found else ""
 
 
 def describe_left_out(left_out: LeftOut) -> str:

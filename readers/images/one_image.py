@@ -1,6 +1,7 @@
 """One image file to pixels of uint8."""
 
 import io
+import warnings
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -62,11 +63,22 @@ def check_readable(reasons: list[str], way_out: str = "") -> None:
     if len(reasons) == 1:
         raise DataError(reasons[0] + way_out)
     if reasons:
-        text = "; ".join(reason.removeprefix(PREFIX).removesuffix(SUFFIX) for reason in reasons)
-        raise DataError(f"cannot read {len(reasons)} images; repair or remove them{way_out}: {text}", LONGEST_LIST)
+        text = f"cannot read {len(reasons)} images; repair or remove them{way_out}: {_names(reasons)}"
+        raise DataError(text, LONGEST_LIST)
+
+
+def describe_skipped(reasons: list[str]) -> str:
+    """The number of images that can't be decoded, and the names and reasons of some."""
+    rest = "; …" if len(reasons) > NAMED else ""
+    return f"{len(reasons)} can't be decoded: {_names(reasons[:NAMED])}{rest}"
+
+
+def _names(reasons: list[str]) -> str:
+    return "; ".join(reason.removeprefix(PREFIX).removesuffix(SUFFIX) for reason in reasons)
 
 
 PREFIX, SUFFIX, LONGEST_LIST = "cannot read the image ", "; repair or remove it", 20_000
+NAMED = 20  # skipped images
 
 
 def decode_image(name: str, data: bytes | Path | str, size: int, channels: int = 3) -> NDArray[np.uint8]:
@@ -102,9 +114,23 @@ def _decode(name: str, data: bytes | Path | str, size: int, channels: int) -> tu
             pixels = np.asarray(_fit(eight_bits, size, channels), np.uint8)
             return pixels.reshape(size, size, channels), range_by
     except UnidentifiedImageError as error:  # its message has an address in memory
-        raise DataError(f"{PREFIX}{name}: cannot identify the format of the file{SUFFIX}") from error
+        raise DataError(f"{PREFIX}{name}: {_unknown(data)}{SUFFIX}") from error
     except Exception as error:  # Pillow's plugins raise nearly everything on broken files
         raise DataError(f"{PREFIX}{name}: {one_line(error)}{SUFFIX}") from error
+
+
+def _unknown(data: bytes | Path | str) -> str:
+    """What an image is that Pillow does not know."""
+    if isinstance(data, bytes):
+        start = data[:4]
+    else:
+        with open(data, "rb") as file:
+            start = file.read(4)
+    if not start:
+        return "it is empty"
+    if start in (b"II*\0", b"MM\0*"):
+        return "Pillow does not read this kind of TIFF (such as floats of 64 bits, or more bands)"
+    return "cannot identify the format of the file"
 
 
 @cache
@@ -112,6 +138,7 @@ def _formats() -> tuple[str, ...]:
     """Those of ``FORMATS`` that this Pillow knows."""
     from PIL import Image
 
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images that are merely large
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

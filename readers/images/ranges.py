@@ -20,6 +20,8 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners
 FEWEST_LEVELS = 32  # of 256: values that would fill fewer are stretched
 # TIFF tags: the largest and smallest value, in two spellings; ImageJ writes them into the description.
 SMALLEST, LARGEST, BITS, DESCRIPTION, ORIENTATION = (340, 280), (341, 281), 258, 270, 274
+PHOTOMETRIC, SAMPLE_FORMAT = 262, 339
+WHITE_IS_ZERO, UNSIGNED, SIGNED = 0, 1, 2  # values of these tags
 IMAGEJ = re.compile(r"^(min|max)=(\S+)\s*$", re.MULTILINE)
 # Pillow keeps one byte of two of a colour, the upper one of this order; with the other order, the lower one.
 OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
@@ -37,15 +39,15 @@ def to_eight_bits(image: "Image", reopen: Callable[[], "Image"]) -> tuple["Image
     from PIL import Image
 
     significant = _png_significant_bits(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image)
-    else:
-        deep = _dark_colours(image, reopen)
-        if deep is None:
-            return image, None
-        values = deep
-    smallest, largest, by = _range(values[..., :3] if values.ndim == 3 else values, image, significant)
-    scaled = Image.fromarray(_scale(values, smallest, largest))
+    values = _deep_values(image, reopen)
+    if values is None:
+        return image, None
+    smallest, largest, by = _range(values[..., : _colours(values)] if values.ndim == 3 else values, image, significant)
+    pixels = _scale(values, smallest, largest)
+    tags: Any = getattr(image, "tag_v2", {})
+    if values.ndim == 2 and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow heeds it with 8 bits only
+        pixels = 255 - pixels
+    scaled = Image.fromarray(pixels)
     orientation = image.getexif().get(ORIENTATION)
     if orientation:  # applied later
         exif = Image.Exif()
@@ -54,15 +56,36 @@ def to_eight_bits(image: "Image", reopen: Callable[[], "Image"]) -> tuple["Image
     return scaled, None if (smallest, largest) == (0, 65535) else by
 
 
+def _deep_values(image: "Image", reopen: Callable[[], "Image"]) -> NDArray[Any] | None:
+    """(H, W), or (H, W, C) of colours, of an image that is to be scaled; None if Pillow's 8 bits are right."""
+    tags: Any = getattr(image, "tag_v2", {})
+    sample_format = max(tags.get(SAMPLE_FORMAT, (UNSIGNED,)))
+    if image.mode == "I" and sample_format == UNSIGNED and max(tags.get(BITS, (0,))) == 32:
+        return np.asarray(image).view(np.uint32)  # Pillow has a mode for signed ones only
+    if image.mode == "L" and sample_format == SIGNED:
+        return np.asarray(image).view(np.int8)  # nor one for these
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return np.asarray(image)
+    return _dark_colours(image, reopen)
+
+
+def _colours(values: NDArray[Any]) -> int:
+    """How many of the last dimension's values are colours; the other one is the opacity."""
+    return values.shape[-1] - (values.shape[-1] % 2 == 0)
+
+
 def _dark_colours(image: "Image", reopen: Callable[[], "Image"]) -> NDArray[np.uint16] | None:
-    """(H, W, 3 or 4) of an image with 16 bits a colour whose upper bits are empty; None for others."""
-    if image.mode not in ("RGB", "RGBA") or not _rawmode(image).startswith(f"{image.mode};16"):
+    """(H, W, 2 to 4) of an image with 16 bits a colour whose upper bits are empty; None for others."""
+    if not _rawmode(image).startswith(("LA;16", "RGB;16", "RGBA;16")):
         return None
     upper = np.asarray(image)
-    if upper[..., :3].max() >= 1 << (DEPTHS[-2] - 8):  # Pillow's upper bytes are right
+    if upper[..., : _colours(upper)].max() >= 1 << (DEPTHS[-2] - 8):  # Pillow's upper bytes are right
         return None
     with reopen() as again:
         rawmode = _rawmode(again)
+        if rawmode == "LA;16B":  # the two bytes of grey and those of opacity, read as four values
+            again.tile = [tile._replace(args="RGBA") for tile in again.tile]  # type: ignore[attr-defined]
+            return np.asarray(again).view(">u2").astype(np.uint16)
         kind, _, order = rawmode.partition(";")
         other = f"{kind};{OTHER_BYTE[order]}"
         again.tile = [  # type: ignore[attr-defined]

@@ -1,23 +1,30 @@
-"""The training, validation and test text of a language model, in a folder."""
+"""The training, validation and test text of a language model: three files of a folder, or parts of one file."""
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from ..errors import DataError
+from ..lines import TextFile
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 ENDINGS = (".txt", ".tokens", ".raw")  # the latter two are WikiText's; each may be gzipped
+HELD_OUT = 0.05  # of the lines of a single file, for each of validation and test
 
 
 def find_texts(folder: Path) -> dict[str, Path]:
-    """The files ``ptb.{train,valid,test}.txt`` of a folder, else its texts named after the three splits.
+    """The files ``ptb.{train,valid,test}.txt`` of a folder, else its texts named after the three splits; a single file
+    is all three.
 
     Raises:
         DataError: there is no such folder, or a split doesn't have exactly one file.
     """
+    if folder.is_file():
+        return dict.fromkeys(SPLITS, folder)
     if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "does not exist"
         raise DataError(
-            f"data.source: {folder} {problem}; give a folder with a train, a valid and a test .txt, or hub, or sample"
+            f"data.source: {folder} does not exist; give a folder with a train, a valid and a test .txt, one text file "
+            "(whose end is held out), hub, or sample"
         )
     texts = sorted(path for path in folder.iterdir() if _stem(path) is not None and path.is_file())
     found = {}
@@ -27,12 +34,44 @@ def find_texts(folder: Path) -> dict[str, Path]:
         if not fit:
             endings = ", ".join(ENDINGS)
             raise DataError(
-                f"{folder} has no file *{split}*.txt; it needs a train, a valid and a test file ({endings}; or .gz)"
+                f"{folder} has no file *{split}*.txt; it needs a train, a valid and a test file ({endings}; or .gz); "
+                "of a single file given as data.source the end is held out"
             )
         if len(fit) > 1:
             raise DataError(f"{folder} has {fit[0].name} and {fit[1].name} for {split}; leave only one of them there")
         found[split] = fit[0]
     return found
+
+
+def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
+    """The lines of a text, as it is read.
+
+    Raises:
+        DataError: it can't be read or decoded; the message names the line.
+    """
+    with TextFile(file, encoding) as lines:
+        for _, line in lines:
+            if isinstance(line, DataError):
+                raise line
+            yield line
+
+
+def parts_of(file: Path, encoding: str = "utf-8") -> dict[str, Iterator[str]]:
+    """The lines of a single text for the three splits, to be read in this order: its last twentieth is the test text,
+    the one before it the validation text.
+
+    Raises:
+        DataError: as ``lines_of``, or it has fewer than three lines.
+    """
+    count = sum(1 for _ in lines_of(file, encoding))
+    held_out = max(1, round(HELD_OUT * count))
+    if count < 3:
+        raise DataError(
+            f"{file} has {count} line{'s' * (count != 1)}, too few to hold out some: give a folder with a train, a "
+            "valid and a test text"
+        )
+    lines = lines_of(file, encoding)
+    return {"train": islice(lines, count - 2 * held_out), "valid": islice(lines, held_out), "test": lines}
 
 
 def is_wikitext(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,17 @@ class Sentence(NamedTuple):
 def slot_predicate(predicate: str, slot: str) -> str:
     """What the triples of an object's slot are called: the predicate itself for ``@value``, else ``票房@inArea``."""
     return predicate if slot == VALUE else f"{predicate}@{slot}"
+
+
+def slot_of(predicate: str, predicates: Collection[str]) -> tuple[str, str]:
+    """Predicate and slot of what ``slot_predicate`` made of them: ``票房@inArea`` -> ``票房``, ``inArea``.
+
+    Args:
+        predicate: of a triple.
+        predicates: those of the schema: a name with ``@`` in it whose first part is none of them is no slot's.
+    """
+    base, _, slot = predicate.rpartition("@")
+    return (base, slot) if base in predicates else (predicate, VALUE)
 
 
 def numbered_lines(path: Path, what: str = "text", encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
@@ -88,7 +99,8 @@ def read_sentences(
 def parse_sentences(
     records: Iterable[tuple[str, Any]], predicates: frozenset[str], normalize: Normalize = "none"
 ) -> list[Sentence]:
-    """Sentences from records in SKE's layout.
+    """Sentences from records in SKE's layout. Blank texts without triples, which predictions have for empty lines, are
+    left out.
 
     Args:
         records: for each, what messages call it, and its content.
@@ -100,12 +112,16 @@ def parse_sentences(
     """
     sentences: list[Sentence] = []
     unknown: dict[str, str] = {}
+    where = ""
     for where, record in records:
         text = normalize_text(parse_text(record, where), normalize)
+        rows = spo_rows(record, where)
         if not text.text:
-            raise DataError(f"{where}: text has nothing but blanks; each line needs a text")
+            if rows:
+                raise DataError(f"{where}: text is empty, but spo_list has triples; give their text, or remove them")
+            continue
         found: dict[Triple, dict[Mention, None]] = {}
-        for row in spo_rows(record, where):
+        for row in rows:
             for triple, mention in _parse_row(row, where, text, normalize):
                 if triple[1] not in predicates:
                     unknown.setdefault(triple[1], where)
@@ -117,6 +133,8 @@ def parse_sentences(
         sentences.append(Sentence(text.text, tuple(found), mentioned))
     if unknown:
         raise _unknown_predicates(unknown, predicates)
+    if not sentences:
+        raise DataError(f"{where} is the last one, and all texts are empty; give some text")
     return sentences
 
 
@@ -156,8 +174,8 @@ def parse_json(line: str, where: str) -> Any:
         raise DataError(f"{where}: broken JSON{column}; give one JSON object per line, or remove this line") from error
 
 
-def parse_text(record: Any, where: str, may_be_empty: bool = False) -> str:
-    """The text of a record.
+def parse_text(record: Any, where: str) -> str:
+    """The text of a record; it may be empty.
 
     Raises:
         DataError: it isn't an object with a text.
@@ -165,8 +183,8 @@ def parse_text(record: Any, where: str, may_be_empty: bool = False) -> str:
     if not isinstance(record, Mapping):
         raise DataError(f'{where}: not a JSON object; each line must be one: {{"text": …, "spo_list": […]}}')
     text = record.get("text")
-    if not isinstance(text, str) or not (text or may_be_empty):
-        what = "has no text" if text is None else "text is empty" if text == "" else "text is not a string"
+    if not isinstance(text, str):
+        what = "has no text" if text is None else "text is not a string"
         raise DataError(f"{where}: {what}; each line needs a string named text")
     check_unicode(text, where, "text")
     return text

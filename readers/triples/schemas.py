@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from .json_lines import VALUE, check_unicode, numbered_lines, object_slots, parse_json, slot_predicate, spo_rows
+from .json_lines import (
+    VALUE,
+    check_unicode,
+    numbered_lines,
+    object_slots,
+    parse_json,
+    slot_of,
+    slot_predicate,
+    spo_rows,
+)
 
 SCHEMA_KEYS = ("subject_type", "predicate", "object_type")
 
@@ -73,19 +82,20 @@ def schema_of_records(records: Iterable[tuple[str, Any]]) -> Schema:
 def with_slots_of(schema: Schema, other: Schema) -> Schema:
     """A schema with the slots that another one has of its predicates, too."""
     predicates = {predicate for _, predicate, _ in schema.rows}
-    rows = [row for row in other.rows if row[1] not in predicates and row[1].rpartition("@")[0] in predicates]
+    rows = [row for row in other.rows if row[1] not in predicates and slot_of(row[1], predicates)[1] != VALUE]
     return Schema([*schema.rows, *rows], schema.object_slots or other.object_slots)
 
 
 def write_schema(schema: Schema) -> str:
     """A schema as JSON lines that ``read_schema`` reads."""
     lines: dict[tuple[str, str], list[dict[str, str]]] = {}
-    predicates = {predicate for _, predicate, _ in schema.rows}
+    predicates = {predicate for _, predicate, _ in schema.rows} if schema.object_slots else set()
     for subject_type, predicate, object_type in schema.rows:
-        base, _, slot = predicate.rpartition("@")
-        if not schema.object_slots or base not in predicates:
+        base, slot = slot_of(predicate, predicates)
+        if slot == VALUE:
             lines.setdefault((subject_type, predicate), []).append({VALUE: object_type})
-        for types in lines.get((subject_type, base), ()) if schema.object_slots and base in predicates else ():
+            continue
+        for types in lines.get((subject_type, base), ()):
             types[slot] = object_type
     return "".join(
         json.dumps(

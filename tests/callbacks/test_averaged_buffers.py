@@ -139,6 +139,27 @@ def test_frozen_and_unused_layers_keep_their_statistics():
     )
 
 
+def test_instance_normalisation_has_statistics_of_its_own_weights():
+    class Instances(Normalised):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.norm = nn.Parameter(torch.ones(4)), nn.InstanceNorm1d(3, track_running_stats=True)
+
+        def training_step(self, batch, batch_idx):
+            places = batch[:, :, None] * self.scale.cumsum(0)
+            return super().training_step(self.norm(places).mean(-1) + places.tanh().mean(-1), batch_idx)
+
+    module = Instances()
+    quiet_trainer(AveragedWeights(0.8), max_epochs=2).fit(module, datamodule=Data())
+    seen, trained = module.validated[-1], module.after_steps[-1]
+    assert not torch.equal(seen["scale"], trained["scale"])
+    places = INPUTS[:, :, None] * seen["scale"].cumsum(0)  # one epoch is all images
+    torch.testing.assert_close(seen["norm.running_mean"], places.mean(-1).mean(0))
+    torch.testing.assert_close(seen["norm.running_var"], places.var(-1).mean(0))
+    assert module.norm.momentum == 0.1
+    assert not module.norm._forward_pre_hooks
+
+
 def test_lookahead_keeps_the_statistics_of_the_training():
     module, _ = fit(Lookahead(4))
     for name in ("layers.1.running_mean", "layers.1.running_var"):

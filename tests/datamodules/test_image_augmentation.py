@@ -18,7 +18,7 @@ def pixels(count=6, size=8, channels=3):
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("part", [*ALL, Composed([ALL[1], ALL[0], *ALL[2:]])], ids=lambda part: type(part).__name__)
 def test_all_keep_shape_and_range_and_are_decided_by_the_random_state(part, channels):
     images = pixels(channels=channels)
@@ -35,8 +35,19 @@ def test_all_keep_shape_and_range_and_are_decided_by_the_random_state(part, chan
     assert first.min() >= 0
     assert first.max() <= 255
     assert torch.equal(first, again)
-    if channels == 3 or not isinstance(part, Grey):  # one channel is grey already
+    if channels >= 3 or not isinstance(part, Grey):  # one channel is grey already
         assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("part", [ColorJitter(), ChannelMixing(), Grey(0.5)], ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("colours", [1, 3])
+def test_opacity_is_no_colour(part, colours):
+    images = pixels(channels=colours + 1)
+    torch.manual_seed(0)
+    changed = part(images)
+    torch.manual_seed(0)
+    assert torch.equal(changed[..., :colours], part(images[..., :colours]))
+    assert torch.equal(changed[..., colours], images[..., colours].float())
 
 
 def test_amounts_of_nothing_change_nothing():

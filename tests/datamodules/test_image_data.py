@@ -245,7 +245,7 @@ def test_unreadable_images_stop_or_are_skipped(tmp_path, capsys):
     (folder / "x.heic").write_text("")
     with pytest.raises(DataError, match=r"cannot read 2 images; .*data\.on_error=skip: .*3\.png: .*4\.png: "):
         make(source=str(folder))
-    with pytest.warns(UserWarning, match=r"2 images of .* are skipped: .*3\.png.*4\.png"):
+    with pytest.warns(UserWarning, match=r"Skipped images of .*: 2 can't be decoded: .*3\.png.*4\.png"):
         data = make(source=str(folder), on_error="skip")
     about = data.describe()
     assert sum(about[f"{split}_images"] for split in ("train", "val", "test")) == 28

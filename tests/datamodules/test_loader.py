@@ -1,7 +1,11 @@
+import threading
+from typing import NamedTuple
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from datamodules import loader as loader_module
 from datamodules.loader import BatchLoader
@@ -129,3 +133,72 @@ def test_trainer_resumes_after_an_epoch(tmp_path, at_train_end, options):
     epoch = options.get("limit_train_batches", 5)
     after = fit(tmp_path / "rest", ckpt_path=tmp_path / "whole" / f"step={2 * epoch}.ckpt", save=save, **options)
     assert after == whole[2 * epoch :]
+
+
+class Pinned(NamedTuple):
+    index: Tensor
+    text: list[str]
+
+
+@pytest.fixture
+def pretended_cuda(monkeypatch):
+    """A process that uses CUDA; returns the shapes of the tensors that were pinned, with the thread that did it."""
+    pinned = []
+
+    def pin_memory(tensor):
+        pinned.append((tuple(tensor.shape), threading.current_thread()))
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    return pinned
+
+
+def test_with_cuda_each_batch_is_pinned_by_a_thread_one_ahead(pretended_cuda):
+    asked = []
+
+    def fetch(index):
+        asked.append(index.tolist())
+        return Pinned(index, ["a"])
+
+    expected = read(make_loader(), epoch=2)
+    pretended_cuda.clear()
+    loader = BatchLoader(fetch, 23, 4, shuffle=True, drop_last=True)
+    loader.set_epoch(2)
+    for number, batch in enumerate(loader, 1):
+        assert type(batch) is Pinned
+        assert batch.index.tolist() == expected[number - 1]
+        assert batch.text == ["a"]
+        assert asked[:number] == expected[:number]
+        assert len(asked) <= number + 1
+        assert loader.state_dict() == {"epoch": 2, "batches_done": number}  # of what was used, not of what was made
+    assert asked == expected
+    assert [shape for shape, _ in pretended_cuda] == [(4,)] * 5
+    assert all(thread is not threading.current_thread() for _, thread in pretended_cuda)
+
+
+def test_with_cuda_an_error_comes_at_its_batch_and_the_thread_ends(pretended_cuda):
+    def fetch(index):
+        if 8 in index:
+            raise ValueError("item 8")
+        return index
+
+    batches = iter(BatchLoader(fetch, 23, 4))
+    assert [next(batches).tolist() for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    with pytest.raises(ValueError, match="item 8"):
+        next(batches)
+    batches = iter(make_loader())
+    next(batches)
+    batches.close()
+    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"limit_train_batches": 4}], ids=str)
+def test_with_cuda_the_trainer_resumes_with_the_remaining_batches(tmp_path, options, request):
+    whole = fit(tmp_path / "whole", **options)
+    pinned = request.getfixturevalue("pretended_cuda")
+    before = fit(tmp_path / "cut", crash_at=6, **options)
+    after = fit(tmp_path / "rest", ckpt_path=tmp_path / "cut" / "step=6.ckpt", **options)
+    assert before + after == whole
+    assert pinned

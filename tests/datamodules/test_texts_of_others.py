@@ -67,6 +67,32 @@ def test_a_trained_models_vocabulary_stays(tmp_path):
         data.adopt({"vocabulary": ["a", "<eos>", "<unk>"], "level": "character"})
 
 
+@pytest.mark.parametrize(("pack", "encoding"), [(False, "utf-8"), (True, "utf-8"), (False, "utf-16")])
+def test_the_end_of_a_single_file_is_held_out(tmp_path, pack, encoding):
+    lines = [f"line {number}" for number in range(100)]
+    text = ("\n".join(lines) + "\n").encode(encoding)
+    book = tmp_path / "book"
+    book.write_bytes(gzip.compress(text) if pack else text)
+    data = small(book, encoding=encoding)
+    for split, first, last in (("train", 0, 90), ("valid", 90, 95), ("test", 95, 100)):
+        told = [word if word in data.vocabulary else "<unk>" for line in lines[first:last] for word in line.split()]
+        assert [word for word in said(data, split) if word != "<eos>"] == told
+        assert data.corpus.lines[split] == last - first
+    assert "8" in data.vocabulary
+    assert "95" not in data.vocabulary
+    assert "book is one file, whose last lines are held out: 90 of train, 5 of valid, 5 of test" in data.remarks()[0]
+    assert data._unk_rate == 0.01
+
+
+def test_a_single_file_needs_lines_to_hold_out(tmp_path):
+    (tmp_path / "two.txt").write_text("one\ntwo\n")
+    with pytest.raises(DataError, match=r"two\.txt has 2 lines, too few to hold out some: give a folder"):
+        small(tmp_path / "two.txt").setup()
+    (tmp_path / "blank.txt").write_text("one\ntwo\n\n")
+    with pytest.raises(DataError, match=r"the test part of .*blank\.txt is empty"):
+        small(tmp_path / "blank.txt").setup()
+
+
 def test_other_shares_are_warned_of():
     shares = {"train": 0.05, "valid": 0.05, "test": 0.05}
     assert compare_shares(shares, shares, True, "word") is None

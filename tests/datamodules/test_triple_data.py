@@ -114,6 +114,14 @@ def test_a_test_file_without_triples_is_no_test(folder):
         module(folder, test_file="test_data.json").setup()
 
 
+def test_blank_texts_without_triples_are_left_out(folder):
+    expected = module(folder, keep_empty=True).splits["train"]
+    lines = (folder / "train_data.json").read_text().splitlines()
+    (folder / "train_data.json").write_text('{"text": "", "spo_list": []}\n'.join(f"{line}\n" for line in lines))
+    found = module(folder, keep_empty=True).splits["train"]
+    assert (found.sentences, found.counts) == (expected.sentences, expected.counts)
+
+
 GOOD = line(*SENTENCES[0])
 
 
@@ -124,7 +132,8 @@ GOOD = line(*SENTENCES[0])
         ("[1]", [", line 1", "not a JSON object"]),
         ('{"spo_list": []}', [", line 1", "has no text"]),
         ('{"text": 3, "spo_list": []}', ["text is not a string"]),
-        ('{"text": "", "spo_list": []}', ["text is empty"]),
+        (line(" ", SENTENCES[0][1]), [", line 1", "text is empty, but spo_list has triples"]),
+        ('{"text": "", "spo_list": []}\n{"text": " ", "spo_list": []}', [", line 2", "all texts are empty"]),
         ('{"text": "\\ud800", "spo_list": []}', ["half of a surrogate pair"]),
         ('{"text": "a"}', ["has no spo_list"]),
         ('{"text": "a", "spo_list": "b"}', ["spo_list is not a list"]),

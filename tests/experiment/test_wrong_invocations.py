@@ -261,6 +261,7 @@ OTHERS: dict[str, list[str]] = {
     "predict RUN --input": ["--input needs a value"],
     "predict RUN --input nowhere --output x.npz": ["--input: no such file or folder: nowhere"],
     "predict RUN --input folder --output folder": ["--output: folder is a folder"],
+    "predict RUN --input text.txt --output text.txt": ["--output text.txt would be written over the input"],
     "predict RUN --input folder --output nowhere/x.npz": ["--output: no such folder: nowhere"],
     "predict RUN --inptu folder --output x.npz": ["--inptu", "'--input'"],
     "predict RUN --input folder --output x.npz --layer=nope": ["layer", "nope"],

@@ -194,4 +194,4 @@ def test_parquet_is_read_or_rejected(tmp_path: Path, name: str):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-0.parquet").write_bytes(PARQUETS[name])
     read = outcome(lambda: open_source(str(tmp_path / "data")).read(8), tmp_path)
-    assert (read is not None) == (name in ("whole", "text-label"))
+    assert (read is not None) == (name in ("whole", "text-label", "no-label", "negative-label"))

@@ -72,6 +72,8 @@ def test_a_layer_with_the_backend_equals_the_layer_without():
 
 def test_what_it_lacks_is_refused():
     q = torch.zeros(1, 2, 6, 4)
+    with pytest.raises(ValueError, match=r"'flex' has neither torch\.func nor forward-mode"), torch.no_grad():
+        torch.func.jvp(lambda x: local_attention(x, q, q, window=2, backend="flex"), (q,), (q,))
     with pytest.raises(ValueError, match="'flex' has no dropout"):
         local_attention(q, q, q, window=2, dropout=0.1, backend="flex")
     with pytest.raises(ValueError, match="'flex' has no dropout"):

@@ -25,7 +25,7 @@ from layers.attention import attend as attend_module
 from layers.attention.fused import fused_attention
 from layers.attention.kernels import Products
 from layers.attention.masks import key_bias
-from layers.attention.patterns import Sparse
+from layers.attention.patterns import Fixed, Local, Pattern, Sparse
 from layers.attention.plans import plan
 from layers.attention.rotary import kept_rotary_table
 
@@ -240,6 +240,17 @@ def test_masks_and_tables_of_the_next_step_are_the_same_objects():
         assert any(bias is not None for bias in biases)
         assert plan(pattern, 24, *key[2:]) is not plan(*key)
     assert kept_rotary_table(23, 2, torch.device("cpu")) is kept_rotary_table(23, 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("pattern", [Local(64), Sparse(64), Fixed(64, 8)], ids=str)
+def test_what_is_kept_does_not_grow_with_the_square_of_the_length(pattern: Pattern, causal: bool):
+    kept = []
+    for n in (3000, 24_000):
+        branches = plan(pattern, n, causal, torch.device("cpu"), torch.float32)
+        biases = [piece.bias for branch in branches for piece in branch if piece.bias is not None]
+        kept.append(sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in biases}.values()))
+    assert kept[1] <= 1.5 * kept[0]
 
 
 class Made(TorchDispatchMode):

@@ -54,6 +54,19 @@ def test_layer_equals_torchs_multihead_attention_under_the_mask(name: str, causa
     assert layer(x)[1] is None
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_one_sequence_and_mean_weights_in_the_order_of_torchs_arguments(batch_first: bool):
+    layer = make("sparse", batch_first=batch_first)
+    reference = nn.MultiheadAttention(12, 2, batch_first=batch_first)
+    reference.load_state_dict(layer.state_dict())
+    x, padding = torch.randn(23, 12), torch.zeros(23, dtype=torch.bool)
+    padding[-3:] = True
+    for average in (False, True):
+        ours = layer(x, x, x, padding, True, None, average)
+        torch.testing.assert_close(ours, reference(x, x, x, padding, True, ~layer.mask(23), average))
+    assert layer(x)[1] is None
+
+
 def test_sequence_first():
     layer, x = make("sparse", batch_first=False), torch.randn(23, 2, 12)
     other = make("sparse")
@@ -241,7 +254,8 @@ def test_dropout_acts_only_in_training():
         ("is self-attention", lambda layer, x: layer(x, x.clone())),
         ("is self-attention", lambda layer, x: layer(x, value=x.clone())),
         ("takes no attn_mask", lambda layer, x: layer(x, attn_mask=torch.ones(7, 7))),
-        (r"query \(7, 12\)", lambda layer, x: layer(x[0])),
+        (r"query \(1, 2, 7, 12\)", lambda layer, x: layer(x[None])),
+        (r"query \(1, 7, 3\)", lambda layer, x: layer(x[0, :, :3])),
         (r"query \(2, 7, 3\)", lambda layer, x: layer(x[..., :3])),
         (r"key_padding_mask \(2, 6\)", lambda layer, x: layer(x, key_padding_mask=torch.ones(2, 6) > 0)),
         (r"key_padding_mask.*float32", lambda layer, x: layer(x, key_padding_mask=torch.ones(2, 7))),

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from layers import (
     DGCNN,
@@ -25,6 +25,7 @@ from layers import (
 from layers.reuse import clone
 from layers.transformers.positions import ImagePositions
 from tests.layers.reuse_tools import IMAGES, Shared, count, pointers, residual_network, transformer
+from tests.layers.test_reuse_untraced import hugging_face
 
 
 def test_a_clone_with_weights_computes_the_same_and_shares_nothing():
@@ -170,6 +171,53 @@ def test_a_clone_of_torchs_parametrizations_and_of_shared_weights():
     assert cloned.output.embedding is cloned.embedding
     assert torch.allclose(cloned.embedding.weight.norm(dim=1), torch.ones(11))
     assert not pointers(cloned) & pointers(model)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("older", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_clone_of_torchs_older_normalised_weights(older):
+    network, x = nn.Sequential(older(nn.Linear(6, 40)), nn.Linear(40, 2)), torch.randn(3, 6)
+    network(x)  # leaves a weight that has a graph
+    copied = clone(network)
+    assert torch.equal(copied.eval()(x), network.eval()(x))
+    torch.manual_seed(0)
+    cloned = clone(network.train(), weights=False)
+    plain = nn.Sequential(nn.Linear(6, 40), nn.Linear(40, 2))
+    torch.manual_seed(0)
+    plain = clone(plain, weights=False)
+    assert torch.equal(cloned[1].weight, plain[1].weight)
+    if older is nn.utils.weight_norm:
+        torch.testing.assert_close(cloned(x), plain(x))
+        assert torch.equal(cloned[0].weight_v, plain[0].weight)
+    else:
+        assert torch.equal(cloned[0].weight_orig, plain[0].weight)
+    cloned(x).sum().backward()
+    assert network[0].bias.grad is None
+
+
+@pytest.mark.parametrize("name", ["ViT", "GPT2"])
+def test_a_clone_of_hugging_faces_models_follows_their_scheme(name):
+    model = hugging_face(name)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(7.0)
+    cloned = clone(model, weights=False)
+    for path, parameter in cloned.named_parameters():
+        assert not (parameter == 7).any(), path
+    matrix = next(p for path, p in cloned.named_parameters() if p.dim() == 2 and "proj" in path)
+    assert 0.005 < matrix.std() < 0.03  # theirs (0.02, or less by depth); Linear by itself has 0.14
+
+
+def test_a_clone_of_a_parametrization_without_an_inverse():
+    class Symmetric(nn.Module):
+        def forward(self, weight):
+            return weight.triu() + weight.triu(1).mT
+
+    layer = nn.Linear(3, 3)
+    parametrize.register_parametrization(layer, "weight", Symmetric())
+    cloned = clone(layer, weights=False)
+    assert torch.equal(cloned.weight, cloned.weight.mT)
+    assert not torch.equal(cloned.weight, layer.weight)
 
 
 def test_what_a_normalisation_has_of_its_own_is_initialised_or_refused():

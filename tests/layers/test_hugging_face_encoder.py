@@ -10,7 +10,7 @@ import torch
 from layers import HuggingFaceEncoder
 from layers.triples.hugging_face_encoder import token_of_characters
 from lightning_modules import TripleExtractor
-from tests.conftest import make_tiny_bert
+from tests.conftest import ROOT, make_tiny_bert
 
 pytest.importorskip("transformers")
 VOCABULARY = ["<pad>", "<unk>", "中", "国", "z"]
@@ -90,6 +90,21 @@ def test_a_checkpoint_loads_where_the_folder_is_not(tmp_path: Path, monkeypatch:
     assert json.dumps(loaded.hparams.encoder["init_args"]["files"]) == json.dumps(
         model.hparams.encoder["init_args"]["files"]
     )
+
+
+def test_a_run_is_tested_and_resumed_where_the_folder_is_not(tmp_path: Path):
+    make_tiny_bert(tmp_path, ["中", "国"])
+    encoder = HuggingFaceEncoder(["<pad>", "<unk>"], 0, 30, str(tmp_path))
+    from experiment.cli import ExperimentCLI
+
+    arguments = ["--model.encoder.model=gone", "--data.source=sample", "--data.sample_train_size=30"]
+    arguments += ["--data.sample_test_size=5", "--data.max_length=30", "--trainer.logger=false"]
+    cli = ExperimentCLI(["-c", str(ROOT / "configs/triples_ske_bert.yaml"), *arguments])
+    saved = {"class_path": "layers.triples.HuggingFaceEncoder", "init_args": encoder.portable_arguments()}
+    cli.build({"encoder": saved})
+    assert cli.model.encoder.tokenizer.get_vocab() == encoder.tokenizer.get_vocab()
+    assert cli.model.hparams.encoder["init_args"]["files"].keys() == saved["init_args"]["files"].keys()
+    assert cli.plain_config()["model"]["init_args"]["encoder"]["init_args"]["files"] is None
 
 
 def test_invalid_arguments_are_refused_in_one_line(tmp_path: Path):

@@ -1,13 +1,20 @@
 """Backbones of transformers as encoders: shapes, folders, fresh weights, checkpoints, probes."""
 
+import json
+import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
+from experiment.errors import run_main
+from experiment.evaluate import evaluate
+from experiment.train import train
 from layers import DotScore, HuggingFaceVisionEncoder, untrained_copy
 from layers.infomax import AllPairs, InfoNCE
 from lightning_modules import DeepInfoMax, FeatureProbe
+from tests.conftest import ROOT
 from tests.lightning_modules.test_deep_infomax import data, merged
 from tests.tools import quiet_trainer
 
@@ -116,6 +123,47 @@ def test_a_probe_reads_a_network_that_was_not_trained_here(tmp_path):
         FeatureProbe("x.ckpt", encoder=encoder, classes=["a", "b"])
     with pytest.raises(ValueError, match=r"model\.checkpoint=RUN, or model\.encoder"):
         FeatureProbe(classes=["a", "b"])
+
+
+def test_pretrained_weights_are_built_once_and_not_drawn(tmp_path):
+    make("resnet").backbone.network.save_pretrained(tmp_path)
+    built = []
+    kind = type(make("resnet").backbone.network)
+    original = kind.__init__
+
+    def count(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        built.append(next(self.parameters()).device.type)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "__init__", count)
+        HuggingFaceVisionEncoder(32, model=str(tmp_path))
+    assert sum(device != "meta" for device in built) <= 1
+
+
+def test_a_backbone_without_maps_is_named():
+    config = {"model_type": "vitpose_backbone", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with pytest.raises(ValueError, match="no maps of places: take another backbone"):
+        HuggingFaceVisionEncoder(32, config=config)
+
+
+def test_a_run_is_tested_and_resumed_where_the_folder_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make("swin").backbone.network.save_pretrained("network")
+    sizes = [
+        "--data.sample_train_size=80",
+        "--data.sample_test_size=20",
+        "--data.batch_size=16",
+        "--data.memory_size=1",
+    ]
+    model = ["--model.encoder=HuggingFaceVisionEncoder", "--model.encoder.model=network", "--model.cut=encoder.pooling"]
+    config = ["-c", str(ROOT / "configs" / "feature_probe_sample.yaml"), "--min_steps=1", "--trainer.max_epochs=1"]
+    assert run_main(train, [*config, *sizes, *model, "--run_dir=run"]) == 0
+    shutil.rmtree("network")
+    assert run_main(evaluate, ["run", "--json=run.json"]) == 0
+    measured = json.loads(Path("run.json").read_text())["metrics"]
+    assert measured == json.loads(Path("run/summary.json").read_text())["metrics"]
+    assert run_main(train, ["--resume=run", "--trainer.max_epochs=2"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def parameter_of(ptx: str) -> dict[str, int]:
 CASES = [
     *product(["forward", "backward"], ["fp32", "bf16", "fp16"], [(20, 10), (10, 64)], [False, True], [80], [True]),
     *product(["forward", "backward"], ["fp32"], SIZES, [False], [90], [True, False]),
+    *product(["forward", "backward"], ["fp32", "bf16", "fp16"], [(32, 128)], [True], [80, 90], [False]),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,23 @@ def test_optional_arguments_and_flags_are_bound_to_their_defaults():
         head(x, mask=torch.ones(4))
     with pytest.raises(ValueError, match="no node 'mask'"):
         split(model, "mask")
+
+
+def test_defaults_may_be_of_any_class():
+    class Flags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(
+            self, x: Tensor, act: Any = torch.tanh, how: Any = Path("."), *, sizes: Any = frozenset({2})
+        ) -> Tensor:
+            return self.b(act(self.a(x)) * len(sizes) if how.name == "" else x)
+
+    model, x = Flags(), torch.randn(3, 4)
+    head, tail = split(model, "a")
+    assert torch.equal(tail(head(x)), model(x))
+    assert torch.equal(features(model, "tanh")(x)["tanh"], model.a(x).tanh())
 
 
 def test_inputs_without_default_stay_inputs():
@@ -171,6 +189,32 @@ def test_cuts_that_something_else_crosses_are_refused():
         tail(head(torch.ones(2, 4)))
     head, tail = split(model := Skips(), "blocks.0")
     assert torch.equal(tail(head(torch.ones(2, 4)))[0], model(torch.ones(2, 4))[0])
+
+
+def test_a_cut_around_an_addition_in_place():
+    model = make("ResNet")
+    for cut in ("encoder.stages.1.layers.0.activation", "encoder.stages.1.layers.1.activation"):
+        head, tail = split(model, cut)
+        value = head(PIXELS)
+        kept = value.clone()
+        assert torch.equal(first(tail(value)), first(model(PIXELS)))
+        assert torch.equal(value, kept)
+    head, tail = split(model, "pooler")  # behind it the encoder's other results are asked for
+    with pytest.raises(ValueError, match="tail after pooler also needs what was computed before it"):
+        tail(head(PIXELS))
+
+
+def test_features_of_padded_input_are_the_same_without_a_gradient():
+    model, x = make("torch"), torch.randn(2, 6, 16)
+    padding = torch.arange(6) > torch.tensor([[5], [3]])
+    names = ["layers.0", "layers.1.linear1"]
+    found = features(model, names)(x, src_key_padding_mask=padding)
+    with torch.no_grad():
+        again = features(model, names)(x, src_key_padding_mask=padding)
+    assert torch.backends.mha.get_fastpath_enabled()
+    for name in names:
+        assert again[name].shape[:2] == (2, 6)
+        torch.testing.assert_close(again[name], found[name])
 
 
 def test_a_trunk_in_a_trunk_and_a_cut_that_changes_nothing():

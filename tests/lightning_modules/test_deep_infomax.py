@@ -340,6 +340,7 @@ def test_a_code_that_is_not_ahead_is_named():
     assert "infomax_folder.yaml" in line
     assert DeepInfoMax(**SMALL).remarks(found | {"test/knn_accuracy": 0.6}) == []
     assert DeepInfoMax(**SMALL).remarks({"test/knn_accuracy": 0.1}) == []  # without baselines
+    assert "no classes" in DeepInfoMax(**SMALL).remarks({})[0]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -124,3 +124,5 @@ def test_broken_gzip_keeps_what_is_done(tmp_path):
     whole.write_bytes(whole.read_bytes()[:-30])
     with pytest.raises(DataError, match=r"in\.gz is broken: gzip cannot unpack it.*lines before it are in"):
         Reverser()(whole, tmp_path / "out")
+    with pytest.raises(DataError, match=r"go on with --continue$"):
+        Reverser()(whole, tmp_path / "out", on_error="skip")

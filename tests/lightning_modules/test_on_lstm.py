@@ -299,6 +299,12 @@ def test_trees_and_scores_from_python(tmp_path):
     assert module.parse(sentences)[:3] == (tmp_path / "out.txt").read_text().splitlines()
     assert module.parse(sentences)[3] == ""
     assert module.parse([]) == module.score([]) == []
+    assert module.parse(iter(sentences)) == module.parse(sentences)
+    for function in (module.parse, module.score):
+        with pytest.raises(TypeError, match=f"{function.__name__} takes a list of texts"):
+            function(sentences[0])
+        with pytest.raises(TypeError, match="text 2 is a int"):
+            function(["mary laughs", 3])
     sentence = [text.vocabulary[number] for number in text.corpus.texts["valid"][:9].tolist()]
     both = " ".join(sentence).replace(" <eos> ", "\n")
     scored = module.score([both, "", f"{both}\n"])

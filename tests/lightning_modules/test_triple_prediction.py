@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from datamodules import TripleDataModule
 from datamodules.batches import TripleBatch
 from lightning_modules import TripleExtractor
 from lightning_modules.triple_decoding import GRID, Thresholds, best_setting
 from lightning_modules.triple_slots import compose_objects, spo_record
 from metrics import ExtractedTriple
+from readers.errors import DataError
 from readers.triples.json_lines import read_sentences
 from tests.tools import quiet_trainer
 
@@ -28,7 +30,7 @@ class Finder(TripleExtractor):
             first, last = text.find("a"), text.find("b")
             spans = ((first, first + 1), (last, last + 1))
             found.append([ExtractedTriple("a", "在", "b", *spans, 0.5)] if min(first, last) >= 0 else [])
-        return [found]
+        return [found] * len(settings)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,8 @@ def test_extract_gives_a_list_for_each_text(model: TripleExtractor):
         model.extract(["ab"], batch_size=0)
     with pytest.raises(TypeError, match="list of texts"):
         model.extract("ab")
+    with pytest.raises(TypeError, match="text 2 is a NoneType"):
+        model.extract(["ab", None])
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -214,6 +218,33 @@ def test_duie_2_is_written_and_read_in_its_own_form(tmp_path: Path):
     (sentence,) = read_sentences(path, list(types))
     assert sentence.triples == tuple(triple[:3] for triple in triples)
     assert sentence.mentions == tuple(((triple.subject_span, triple.object_span),) for triple in triples)
+
+
+def test_aliases_of_a_file_count_in_the_competitions_score_alone(tmp_path: Path):
+    rows = [("a在b", "b"), ("a在 b", "Beta"), ("a又b", "《β》")]  # what is found is always (a, 在, b)
+    text = "".join(
+        json.dumps({"text": text, "spo_list": [{"subject": "a", "predicate": "在", "object": name}]}) + "\n"
+        for text, name in rows
+    )
+    for name in ("train_data.json", "dev_data.json"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "aliases.tsv").write_text("beta\tB\tβ\n")
+    files = {"source": str(tmp_path), "schema": "from_data", "prior": False}
+
+    def scores(**options) -> list[float]:
+        data = TripleDataModule(**files, **options)
+        links = {name: getattr(data, name) for name in TripleExtractor.data_links}
+        with pytest.warns(UserWarning, match="2 of 3 triples are not in the text"):
+            (found,) = quiet_trainer().test(Finder(**links), data, verbose=False)
+        return [found[f"test/{name}"] for name in ("f1", "official_precision", "official_recall", "official_f1")]
+
+    assert scores() == pytest.approx([1 / 3] * 4)
+    assert scores(alias_file="aliases.tsv") == pytest.approx([1 / 3, 2 / 3, 2 / 3, 2 / 3])
+    (tmp_path / "aliases.tsv").write_text("beta\tB\nb\tβ\n")
+    assert scores(alias_file=str(tmp_path / "aliases.tsv")) == pytest.approx([1 / 3, 1, 1, 1])
+    (tmp_path / "aliases.tsv").write_text("beta\n")
+    with pytest.raises(DataError, match=r"aliases\.tsv, line 1: expected a name and its aliases"):
+        scores(alias_file="aliases.tsv")
 
 
 def test_a_saved_model_loads_from_python(tmp_path: Path):

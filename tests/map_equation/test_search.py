@@ -1,11 +1,17 @@
 """What a search must find, for any order of its input."""
 
 import networkx as nx
+import numba
 import numpy as np
 import pytest
 from classic_graphs import nine_triangles
 
 from map_equation import codelength, infomap
+from map_equation.flow import compute_flow
+from map_equation.graph import read_graph
+from map_equation.inputs import read_links
+from map_equation.search.compiled import sources
+from map_equation.search.walk_graph import changed_modules, only_inside, renumber, touched, walk_graph
 
 
 def planted(seed: int, n: int = 600, modules: int = 12, inside: int = 12, between: int = 3):
@@ -134,3 +140,64 @@ def test_siblings_are_numbered_by_flow():
     deep = infomap(nine_triangles(), num_trials=5)
     assert deep.num_levels == max(map(len, deep.paths)) + 1 == 3
     assert [path[0] for path in deep.paths] == deep.top_modules.tolist()
+
+
+def test_small_modules_are_split():
+    """Cliques of three, each a pair and a node; a single try often leaves them whole."""
+    links, node = [], 1
+    for number in range(40):
+        size = 3 + number % 7
+        links += [(node + a, node + b) for a in range(size) for b in range(a)] + [(0, node)]
+        node += size
+    lengths = [infomap(np.array(links), flow="directed", seed=seed).codelength for seed in (1, 2, 3)]
+    assert lengths == pytest.approx([2.083982978] * 3, abs=1e-9)  # infomap 2.16's
+
+
+@numba.njit
+def look(graph, now, earlier):
+    """The functions of the search that a test can't call by themselves."""
+    earlier, now = earlier.copy(), now.copy()
+    renumber(earlier)
+    count = renumber(now)
+    changed = changed_modules(now, count, earlier)
+    return (
+        earlier,
+        now,
+        changed,
+        changed_modules(now, count, earlier[:0]),
+        touched(graph, now, changed),
+        only_inside(graph, now, changed),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_has_changed_between_two_partitions(seed: int):
+    random = np.random.default_rng(seed)
+    edges = random.integers(0, 30, (60, 2))
+    earlier = random.integers(0, 8, 30).astype(np.int32)
+    now = np.where(random.random(30) < 0.1, random.integers(0, 9, 30), earlier).astype(np.int32)
+    links = read_links(edges, None, 30, None)
+    graph = walk_graph(compute_flow(read_graph(links, "undirected"), "undirected", 0.15, 1.0, None)[0])
+    earlier, now, changed, all_changed, near_changed, (kept, nodes, start) = look(graph, now, earlier)
+    sets = [{*np.flatnonzero(earlier == a).tolist()} for a in range(earlier.max() + 1)]
+    assert changed.tolist() == [{*np.flatnonzero(now == a).tolist()} not in sets for a in range(now.max() + 1)]
+    assert all_changed.all()
+    inside = {u for u in range(30) if changed[now[u]]}
+    near = inside | {int(v) for pair in edges for u, v in (pair, pair[::-1]) if u in inside}
+    assert near_changed.tolist() == sorted(near)
+    assert nodes.tolist() == sorted(inside, key=lambda u: (now[u], u))
+    assert len({start[u] for u in inside}) == len(inside)
+    assert len({(start[u], now[u]) for u in range(30) if u not in inside}) == (~changed).sum()
+    pairs = {(u, int(v)) for u in range(30) for v in kept.neighbour[kept.indptr[u] : kept.indptr[u + 1]]}
+    both = {(int(u), int(v)) for pair in edges for u, v in (pair, pair[::-1]) if u != v}
+    assert pairs == {(u, v) for u, v in both if u in inside and now[u] == now[v]}
+
+
+def test_any_changed_source_is_compiled_anew(tmp_path):
+    (tmp_path / "search").mkdir()
+    for name in ("flow.py", "search/moves.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    before = sources(tmp_path)
+    assert sources(tmp_path) == before
+    (tmp_path / "search" / "moves.py").write_text("x = 2\n")
+    assert sources(tmp_path) != before

@@ -299,6 +299,21 @@ def test_metric_does_not_depend_on_the_order_of_the_samples(clouds) -> None:
     assert {key: value.item() for key, value in values.items()} == {k: v.item() for k, v in expected.items()}
 
 
+def test_metric_keeps_no_more_than_its_limit(clouds, monkeypatch) -> None:
+    memory, memory_labels, queries, query_labels = clouds
+    dimension, batch = memory.shape[1], 16
+    monkeypatch.setattr("metrics.representation.MOST_VALUES", 40 * dimension + 1)
+    metric = RepresentationQuality(probes=["knn", "linear_probe"])
+    for is_memory, features, labels in ((True, memory, memory_labels), (False, queries, query_labels)):
+        for rows in torch.arange(len(labels)).split(batch):
+            metric.update(features[rows], labels[rows], memory=is_memory)
+    assert metric.left_out == len(memory) + len(queries) - 80
+    few = memory[:40], memory_labels[:40], queries[:40], query_labels[:40]
+    found = metric.compute()
+    assert found["knn_accuracy"] == pytest.approx(knn_accuracy(*few))
+    assert found["linear_probe_accuracy"] == pytest.approx(linear_probe_accuracy(*few))
+
+
 def test_metric_inside_inference_mode(clouds) -> None:
     expected = filled(clouds).compute()
     with torch.inference_mode():

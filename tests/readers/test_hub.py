@@ -69,6 +69,14 @@ def test_errors_are_reported_in_one_line(hub, raised, message):
     assert not hub[1]
 
 
+def test_the_cause_behind_a_message_that_says_nothing(hub):
+    error = datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset")
+    error.__cause__ = ValueError("column 3 is odd")
+    hub[1].append(error)
+    with pytest.raises(DataError, match="Reason: column 3 is odd"):
+        load_from_hub("a/b")
+
+
 def test_an_unknown_data_set_is_not_taken_for_a_silent_hub(hub, monkeypatch):
     def unknown(*_, **__):
         raise huggingface_hub.errors.RepositoryNotFoundError.__new__(huggingface_hub.errors.RepositoryNotFoundError)

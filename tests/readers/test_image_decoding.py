@@ -155,6 +155,47 @@ def test_colours_of_twelve_bits(channels):
     assert np.array_equal(decode_image("", deep_png(full[..., :3], 2), 8), full[..., :3] >> 8)
 
 
+def test_grey_and_opacity_of_twelve_bits():
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8, 2))
+    assert np.array_equal(decode_image("", deep_png(values, 4), 8, channels=2), values >> 4)
+    opaque = np.where([False, True], 65535, values)
+    assert np.array_equal(decode_image("", deep_png(opaque, 4), 8, channels=1), values[..., :1] >> 4)
+
+
+def plain_tiff(values, photometric=1):
+    """A TIFF of (8, 8) in the file's own type, which Pillow would not write."""
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    bits = 8 * values.dtype.itemsize
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 8, 279: values.nbytes, 339: kind}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack("<I", 8 + values.nbytes)
+    return b"II*\0" + start + values.tobytes() + struct.pack("<H", len(tags)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((RAMP * 4e9).astype(np.uint32), RAMP),
+        ((RAMP * 255 - 128).astype(np.int8), RAMP),
+        ((RAMP * 4095).astype(np.int16), RAMP),
+    ],
+)
+def test_types_that_pillow_takes_for_others(values, expected):
+    assert np.abs(decode_image("", plain_tiff(values), 8, channels=1)[..., 0] - expected * 255).max() <= 2
+
+
+def test_white_is_zero():
+    for kind, white in ((np.uint8, 255), (np.uint16, 4095)):
+        values = (RAMP * white).astype(kind)
+        pixels = decode_image("", plain_tiff(values, photometric=0), 8, channels=1)[..., 0]
+        assert np.array_equal(pixels, 255 - (values >> (0 if kind == np.uint8 else 4)))
+
+
+def test_a_tiff_that_pillow_does_not_read():
+    with pytest.raises(DataError, match="it: Pillow does not read this kind of TIFF"):
+        decode_image("it", plain_tiff(RAMP), 8)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_numbers_of_channels(channels):
     image = Image.fromarray(noise(channels=4))

@@ -109,7 +109,7 @@ def test_parquet_with_two_columns_of_labels(tmp_path):
         ({"image_column": "image"}, "has no column image, only img, fine_label, coarse_label: set data.image_column"),
         ({"image_column": "fine_label"}, "fine_label is not a column of images: set data.image_column"),
         ({"label_column": "label"}, "has no column label, only img, fine_label, coarse_label: set data.label_column"),
-        ({"label_column": "img"}, "img must have an integer from 0 on or a text in every row: set data.label_column"),
+        ({"label_column": "img"}, "img must have a text or an integer from 0 on in every row"),
         ({"train_split": "training"}, "has no split training, only train, test: set data.train_split"),
         ({"test_split": "validation"}, "has no split validation, only train, test: set data.test_split"),
         ({"config": "large"}, "choose a configuration with --data.hub_config"),
@@ -283,6 +283,9 @@ def test_all_split_folders(tmp_path):
         (["test/cat/a", "val/cat/a"], "has the splits test, val, but no folder train"),
         (["cat/a", "dog/a", "unlabeled/a"], "has the folder unlabeled, but no folder train: move the classes"),
         (["cat/a", "dog/a", "test/cat/a"], "has the folder test with a folder cat in it, and cat beside it"),
+        (["cat/train/a", "cat/test/b", "dog/train/c"], "cat with the splits test, train in it: move the classes"),
+        (["data/train/cat/a", "data/val/cat/b"], "data with the splits train, val in it: set data.source=.*/data"),
+        (["training_set/a", "train-2012/a"], "has the folders train-2012 and training_set, which are the same split"),
         (["train/cat/a", "train/dog/a", "test/a"], "test has images without a class, .*or rename test to unlabeled"),
     ],
 )
@@ -291,6 +294,28 @@ def test_what_cannot_be_a_split(tmp_path, names, message):
         save(tmp_path / f"{name}.png")
     with pytest.raises(DataError, match=message):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names", [("train2017", "test2017", "Unlabeled2017"), ("training_set", "Test-Set", "extra images")]
+)
+def test_names_of_splits_with_something_behind(tmp_path, names):
+    for index, name in enumerate(names):
+        save(tmp_path / name / "deep" / f"{index}.png", index)
+    arrays = open_source(str(tmp_path)).read(32)
+    assert np.array_equal(arrays.images, IMAGES[[0, 2, 1]])
+    assert arrays.num_train == 2
+
+
+def test_classes_that_are_not_used_are_said(tmp_path):
+    for name in ("train/only/cat/a", "train/only/dog/b", "test/only/c", "test/other/d"):
+        save(tmp_path / f"{name}.png")
+    source = open_source(str(tmp_path))
+    assert source.read(32).labels.tolist() == [-1] * 4
+    one, other = source.remarks
+    assert "train has one folder, only, so its images have no classes" in one
+    assert "The classes of" in other
+    assert "test are not used" in other
 
 
 def test_links_to_folders(tmp_path):
@@ -347,6 +372,46 @@ def test_labels_that_are_texts(tmp_path, column):
     assert (arrays.labels.tolist(), arrays.class_names) == ([1, 0, 1], ("cat", "dog"))
 
 
+@pytest.mark.parametrize(
+    ("feature", "labels", "expected", "names"),
+    [
+        (datasets.ClassLabel(names=["cat", "dog"]), [1, -1, 0], [1, -1, 0], ("cat", "dog")),
+        (datasets.Value("int64"), [1, None, -1], [1, -1, -1], ("0", "1")),
+        (datasets.Value("string"), ["b", None, "a"], [1, -1, 0], ("a", "b")),
+        (datasets.Value("int8"), [None, -1, None], [-1, -1, -1], ()),
+    ],
+)
+def test_images_without_a_label_in_a_data_set(tmp_path, feature, labels, expected, names):
+    images = [Image.fromarray(array) for array in IMAGES[:3]]
+    features = datasets.Features({"image": datasets.Image(), "label": feature})
+    datasets.Dataset.from_dict({"image": images, "label": labels}, features).to_parquet(tmp_path / "train.parquet")
+    arrays = open_source(str(tmp_path)).read(32)
+    assert (arrays.labels.tolist(), arrays.class_names) == (expected, names)
+
+
+def test_a_table_beside_images_is_no_data_set(tmp_path):
+    for index, name in enumerate(("cat/a", "dog/b")):
+        save(tmp_path / f"{name}.png", index)
+    datasets.Dataset.from_dict({"name": ["cat/a.png"], "features": [[1.0]]}).to_parquet(tmp_path / "codes.parquet")
+    source = open_source(str(tmp_path))
+    assert source.read(32).class_names == ("cat", "dog")
+    assert source.left_out == {".parquet": (1, "codes.parquet")}
+    write_parquet(tmp_path / "data", {"train": (2, 4)}, [], label=None)
+    save(tmp_path / "data" / "logo.png", 5)
+    assert np.array_equal(open_source(str(tmp_path / "data")).read(32).images, IMAGES[2:4])
+
+
+def test_a_full_disk_is_not_blamed_on_the_data_set(tmp_path, monkeypatch):
+    write_parquet(tmp_path, {"train": (0, 4)}, [0, 1] * 2)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("readers.images.data_sets.decode_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        open_source(str(tmp_path)).read(32)
+
+
 def test_key_follows_the_files(tmp_path):
     path = save(tmp_path / "a.png")
     save(tmp_path / "b.png", 1)
@@ -394,5 +459,14 @@ def test_files_to_predict_from(tmp_path):
         (tmp_path / f"{index}.png").write_bytes(b"")
     found = read_image_files(tmp_path, 32, 1)
     assert next(found)[0] == ["0.png"]
-    with pytest.raises(DataError, match=r"cannot read 2 images; repair or remove them: .*1\.png: .*4\.png: "):
+    message = r"cannot read 2 images; repair or remove them, or set --on_error=skip: .*1\.png: .*4\.png: "
+    with pytest.raises(DataError, match=message):
         next(found)
+    with pytest.warns(UserWarning, match=r"2 can't be decoded: .*1\.png: it is empty; .*4\.png: it is empty$"):
+        batches = list(read_image_files(tmp_path, 32, 2, on_error="skip"))
+    assert [name for names, _ in batches for name in names] == ["0.png", "2.png", "3.png"]
+    assert np.array_equal(np.concatenate([pixels for _, pixels in batches]), IMAGES[[0, 2, 3]])
+    for index in (0, 2, 3):
+        os.remove(tmp_path / f"{index}.png")
+    with pytest.raises(DataError, match="cannot read 2 images"):
+        list(read_image_files(tmp_path, 32, 2, on_error="skip"))
