@@ -326,8 +326,8 @@ def only_inside(graph, module, changed):
     return (
         WalkGraph(
             indptr,
-            neighbour[:done].copy(),
-            link[:done].copy(),
+            neighbour[:done],  # no copies: memory that is not written takes no place
+            link[:done],
             graph.flow,
             graph.exits,
             graph.enters,
