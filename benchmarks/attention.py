@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -153,7 +154,7 @@ def flex_attention(pattern: str, n: int, device: torch.device) -> Attention:
 
 
 def step_seconds(n: int, device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Seconds of a step of each attention."""
+    """Seconds of a step of each attention; of processor time where there is one thread."""
     arms = {**OURS, BEST: attention(BEST, n), "dense": attention("dense", n)}
     package = local_attention_package()
     if package is not None:
@@ -162,7 +163,8 @@ def step_seconds(n: int, device: torch.device, rounds: int) -> dict[str, list[fl
         for pattern in ("local", "atrous", "sparse"):
             arms[f"FlexAttention, {pattern}"] = flex_attention(pattern, n, device)
     step = one_step(n, device)
-    return interleaved({name: partial(step, arm) for name, arm in arms.items()}, rounds)
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    return interleaved({name: partial(step, arm) for name, arm in arms.items()}, rounds, clock=clock)
 
 
 def one_step(n: int, device: torch.device) -> Callable[[Attention], None]:
