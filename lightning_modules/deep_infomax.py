@@ -1,10 +1,8 @@
 """Deep InfoMax: image features without labels, by maximising mutual information."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -16,20 +14,18 @@ from layers.images import AdversarialPrior, BlogEncoder, Encoder, EncoderOutput,
 from layers.images.channels import for_channels
 from layers.infomax import JSD, ConcatScore, Estimator, Negatives, Score, Shuffle
 from layers.weights import normalize_weights
-from metrics.probes import nearest_neighbors
 from metrics.representation import RepresentationQuality, baselines_ahead
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .prediction.images import encode_files, write_features
+from .prediction.deep_infomax import EncodesImageFiles, Representation, representations
 from .step_logging import log_epoch_means
 from .trained_models import LoadsTrained
 
-Representation = Literal["code", "fc", "local"]
 Probe = Literal["knn", "linear_probe", "mlp_probe"]
 
 
-class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
+class DeepInfoMax(EncodesImageFiles, Optimized, LoadsTrained, pl.LightningModule):
     """Deep InfoMax: an encoder whose code keeps the mutual information with the image and its local features.
 
         loss = global_weight * L_global + local_weight * L_local + prior_weight * L_prior
@@ -48,10 +44,10 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     the first loader has the images to evaluate, the second those that the probes are trained on.
 
     Logged, in nats: ``{train,val}/{loss,global_loss,local_loss,prior_loss}`` and the estimates of mutual information
-    ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` (and of ``val_probes``),
-    ``test/knn_accuracy``,
-    ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, and the same under ``test/fc/``,
-    ``test/local/``, ``test/untrained/[fc/|local/]`` (the same encoder with fresh weights) and ``test/raw_pixels/``.
+    ``{train,val}/{global_mi,local_mi}``; accuracies in [0, 1]: ``val/knn_accuracy`` (and the other ``val_probes``),
+    ``test/knn_accuracy``, ``test/linear_probe_accuracy``, ``test/mlp_probe_accuracy`` of the code, and the same under
+    ``test/fc/``, ``test/local/``, ``test/untrained/[fc/|local/]`` (the same encoder with fresh weights) and
+    ``test/raw_pixels/``.
     InfoNCE values depend on the batch size per process. ``val/loss`` leaves out the term of an adversarial prior.
 
     Source: kexue.fm/archives/6024 (blog) and Hjelm et al., arXiv 1808.06670 (paper); Bachman et al., arXiv 1906.00910
@@ -297,9 +293,9 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
     def test_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns the codes, with baselines also the untrained encoder's, for the pictures."""
         output = self.encoder(batch.images)
-        features, codes = _representations(output), {"code": output.mean}
+        features, codes = representations(output), {"code": output.mean}
         if self.hparams.baselines:
-            untrained = _representations(self._untrained(batch.images))
+            untrained = representations(self._untrained(batch.images))
             codes["untrained_code"] = untrained[""]
             features |= {f"untrained/{prefix}": value for prefix, value in untrained.items()}
             features["raw_pixels/"] = batch.images.flatten(1).half()
@@ -317,7 +313,8 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             # One representation at a time, each freed before the next: the maps of all images are large.
             quality = self._qualities.pop(prefix)
             if quality.left_out:
-                rank_zero_warn(f"{stage}/{prefix}: the probes left {quality.left_out} images out, as memory is limited")
+                where = f"{stage}/{prefix}".rstrip("/")
+                rank_zero_warn(f"{where}: the probes leave out {quality.left_out} images, so that memory suffices")
             for name, value in quality.compute().items():
                 is_main = prefix == "" and name == "knn_accuracy"
                 self.log(f"{stage}/{prefix}{name}", value, prog_bar=is_main, sync_dist=True)
@@ -333,72 +330,6 @@ class DeepInfoMax(Optimized, LoadsTrained, pl.LightningModule):
             return []
         return [
             f"The trained code is not ahead of {' and '.join(behind)}. To try: two views instead of one, which take "
-            "away what is easy to recognise, as colours (configs/infomax_folder.yaml); more epochs, watched by "
+            "away what is easy to recognise, such as colours (configs/infomax_folder.yaml); more epochs, watched by "
             "--model.val_probes=[knn,linear_probe]; the rows test/fc and test/local."
         ]
-
-    # -------------------------------------------------------------------------------------------------- prediction
-
-    @torch.inference_mode()
-    def predict_file(
-        self,
-        input: Path,
-        output: Path,
-        layer: Representation = "code",
-        query: Path | None = None,
-        num_neighbors: int = 10,
-        batch_size: int = 256,
-        on_error: Literal["stop", "skip"] = "stop",
-    ) -> str:
-        """Turns a folder of images into features, and finds the nearest neighbours of query images among them.
-
-        Args:
-            input: a folder of image files, sub-folders included, or one image file.
-            output: the file to write: ``.npz`` with ``names`` (paths below the folder) and ``features`` (N, d) float32,
-                with ``query`` also ``query_names``, ``neighbor_names`` and ``neighbor_similarities`` (Q,
-                num_neighbors); or a table of names and features, ``.csv`` or ``.parquet``.
-            layer: the features: ``code``, ``fc``, or ``local`` (the flattened last convolutional map).
-            query: an image file or a folder of images whose nearest neighbours (cosine) among the input are listed.
-            num_neighbors: neighbours per query image.
-            batch_size: images per batch.
-            on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
-
-        Returns:
-            A summary for the terminal.
-
-        Raises:
-            ValueError: if a number is below 1, or there is no image or one that can't be read.
-        """
-        if batch_size < 1 or num_neighbors < 1:
-            raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
-        names, features = self._encode_files(input, layer, batch_size, on_error)
-        arrays: dict[str, Any] = {}
-        report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]
-        if query is not None:
-            query_names, query_features = self._encode_files(query, layer, batch_size, on_error)
-            similarities, indices = nearest_neighbors(features, query_features, min(num_neighbors, len(names)))
-            arrays["query_names"] = np.array(query_names)
-            arrays["neighbor_names"] = np.array(names)[indices.numpy()]
-            arrays["neighbor_similarities"] = similarities.numpy()
-            for name, row, scores in zip(query_names, arrays["neighbor_names"], similarities.tolist(), strict=True):
-                found = ", ".join(f"{neighbor} ({score:.3f})" for neighbor, score in zip(row, scores, strict=True))
-                report.append(f"{name}: {found}")
-        write_features(output, names, features, arrays)
-        return "\n".join(report)
-
-    def _encode_files(
-        self, path: Path, layer: Representation, batch_size: int, on_error: Literal["stop", "skip"]
-    ) -> tuple[list[str], Tensor]:
-        self.eval()
-        prefix = "" if layer == "code" else f"{layer}/"
-
-        def encode(images: Tensor) -> Tensor:
-            return _representations(self.encoder(images))[prefix]
-
-        size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size, on_error)
-
-
-def _representations(output: EncoderOutput) -> dict[str, Tensor]:
-    """The features to probe (B, ...), by the prefix of their metrics."""
-    return {"": output.mean, "fc/": output.fc, "local/": output.conv.flatten(1).half()}

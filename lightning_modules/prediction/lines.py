@@ -175,14 +175,14 @@ def list_of_texts(texts: Iterable[str], function: str) -> list[str]:
     """Texts that ``function`` was called with.
 
     Raises:
-        TypeError: a single text, or something else is among them.
+        TypeError: it is a single text, or something among them is no text.
     """
     if isinstance(texts, str):
         raise TypeError(f'{function} takes a list of texts: {function}(["…"])')
     texts = list(texts)
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise TypeError(f"{function} takes a list of texts, but text {number} is a {type(text).__name__}")
+            raise TypeError(f"{function} takes a list of texts, but text {number} is of type {type(text).__name__}")
     return texts
 
 

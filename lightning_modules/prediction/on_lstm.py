@@ -51,7 +51,7 @@ class ReadsTexts(_Mixin):
             batch_size: sentences per batch.
 
         Raises:
-            TypeError: ``texts`` is a single string, or holds something else than strings.
+            TypeError: ``texts`` is a single string, or holds something other than strings.
             ValueError: the model has no trees, or no such layer.
         """
         texts = list_of_texts(texts, "parse")
@@ -67,7 +67,7 @@ class ReadsTexts(_Mixin):
         ``<unk>``. Lines are sentences; blank ones don't count unless the model was trained with them.
 
         Raises:
-            TypeError: ``texts`` is a single string, or holds something else than strings.
+            TypeError: ``texts`` is a single string, or holds something other than strings.
         """
         texts = list_of_texts(texts, "score")
         self.eval()

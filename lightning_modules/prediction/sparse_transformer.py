@@ -242,7 +242,7 @@ class GeneratesSequences(_Mixin):
             seed: of the sampling.
 
         Raises:
-            TypeError: among the texts is something else.
+            TypeError: something among the texts is no text.
             ValueError: an argument is out of range, or a text doesn't fit the model.
         """
         drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k}

@@ -59,7 +59,7 @@ class PredictsTriples:
             of an object is a triple of its own, with a predicate such as ``票房@inArea``.
 
         Raises:
-            TypeError: ``texts`` is a single string, or holds something else than strings.
+            TypeError: ``texts`` is a single string, or holds something other than strings.
         """
         texts = list_of_texts(texts, "extract")
         self.eval()  # type: ignore[attr-defined]

@@ -108,7 +108,7 @@ def parse_sentences(
         normalize: the form of texts and entities.
 
     Raises:
-        DataError: a record has another layout, or predicates aren't in the schema: all are named.
+        DataError: a record has another layout, predicates aren't in the schema (all are named), or there is no text.
     """
     sentences: list[Sentence] = []
     unknown: dict[str, str] = {}
@@ -134,7 +134,7 @@ def parse_sentences(
     if unknown:
         raise _unknown_predicates(unknown, predicates)
     if not sentences:
-        raise DataError(f"{where} is the last one, and all texts are empty; give some text")
+        raise DataError(f"all texts are empty, up to {where}; give some text" if where else "there are no sentences")
     return sentences
 
 

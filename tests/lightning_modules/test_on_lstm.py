@@ -303,7 +303,7 @@ def test_trees_and_scores_from_python(tmp_path):
     for function in (module.parse, module.score):
         with pytest.raises(TypeError, match=f"{function.__name__} takes a list of texts"):
             function(sentences[0])
-        with pytest.raises(TypeError, match="text 2 is a int"):
+        with pytest.raises(TypeError, match="text 2 is of type int"):
             function(["mary laughs", 3])
     sentence = [text.vocabulary[number] for number in text.corpus.texts["valid"][:9].tolist()]
     both = " ".join(sentence).replace(" <eos> ", "\n")

@@ -57,7 +57,7 @@ def test_extract_gives_a_list_for_each_text(model: TripleExtractor):
         model.extract(["ab"], batch_size=0)
     with pytest.raises(TypeError, match="list of texts"):
         model.extract("ab")
-    with pytest.raises(TypeError, match="text 2 is a NoneType"):
+    with pytest.raises(TypeError, match="text 2 is of type NoneType"):
         model.extract(["ab", None])
 
 
