@@ -1,5 +1,6 @@
 """A picture of self-attention's patterns and learnt weights."""
 
+import inspect
 from typing import Any
 
 import pytorch_lightning as pl
@@ -58,14 +59,20 @@ class AttentionMaps(pl.Callback):
 
     def _hook(self, name: str) -> Any:
         def keep(layer: MultiheadSelfAttention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-            query = args[0] if args else kwargs["query"]
-            row = query[:1] if layer.batch_first else query[:, :1]
-            padding = kwargs.get("key_padding_mask")
+            if name in self._calls:
+                return
+            given = inspect.signature(layer.forward).bind(*args, **kwargs).arguments
+            row, padding = given["query"].detach(), given.get("key_padding_mask")
+            if row.is_nested:
+                row = row.unbind()[0]
+            elif row.dim() == 3:
+                row = row.select(0 if layer.batch_first else 1, 0)
+                padding = None if padding is None else padding[0]
             options = {
-                "is_causal": kwargs.get("is_causal", False),
-                "key_padding_mask": None if padding is None else padding[:1].clone(),
+                "is_causal": given.get("is_causal", False) or given.get("attn_mask") is not None,
+                "key_padding_mask": None if padding is None else padding.clone(),
             }
-            self._calls.setdefault(name, (layer, row.detach().clone(), options))
+            self._calls[name] = layer, row.clone(), options
 
         return keep
 
@@ -90,7 +97,7 @@ class AttentionMaps(pl.Callback):
             n = weights.shape[-1]
             mask = layer.mask(n, options["is_causal"])
             maps = [("pattern", reduced(mask if mask.dim() == 2 else mask.any(0)))]  # of all heads
-            for head, part in enumerate(weights[0, : self.max_heads]):
+            for head, part in enumerate(weights[: self.max_heads]):
                 part = part.float()
                 largest = part.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
                 maps.append((f"head {head + 1}", reduced(part / largest)))

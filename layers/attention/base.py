@@ -152,7 +152,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         """The output and the weights of a sequence (N, embed_dim)."""
         batch = 0 if self.batch_first else 1
         padding = None if key_padding_mask is None else key_padding_mask[None]
-        output, weights = self(x.unsqueeze(batch), None, None, padding, *options)
+        output, weights = self.forward(x.unsqueeze(batch), None, None, padding, *options)  # hooks see one call
         return output.squeeze(batch), None if weights is None else weights[0]
 
     def _nested(self, x: Tensor, causal: bool) -> Tensor:
@@ -160,7 +160,7 @@ class MultiheadSelfAttention(nn.Module, ABC):
         lengths = torch.tensor([len(sequence) for sequence in x.unbind()], device=x.device)
         padded = x.to_padded_tensor(0.0)
         seen = torch.arange(padded.shape[1], device=x.device) < lengths[:, None]
-        output, _ = self(padded, key_padding_mask=~seen, is_causal=causal)
+        output, _ = self.forward(padded, key_padding_mask=~seen, is_causal=causal)
         return torch._nested_tensor_from_mask(output, seen, mask_check=False)
 
     def _attention(

@@ -48,9 +48,10 @@ def differentiable_gradients(
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, branches: list[Branch], dropout: float) -> Tensor:
     """The output (R, N, D), by operators that torch.func and forward-mode derivatives know; holds all logits."""
     highest = q.new_full(q.shape[:-1], -torch.inf, dtype=wide(q.dtype))
-    for i, _, logits in _logits(q.detach(), k.detach(), bias, branches):
-        here = logits.amax(-1).transpose(0, 1).flatten(1)
-        highest = highest.index_copy(1, i.flatten(), torch.maximum(highest[:, i.flatten()], here))
+    with torch.autocast(q.device.type, enabled=False):
+        for i, _, logits in _logits(q.detach(), k.detach(), bias, branches):
+            here = logits.amax(-1).transpose(0, 1).flatten(1)
+            highest = highest.index_copy(1, i.flatten(), torch.maximum(highest[:, i.flatten()], here))
     out = _attention(q, k, v, bias, finite(highest), branches, lambda _, __, weights: F.dropout(weights, dropout))
     return out.to(q.dtype)
 

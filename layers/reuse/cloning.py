@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -21,10 +22,10 @@ def clone(model: Model, weights: bool = True) -> Model:
     """A copy that shares nothing with the model; what is shared inside the model is shared inside the copy.
 
     Without ``weights`` all are re-initialised by the modules' ``reset_parameters`` (``_reset_parameters`` in some of
-    torch's; ``_init_weights(module)`` for all inside in Hugging Face's), inner modules first, so that a model's own
-    scheme has the last word. Buffers are reset where these
-    methods do so (running statistics are). Weights that are normalised before use (by ``layers.normalize_weights`` or
-    torch's parametrizations, or its older hooks) are drawn as if they were plain, and stay normalised.
+    torch's; ``_init_weights(module)`` in Hugging Face's, called with each module inside), inner modules first, so that
+    a model's own scheme has the last word. Buffers are reset where these methods do so (running statistics are).
+    Weights that are normalised before use (by ``layers.normalize_weights``, torch's parametrizations or its older
+    hooks) are drawn as if they were plain, and stay normalised.
 
     Source: kexue.fm/archives/6985, trick 3 (Keras' ``clone_model`` with and without ``set_weights``).
 
@@ -57,12 +58,18 @@ def clone(model: Model, weights: bool = True) -> Model:
             if reset is not None:
                 reset()
             each = getattr(module, "_init_weights", None)
-            if each is not None and len(inspect.signature(each).parameters) == 1:
+            if each is not None and _takes_a_module(each):
                 module.apply(each)
             _take_over(module)
         for name, part in parts.items():
             _refuse_left(name, part)
     return cloned
+
+
+def _takes_a_module(method: Callable) -> bool:
+    """Whether a method needs one argument; one with a default is no module."""
+    parameters = list(inspect.signature(method).parameters.values())
+    return len(parameters) == 1 and parameters[0].default is inspect.Parameter.empty
 
 
 def _take_over(module: nn.Module) -> None:

@@ -65,6 +65,10 @@ def test_one_sequence_and_mean_weights_in_the_order_of_torchs_arguments(batch_fi
         ours = layer(x, x, x, padding, True, None, average)
         torch.testing.assert_close(ours, reference(x, x, x, padding, True, ~layer.mask(23), average))
     assert layer(x)[1] is None
+    calls: list[torch.Size] = []
+    layer.register_forward_hook(lambda _, args, output: calls.append(output[0].shape))
+    layer(x)
+    assert calls == [x.shape]
 
 
 def test_sequence_first():

@@ -60,6 +60,18 @@ def test_transforms_and_forward_mode_match_the_formula(name: str):
     torch.testing.assert_close(*found)
 
 
+def test_logits_are_not_rounded_under_autocast():
+    """Where they are, a row's highest is off by more than exp() can take."""
+    q, k, v = (torch.randn(1, 1, 13, 8) for _ in range(3))
+
+    def attention(q: Tensor) -> Tensor:
+        return FUNCTIONS["local"][0](q, 1e4 * k, v, window=3)
+
+    expected = torch.func.jvp(attention, (q,), (v,))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(torch.func.jvp(attention, (q,), (v,)), expected)
+
+
 def test_per_sample_gradients_and_dropout_of_a_layer():
     layer, x = make("distinct", rotary=True), torch.randn(3, 9, 8)
     parameters = dict(layer.named_parameters())

@@ -208,6 +208,16 @@ def test_a_clone_of_hugging_faces_models_follows_their_scheme(name):
     assert 0.005 < matrix.std() < 0.03  # theirs (0.02, or less by depth); Linear by itself has 0.14
 
 
+def test_a_scheme_with_other_arguments_is_not_hugging_faces():
+    class Scaled(nn.Linear):
+        def _init_weights(self, std=0.1):
+            self.weight.fill_(std)
+
+    torch.manual_seed(0)
+    cloned = clone(Scaled(3, 3), weights=False)
+    assert not (cloned.weight == cloned.weight[0, 0]).all()
+
+
 def test_a_clone_of_a_parametrization_without_an_inverse():
     class Symmetric(nn.Module):
         def forward(self, weight):

@@ -74,6 +74,33 @@ def test_each_layer_shows_its_mask_and_the_weights_of_its_heads(monkeypatch):
         x = layer.out_proj(torch.cat(outputs, 1))[None]
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+def test_any_way_to_call_a_layer_shows_the_same():
+    """One sequence, arguments by position, torch's causal mask, and the nested tensors of torch's encoder."""
+    layer, x, padding = LocalAttention(8, 2, window=2), torch.randn(2, 9, 8), torch.zeros(2, 9, dtype=torch.bool)
+    padding[0, 6:] = True
+    causal = torch.ones(9, 9).triu(1) > 0
+
+    def kept(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        callback = AttentionMaps()
+        handle = layer.register_forward_hook(callback._hook("layer"), with_kwargs=True)
+        layer.eval()(*args, **kwargs)
+        handle.remove()
+        ((_, query, options),) = callback._calls.values()
+        weights = layer(query, need_weights=True, **options)[1]
+        return layer.mask(len(query), options["is_causal"]), weights
+
+    expected = kept(x, is_causal=True, key_padding_mask=padding)
+    for found in (
+        kept(x, x, x, padding, False, causal),
+        kept(x[0], None, None, padding[0], is_causal=True),
+        kept(query=x[0], key_padding_mask=padding[0], attn_mask=causal),
+    ):
+        torch.testing.assert_close(found, expected)
+    nested = torch._nested_tensor_from_mask(x, ~padding)
+    torch.testing.assert_close(kept(nested)[1], kept(x[:1, :6])[1])
+
+
 def test_without_a_logger_for_pictures_nothing_is_kept(monkeypatch):
     monkeypatch.setattr(MultiheadSelfAttention, "register_forward_hook", None)
     run_test(AttentionMaps(), False)
