@@ -8,6 +8,7 @@ import pytest
 
 from datamodules import DataError, TripleDataModule
 from datamodules.batches import TripleBatch
+from readers.triples.json_lines import parse_sentences
 from tests.datamodules.triple_tools import SENTENCES, assert_equal, line, module, rows_of, write
 
 
@@ -120,6 +121,11 @@ def test_blank_texts_without_triples_are_left_out(folder):
     (folder / "train_data.json").write_text('{"text": "", "spo_list": []}\n'.join(f"{line}\n" for line in lines))
     found = module(folder, keep_empty=True).splits["train"]
     assert (found.sentences, found.counts) == (expected.sentences, expected.counts)
+
+
+def test_a_data_set_without_records():
+    with pytest.raises(DataError, match="there are no sentences"):
+        parse_sentences([], frozenset())
 
 
 GOOD = line(*SENTENCES[0])
