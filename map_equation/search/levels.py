@@ -8,9 +8,10 @@ import numpy as np
 
 from ..codelength import plogp
 from .compiled import inner, part, sources
+from .derived import group, subgraph
 from .moves import cost_of, dissolve
 from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition
-from .walk_graph import WalkGraph, group, identity, members_of, module_exits, renumber, same, subgraph, zeros
+from .walk_graph import WalkGraph, identity, members_of, module_exits, renumber, same, zeros
 
 # A small module is searched several times, as its few nodes often are one module at the first try.
 SPLITTING_STARTS, SMALL = 6, 18

@@ -14,10 +14,10 @@ from .walk_graph import walk_graph
 
 # Tuning continues while a round gains at least this share of the code length.
 LEAST_TUNING_GAIN = 1e-5
-# A trial on a small graph searches two levels until it has processed this many links, counted both ways, and levels
-# from the best of every few of these, until that has processed WORK.
-LINKS_PER_TRIAL, MAX_STARTS, MAX_HIERARCHIES = 4_000, 20, 4
-WORK = 3_000
+# A trial on a small graph searches two levels until it has processed so many links, counted both ways; the best of
+# every few of these is the start of a hierarchy, until hierarchies have processed so many links.
+LINKS_PER_TRIAL, LINKS_OF_HIERARCHIES = 4_000, 3_000
+MAX_STARTS, MAX_HIERARCHIES = 20, 4
 
 
 def search(
@@ -48,17 +48,17 @@ def search(
     start = np.arange(n, dtype=np.int32) if initial is None else bottom_modules(initial)
     random = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
     hierarchies = min(num_starts(flow), MAX_HIERARCHIES)
-    work = 0
+    links = 0
     for number in range(hierarchies):
         starts = (num_starts(flow) + number) // hierarchies
         costs = np.zeros(1 + starts * (MAX_ROUNDS + 1))
-        flat = two_level or work > WORK
+        flat = two_level or links > LINKS_OF_HIERARCHIES
         module, bottom, parent = find(kind, graph, start, starts, flat, LEAST_TUNING_GAIN, random, costs)
         passes += (costs[1 : int(costs[0]) + 1] - nodes).tolist()
         tables = [module.reshape(-1, 1).astype(np.int64)]
         if not flat:
             tables.append(table_of(bottom, parent))
-            work += len(flow.neighbour) * (tables[1] >= 0).sum() // n  # each level has processed the links in it
+            links += len(flow.neighbour) * (tables[1] >= 0).sum() // n  # each level has processed the links in it
         for table in tables:
             length = codelength(flow, table, physical)
             if length < best_length - 1e-12:

@@ -3,8 +3,9 @@
 import numpy as np
 
 from .compiled import inner, part
+from .derived import aggregate, only_inside
 from .moves import cost_of, move_nodes
-from .walk_graph import aggregate, changed_modules, identity, module_exits, only_inside, renumber, same, touched
+from .walk_graph import changed_modules, identity, module_exits, renumber, same, touched
 
 # Visits per node in a search from singletons: in parts without structure, nodes keep moving to little avail.
 SWEEPS, SPLITTING_SWEEPS = 30, 3
@@ -116,7 +117,8 @@ def note(passes, cost):
 def tune(kind, graph, outside, module, count, least_gain, random, passes):
     """Improves modules in turns of fine- and coarse-tuning while a round gains at least so many bits.
 
-    Rounds look at the modules that have changed since the last ones, and once more at all of them when that is done.
+    Rounds look only at modules that are new since the last coarse-tuning; when that gains too little, they begin once
+    more with the coarse-tuning of all modules.
 
     Args:
         outside: ``(1,)`` rate at which the walk leaves this graph.
@@ -129,7 +131,7 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     block = same(n)
     cost, _ = cost_of(kind, graph, outside[0], module)
     note(passes, cost)
-    tried = module[:0]  # the modules of which neither a node nor a part was to be moved
+    tried = module[:0]  # the modules of the last coarse-tuning
     fine, once_more = True, True
     for number in range(MAX_ROUNDS):
         everywhere = len(tried) == 0

@@ -11,7 +11,8 @@ from map_equation.flow import compute_flow
 from map_equation.graph import read_graph
 from map_equation.inputs import read_links
 from map_equation.search.compiled import sources
-from map_equation.search.walk_graph import changed_modules, only_inside, renumber, touched, walk_graph
+from map_equation.search.derived import only_inside
+from map_equation.search.walk_graph import changed_modules, renumber, touched, walk_graph
 
 
 def planted(seed: int, n: int = 600, modules: int = 12, inside: int = 12, between: int = 3):
