@@ -103,9 +103,10 @@ class BatchLoader:
         # A position in another epoch does not apply to this one (a checkpoint written at the end of an epoch).
         self._batches_done = resume[1] if resume is not None and resume[0] == epoch else 0
         plan = self.plan(epoch)
-        batches = map(self.fetch, plan[self._batches_done : len(self)])
-        for batch in pinned_ahead(batches) if torch.cuda.is_initialized() else batches:
-            self._batches_done += 1
+        first = self._batches_done
+        batches = map(self.fetch, plan[first : len(self)])
+        for number, batch in enumerate(pinned_ahead(batches) if torch.cuda.is_initialized() else batches, first + 1):
+            self._batches_done = number
             yield batch
 
     def state_dict(self) -> dict[str, int]:

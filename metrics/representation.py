@@ -20,8 +20,8 @@ class RepresentationQuality(Metric):
     memory and the others (test set) as queries. Under DDP every rank gets the features of all ranks, and the result
     equals that of one process, however the samples are sharded.
 
-    Of large sets only the first samples are kept, ``MOST_VALUES`` values in all processes together: 65,536 images of
-    4,096 features. ``left_out`` counts the others of this process.
+    Of large sets every second sample is kept, or every fourth, and so on: ``MOST_VALUES`` values at most in all processes
+    together, 65,536 images of 4,096 features. ``left_out`` counts the others of this process.
 
     Args:
         probes: which to run, of ``"knn"``, ``"linear_probe"``, ``"mlp_probe"``.
@@ -59,7 +59,7 @@ class RepresentationQuality(Metric):
         if k < 1 or mlp_epochs < 1:
             raise ValueError(f"k and mlp_epochs must be at least 1, got {k} and {mlp_epochs}")
         self.probes, self.k, self.mlp_epochs, self.seed = tuple(probes), k, mlp_epochs, seed
-        self.left_out = 0
+        self._seen, self._step = {True: 0, False: 0}, {True: 1, False: 1}  # of memory and of queries
         for state in ("memory_features", "memory_labels", "query_features", "query_labels"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -74,17 +74,26 @@ class RepresentationQuality(Metric):
         kept_features = self.memory_features if memory else self.query_features
         kept_labels = self.memory_labels if memory else self.query_labels
         processes = torch.distributed.get_world_size() if _is_distributed() else 1
-        room = max(MOST_VALUES // features.shape[1] // processes, 1) - sum(map(len, kept_labels))
-        self.left_out += max(len(labels) - room, 0)
-        if room > 0:
-            # A view would keep the rest of the batch.
-            whole = room >= len(labels)
-            kept_features.append(features.detach() if whole else features[:room].detach().clone())
-            kept_labels.append(labels if whole else labels[:room].clone())
+        room = max(MOST_VALUES // features.shape[1] // processes, 1)
+        first = -self._seen[memory] % self._step[memory]
+        self._seen[memory] += len(labels)
+        if (step := self._step[memory]) > 1:  # a view would keep the rest of the batch
+            features, labels = features[first::step].clone(), labels[first::step].clone()
+        kept_features.append(features.detach())
+        kept_labels.append(labels)
+        while sum(map(len, kept_labels)) > room:
+            self._step[memory] *= 2
+            kept_features[:] = [dim_zero_cat(kept_features)[::2].clone()]
+            kept_labels[:] = [dim_zero_cat(kept_labels)[::2].clone()]
+
+    @property
+    def left_out(self) -> int:
+        """Samples of this process that are not kept."""
+        return sum(self._seen.values()) - sum(map(len, [*self.memory_labels, *self.query_labels]))
 
     def reset(self) -> None:
         super().reset()
-        self.left_out = 0
+        self._seen, self._step = {True: 0, False: 0}, {True: 1, False: 1}
 
     def compute(self) -> dict[str, Tensor]:
         """Runs the probes; accuracies by name.

@@ -1,5 +1,7 @@
 """The probes against scikit-learn, brute force and literal loops; the metric in one process and in two."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -307,11 +309,15 @@ def test_metric_keeps_no_more_than_its_limit(clouds, monkeypatch) -> None:
     for is_memory, features, labels in ((True, memory, memory_labels), (False, queries, query_labels)):
         for rows in torch.arange(len(labels)).split(batch):
             metric.update(features[rows], labels[rows], memory=is_memory)
-    assert metric.left_out == len(memory) + len(queries) - 80
-    few = memory[:40], memory_labels[:40], queries[:40], query_labels[:40]
+    rows = [slice(None, None, 2 ** math.ceil(math.log2(len(part) / 40))) for part in (memory, queries)]
+    few = memory[rows[0]], memory_labels[rows[0]], queries[rows[1]], query_labels[rows[1]]
+    assert 20 < len(few[0]) <= 40
+    assert metric.left_out == len(memory) + len(queries) - len(few[0]) - len(few[2])
     found = metric.compute()
     assert found["knn_accuracy"] == pytest.approx(knn_accuracy(*few))
     assert found["linear_probe_accuracy"] == pytest.approx(linear_probe_accuracy(*few))
+    metric.reset()
+    assert metric.left_out == 0
 
 
 def test_metric_inside_inference_mode(clouds) -> None:
