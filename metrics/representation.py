@@ -20,8 +20,8 @@ class RepresentationQuality(Metric):
     memory and the others (test set) as queries. Under DDP every rank gets the features of all ranks, and the result
     equals that of one process, however the samples are sharded.
 
-    Of large sets every second sample is kept, or every fourth, and so on: ``MOST_VALUES`` values at most in all processes
-    together, 65,536 images of 4,096 features. ``left_out`` counts the others of this process.
+    Of large sets every second sample is kept, or every fourth, and so on: at most ``MOST_VALUES`` values in all
+    processes together, 65,536 images of 4,096 features. ``left_out`` counts the others of this process.
 
     Args:
         probes: which to run, of ``"knn"``, ``"linear_probe"``, ``"mlp_probe"``.
