@@ -28,6 +28,7 @@ from .pictures.triple_sentences import TripleSentences as TripleSentences
 from .piecewise_linear_lr import PiecewiseLinearLR as PiecewiseLinearLR
 from .running_averages import RunningAverages as RunningAverages
 from .small_batches import SmallBatches as SmallBatches
+from .small_data_clipping import SmallDataClipping as SmallDataClipping
 from .two_stage_training import TwoStageTraining as TwoStageTraining
 from .weight_constraint import WeightConstraint as WeightConstraint
 from .weight_decay import WeightDecay as WeightDecay

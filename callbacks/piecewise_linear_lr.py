@@ -31,11 +31,13 @@ class PiecewiseLinearLR(UpdateRule):
         schedule: ``{position: factor}``, factors in [0, inf); an accumulation window is one step.
         unit: of the positions: ``step``, ``epoch``, or ``share`` of the planned steps, in [0, 1]; ``max_epochs`` and
             ``max_steps`` plan them.
+        min_epoch_steps: an epoch counts as at least so many steps: a warm-up of one epoch is not too short on little
+            data. For ``unit: epoch`` alone.
         log: log ``train/learning_rate``, what the step used (``…/group1`` and so on for further groups).
 
     Raises:
-        ValueError: if the schedule is empty, a key is negative, no integer among steps or above 1 among shares, or a
-            factor negative or not finite.
+        ValueError: if the schedule is empty, a key is negative, no integer among steps or above 1 among shares, a
+            factor negative or not finite, or ``min_epoch_steps`` negative or given with another unit.
         MisconfigurationException: at the start, if an epoch or the run has no known number of steps.
 
     Source: kexue.fm/archives/7094 section 3. The author's counter counts micro-batches, this one steps.
@@ -51,10 +53,15 @@ class PiecewiseLinearLR(UpdateRule):
     phase = Phase.LEARNING_RATE
     works_on_shards = True
 
-    def __init__(self, schedule: dict[float, float], unit: Unit = "step", log: bool = False) -> None:
+    def __init__(
+        self, schedule: dict[float, float], unit: Unit = "step", log: bool = False, min_epoch_steps: int = 0
+    ) -> None:
         super().__init__(log=log)
         owner = "PiecewiseLinearLR"
         check_unit(owner, unit)
+        check_argument(owner, "min_epoch_steps", min_epoch_steps, "at least 0", min_epoch_steps >= 0)
+        epochs_only = "0 where unit is not epoch"
+        check_argument(owner, "min_epoch_steps", min_epoch_steps, epochs_only, not min_epoch_steps or unit == "epoch")
         check_argument(owner, "schedule", schedule, f"a dictionary {{{unit}: factor}}", bool(schedule))
         # A shell's keys are text.
         schedule = {_number(position): factor for position, factor in schedule.items()}
@@ -64,7 +71,7 @@ class PiecewiseLinearLR(UpdateRule):
             check_argument(owner, f"schedule[{position}]", factor, "at least 0", 0 <= factor < float("inf"))
         given = {int(position) if unit == "step" else position: factor for position, factor in schedule.items()}
         self.schedule = {0: 0.0} | {position: given[position] for position in sorted(given)}
-        self.unit = unit
+        self.unit, self.min_epoch_steps = unit, min_epoch_steps
         self._steps, self._factors = list(self.schedule), list(self.schedule.values())
         # By chain and group: the module's value, the value set in the group, the value that the last step used.
         self._base: dict[tuple[int, int], float] = {}
@@ -73,7 +80,8 @@ class PiecewiseLinearLR(UpdateRule):
         self._guarded: dict[int, list[tuple[LRScheduler, type]]] = {}
 
     def settings(self) -> dict[str, Any]:
-        return {"schedule": self.schedule} | ({} if self.unit == "step" else {"unit": self.unit})
+        settings = {"schedule": self.schedule} | ({} if self.unit == "step" else {"unit": self.unit})
+        return settings | ({"min_epoch_steps": self.min_epoch_steps} if self.min_epoch_steps else {})
 
     def factor(self, step: int) -> float:
         """rho at this optimizer step, counted from 0."""
@@ -85,7 +93,7 @@ class PiecewiseLinearLR(UpdateRule):
         return self._factors[right - 1] + rise * (step - start) / (end - start)
 
     def attach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
-        length = steps_per(self.unit, type(self).__name__, trainer)
+        length = max(steps_per(self.unit, type(self).__name__, trainer), self.min_epoch_steps)
         # Of positions that fall together the last counts.
         in_steps = {round(position * length): factor for position, factor in self.schedule.items()}
         self._steps, self._factors = list(in_steps), list(in_steps.values())
@@ -115,7 +123,7 @@ class PiecewiseLinearLR(UpdateRule):
         if self._steps[top] > steps and trainer.is_global_zero:
             print(
                 f"warning: PiecewiseLinearLR: the warm-up takes {self._steps[top]:,} steps, but the run has {steps:,}: "
-                "shorten it, or give its schedule in epochs or shares of the run (unit)",
+                "shorten it, train longer, or give its schedule in epochs or shares of the run (unit)",
                 flush=True,
             )
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from readers.encodings import check_encoding
+from readers.errors import DataError
 from readers.triples.aliases import read_aliases
 from readers.triples.encoding import Occurrences, Segmenter, TripleEncoder
 from readers.triples.normalization import Normalize
@@ -25,6 +27,7 @@ from .loader import BatchLoader
 from .triple_data.loaders import BucketLoader, EvaluationBatches, TrainingBatches
 from .triple_data.sources import SchemaFrom, TripleSources
 from .triple_data.splits import EncodedSplit, SplitEncoding, as_bytes
+from .triple_data.trained import TrainedVocabulary
 
 FEW_ROWS = 8  # of a training batch on little data
 
@@ -174,6 +177,8 @@ class TripleDataModule(pl.LightningDataModule):
         self.keep_empty = keep_empty
         self.alias_file = alias_file
         self.seed = seed
+        self._trained: TrainedVocabulary | None = None
+        self._splits: dict[str, EncodedSplit] = {}
         # The data is read on first use: building the datamodule for --help costs nothing.
         self.sources = TripleSources(
             source,
@@ -191,6 +196,27 @@ class TripleDataModule(pl.LightningDataModule):
             normalize,
             encoding,
         )
+
+    def adopt(self, hyperparameters: Mapping[str, Any]) -> None:
+        """Takes characters, schema, slots, words and known triples of a trained model in place of the data's own.
+
+        Args:
+            hyperparameters: those of the model.
+
+        Raises:
+            ValueError: it reads texts in another form.
+        """
+        trained = TrainedVocabulary.of(hyperparameters)
+        if trained is None:
+            return
+        for name, own in (("normalize", self.normalize), ("segmenter", self.segmenter)):
+            if hyperparameters.get(name, own) != own:
+                raise ValueError(f"data.{name} is {own}, the trained model's {hyperparameters[name]}: set it to that")
+        self._trained = trained
+        self.sources = replace(self.sources, trained_schema=trained.schema)
+        self._splits.clear()
+        for name in ("_encoding", "_training", "encoder", "known_triples", "training_batches", "word_vectors"):
+            self.__dict__.pop(name, None)
 
     @property
     def schema(self) -> list[list[str]]:
@@ -228,16 +254,25 @@ class TripleDataModule(pl.LightningDataModule):
     @property
     def words(self) -> list[str]:
         """The words with vectors; none without ``vectors_file``."""
-        return self._vectors[0]
+        return self._vectors[0] if self._trained is None else self._trained.words
 
     @property
     def word_vector_size(self) -> int:
         """D, the dimension of the word vectors; 0 without vectors."""
-        return self._vectors[1].shape[1]
+        return self._vectors[1].shape[1] if self._trained is None else self._trained.word_vector_size
 
     @cached_property
     def word_vectors(self) -> Tensor:
-        """(W + 1, D) float32: row 0 is zero (no word), followed by the vectors of ``words``."""
+        """(W + 1, D) float32: row 0 is zero (no word), followed by the vectors of ``words``.
+
+        Raises:
+            DataError: a trained model has vectors of other words.
+        """
+        if self._vectors[0] != self.words:
+            raise DataError(
+                f"data.vectors_file ({self.vectors_file}) has other words than the trained model: give the file that "
+                "it was trained with"
+            )
         vectors = torch.from_numpy(self._vectors[1])
         return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
 
@@ -251,15 +286,17 @@ class TripleDataModule(pl.LightningDataModule):
         """The distinct ``[subject, predicate, object]`` of the training sentences; none without ``prior``."""
         return [list(triple) for triple in self.encoder.known.numbers]
 
-    @property
+    @cached_property
     def encoder(self) -> TripleEncoder:
         """Encodes texts as arrays."""
-        return self._training[0]
+        return self._training[0] if self._trained is None else self._encoding.trained_encoder()
 
     @cached_property
     def _encoding(self) -> SplitEncoding:
         options = (self.segmenter, self.max_length, self.min_count, self.prior, self.occurrences)
-        return SplitEncoding(self.source, self.schema, self.words, *options, self.normalize, self.keep_empty)
+        return SplitEncoding(
+            self.source, self.schema, self.words, *options, self.normalize, self.keep_empty, self._trained
+        )
 
     @cached_property
     def _training(self) -> tuple[TripleEncoder, EncodedSplit]:
@@ -267,25 +304,36 @@ class TripleDataModule(pl.LightningDataModule):
         assert train is not None  # only the test may be missing
         return self._encoding.training(train)
 
-    @cached_property
+    def split(self, name: str) -> EncodedSplit:
+        """The sentences of ``train``, ``val`` or ``test``."""
+        if name not in self._splits:
+            self._splits[name] = self._encode(name)
+        return self._splits[name]
+
+    def _encode(self, name: str) -> EncodedSplit:
+        if name == "train":
+            return self._training[1]
+        source = self.sources.split(name)
+        if source is None:  # only the test may be missing
+            return self.split("val")
+        return self._encoding.evaluation("validation" if name == "val" else name, source, self.encoder)
+
+    @property
     def splits(self) -> dict[str, EncodedSplit]:
         """The sentences of ``train``, ``val`` and ``test``."""
-        encoder, train = self._training
-        val_source = self.sources.split("val")
-        assert val_source is not None  # only the test may be missing
-        val = self._encoding.evaluation("validation", val_source, encoder)
-        test_source = self.sources.split("test")
-        test = val if test_source is None else self._encoding.evaluation("test", test_source, encoder)
-        return {"train": train, "val": val, "test": test}
+        return {name: self.split(name) for name in ("train", "val", "test")}
 
     # Lightning.
 
     def prepare_data(self) -> None:
         """Download, encode and fill the cache, in one process."""
-        self.setup()
+        self.setup("test" if self.trainer is not None and self.trainer.state.fn == "test" else None)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and encode everything; the same in every process and at every stage."""
+        """Read and encode everything, the same in every process; for the test alone only what it needs."""
+        if stage == "test":
+            self.split("test")
+            return
         self.splits  # noqa: B018
         if stage == "fit" and self.sources.schema_from == "from_data" and self.trainer is not None:
             for logger in self.trainer.loggers if self.trainer.is_global_zero else ():
@@ -298,7 +346,7 @@ class TripleDataModule(pl.LightningDataModule):
     @cached_property
     def training_batches(self) -> TrainingBatches:
         """Makes the batches of training."""
-        train = self.splits["train"]
+        train = self.split("train")
         return TrainingBatches(train.table, train.sentences, self.encoder, self.negatives, self.augment, self.seed)
 
     def train_dataloader(self) -> BatchLoader:
@@ -312,7 +360,7 @@ class TripleDataModule(pl.LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, name: str) -> BatchLoader:
-        split = self.splits[name]
+        split = self.split(name)
         return EvaluationBatches(split.table, split.sentences, self.negatives, self.seed).loader(self.eval_batch_size)
 
     def describe(self) -> dict[str, Any]:
@@ -325,8 +373,8 @@ class TripleDataModule(pl.LightningDataModule):
             about |= {f"{name}_{what}": value for what, value in asdict(split.unlabelled).items()}
         return {
             **about,
-            "train_rows": len(self.splits["train"].table),
-            "test_is_validation": self.splits["test"] is self.splits["val"],
+            "train_rows": len(self.split("train").table),
+            "test_is_validation": self.split("test") is self.split("val"),
             "predicates": len(self.predicates),
             "characters": len(self.characters),
             "known_triples": len(self.known_triples),

@@ -22,7 +22,8 @@ class OfficialTripleF1(Metric):
     Of predictions that match one another one counts, and of gold triples. Precision is 0 where nothing is predicted.
 
     Args:
-        aliases: of names: others that mean the same, in either direction.
+        aliases: of names: others that mean the same. A name matches each of its aliases, in either direction; two
+            aliases of one name don't match, as the competitions' dictionary is looked up by name.
 
     Source: the rules of LIC2019 and DuIE 2.0 (github.com/PaddlePaddle/PaddleNLP, ``re_official_evaluation``).
     Difference: no list of places that contain one another.

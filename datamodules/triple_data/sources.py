@@ -12,7 +12,14 @@ import torch
 from readers.errors import DataError
 from readers.files import user_path
 from readers.hub import load_from_hub
-from readers.triples.json_lines import Sentence, has_triples, parse_sentences, read_records
+from readers.triples.json_lines import (
+    SCHEMA_WAY_OUT,
+    Sentence,
+    has_triples,
+    parse_sentences,
+    read_records,
+    unknown_predicates,
+)
 from readers.triples.normalization import Normalize
 from readers.triples.schemas import Schema, read_schema, schema_of_records, with_slots_of
 
@@ -24,6 +31,7 @@ FILES = {"train": "train_data.json", "val": "dev_data.json", "test": "test_data.
 SCHEMA_FILE = "all_50_schemas"
 PACKED = ("", ".gz")  # endings of a file's name
 FIRST_RECORDS = 20  # that tell whether objects are in DuIE 2.0's form
+TRAINED_WAY_OUT = "that is the trained model's: leave these triples out, or train a model that knows them"
 CACHE_VERSION = 1  # raise it when the same files would give another schema
 
 SchemaFrom = Literal["file", "from_data"]
@@ -49,7 +57,7 @@ class Split:
 class TripleSources:
     """Finds the sentences of each split and their schema; reads on first use.
 
-    Args: those of ``TripleDataModule``.
+    Args: those of ``TripleDataModule``, and the schema of a trained model, which stands for all others.
 
     Raises:
         DataError: something is missing; the message names the argument.
@@ -69,10 +77,13 @@ class TripleSources:
     schema_from: SchemaFrom
     normalize: Normalize
     encoding: str
+    trained_schema: Schema | None = None
 
     @cached_property
     def schema(self) -> Schema:
         """That of a file, with the further slots of objects that the training data has; or that of the data."""
+        if self.trained_schema is not None:
+            return self.trained_schema
         if self.source == "sample":
             return self._given_schema()
         train = self.split("train")
@@ -123,7 +134,7 @@ class TripleSources:
         if file is not None:
             return self._from_files([file])
         if self.source == "sample":
-            return Split(None, lambda: self._sample[name], lambda: iter(()))
+            return Split(None, lambda: self._known(self._sample[name]), lambda: iter(()))
         if self.source == "hub":
             return self._from_hub(name)
         if name == "test":
@@ -155,7 +166,10 @@ class TripleSources:
             return [path]
         file = self._in_folder("train")
         if file is None:
-            raise DataError(f"data.source: {path} has no {FILES['train']}; put it there, or give data.train_file")
+            also = ""
+            if self.trained_schema is not None:
+                also = f" (a trained model is measured on {FILES['test']} with triples, or {FILES['val']})"
+            raise DataError(f"data.source: {path} has no {FILES['train']}; put it there, or give data.train_file{also}")
         return [file]
 
     def _in_folder(self, name: str) -> Path | None:
@@ -182,7 +196,19 @@ class TripleSources:
         return Split([*stamps, self.encoding], lambda: self._parse(records()), records)
 
     def _parse(self, records: Records) -> list[Sentence]:
-        return parse_sentences(records, frozenset(self.predicates), self.normalize)
+        return parse_sentences(records, frozenset(self.predicates), self.normalize, self._way_out)
+
+    @property
+    def _way_out(self) -> str:
+        return SCHEMA_WAY_OUT if self.trained_schema is None else TRAINED_WAY_OUT
+
+    def _known(self, sentences: list[Sentence]) -> list[Sentence]:
+        """Sentences of the sample, whose predicates a trained model may not know."""
+        stated = {predicate for sentence in sentences for _, predicate, _ in sentence.triples}
+        if unknown := sorted(stated - set(self.predicates)):
+            where = dict.fromkeys(unknown, "the sample")
+            raise unknown_predicates(where, frozenset(self.predicates), self._way_out)
+        return sentences
 
     # The hub.
 

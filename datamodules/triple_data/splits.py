@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from readers.errors import DataError
 from readers.triples.distant_supervision import OtherItems, distinct_triples
 from readers.triples.encoding import Occurrences, Segmenter, TripleEncoder, Unlabelled, count_characters
-from readers.triples.json_lines import Sentence
+from readers.triples.json_lines import Sentence, Triple
 from readers.triples.normalization import Normalize
 from readers.triples.tables import TripleTable, take
 
 from ..cache import ArrayCache
 from .sources import Split
+from .trained import TrainedVocabulary
 
 CACHE_VERSION = 2  # raise it when the same files would be encoded differently
 
@@ -48,6 +49,7 @@ class SplitEncoding:
         schema: ``[subject_type, predicate, object_type]`` rows.
         words: those with word vectors.
         segmenter, max_length, min_count, prior, occurrences, normalize, keep_empty: those of ``TripleDataModule``.
+        trained: the vocabulary of a trained model, in place of the training sentences' own.
     """
 
     source: str
@@ -60,6 +62,11 @@ class SplitEncoding:
     occurrences: Occurrences
     normalize: Normalize
     keep_empty: bool
+    trained: TrainedVocabulary | None = None
+
+    def trained_encoder(self) -> TripleEncoder:
+        """The encoder of the trained model: no training sentence is read."""
+        return self._encoder([], [])
 
     def training(self, split: Split) -> tuple[TripleEncoder, EncodedSplit]:
         """The encoder that the training sentences determine, and these sentences.
@@ -97,6 +104,8 @@ class SplitEncoding:
             "normalize": self.normalize,
             "keep_empty": self.keep_empty,
         }
+        if self.trained is not None:
+            key["encoder"] = self.trained_encoder().fingerprint
         encoded, about = self._stored(split, key, build)
         self._report("training", encoded)
         return self._encoder(about["characters"], encoded.sentences), encoded
@@ -115,12 +124,16 @@ class SplitEncoding:
         return encoded
 
     def _encoder(self, characters: list[str], sentences: list[Sentence]) -> TripleEncoder:
+        """The encoder of the trained model, or that of these characters and training sentences."""
+        known: Sequence[Triple] = ()
+        if self.prior:
+            known = distinct_triples(sentences) if self.trained is None else self.trained.known_triples
         return TripleEncoder(
-            characters,
+            characters if self.trained is None else self.trained.characters,
             list(dict.fromkeys(predicate for _, predicate, _ in self.schema)),
             words=self.words,
             segmenter=self.segmenter,
-            known_triples=distinct_triples(sentences) if self.prior else (),
+            known_triples=known,
             max_length=self.max_length,
             occurrences=self.occurrences,
         )

@@ -1,5 +1,7 @@
 """Autoregressive generation, token by token."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
+    never: Sequence[int] = (),
 ) -> Tensor:
     """Continues prompts. Each token is read once, with the attentions' keys and values cached; the positions that
     all prompts have are read in one call.
@@ -29,6 +32,7 @@ def generate(
         temperature: divides the logits; 0 takes the most probable token.
         top_k: draw only from this many of the most probable tokens; None: from all.
         generator: random generator on the network's device; None: torch's default.
+        never: tokens that are not drawn, unless there is no other.
 
     Returns:
         (B, P + count) int64: row b is the prompt followed by ``count`` tokens from position ``lengths[b]`` on; what
@@ -51,6 +55,8 @@ def generate(
     state = network.init_state(batch, total - first)
     logits = network.prefill(tokens[:, :shortest], state)
     for place in range(shortest, total):
+        if 0 < len(never) < logits.shape[-1]:
+            logits[:, list(never)] = float("-inf")
         drawn = draw(logits, temperature, top_k, generator)
         tokens[:, place] = torch.where(place < lengths, tokens[:, place], drawn)
         if place + 1 < total:

@@ -230,7 +230,7 @@ class GeneratesSequences(_Mixin):
         top_k: int | None = None,
         seed: int = 0,
     ) -> Any:
-        """Continues a text, several texts, or sequences of tokens.
+        """Continues a text, several texts, or sequences of tokens; never by ``<unk>``.
 
         Args:
             prompts: a text or a list of texts, which the result begins with; an empty one stays empty. Or tokens, as
@@ -248,7 +248,8 @@ class GeneratesSequences(_Mixin):
         drawing: dict[str, Any] = {"temperature": temperature, "top_k": top_k}
         if isinstance(prompts, Tensor):
             generator = torch.Generator(self.device).manual_seed(seed)
-            return generate(self.network, prompts, count, lengths=lengths, generator=generator, **drawing)
+            never = [number for number, token in enumerate(self.hparams.vocabulary) if token == UNKNOWN]
+            return generate(self.network, prompts, count, lengths=lengths, generator=generator, never=never, **drawing)
         if isinstance(prompts, str):
             return self.generate([prompts], count, seed=seed, **drawing)[0]
         prompts = list_of_texts(prompts, "generate")

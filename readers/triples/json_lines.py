@@ -16,6 +16,7 @@ Mention = tuple[Span | None, Span | None]  # of subject and object, [start, end)
 VALUE = "@value"  # the slot of an object's own name, among those of DuIE 2.0
 LONGEST_NAME, LONGEST_LIST = 60, 6000  # characters in messages
 MOST_HINTS = 20
+SCHEMA_WAY_OUT = "correct it in the file, or give data.schema_file a schema that has it, or data.schema=from_data"
 
 
 class Sentence(NamedTuple):
@@ -97,7 +98,10 @@ def read_sentences(
 
 
 def parse_sentences(
-    records: Iterable[tuple[str, Any]], predicates: frozenset[str], normalize: Normalize = "none"
+    records: Iterable[tuple[str, Any]],
+    predicates: frozenset[str],
+    normalize: Normalize = "none",
+    way_out: str = SCHEMA_WAY_OUT,
 ) -> list[Sentence]:
     """Sentences from records in SKE's layout. Blank texts without triples, which predictions have for empty lines, are
     left out.
@@ -106,6 +110,7 @@ def parse_sentences(
         records: for each, what messages call it, and its content.
         predicates: those of the schema.
         normalize: the form of texts and entities.
+        way_out: what to do about other predicates, for the message.
 
     Raises:
         DataError: a record has another layout, predicates aren't in the schema (all are named), or there is no text.
@@ -132,7 +137,7 @@ def parse_sentences(
         mentioned = tuple(map(tuple, found.values())) if any(found.values()) else ()
         sentences.append(Sentence(text.text, tuple(found), mentioned))
     if unknown:
-        raise _unknown_predicates(unknown, predicates)
+        raise unknown_predicates(unknown, predicates, way_out)
     if not sentences:
         raise DataError(f"all texts are empty, up to {where}; give some text" if where else "there are no sentences")
     return sentences
@@ -258,8 +263,16 @@ def _parse_span(value: Any, entity: str, text: NormalizedText, where: str, name:
     return start, end
 
 
-def _unknown_predicates(unknown: Mapping[str, str], predicates: frozenset[str]) -> DataError:
-    """An error that names all predicates that the schema lacks, each with the place where it stands first."""
+def unknown_predicates(
+    unknown: Mapping[str, str], predicates: frozenset[str], way_out: str = SCHEMA_WAY_OUT
+) -> DataError:
+    """An error that names all predicates that the schema lacks.
+
+    Args:
+        unknown: the first place of each.
+        predicates: those of the schema.
+        way_out: what to do about it.
+    """
     names, hints = [], []
     known = sorted(predicates) if len(unknown) <= MOST_HINTS else []
     for name in unknown:
@@ -272,7 +285,6 @@ def _unknown_predicates(unknown: Mapping[str, str], predicates: frozenset[str]) 
     else:
         listed = ", ".join(f"{name} ({hint})" if hint else name for name, hint in zip(names, hints, strict=True))
         what = f"{first} is the first with one of {len(names)} predicates that are not in the schema: {listed}; "
-    way_out = "correct it in the file, or give data.schema_file a schema that has it, or data.schema=from_data"
     return DataError(what + way_out, longest=LONGEST_LIST)
 
 

@@ -127,6 +127,22 @@ def test_epochs_and_shares_are_so_many_steps(schedule, unit, in_steps, options):
     assert rates == expected
 
 
+@pytest.mark.parametrize(("least", "in_steps"), [(20, {10: 1.0, 40: 0.0}), (5, {4: 1.0, 16: 0.0})])
+def test_an_epoch_counts_as_some_steps_at_least(least, in_steps):
+    rule = PiecewiseLinearLR({0.5: 1.0, 2.0: 0.0}, "epoch", min_epoch_steps=least)
+    options = {"max_epochs": 6}
+    rates = run(GivenGradients(random_gradients(8), SGD), rule, **options).learning_rates
+    assert rates == run(GivenGradients(random_gradients(8), SGD), PiecewiseLinearLR(in_steps), **options).learning_rates
+    assert len(rates) == 48
+
+
+def test_a_least_number_of_steps_is_for_epochs():
+    with pytest.raises(ValueError, match=r"min_epoch_steps \(9\) must be 0 where unit is not epoch"):
+        PiecewiseLinearLR({2: 1.0}, min_epoch_steps=9)
+    with pytest.raises(ValueError, match=r"min_epoch_steps \(-1\) must be at least 0"):
+        PiecewiseLinearLR({2: 1.0}, "epoch", min_epoch_steps=-1)
+
+
 def test_a_step_function_of_neighbours_that_fall_together_takes_the_later_factor():
     rates = run(
         GivenGradients(random_gradients(4), SGD), PiecewiseLinearLR({0: 1.0, 0.001: 0.5}, "share")

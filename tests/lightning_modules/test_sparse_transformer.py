@@ -381,6 +381,29 @@ def test_each_line_of_a_file_is_continued(tmp_path):
     assert model.generate(["a", "", "the"], 3, top_k=2, seed=1)[1] == ""
 
 
+@pytest.mark.parametrize("level", ["word", "character", "byte"])
+@pytest.mark.parametrize("drawing", [{"temperature": 0}, {"temperature": 0.5}, {"top_k": 1}])
+def test_nothing_is_continued_by_unknown_tokens(level, drawing, tmp_path):
+    data = text(level=level)
+    model = text_model(data)
+    unknown = data.vocabulary.index("<unk>")
+    with torch.no_grad():
+        model.network.output.bias[unknown] = 100.0
+    tokens = model.generate(torch.tensor([[unknown, 3]]), 9, **drawing)
+    assert tokens[0, 0] == unknown
+    assert not (tokens[0, 1:] == unknown).any()
+    (tmp_path / "in.txt").write_text("the\n")
+    model.predict_file(tmp_path / "in.txt", tmp_path / "out.txt", length=9, **drawing)
+    for written in (model.generate("the", 9, **drawing), (tmp_path / "out.txt").read_text()):
+        assert "<unk>" not in written
+        assert "?" not in written  # what it is among bytes
+
+
+def test_unknown_tokens_are_drawn_where_there_is_no_other():
+    model = token_model(vocabulary=["<unk>"], vocab_size=1)
+    assert model.generate(torch.zeros(1, 2, dtype=torch.long), 3).tolist() == [[0] * 5]
+
+
 def test_sequences_of_numbers_are_continued_and_others_refused(tmp_path):
     model = token_model()
     prompts, output = tmp_path / "prompts.txt", tmp_path / "out.txt"

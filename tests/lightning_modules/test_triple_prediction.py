@@ -9,12 +9,16 @@ import torch
 
 from datamodules import TripleDataModule
 from datamodules.batches import TripleBatch
+from experiment.errors import run_main
+from experiment.evaluate import evaluate
+from experiment.train import train
 from lightning_modules import TripleExtractor
 from lightning_modules.triple_decoding import GRID, Thresholds, best_setting
 from lightning_modules.triple_slots import compose_objects, spo_record
 from metrics import ExtractedTriple
 from readers.errors import DataError
 from readers.triples.json_lines import read_sentences
+from tests.conftest import ROOT
 from tests.tools import quiet_trainer
 
 SCHEMA = [["人", "票房", "数"], ["人", "票房@inArea", "地"], ["人", "在", "地"]]
@@ -245,6 +249,43 @@ def test_aliases_of_a_file_count_in_the_competitions_score_alone(tmp_path: Path)
     (tmp_path / "aliases.tsv").write_text("beta\n")
     with pytest.raises(DataError, match=r"aliases\.tsv, line 1: expected a name and its aliases"):
         scores(alias_file="aliases.tsv")
+
+
+def test_a_model_is_measured_and_continued_on_another_source(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    def write(folder: str, name: str, *texts: str, predicate: str = "在") -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        rows = [
+            {"text": text, "spo_list": [{"subject": text[0], "predicate": predicate, "object": text[-1]}]}
+            for text in texts
+        ]
+        (tmp_path / folder / f"{name}_data.json").write_text("\n".join(map(json.dumps, rows)))
+
+    for name in ("train", "dev"):
+        write("own", name, *["一在二", "二在一"] * 4)
+        write("next", name, *["一在三", "三在一"] * 4)
+    write("other", "test", "一在龍", "龍在二")
+    write("unknown", "test", "一在二", predicate="爱")
+    run, new = tmp_path / "run", tmp_path / "new"
+    tiny = [
+        *("-c", str(ROOT / "configs" / "triples_sample.yaml"), "--trainer.callbacks=[]", "--min_steps=0"),
+        *("--model.encoder.init_args.size=4", "--model.encoder.init_args.dilations=[1]", "--data.batch_size=4"),
+        *("--trainer.max_epochs=1", "--data.schema=from_data", "--data.min_batches=1", "--trainer.accelerator=cpu"),
+    ]
+    source = {name: f"--data.source={tmp_path / name}" for name in ("own", "next", "other", "unknown")}
+    assert run_main(train, [*tiny, source["own"], "--run_dir", str(run)]) == 0
+    assert run_main(evaluate, [str(run), source["other"], "--json", str(tmp_path / "m.json")]) == 0
+    assert "test/f1" in json.loads((tmp_path / "m.json").read_text())["metrics"]
+    assert run_main(evaluate, [str(run), f"--data.test_file={tmp_path / 'other' / 'test_data.json'}"]) == 0
+    capfd.readouterr()
+    assert run_main(evaluate, [str(run), source["unknown"]]) == 2
+    assert "the predicate 爱 is not in the schema" in capfd.readouterr().err
+    assert run_main(train, [*tiny, source["next"], "--init_from", str(run), "--run_dir", str(new)]) == 0
+    assert run_main(train, ["--resume", str(run), source["next"], "--trainer.max_epochs=2"]) == 0
+    own, *others = [TripleExtractor.load(folder).hparams for folder in (run, new)]
+    for hparams in others:
+        assert [*hparams.characters] == [*own.characters] == ["<pad>", "<unk>", "一", "二", "在"]
+        assert hparams.schema == own.schema
+        assert [*map(list, hparams.known_triples)] == [["一", "在", "二"], ["二", "在", "一"]]
 
 
 def test_a_saved_model_loads_from_python(tmp_path: Path):

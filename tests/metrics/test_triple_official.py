@@ -22,6 +22,7 @@ def score(predicted, gold, aliases=None):
         ([("a", "q", "b")], [("a", "p", "b")], None, (0, 0, 0)),
         ([("Ali", "p", "b")], [("a", "p", "b")], {"a": ["《ali》"]}, (1, 1, 1)),
         ([("a", "p", "b")], [("ali", "p", "b")], {"a": ["Ali"]}, (1, 1, 1)),
+        ([("al", "p", "b")], [("ali", "p", "b")], {"a": ["ali", "al"]}, (0, 0, 0)),
         # Two names of one thing count once.
         ([("a", "p", "b"), ("ali", "p", "b")], [("a", "p", "b")], {"a": ["ali"]}, (1, 1, 1)),
         ([], [("a", "p", "b")], None, (0, 0, 0)),
