@@ -204,7 +204,7 @@ class TripleDataModule(pl.LightningDataModule):
             hyperparameters: those of the model.
 
         Raises:
-            ValueError: it reads texts in another form.
+            ValueError: it reads texts in another form, or has no word vectors.
         """
         trained = TrainedVocabulary.of(hyperparameters)
         if trained is None:
@@ -212,6 +212,8 @@ class TripleDataModule(pl.LightningDataModule):
         for name, own in (("normalize", self.normalize), ("segmenter", self.segmenter)):
             if hyperparameters.get(name, own) != own:
                 raise ValueError(f"data.{name} is {own}, the trained model's {hyperparameters[name]}: set it to that")
+        if self.vectors_file is not None and not trained.words:
+            raise ValueError("data.vectors_file is given, but the trained model has no word vectors: leave it out")
         self._trained = trained
         self.sources = replace(self.sources, trained_schema=trained.schema)
         self._splits.clear()

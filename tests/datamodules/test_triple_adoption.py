@@ -114,10 +114,28 @@ def test_what_can_not_be_adopted(trained, tmp_path):
     data = other(tmp_path, "test", normalize="both")
     with pytest.raises(ValueError, match=r"data\.normalize is both, the trained model's none: set it to that"):
         data.adopt(trained[1])
+    with pytest.raises(ValueError, match="the trained model has no word vectors"):
+        other(tmp_path, "test", vectors_file="v.txt").adopt(trained[1])
     data = other(tmp_path, "train")
     before = data.schema
     data.adopt({"vocabulary": ["a"]})  # no extractor's
     assert data.schema == before
+
+
+def test_the_models_words_need_no_file_of_vectors(trained, tmp_path):
+    (tmp_path / "own" / "v.txt").write_text("北京 1 2\n张三 3 4\n")
+    own = module(tmp_path / "own", schema="from_data", val_file="train_data.json", vectors_file="v.txt")
+    data = other(tmp_path, "train", vectors_file="v.txt", val_file="train_data.json")
+    data.adopt({name: getattr(own, name) for name in TripleExtractor.data_links})
+    assert (data.words, data.word_vector_size) == (["北京", "张三"], 2)
+    data.setup("test")
+    with pytest.raises(DataError, match=r"data\.vectors_file: there is no file"):
+        data.word_vectors  # noqa: B018
+    (tmp_path / "other" / "v.txt").write_text("张三 3 4\n")
+    data = module(tmp_path / "other", vectors_file="v.txt")
+    data.adopt({name: getattr(own, name) for name in TripleExtractor.data_links})
+    with pytest.raises(DataError, match="has other words than the trained model"):
+        data.word_vectors  # noqa: B018
 
 
 def test_without_anything_to_measure(trained, tmp_path):
