@@ -91,3 +91,16 @@ def test_one_of_two_is_killed(rank: int, tmp_path: Path):
     (line,) = [line for line in killed.stderr.splitlines() if line.startswith("error: ")]
     assert "process 1 of this run was ended by SIGKILL" in line or "another process of this run has ended" in line
     assert "terminate called" not in killed.stderr
+
+
+def test_a_process_that_waits_for_ended_ones_is_not_stuck():
+    code = """
+from experiment.processes import agreement
+from torch.distributed import TCPStore
+from datetime import timedelta
+agreement.STUCK = 0.3
+agreement.end_if_stuck(15)
+TCPStore("127.0.0.1", 0, 2, True, timeout=timedelta(seconds=60), wait_for_workers=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
