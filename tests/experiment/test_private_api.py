@@ -457,18 +457,18 @@ def try_drop_wandb_setting(door: Callable, monkeypatch: pytest.MonkeyPatch) -> N
     assert ["anonymous" in settings for settings in begun] == [True, False]
 
 
-def try_run_uncompiled_what_fails(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def try_run_uncompiled_what_fails(door: Callable, _: Any) -> None:
     import torch._dynamo
 
     def no_compiler(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
-    double = torch.compile(lambda x: 2 * x, backend=no_compiler)
-    with pytest.raises(Exception, match="no compiler"):
-        double(torch.ones(2))
-    door()
-    assert torch.equal(torch.compile(lambda x: 3 * x, backend=no_compiler)(torch.ones(2)), torch.full((2,), 3.0))
+    with torch._dynamo.config.patch(suppress_errors=False):  # what pytest sets there, it takes away afterwards
+        double = torch.compile(lambda x: 2 * x, backend=no_compiler)
+        with pytest.raises(Exception, match="no compiler"):
+            double(torch.ones(2))
+        door()
+        assert torch.equal(torch.compile(lambda x: 3 * x, backend=no_compiler)(torch.ones(2)), torch.full((2,), 3.0))
 
 
 def try_cpu_has_bfloat16(door: Callable, _: Any) -> None:
