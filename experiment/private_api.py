@@ -9,6 +9,7 @@ import re
 import signal
 import traceback
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -260,6 +261,22 @@ def child_processes(trainer: pl.Trainer) -> list[Any]:
     Tried: pytorch-lightning 2.6.6.
     """
     return list(getattr(trainer.strategy.launcher, "procs", []))
+
+
+def start_children_within(trainer: pl.Trainer, context: Callable[[], AbstractContextManager[None]]) -> None:
+    """Has the Trainer start the processes for the other devices, if it starts any, within ``context()``.
+
+    There is no hook between the start of a process and the time from which the launcher knows it.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    launcher: Any = trainer.strategy.launcher
+    if (start := getattr(launcher, "_call_children_scripts", None)) is not None:
+
+        def start_within() -> None:
+            with context():
+                start()
+
+        launcher._call_children_scripts = start_within
 
 
 def dump_checkpoint(trainer: pl.Trainer) -> dict[str, Any]:

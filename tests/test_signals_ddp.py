@@ -93,14 +93,27 @@ def test_one_of_two_is_killed(rank: int, tmp_path: Path):
     assert "terminate called" not in killed.stderr
 
 
-def test_a_process_that_waits_for_ended_ones_is_not_stuck():
-    code = """
-from experiment.processes import agreement
-from torch.distributed import TCPStore
-from datetime import timedelta
-agreement.STUCK = 0.3
-agreement.end_if_stuck(15)
-TCPStore("127.0.0.1", 0, 2, True, timeout=timedelta(seconds=60), wait_for_workers=True)
+def test_told_while_the_other_one_is_started(trained_run: Path, tmp_path: Path):
+    """The one that is told knows the other one only when its start is over; else nobody would end that one."""
+    code = f"""
+import os, signal, subprocess, sys
+start = subprocess.Popen.__init__
+def start_and_be_told(self, *arguments, **options):
+    start(self, *arguments, **options)
+    if "evaluate.py" in str(arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen.__init__ = start_and_be_told
+sys.argv = [{str(ROOT / "scripts" / "evaluate.py")!r}, {str(trained_run)!r}, *{TWO}]
+import runpy
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (143, "stopped by SIGTERM\n")
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=script_environment(),
+        capture_output=True,  # ends only when the last process has closed them
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (told.returncode, told.stderr) == (143, "stopped by SIGTERM\n")

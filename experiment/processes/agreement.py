@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +12,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ..private_api import child_processes, leave_signals_alone, requeue_signal, trains_in_children
+from ..private_api import (
+    child_processes,
+    leave_signals_alone,
+    requeue_signal,
+    start_children_within,
+    trains_in_children,
+)
 from ..run_folder import RunFolder
 from . import stopping
 from .launcher import ENVIRONMENT_VARIABLE, process_rank
 from .stopping import LostProcess, Stopped
 
 PERIOD = 1.0  # seconds between two questions
-STUCK = 20.0  # seconds after which a process that waits for others has waited in vain
 
 
 class Agreement:
@@ -116,6 +119,7 @@ def stop_together(trainer: pl.Trainer) -> None:
     if trainer.num_devices * trainer.num_nodes > 1:
         stopping.listen()  # a spawned process has not yet
         stopping.tell_others(lambda signum: _tell(trainer, signum))
+        start_children_within(trainer, stopping.later)
 
 
 class StopTogether(pl.Callback):
@@ -141,26 +145,9 @@ def _tell(trainer: pl.Trainer, signum: int) -> None:
     lost = [process for process in children if process.returncode not in (None, 0)]
     for process in children:
         process.send_signal(signum)
-    end_if_stuck(signum)
     if lost:
         rank = children.index(lost[0]) + 1
         raise LostProcess(f"process {rank} of this run {_how(lost[0].returncode)}: no process can go on alone")
-
-
-def end_if_stuck(signum: int) -> None:
-    """Ends this process, told to stop, if it still waits for the connection of others after ``STUCK`` seconds.
-
-    They end before they connect, and Python raises nothing in a process that waits inside torch.
-    """
-
-    def watch() -> None:
-        time.sleep(STUCK)
-        if not torch.distributed.is_initialized():
-            print(stopping.Stopped(signum), file=sys.stderr, flush=True)
-            os._exit(128 + signum)
-
-    if not torch.distributed.is_initialized():
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def _tell_family(signum: int) -> None:

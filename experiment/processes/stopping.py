@@ -93,6 +93,20 @@ def listen(*others: int) -> None:
             signal.signal(signum, _signals.handle)
 
 
+@contextlib.contextmanager
+def later() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM are noted; the first one comes when it ends."""
+    noted: list[int] = []
+    before = {signum: signal.signal(signum, lambda signum, frame: noted.append(signum)) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        if noted:
+            signal.raise_signal(noted[0])
+
+
 def requested() -> int | None:
     """The signal that asks this process to stop, if there was one."""
     return _signals.requested

@@ -1,9 +1,11 @@
 """Goes through each private door against the installed libraries, and names the one that is closed."""
 
+import contextlib
 import inspect
 import platform
 import re
 import signal
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -394,6 +396,27 @@ def try_child_processes(door: Callable, _: Any) -> None:
     assert door(trainer) == []
     trainer.strategy.launcher.procs.append("a process")
     assert door(trainer) == ["a process"]
+
+
+def try_start_children_within(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = []
+
+    @contextlib.contextmanager
+    def context():
+        order.append("begins")
+        yield
+        order.append("ends")
+
+    trainer = quiet_trainer(devices=2, strategy="ddp")
+    trainer.strategy._configure_launcher()
+    door(trainer, context)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: order.append("a process"))
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # the launcher sets them
+        monkeypatch.delenv(name)
+    trainer.strategy.launcher.launch(lambda: order.append("runs"))
+    assert order == ["begins", "a process", "ends", "runs"]
+    door(quiet_trainer(), context)  # one process starts no other
 
 
 def try_dump_checkpoint(door: Callable, _: Any) -> None:
