@@ -1,8 +1,8 @@
 """What a command loads, what it shows meanwhile, and what ``pip install .`` brings."""
 
+import contextlib
 import gc
 import json
-import contextlib
 import os
 import pty
 import shutil
