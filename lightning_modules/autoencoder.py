@@ -200,18 +200,6 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
         Raises:
             ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        self.eval()
-        names, features = encode_files(
-            input,
-            lambda images: self.encode(images).mean,
-            self.hparams.image_size,
-            self.hparams.pixel_range,
-            self.hparams.channels,
-            self.device,
-            batch_size,
-            on_error,
-        )
+        names, features = encode_files(self, input, lambda images: self.encode(images).mean, batch_size, on_error)
         write_features(output, names, features)
         return f"{len(names)} images, {features.shape[1]} features each -> {output}"

@@ -222,18 +222,8 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
         Raises:
             ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        self.eval()
         names, probabilities = encode_files(
-            Path(input),
-            lambda images: self(images).float().softmax(1),
-            self.hparams.image_size,
-            self.hparams.pixel_range,
-            self.hparams.channels,
-            self.device,
-            batch_size,
-            on_error,
+            self, input, lambda images: self(images).float().softmax(1), batch_size, on_error
         )
         best, indices = probabilities.max(1)
         rows = [

@@ -98,7 +98,7 @@ class Network:
     def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
         """One trial. The same seed and trial give the same partition for any order of the edges.
 
-        On a graph of up to 1,249 links, a trial is the shortest of several searches, and usually finds the
+        On a graph of less than 1,000 links, a trial is the shortest of several searches, and usually finds the
         same modules however the nodes are numbered.
 
         Args:

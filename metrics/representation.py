@@ -18,7 +18,7 @@ class RepresentationQuality(Metric):
 
     ``update`` stores features; ``compute`` runs the probes with the samples marked ``memory=True`` (training set) as
     memory and the others (test set) as queries. Under DDP every rank gets the features of all ranks, and the result
-    equals that of one process, however the samples are sharded.
+    equals that of one process, however the samples are sharded, unless samples are left out.
 
     Of large sets every second sample is kept, or every fourth, and so on: at most ``MOST_VALUES`` values in all
     processes together, 65,536 images of 4,096 features. ``left_out`` counts the others of this process.

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 BATCHES = 100
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def running_statistics(module: nn.Module) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def _measuring(pl_module: pl.LightningModule) -> Iterator[Callable[[], None]]:
         for layer in layers:
             layer.reset_running_stats()  # type: ignore[operator]
             layer.momentum = None  # type: ignore[assignment]
-        hooks += [layer.register_forward_pre_hook(_as_a_mean) for layer in layers if isinstance(layer, _InstanceNorm)]
+        hooks += [layer.register_forward_pre_hook(_as_a_mean) for layer in layers if isinstance(layer, INSTANCE_NORMS)]
 
         def fill() -> None:
             for layer, buffers in zip(layers, kept, strict=True):

@@ -78,11 +78,7 @@ class EncodesImageFiles(_Mixin):
     def _encode_files(
         self, path: Path, layer: Representation, batch_size: int, on_error: Literal["stop", "skip"]
     ) -> tuple[list[str], Tensor]:
-        self.eval()
         prefix = "" if layer == "code" else f"{layer}/"
-
-        def encode(images: Tensor) -> Tensor:
-            return representations(self.encoder(images))[prefix]
-
-        size, pixel_range = self.hparams.image_size, self.hparams.pixel_range
-        return encode_files(path, encode, size, pixel_range, self.hparams.channels, self.device, batch_size, on_error)
+        return encode_files(
+            self, path, lambda images: representations(self.encoder(images))[prefix], batch_size, on_error
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -14,28 +15,31 @@ from readers.images import read_image_files
 
 
 def encode_files(
+    module: pl.LightningModule,
     path: Path,
     encode: Callable[[Tensor], Tensor],
-    image_size: int,
-    pixel_range: tuple[float, float],
-    channels: int,
-    device: torch.device,
     batch_size: int,
     on_error: Literal["stop", "skip"] = "stop",
 ) -> tuple[list[str], Tensor]:
-    """Names and features (N, d) float32 of an image file, or of those of a folder.
+    """Names and features (N, d) float32 of an image file, or of those of a folder, by a module in evaluation mode.
 
     Args:
-        encode: (B, channels, S, S) in ``pixel_range``, on the device -> (B, d).
+        module: its hyperparameters ``image_size`` S, ``channels`` C and ``pixel_range`` say what images it reads.
+        encode: (B, C, S, S) in ``pixel_range``, on the module's device -> (B, d).
+        batch_size: images per batch.
         on_error: at images that can't be read ``stop`` and name all of them, or ``skip`` them.
 
     Raises:
-        ValueError: if there is no image, or one that can't be read.
+        ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+    module.eval()
+    form: Any = module.hparams
     names, features = [], []
-    for batch_names, pixels in read_image_files(path, image_size, batch_size, channels, on_error):
-        batch = ImageBatch.from_pixels(pixels, pixel_range)
-        features.append(encode(batch.images.to(device)).float().cpu())
+    for batch_names, pixels in read_image_files(path, form.image_size, batch_size, form.channels, on_error):
+        batch = ImageBatch.from_pixels(pixels, form.pixel_range)
+        features.append(encode(batch.images.to(module.device)).float().cpu())
         names += batch_names
     return names, torch.cat(features)
 

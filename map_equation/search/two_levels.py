@@ -132,9 +132,8 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     cost, _ = cost_of(kind, graph, outside[0], module)
     note(passes, cost)
     tried = module[:0]  # the modules of the last coarse-tuning
-    fine, once_more = True, True
+    fine, again = True, False
     for number in range(MAX_ROUNDS):
-        everywhere = len(tried) == 0
         if fine:
             new, new_count, gain = fine_tune(kind, graph, block, outside, module, count, tried, random)
         else:
@@ -146,9 +145,9 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
         note(passes, cost)
         fine = not fine
         if number and not gain > least_gain:
-            if everywhere or not once_more:
+            if number == 1 or again:
                 break
-            fine, once_more, tried = False, False, module[:0]
+            fine, again, tried = False, True, module[:0]
     cost, whole = cost_of(kind, graph, outside[0], module)
     if cost < whole - 1e-12:
         return module, count, cost
