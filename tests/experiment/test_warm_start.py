@@ -72,7 +72,7 @@ def test_the_configuration_keeps_it_and_reruns_the_run():
     assert "init_from" not in yaml.safe_load(Path("first/config.yaml").read_text())
     train("-c", "second/config.yaml", "--run_dir=third")
     assert torch.equal(weights_in("second"), weights_in("third"))
-    # A run that is resumed goes on with its own weights, whether or not the others are still there.
+    # A resumed run keeps its own weights; those it started from may be gone.
     Path("first/checkpoints/best.ckpt").unlink()
     Path("first/checkpoints/last.ckpt").unlink()
     train("--resume", "second", "--trainer.max_epochs=2")
