@@ -2,7 +2,8 @@
 
 Each function is one door: what it does, why no public way exists, and the version it was tried with. Below them are
 jsonargparse's English messages, as patterns. ``tests/experiment/test_private_api.py`` goes through each door and names
-the one that closed; pyproject.toml admits only minor versions that were tried.
+the one that closed, ``test_parser_messages.py`` the message whose words differ; pyproject.toml admits only minor
+versions that were tried.
 """
 
 import re
