@@ -9,7 +9,10 @@ from typing import Literal, NamedTuple, get_args
 import numba
 import numpy as np
 
+from .compiled import part
 from .inputs import NO_NODE, Links
+
+DIGIT = 11  # bits that entries are sorted by at a time
 
 FlowModel = Literal[
     "undirected",
@@ -97,14 +100,22 @@ def build_csr(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The arrays of ``Graph``, from links ``(E, 2)`` and their weights ``(E,)``, or ``(1,)`` if all are equal.
 
-    Two counting sorts (by column, then stably by row), then equal neighbours are summed in order of weight. In between,
-    a negative weight marks an incoming entry.
+    Entries are sorted by column, then by row, some bits at a time, so that the places they go to stay in the cache.
+    Then equal entries are summed in order of weight. In between, a negative weight marks an incoming entry.
     """
-    loops = loop_weights(n, edges, weight)
-    indptr = np.zeros(n + 1, np.int64)
-    neighbour, value = sort_by_column(edges, weight, undirected, indptr, indptr[:-1].copy())
-    neighbour, value = sort_by_row(indptr, neighbour, value)
-    return *sum_equal_entries(indptr, neighbour, value, undirected), loops
+    row, column, value = both_directions(edges, weight, undirected)
+    first = [column, row, value]
+    second = [np.empty_like(part) for part in first]
+    bits = max(n - 1, 1).bit_length()
+    width = -(-bits // -(-bits // DIGIT))
+    for _ in range(2):  # by column, then by row
+        for shift in range(0, bits, width):
+            sort_by_digit(*first, *second, shift, width)
+            first, second = second, first
+        first[:2], second[:2] = first[1::-1], second[1::-1]
+    column, row, value = first
+    del second
+    return *sum_equal_entries(n, row, column, value, weight, undirected), loop_weights(n, edges, weight)
 
 
 def loop_weights(n: int, edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -117,53 +128,44 @@ def loop_weights(n: int, edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def sort_by_column(edges, weight, undirected, indptr, place):
-    """Rows and values of all entries, sorted by column; ``indptr`` receives the first entries of the columns.
-
-    ``indptr`` and ``place`` come as zeros.
-    """
-    n = len(place)
+def both_directions(edges, weight, undirected):
+    """Rows, columns and values of all entries but self-loops; no values if all would be the same."""
     one = len(weight) == 1
-    for k in range(len(edges)):
-        s, t = edges[k, 0], edges[k, 1]
-        if s != t:
-            indptr[s + 1] += 1
-            indptr[t + 1] += 1
-    for u in range(n):
-        indptr[u + 1] += indptr[u]
-        place[u] = indptr[u]
-    row = np.empty(indptr[n], np.int32)
-    value = np.empty(indptr[n])
+    row, column = np.empty(2 * len(edges), np.int32), np.empty(2 * len(edges), np.int32)
+    value = np.empty(0 if one and undirected else 2 * len(edges))
+    count = 0
     for k in range(len(edges)):
         s, t = edges[k, 0], edges[k, 1]
         if s == t:
             continue
-        w = weight[0] if one else weight[k]
-        row[place[t]] = s
-        value[place[t]] = w
-        place[t] += 1
-        row[place[s]] = t
-        value[place[s]] = w if undirected else -w
-        place[s] += 1
-    return row, value
+        row[count], column[count] = s, t
+        row[count + 1], column[count + 1] = t, s
+        if len(value):
+            w = weight[0] if one else weight[k]
+            value[count], value[count + 1] = w, w if undirected else -w
+        count += 2
+    return row[:count], column[:count], value[:count]
 
 
 @numba.njit(cache=True, nogil=True)
-def sort_by_row(indptr, row, value):
-    """Columns and values of the entries, which are sorted by column; rows have as many entries as columns."""
-    place = indptr[:-1].copy()
-    column = np.empty_like(row)
-    sorted_value = np.empty_like(value)
-    for u in range(len(indptr) - 1):
-        for k in range(indptr[u], indptr[u + 1]):
-            v = row[k]
-            column[place[v]] = u
-            sorted_value[place[v]] = value[k]
-            place[v] += 1
-    return column, sorted_value
+def sort_by_digit(key, other, value, sorted_key, sorted_other, sorted_value, shift, width):
+    """Writes keys, what belongs to them, and values if there are any, in the order of these bits of the key."""
+    mask = (1 << width) - 1
+    place = np.zeros(mask + 2, np.int64)
+    for k in range(len(key)):
+        place[((key[k] >> shift) & mask) + 1] += 1
+    for digit in range(mask):
+        place[digit + 1] += place[digit]
+    for k in range(len(key)):
+        digit = (key[k] >> shift) & mask
+        to = place[digit]
+        place[digit] = to + 1
+        sorted_key[to], sorted_other[to] = key[k], other[k]
+        if len(value):
+            sorted_value[to] = value[k]
 
 
-@numba.njit(cache=True, nogil=True)
+@part
 def sort_values(value, first, end):
     """Sorts a part of an array in place, by Shell's method: NumPy's sort takes a second to compile."""
     gap = 1
@@ -181,40 +183,41 @@ def sort_values(value, first, end):
 
 
 @numba.njit(cache=True, nogil=True)
-def sum_equal_entries(indptr, column, value, undirected):
-    """Merges entries with the same row and column: first entries of the rows, columns, weights out and in.
+def sum_equal_entries(n, row, column, value, weight, undirected):
+    """Merges equal entries of a sorted list: first entries of the rows, columns, weights out and in.
 
     All results but the weights in (if they differ from those out) reuse the memory of the arguments.
     """
-    out = value
+    equal = len(value) == 0
+    indptr = np.zeros(n + 1, np.int64)
+    out = np.empty(len(column)) if equal else value
     into = out if undirected else np.empty_like(value)
-    done = 0
-    last = 0
-    for u in range(len(indptr) - 1):
-        k = last
-        last = indptr[u + 1]
-        while k < last:
-            end = k + 1
-            while end < last and column[end] == column[k]:
-                end += 1
-            if end - k > 2:
-                sort_values(value, k, end)
-            forward = 0.0
-            backward = 0.0
-            for j in range(k, end):
-                if value[j] > 0:
-                    forward += value[j]
-                else:
-                    backward -= value[j]
-            column[done] = column[k]
-            out[done] = forward
-            if not undirected:
-                into[done] = backward
-            done += 1
-            k = end
-        indptr[u + 1] = done
-    if done < len(column):
-        column = column[:done].copy()
-        out = out[:done].copy()
-        into = out if undirected else into[:done].copy()
+    done = k = 0
+    while k < len(row):
+        end = k + 1
+        while end < len(row) and column[end] == column[k] and row[end] == row[k]:
+            end += 1
+        if end - k > 2 and not equal:
+            sort_values(value, k, end)
+        forward = (end - k) * weight[0] if equal else 0.0
+        backward = 0.0
+        for j in range(end if equal else k, end):
+            if value[j] > 0:
+                forward += value[j]
+            else:
+                backward -= value[j]
+        column[done] = column[k]
+        out[done] = forward
+        if not undirected:
+            into[done] = backward
+        indptr[row[k] + 1] += 1
+        done += 1
+        k = end
+    for u in range(n):
+        indptr[u + 1] += indptr[u]
+    column, out = column[:done], out[:done]
+    into = out if undirected else into[:done]
+    if 4 * done < 3 * len(row):  # not worth keeping the memory of what was merged
+        column, out = column.copy(), out.copy()
+        into = out if undirected else into.copy()
     return indptr, column, out, into

@@ -2,38 +2,31 @@
 
 import numpy as np
 
+from ..compiled import AHEAD, inner, part
 from ..flow import RECORDED
-from .compiled import inner, part
-from .walk_graph import WalkGraph, identity, members_of, zeros
+from .walk_graph import ENTERS, EXITS, FLOW, LAND, LEAVE, SIZE, WalkGraph, identity, members_of, prefetch_row, zeros
 
 
 @inner
-def aggregate(kind, graph, module, count):
+def aggregate(graph, module, count):
     """Modules as nodes; links inside a module are dropped."""
     start, member = members_of(module, count)
     indptr = np.empty(count + 1, np.int64)
     neighbour = np.empty(len(graph.neighbour), np.int32)
     link = np.empty(len(graph.neighbour))
-    flow, exits, enters = np.empty(count), np.empty(count), np.empty(count)
-    recorded = count if kind == RECORDED else 0
-    leave, land = np.empty(recorded), np.empty(recorded)
-    parts = np.empty(count if len(graph.parts) else 0)
+    rates = np.zeros((count, graph.rates.shape[1]))
     to = zeros(count)
     done = np.uint64(0)
     indptr[0] = 0
     for a in range(count):
         row_start = done
-        inside = sum_flow = sum_exits = sum_enters = sum_leave = sum_land = sum_parts = 0.0
+        inside = 0.0
         for i in range(start[a], start[a + 1]):
             u = member[i]
-            sum_flow += graph.flow[u]
-            sum_exits += graph.exits[u]
-            sum_enters += graph.enters[u]
-            if recorded:
-                sum_leave += graph.leave[u]
-                sum_land += graph.land[u]
-            if len(parts):
-                sum_parts += graph.parts[u]
+            if i + AHEAD < len(member):
+                prefetch_row(graph, member[i + AHEAD])
+            for column in range(rates.shape[1]):
+                rates[a, column] += graph.rates[u, column]
             for k in range(np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + 1])):
                 b = np.uint32(module[np.uint32(graph.neighbour[k])])
                 if b == a:
@@ -48,22 +41,15 @@ def aggregate(kind, graph, module, count):
             link[k] = to[b]
             to[b] = 0
         indptr[a + 1] = done
-        flow[a], exits[a], enters[a] = sum_flow, max(sum_exits - inside, 0.0), max(sum_enters - inside, 0.0)
-        if recorded:
-            leave[a], land[a] = sum_leave, sum_land
-        if len(parts):
-            parts[a] = sum_parts
+        rates[a, EXITS] = max(rates[a, EXITS] - inside, 0.0)
+        rates[a, ENTERS] = max(rates[a, ENTERS] - inside, 0.0)
     first_word, word, use = merge_words(graph, start, member)
     return WalkGraph(
         indptr,
         neighbour[:done].copy(),
         link[:done].copy(),
-        flow,
-        exits,
-        enters,
-        leave,
-        land,
-        parts,
+        rates,
+        graph.grouping,
         graph.all_leave,
         first_word,
         word,
@@ -137,12 +123,8 @@ def only_inside(graph, module, changed):
             indptr,
             neighbour[:done],  # no copies: memory that is not written takes no place
             link[:done],
-            graph.flow,
-            graph.exits,
-            graph.enters,
-            graph.leave,
-            graph.land,
-            graph.parts,
+            graph.rates,
+            graph.grouping,
             graph.all_leave,
             graph.first_word,
             graph.word,
@@ -169,9 +151,7 @@ def subgraph(graph, nodes, number, word_number):
     indptr = np.empty(n + 1, np.int64)
     neighbour = np.empty(entries, np.int32)
     link = np.empty(entries)
-    flow, exits, enters = np.empty(n), np.empty(n), np.empty(n)
-    recorded = n if len(graph.leave) else 0
-    leave, land = np.empty(recorded), np.empty(recorded)
+    rates = np.empty((n, graph.rates.shape[1]))
     done = np.uint64(0)
     indptr[0] = 0
     for i in range(n):
@@ -182,9 +162,8 @@ def subgraph(graph, nodes, number, word_number):
             link[done] = graph.link[k]
             done += np.uint64(j >= 0)
         indptr[i + 1] = done
-        flow[i], exits[i], enters[i] = graph.flow[u], graph.exits[u], graph.enters[u]
-        if recorded:
-            leave[i], land[i] = graph.leave[u], graph.land[u]
+        for column in range(rates.shape[1]):
+            rates[i, column] = graph.rates[u, column]
     for i in range(n):
         number[nodes[i]] = -1
     num_words = 0
@@ -205,12 +184,8 @@ def subgraph(graph, nodes, number, word_number):
         indptr,
         neighbour[:done].copy(),
         link[:done].copy(),
-        flow,
-        exits,
-        enters,
-        leave,
-        land,
-        np.empty(0),
+        rates,
+        False,
         graph.all_leave,
         first_word,
         word,
@@ -222,22 +197,19 @@ def subgraph(graph, nodes, number, word_number):
 @inner
 def group(kind, graph, module, count):
     """Modules as nodes to be grouped: their enter rates take the place of the visit rates."""
-    level = aggregate(kind, graph, module, count)
-    enters, parts = level.enters.copy(), np.empty(count)
+    level = aggregate(graph, module, count)
+    rates = level.rates
     for a in range(count):
+        rates[a, FLOW] = rates[a, ENTERS]
         if kind == RECORDED:
-            enters[a] += max(level.all_leave - level.leave[a], 0.0) * level.land[a]
-        parts[a] = 1
+            rates[a, FLOW] += max(level.all_leave - rates[a, LEAVE], 0.0) * rates[a, LAND]
+        rates[a, SIZE] = 1
     return WalkGraph(
         level.indptr,
         level.neighbour,
         level.link,
-        enters,
-        level.exits,
-        level.enters,
-        level.leave,
-        level.land,
-        parts,
+        rates,
+        True,
         level.all_leave,
         np.empty(0, np.int64),  # enter rates have a word each
         np.empty(0, np.int32),

@@ -7,11 +7,11 @@ import numba
 import numpy as np
 
 from ..codelength import plogp
-from .compiled import inner, part, sources
+from ..compiled import inner, part, sources
 from .derived import group, subgraph
 from .moves import cost_of, dissolve
 from .two_levels import SPLITTING_SWEEPS, SWEEPS, optimise, partition
-from .walk_graph import WalkGraph, identity, members_of, module_exits, renumber, same, zeros
+from .walk_graph import FLOW, WalkGraph, identity, members_of, module_exits, renumber, same, zeros
 
 # A small module is searched several times, as its few nodes often are one module at the first try.
 SPLITTING_STARTS, SMALL = 6, 18
@@ -24,17 +24,13 @@ def group_modules(kind, level, outside, least_gain, random, passes):
     A group of one costs nothing, which hinders the first merges: the search starts once as if it had a cost and once
     without, and the better result is kept.
     """
-    n = len(level.flow)
+    n = len(level.rates)
     plain = WalkGraph(
         level.indptr,
         level.neighbour,
         level.link,
-        level.flow,
-        level.exits,
-        level.enters,
-        level.leave,
-        level.land,
-        np.empty(0),
+        level.rates,
+        False,
         level.all_leave,
         level.first_word,
         level.word,
@@ -75,8 +71,8 @@ def topmost(kind, graph, module, count, outside, least_gain, random, passes):
 def entropy(graph):
     """Bits of the nodes' own terms, which costs leave out if each node has a code word of its own."""
     total = 0.0
-    for u in range(0 if len(graph.word) else len(graph.flow)):
-        total -= plogp(graph.flow[u])
+    for u in range(0 if len(graph.word) else len(graph.rates)):
+        total -= plogp(graph.rates[u, FLOW])
     return total
 
 
@@ -170,7 +166,7 @@ def divide(kind, graph, module, count, share, root_gain, random):
 def compiled_search(version: int) -> Any:
     """``find``, kept on disk for this version of the sources."""
 
-    @numba.njit(cache=True, nogil=True)
+    @numba.njit(cache=True, nogil=True, error_model="numpy")
     def find(kind, graph, start, starts, two_level, share, random, passes):
         """The best two levels of several searches, all from the modules ``start``, and a hierarchy from these.
 

@@ -8,9 +8,9 @@ links between blocks have been dropped, but ``exits`` and ``enters`` still count
 import numpy as np
 
 from ..codelength import plogp
+from ..compiled import AHEAD, inner, part, prefetch
 from ..flow import RECORDED, UNDIRECTED
-from .compiled import inner, part, prefetch, unchecked
-from .walk_graph import members_of, rate_inside, same, zeros
+from .walk_graph import ENTERS, EXITS, FLOW, LAND, LEAVE, SIZE, members_of, prefetch_row, rate_inside, same, zeros
 from .words import states_of, use_words, word_bits, word_table, words_used
 
 # Exceeds rounding errors: what a move must gain, and by how much it must beat another move.
@@ -21,10 +21,8 @@ LEAST_SHARE = 0.125
 MOST_STATES = 50
 # Stands for the rate to a module that has a state of the same physical node but no link.
 TOUCHING = 1e-300
-# So many visits before a node's turn, its row is fetched.
-AHEAD = 3
-# Columns of the modules' state.
-EXITS, ENTERS, FLOW, LEAVE, LAND, INDEX, COST, SIZE = range(8)
+# Columns of the modules' state after those of the rates.
+INDEX, COST = 6, 7
 
 
 @inner
@@ -61,7 +59,6 @@ def aligned_rows(n):
 def module_states(kind, graph, module):
     """``(n, 8)``: sums over the members of each module, and the cost of its code book."""
     n = len(module)
-    grouping = len(graph.parts) > 0
     state = aligned_rows(n)
     each_alone = True
     for u in range(n):
@@ -69,25 +66,25 @@ def module_states(kind, graph, module):
     for u in range(n):
         a = module[u]
         row = state[a]
-        row[FLOW] += graph.flow[u]
-        row[SIZE] += graph.parts[u] if grouping else 1
+        row[FLOW] += graph.rates[u, FLOW]
+        row[SIZE] += graph.rates[u, SIZE]
         inside = 0.0 if each_alone else rate_inside(graph, module, u)
-        row[EXITS] += graph.exits[u] - inside
-        row[ENTERS] += graph.enters[u] - inside
+        row[EXITS] += graph.rates[u, EXITS] - inside
+        row[ENTERS] += graph.rates[u, ENTERS] - inside
         if kind == RECORDED:
-            row[LEAVE] += graph.leave[u]
-            row[LAND] += graph.land[u]
+            row[LEAVE] += graph.rates[u, LEAVE]
+            row[LAND] += graph.rates[u, LAND]
     for a in range(n):
         row = state[a]
         row[EXITS] = max(row[EXITS], 0.0)
         row[ENTERS] = max(row[ENTERS], 0.0)
         row[INDEX], row[COST] = book(kind, row[EXITS], row[ENTERS], row[FLOW], row[LEAVE], row[LAND], graph.all_leave)
-        if grouping and row[SIZE] == 1:
+        if graph.grouping and row[SIZE] == 1:
             row[COST] = 0
     return state
 
 
-@unchecked
+@inner
 def move_nodes(kind, graph, block, outside, module, order, sweeps):
     """Moves nodes, one at a time, to the neighbouring or empty module that shortens the code most.
 
@@ -104,7 +101,6 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
     n = len(module)
     all_leave = graph.all_leave
     state = module_states(kind, graph, module)
-    grouping = len(graph.parts) > 0
     index = outside.copy()  # the sum of each block's code book
     free, num_free = empty_modules(state)
     for a in range(n):
@@ -123,7 +119,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
         u = order[i]
         queue[i] = u
         queued[u] = True
-        alone_at_first &= state[module[u], SIZE] == (graph.parts[u] if grouping else 1.0)
+        alone_at_first &= state[module[u], SIZE] == graph.rates[u, SIZE]
     head = 0
     memory = len(graph.word) > 0
     words = word_table(graph, module)
@@ -142,14 +138,17 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             head = 0
         waiting -= 1
         queued[u] = False
-        if waiting > AHEAD:
+        if waiting > 2 * AHEAD:
+            later = head + 2 * AHEAD
+            v = queue[later if later < n else later - n]
+            prefetch(graph.indptr, v)
+            prefetch(graph.rates, v)
+            prefetch(module, v)
+            prefetch(block, v)
             later = head + AHEAD
-            place = graph.indptr[queue[later if later < n else later - n]]
-            prefetch(graph.neighbour, place)
-            prefetch(graph.link, place)
-            prefetch(graph.link, place + 8)
+            prefetch_row(graph, queue[later if later < n else later - n])
         a = np.uint32(module[u])  # type: ignore[assignment]
-        if budget >= first_sweep and state[a, SIZE] > (graph.parts[u] if grouping else 1.0):
+        if budget >= first_sweep and state[a, SIZE] > graph.rates[u, SIZE]:
             continue
         num_near = np.uint64(0)
         first, last = np.uint64(graph.indptr[u]), np.uint64(graph.indptr[u + np.uint64(1)])
@@ -175,12 +174,9 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
                         to[b] = TOUCHING
                         near[num_near] = b
                         num_near += np.uint64(1)
-        exits, enters, flow = graph.exits[u], graph.enters[u], graph.flow[u]
-        leave = land = 0.0
-        if kind == RECORDED:
-            leave, land = graph.leave[u], graph.land[u]
+        exits, enters, flow = graph.rates[u, EXITS], graph.rates[u, ENTERS], graph.rates[u, FLOW]
+        leave, land, size = graph.rates[u, LEAVE], graph.rates[u, LAND], graph.rates[u, SIZE]
         home = state[a]
-        size = graph.parts[u] if grouping else 1.0
         alone = home[SIZE] == size
         rest_exits = max(home[EXITS] - exits + 2 * to[a], 0.0)
         rest_enters = max(home[ENTERS] - enters + 2 * to[a], 0.0)
@@ -195,7 +191,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
                 home[LAND] - land,
                 all_leave,
             )
-            if grouping and home[SIZE] - size == 1:
+            if graph.grouping and home[SIZE] - size == 1:
                 rest_cost = 0.0
         block_of = np.uint32(block[u])
         total = index[block_of]
@@ -227,7 +223,7 @@ def move_nodes(kind, graph, block, outside, module, order, sweeps):
             new_index, new_cost = book(
                 kind, new_exits, new_enters, row[FLOW] + flow, row[LEAVE] + leave, row[LAND] + land, all_leave
             )
-            if grouping and row[SIZE] + size == 1:
+            if graph.grouping and row[SIZE] + size == 1:
                 new_cost = 0.0
             added = 0.0
             if memory:
@@ -307,7 +303,7 @@ def cost_of(kind, graph, outside, module):
     for a in range(len(module)):
         index += state[a, INDEX]
         cost += state[a, COST]
-        whole += graph.flow[a]
+        whole += graph.rates[a, FLOW]
     if len(graph.word):
         return cost + plogp(index) - plogp(outside) + word_bits(graph, module), (
             plogp(whole) - plogp(outside) + word_bits(graph, same(len(module)))

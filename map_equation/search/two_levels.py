@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .compiled import inner, part
+from ..compiled import inner, part
 from .derived import aggregate, only_inside
 from .moves import cost_of, move_nodes
 from .walk_graph import changed_modules, identity, module_exits, renumber, same, touched
@@ -23,7 +23,7 @@ def random_below(random, high):
     return np.int64(((x >> np.uint64(32)) * np.uint64(high)) >> np.uint64(32))
 
 
-@part
+@inner
 def shuffled(order, random):
     """The array, permuted in place."""
     for i in range(len(order) - 1, 0, -1):
@@ -57,7 +57,7 @@ def improve(kind, graph, block, outside, start, order, sweeps, random):
                 result[u] = module[result[u]]
         if not gain > 0 or count == n:
             return result, count, gained
-        graph = aggregate(kind, graph, module, count)
+        graph = aggregate(graph, module, count)
         block = blocks_of(module, block, count)
         module = identity(count)
         order = shuffled(identity(count), random)
@@ -97,7 +97,7 @@ def coarse_tune(kind, graph, outside, module, count, tried, random):
             first = last
     exits = module_exits(kind, inside, module, count)
     part, num_parts, _ = improve(kind, inside, module, exits, start, order, np.int64(SPLITTING_SWEEPS), random)
-    parts = aggregate(kind, graph, part, num_parts)
+    parts = aggregate(graph, part, num_parts)
     start = blocks_of(part, module, num_parts)
     moved, count, gain = optimise(kind, parts, same(num_parts), outside, start, np.int64(SWEEPS), random)
     for u in range(len(part)):
@@ -113,7 +113,7 @@ def note(passes, cost):
         passes[0], passes[place] = place, cost
 
 
-@inner
+@part
 def tune(kind, graph, outside, module, count, least_gain, random, passes):
     """Improves modules in turns of fine- and coarse-tuning while a round gains at least so many bits.
 
@@ -154,7 +154,7 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     return block, 1, whole
 
 
-@part
+@inner
 def partition(kind, graph, outside, start, least_gain, random, passes):
     """``tune`` after a search from the modules ``start``."""
     module, count, _ = optimise(kind, graph, same(len(start)), outside, start, np.int64(SWEEPS), random)

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..compiled import inner, part, prefetch
 from ..flow import RECORDED, UNDIRECTED, Flow, kind_of
-from .compiled import inner, part
+
+EXITS, ENTERS, FLOW, LEAVE, LAND, SIZE = range(6)  # columns of the rates
 
 
 class WalkGraph(NamedTuple):
@@ -20,13 +22,14 @@ class WalkGraph(NamedTuple):
         indptr: ``(n + 1,)`` int64, first entry of each row.
         neighbour: ``(entries,)`` int32.
         link: ``(entries,)`` mean of the rates row -> neighbour and neighbour -> row.
-        flow: ``(n,)`` rate at which the node's own code word is used.
-        exits: ``(n,)`` rate of all links that leave the node, including those out of this graph.
-        enters: ``(n,)`` likewise of those that enter it.
-        leave: ``(n,)`` rate of teleportation from the node; of length 0 if it is not recorded.
-        land: ``(n,)`` probability that a teleportation lands on the node; of length 0 if it is not recorded.
-        parts: ``(n,)`` number of modules in the node, when grouping modules: a group of one adds no level and has no
-            code book. Of length 0 if the nodes are the graph's.
+        rates: ``(n, 6)``, a row for each node:
+            EXITS, the rate of all links that leave it, including those out of this graph;
+            ENTERS, likewise of those that enter it;
+            FLOW, the rate at which its own code word is used;
+            LEAVE, the rate of teleportation from it, 0 if that is not recorded;
+            LAND, the probability that a teleportation lands on it, 0 if that is not recorded;
+            SIZE, the number of the graph's nodes in it, or of modules if ``grouping``.
+        grouping: are the nodes modules to be grouped? Then a group of one adds no level and has no code book.
         all_leave: rate of teleportation from all nodes, including those out of this graph.
         first_word: ``(n + 1,)`` int64, the first of each node's code words. Of length 0 if each node has its own; else
             nodes are states of physical nodes, and those in one module share the word of their physical node.
@@ -38,12 +41,8 @@ class WalkGraph(NamedTuple):
     indptr: np.ndarray
     neighbour: np.ndarray
     link: np.ndarray
-    flow: np.ndarray
-    exits: np.ndarray
-    enters: np.ndarray
-    leave: np.ndarray
-    land: np.ndarray
-    parts: np.ndarray
+    rates: np.ndarray
+    grouping: bool
     all_leave: float
     first_word: np.ndarray
     word: np.ndarray
@@ -52,7 +51,7 @@ class WalkGraph(NamedTuple):
 
 
 def walk_graph(flow: Flow, physical: np.ndarray | None = None) -> WalkGraph:
-    """The flow as a ``WalkGraph``, without links of rate 0; no copy if the flow is undirected.
+    """The flow as a ``WalkGraph``, without links of rate 0; no copy of the links if the flow is undirected.
 
     ``physical`` ``(n,)``, from 0: the physical node of each state.
     """
@@ -62,22 +61,32 @@ def walk_graph(flow: Flow, physical: np.ndarray | None = None) -> WalkGraph:
         kept = link > 0
         indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
         neighbour, link = neighbour[kept], link[kept]
+    rates = np.zeros((len(flow.flow), 6))
+    for column, rate in ((EXITS, flow.exits), (ENTERS, flow.enters), (FLOW, flow.flow), (SIZE, 1)):
+        rates[:, column] = rate
+    if kind_of(flow) == RECORDED:
+        rates[:, LEAVE], rates[:, LAND] = flow.leave, flow.land
     return WalkGraph(
         indptr,
         neighbour,
         link,
-        flow.flow,
-        flow.exits,
-        flow.enters,
-        flow.leave,
-        flow.land,
-        np.empty(0),
+        rates,
+        False,
         float(flow.leave.sum()),
         np.arange(0 if physical is None else len(physical) + 1),
         np.empty(0, np.int32) if physical is None else physical.astype(np.int32),
         np.empty(0) if physical is None else flow.flow.copy(),
         0 if physical is None else int(physical.max()) + 1,
     )
+
+
+@part
+def prefetch_row(graph, u):
+    """Asks for the beginning of a node's row."""
+    place = graph.indptr[u]
+    prefetch(graph.neighbour, place)
+    prefetch(graph.link, place)
+    prefetch(graph.link, place + 8)
 
 
 @part
@@ -204,10 +213,10 @@ def module_exits(kind, graph, module, count):
     exits, leave, land = zeros(count), zeros(count), zeros(count)
     for u in range(len(module)):
         a = module[u]
-        exits[a] += graph.exits[u] - rate_inside(graph, module, u)
+        exits[a] += graph.rates[u, EXITS] - rate_inside(graph, module, u)
         if kind == RECORDED:
-            leave[a] += graph.leave[u]
-            land[a] += graph.land[u]
+            leave[a] += graph.rates[u, LEAVE]
+            land[a] += graph.rates[u, LAND]
     for a in range(count):
         exits[a] = max(exits[a], 0.0) + leave[a] * max(1 - land[a], 0.0)
     return exits

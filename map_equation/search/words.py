@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codelength import plogp
-from .compiled import inner, part
+from ..compiled import inner, part
 from .walk_graph import members_of
 
 
@@ -82,7 +82,7 @@ def states_of(graph):
     first, place = members_of(graph.word, graph.num_words)
     owner = np.empty(len(graph.word), np.int32)
     if len(owner):
-        for u in range(len(graph.flow)):
+        for u in range(len(graph.rates)):
             for k in range(graph.first_word[u], graph.first_word[u + 1]):
                 owner[k] = u
         for i in range(len(place)):

@@ -7,10 +7,10 @@ import pytest
 from classic_graphs import nine_triangles
 
 from map_equation import codelength, infomap
+from map_equation.compiled import sources
 from map_equation.flow import compute_flow
 from map_equation.graph import read_graph
 from map_equation.inputs import read_links
-from map_equation.search.compiled import sources
 from map_equation.search.derived import only_inside
 from map_equation.search.walk_graph import changed_modules, renumber, touched, walk_graph
 

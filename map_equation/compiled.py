@@ -13,10 +13,12 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-OPTIONS: Any = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inner = numba.njit(**OPTIONS)
-unchecked = numba.njit(error_model="numpy", **OPTIONS)  # no test for division by zero
+# No tests for division by zero.
+inner: Any = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 part = numba.njit(nogil=True, inline="always")
+
+# So many visits before a node's turn, its row is fetched, and twice as many before, where the row begins.
+AHEAD = 3
 
 
 def sources(folder: Path) -> int:
