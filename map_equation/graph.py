@@ -104,17 +104,17 @@ def build_csr(
     Then equal entries are summed in order of weight. In between, a negative weight marks an incoming entry.
     """
     row, column, value = both_directions(edges, weight, undirected)
-    first = [column, row, value]
-    second = [np.empty_like(part) for part in first]
+    entries = column, row, value
+    other = np.empty_like(column), np.empty_like(row), np.empty_like(value)
     bits = max(n - 1, 1).bit_length()
     width = -(-bits // -(-bits // DIGIT))
     for _ in range(2):  # by column, then by row
         for shift in range(0, bits, width):
-            sort_by_digit(*first, *second, shift, width)
-            first, second = second, first
-        first[:2], second[:2] = first[1::-1], second[1::-1]
-    column, row, value = first
-    del second
+            sort_by_digit(entries, other, shift, width)
+            entries, other = other, entries
+        entries, other = (entries[1], entries[0], entries[2]), (other[1], other[0], other[2])
+    column, row, value = entries
+    del other
     return *sum_equal_entries(n, row, column, value, weight, undirected), loop_weights(n, edges, weight)
 
 
@@ -148,8 +148,13 @@ def both_directions(edges, weight, undirected):
 
 
 @numba.njit(cache=True, nogil=True)
-def sort_by_digit(key, other, value, sorted_key, sorted_other, sorted_value, shift, width):
-    """Writes keys, what belongs to them, and values if there are any, in the order of these bits of the key."""
+def sort_by_digit(entries, to, shift, width):
+    """Writes entries in the order of these bits of their keys, stably.
+
+    ``entries`` and ``to`` are keys, what belongs to them, and values, if there are any.
+    """
+    key, other, value = entries
+    sorted_key, sorted_other, sorted_value = to
     mask = (1 << width) - 1
     place = np.zeros(mask + 2, np.int64)
     for k in range(len(key)):
@@ -158,11 +163,11 @@ def sort_by_digit(key, other, value, sorted_key, sorted_other, sorted_value, shi
         place[digit + 1] += place[digit]
     for k in range(len(key)):
         digit = (key[k] >> shift) & mask
-        to = place[digit]
-        place[digit] = to + 1
-        sorted_key[to], sorted_other[to] = key[k], other[k]
+        i = place[digit]
+        place[digit] = i + 1
+        sorted_key[i], sorted_other[i] = key[k], other[k]
         if len(value):
-            sorted_value[to] = value[k]
+            sorted_value[i] = value[k]
 
 
 @part

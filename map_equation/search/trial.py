@@ -4,9 +4,12 @@ The scheme is Infomap's (Rosvall, Axelsson, Bergstrom 2009; Rosvall and Bergstro
 levels found above two, only the topmost is kept, and its modules are searched anew.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from ..codelength import codelength, plogps
+from ..compiled import collection_paused
 from ..flow import Flow, kind_of
 from .levels import find
 from .two_levels import MAX_ROUNDS
@@ -53,7 +56,8 @@ def search(
         starts = (num_starts(flow) + number) // hierarchies
         costs = np.zeros(1 + starts * (MAX_ROUNDS + 1))
         flat = two_level or links > LINKS_OF_HIERARCHIES
-        module, bottom, parent = find(kind, graph, start, starts, flat, LEAST_TUNING_GAIN, random, costs)
+        with nullcontext() if find.signatures else collection_paused():
+            module, bottom, parent = find(kind, graph, start, starts, flat, LEAST_TUNING_GAIN, random, costs)
         passes += (costs[1 : int(costs[0]) + 1] - nodes).tolist()
         tables = [module.reshape(-1, 1).astype(np.int64)]
         if not flat:
