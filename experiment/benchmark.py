@@ -57,9 +57,9 @@ def benchmark(argv: list[str]) -> None:
         if pictures and hasattr(module, "picture"):
             Path(pictures).mkdir(parents=True, exist_ok=True)
             module.picture(measured).savefig(Path(pictures) / f"{name}.png")
-        if json_file:  # after each, so that a failure loses nothing
+        _print(measured)  # after each, as the file, so that a failure or Ctrl-C loses nothing
+        if json_file:
             write_atomically(Path(json_file), json.dumps(rows, indent=2) + "\n")
-    _print(rows)
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

@@ -173,7 +173,7 @@ def compiled_search(version: int) -> Any:
         Args:
             share: tuning stops below this share of the bits.
             random: ``(1,)`` uint64, not 0.
-            passes: see ``tune``.
+            passes: see ``partition``.
 
         Returns:
             The modules ``(n,)`` of two levels; ``bottom`` and ``parent`` as of ``divide`` (if ``two_level`` of no use).

@@ -107,15 +107,15 @@ def coarse_tune(kind, graph, outside, module, count, tried, random):
 
 @part
 def note(passes, cost):
-    """Appends to ``passes``, see ``tune``."""
+    """Appends to ``passes``, see ``partition``."""
     place = int(passes[0]) + 1
     if place < len(passes):
         passes[0], passes[place] = place, cost
 
 
-@part
-def tune(kind, graph, outside, module, count, least_gain, random, passes):
-    """Improves modules in turns of fine- and coarse-tuning while a round gains at least so many bits.
+@inner
+def partition(kind, graph, outside, start, least_gain, random, passes):
+    """Improves the modules ``start``, then in turns of fine- and coarse-tuning while a round gains so many bits.
 
     Rounds look only at modules that are new since the last coarse-tuning; when that gains too little, they begin once
     more with the coarse-tuning of all modules.
@@ -127,8 +127,8 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     Returns:
         Modules, their number, their bits; one module if that is not longer.
     """
-    n = len(module)
-    block = same(n)
+    block = same(len(start))
+    module, count, _ = optimise(kind, graph, block, outside, start, np.int64(SWEEPS), random)
     cost, _ = cost_of(kind, graph, outside[0], module)
     note(passes, cost)
     tried = module[:0]  # the modules of the last coarse-tuning
@@ -152,10 +152,3 @@ def tune(kind, graph, outside, module, count, least_gain, random, passes):
     if cost < whole - 1e-12:
         return module, count, cost
     return block, 1, whole
-
-
-@inner
-def partition(kind, graph, outside, start, least_gain, random, passes):
-    """``tune`` after a search from the modules ``start``."""
-    module, count, _ = optimise(kind, graph, same(len(start)), outside, start, np.int64(SWEEPS), random)
-    return tune(kind, graph, outside, module, count, least_gain, random, passes)
