@@ -39,9 +39,9 @@ def test_the_flow_as_a_matrix_against_the_dense_reference(model):
 
 @pytest.mark.parametrize("teleportation", [0.01, 0.5, 1.0])
 def test_the_flow_of_another_teleportation_where_walks_mix_slowly(teleportation):
-    edges = np.random.default_rng(0).integers(0, 60, (66, 2))
-    network = Network(edges, num_nodes=60, flow="directed_recorded", teleportation=teleportation)
-    p, flow = dense_flow(adjacency(edges, np.ones(66), 60, False), "directed_recorded", teleportation)
+    edges = np.random.default_rng(0).integers(0, 300, (330, 2))
+    network = Network(edges, num_nodes=300, flow="directed_recorded", teleportation=teleportation)
+    p, flow = dense_flow(adjacency(edges, np.ones(330), 300, False), "directed_recorded", teleportation)
     np.testing.assert_allclose(network.flow, p, atol=1e-8)
     np.testing.assert_allclose(
         network.link_flow().toarray() + np.outer(*network.teleportation_rates()), flow, atol=1e-8
