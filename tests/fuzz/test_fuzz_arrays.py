@@ -217,9 +217,10 @@ def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
         if "features" in arrays:
             np.testing.assert_array_equal(graph.features.numpy(), arrays["features"].astype(np.float32))
         assert graph.directed == bool(arrays.get("directed", False))
-    assert 0 <= int(graph.edges.min()) <= int(graph.edges.max()) < graph.num_nodes == len(graph.names)
+    assert ((graph.edges >= 0) & (graph.edges < graph.num_nodes)).all()  # names or features may stand without a link
+    assert graph.num_nodes == len(graph.names) > 0
     assert graph.labels.shape == (graph.num_nodes,)
-    assert float(graph.weights.min()) >= 0
+    assert (graph.weights >= 0).all()
     assert graph.weights.isfinite().all()
     assert graph.features.isfinite().all()
 
