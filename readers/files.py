@@ -112,6 +112,11 @@ def check_utf8(data: bytes, path: Path) -> None:
         decode_utf8(data, path)
 
 
+def with_line_feeds(data: bytes) -> bytes:
+    """The text, whose lines may end in carriage returns alone, as in Excel's CSV for the Macintosh."""
+    return data if b"\n" in data else data.replace(b"\r", b"\n")
+
+
 def bare_suffix(path: Path) -> str:
     """The suffix of a file's name in lower case, without ``.gz``."""
     name = path.name.lower().removesuffix(".gz")

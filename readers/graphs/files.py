@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import bare_suffix, check_utf8, read_contents, user_path
+from ..files import bare_suffix, check_utf8, read_contents, user_path, with_line_feeds
 from .edge_list import read_edge_text
 from .graph import Graph, drop_light_links
 from .labels import read_labels
@@ -60,6 +60,7 @@ def read_graph(
         graph = read_graph_npz(data, where)
     else:
         check_utf8(data, path)
+        data = with_line_feeds(data)
         if suffix in SUFFIXES:
             graph = read_markup(data, where, suffix).graph
         else:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import bare_suffix, check_utf8, read_contents
+from ..files import bare_suffix, check_utf8, read_contents, with_line_feeds
 from .edge_list import INTEGER, count_fields, data_lines, find_separator, split_fields
 from .markup import SUFFIXES, number_classes, read_markup
 
@@ -56,7 +56,7 @@ def _markup(data: bytes, path: Path) -> Iterator[Labelled]:
 def _lines(data: bytes, path: Path, index: dict[str, int]) -> Iterator[Labelled]:
     check_utf8(data, path)
     separator = ""
-    for number, _, line in data_lines(data):
+    for number, _, line in data_lines(with_line_feeds(data)):
         where = f"{path}, line {number}"
         first = not separator
         separator = separator or find_separator(line)

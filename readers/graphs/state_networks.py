@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import check_utf8, read_contents, user_path
+from ..files import check_utf8, read_contents, user_path, with_line_feeds
 from .edge_list import data_lines, split_fields
 from .graph import Graph, States, name_array
 from .multilayer import Weighted, relaxed_links, switched_links
@@ -90,7 +90,7 @@ def read_state_network(path: Path | str, *, directed: bool | None = None, relax_
     path = user_path(path)
     data = read_contents(path)
     check_utf8(data, path)
-    return parse_state_network(data, str(path), directed, relax_rate)
+    return parse_state_network(with_line_feeds(data), str(path), directed, relax_rate)
 
 
 def parse_state_network(data: bytes, where: str, directed: bool | None, relax_rate: float = 0.15) -> StateNetwork:

@@ -83,10 +83,11 @@ def test_states_and_layers(tmp_path_factory: pytest.TempPathFactory, data: bytes
     path.write_bytes(data)
     links = outcome(lambda: read_state_network(path), path)
     if links is not None:
-        assert 0 <= links.edges.min() <= links.edges.max() < len(links.physical) == len(links.states)
+        assert ((links.edges >= 0) & (links.edges < len(links.states))).all()  # states may stand without a link
+        assert len(links.physical) == len(links.states) > 0
         assert 0 <= links.physical.min() <= links.physical.max() < len(links.names)
         assert np.isfinite(links.weights).all()
-        assert links.weights.min() >= 0
+        assert (links.weights >= 0).all()
 
 
 @pytest.mark.parametrize("suffix", LABELS)
@@ -106,6 +107,7 @@ def check_graph(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     graph = outcome(lambda: GraphBatch.from_arrays(*read_graph(path)), path)
     if graph is not None:
-        assert 0 <= int(graph.edges.min()) <= int(graph.edges.max()) < graph.num_nodes == len(graph.names)
-        assert float(graph.weights.min()) >= 0
+        assert ((graph.edges >= 0) & (graph.edges < graph.num_nodes)).all()  # nodes may stand without a link
+        assert graph.num_nodes == len(graph.names) > 0
+        assert (graph.weights >= 0).all()
         assert graph.weights.isfinite().all()

@@ -286,6 +286,14 @@ def test_threshold_drops_links_and_keeps_nodes(tmp_path):
         read(tmp_path, "1 2 0.5\n", min_weight=1)
 
 
+@pytest.mark.parametrize("text", ["source,target,weight\na,b,2\nb,c,1\n", "*Vertices 2\n1 a\n2 b\n*Edges\n1 2 2\n"])
+def test_lines_may_end_in_carriage_returns(tmp_path, text):
+    labels = write(tmp_path / "labels", "a 1\rb 2\r")
+    graph = read(tmp_path, text.replace("\n", "\r"), labels_file=labels)
+    assert links_of(graph) == links_of(read(tmp_path, text))
+    assert graph.labels.tolist()[:2] == [0, 1]
+
+
 # Pajek.
 
 
