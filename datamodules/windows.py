@@ -181,6 +181,7 @@ class RandomWindowLoader(BatchLoader):
     def _windows(self, numbers: Tensor) -> TokenBatch:
         places = numbers[:, None] * self.bptt + torch.arange(self.bptt + 1)
         last = len(self.text) - 1
-        tokens = self.text[places.clamp(max=last)].long()
+        # By NumPy: torch 2.9 has no such indexing of uint16.
+        tokens = torch.from_numpy(self.text.numpy()[places.clamp(max=last).numpy()].astype(np.int64))
         tokens = tokens if self.alter is None else self.alter(tokens, places)
         return TokenBatch(tokens[:, :-1], tokens[:, 1:].masked_fill(places[:, 1:] > last, IGNORED))
