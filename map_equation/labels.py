@@ -87,7 +87,7 @@ def numbers_of(names: Sequence[Any], ids: np.ndarray | None) -> Sequence[int] | 
     if any(isinstance(name, bool) or not is_number(str(name)) for name in names):
         return None
     numbers = [int(name) for name in names]
-    return numbers if len(set(numbers)) == len(numbers) else None
+    return numbers if len(set(numbers)) == len(numbers) and max(numbers, default=0) < 1 << 63 else None
 
 
 def is_number(text: str) -> bool:

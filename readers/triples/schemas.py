@@ -64,6 +64,9 @@ def schema_of_records(records: Iterable[tuple[str, Any]]) -> Schema:
     """The schema that labelled records follow, frequent rows first; types that they don't name are empty.
 
     Rows of ``spo_list`` that have another layout are left out: reading the sentences reports them.
+
+    Raises:
+        DataError: there is no ``spo_list``, or a name is no Unicode text.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
     slots = False
@@ -75,7 +78,10 @@ def schema_of_records(records: Iterable[tuple[str, Any]]) -> Schema:
             subject_type, object_type = row.get("subject_type"), row.get("object_type")
             types = object_type if isinstance(object_type, Mapping) else {VALUE: object_type}
             for slot in object_slots(row.get("object")):
-                counts[_text(subject_type), slot_predicate(row["predicate"], slot), _text(types.get(slot))] += 1
+                names = _text(subject_type), slot_predicate(row["predicate"], slot), _text(types.get(slot))
+                for name in names:
+                    check_unicode(name, where, "a predicate or type")
+                counts[names] += 1
     return Schema([list(row) for row, _ in counts.most_common()], slots)
 
 

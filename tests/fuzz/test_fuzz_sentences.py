@@ -111,9 +111,8 @@ def sentence(record: Any) -> tuple[str, tuple] | None:
 def test_sentences(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     path = tmp_path_factory.mktemp("ske") / "train.json"
     path.write_bytes(data)
-    file = outcome(
-        lambda: read_sentences(path, PREDICATES), path, line=bool(data.removeprefix(b"\xef\xbb\xbf").strip())
-    )
+    a_line = not data.startswith(b"\x1f\x8b") and data.decode(errors="replace").lstrip("\ufeff").strip() != ""
+    file = outcome(lambda: read_sentences(path, PREDICATES), path, line=a_line)
     parsed = records(data)
     expected = [sentence(record) for record in parsed] if parsed is not None else [None]
     expected = [found for found in expected if found != ("", ())] or [None]
@@ -126,6 +125,7 @@ def test_sentences(tmp_path_factory: pytest.TempPathFactory, data: bytes):
 @fuzz(30)
 @given(data=broken(LINES))
 @example(data=HUGE)
+@example(data=rb'{"text": "a", "spo_list": [{"subject": "a", "predicate": "\ud800", "object": {"@value": "a"}}]}')
 def test_sentences_train(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     """What the reader accepts becomes batches, or is rejected in one line."""
     folder = tmp_path_factory.mktemp("ske")

@@ -251,3 +251,14 @@ def test_json_has_the_navigators_shape(tmp_path):
     assert sum(module["codelength"] for module in ours["modules"]) == pytest.approx(found.codelength, abs=1e-12)
     inside = sum(link["flow"] for module in ours["modules"] for link in module["links"])
     assert inside == pytest.approx(Network(graph).link_flow().sum(), abs=1e-12)
+
+
+def test_numbers_beyond_64_bits_are_names(tmp_path):
+    graph = [("9223372036854775808", "2"), ("2", "3")]
+    partition = infomap(graph)
+    partition.write(tmp_path / "it.tree")
+    lines = [line.split() for line in (tmp_path / "it.tree").read_text().splitlines() if line[0] != "#"]
+    assert sorted((name.strip('"'), number) for *_, name, number in lines) == sorted(
+        (name, str(place)) for place, name in enumerate(partition.names)
+    )
+    assert infomap(graph, initial=tmp_path / "it.tree").codelength == partition.codelength
