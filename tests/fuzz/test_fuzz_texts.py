@@ -62,8 +62,8 @@ def test_lines(tmp_path_factory: pytest.TempPathFactory, data: bytes):
     text = decoded(data)
     assert (lines is None) == (text is None)
     if text is not None:
-        expected = [line.removesuffix("\r") for line in text.split("\n")]
-        assert lines == (expected if expected[-1] else expected[:-1])
+        *whole, rest = text.split("\n")
+        assert lines == [line.removesuffix("\r") for line in whole + [rest] * (rest != "")]
 
 
 # -------------------------------------------------------------------------------------------------------- treebanks
