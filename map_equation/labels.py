@@ -87,9 +87,9 @@ def numbers_of(names: Sequence[Any], ids: np.ndarray | None) -> Sequence[int] | 
     if any(isinstance(name, bool) or not is_number(str(name)) for name in names):
         return None
     numbers = [int(name) for name in names]
-    return numbers if len(set(numbers)) == len(numbers) and max(numbers, default=0) < 1 << 63 else None
+    return numbers if len(set(numbers)) == len(numbers) else None
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a whole number, 0 or more, in its usual form."""
-    return text.isdecimal() and str(int(text)) == text
+    """Whether a text is a whole number from 0 to 2^63 - 1 in its usual form."""
+    return text.isdecimal() and len(text) < 20 and str(int(text)) == text and int(text) < 1 << 63

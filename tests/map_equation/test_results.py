@@ -253,8 +253,9 @@ def test_json_has_the_navigators_shape(tmp_path):
     assert inside == pytest.approx(Network(graph).link_flow().sum(), abs=1e-12)
 
 
-def test_numbers_beyond_64_bits_are_names(tmp_path):
-    graph = [("9223372036854775808", "2"), ("2", "3")]
+@pytest.mark.parametrize("number", ["9223372036854775808", "9" * 5000])
+def test_numbers_beyond_64_bits_are_names(tmp_path, number):
+    graph = [(number, "2"), ("2", "3")]
     partition = infomap(graph)
     partition.write(tmp_path / "it.tree")
     lines = [line.split() for line in (tmp_path / "it.tree").read_text().splitlines() if line[0] != "#"]
