@@ -236,7 +236,7 @@ def link_fields(line: str, separator: str, where: str, notes: bool = True) -> li
             pass  # part of a name
     if notes and separator != " " and (found := NOTE.search(line)):
         bare = line[: found.start()]
-        if _is_number(bare.rsplit(separator, 1)[-1]):
+        if separator in bare and _is_number(bare.rsplit(separator, 1)[-1]):  # a name that begins with # is no comment
             line = bare
     fields = split_fields(line, separator, where)
     if "weight" in attributes:

@@ -191,6 +191,7 @@ lines = st.lists(
 @given(lines=lines, separator=st.sampled_from(" ,\t"), width=st.sampled_from([2, 3, None]))
 @example(["1 2 9007199254740993", "1 2 0.30000000000000004", "1 1 123456789012345678e-18"], " ", None)
 @example(['0 0"'], " ", None)
+@example(["0 #"], "\t", None)
 def test_compiled_readers_agree_with_plain_python(lines, separator, width):
     data = "\n".join(lines if separator == " " else [line.replace(" ", separator) for line in lines]).encode()
     fewest, most = (2, 3) if width is None else (width, width)
