@@ -191,7 +191,7 @@ def sort_values(value, first, end):
 def sum_equal_entries(n, row, column, value, weight, undirected):
     """Merges equal entries of a sorted list: first entries of the rows, columns, weights out and in.
 
-    All results but the weights in (if they differ from those out) reuse the memory of the arguments.
+    Columns reuse the memory of the arguments, and so do the weights out, if there are values.
     """
     equal = len(value) == 0
     indptr = np.zeros(n + 1, np.int64)

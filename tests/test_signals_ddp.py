@@ -16,13 +16,18 @@ TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.precision=32-
 
 def train(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Runs train.py, both processes in a group of their own; fails if one is left."""
+    return run(folder, str(ROOT / "scripts" / "train.py"), *arguments)
+
+
+def run(folder: Path, *words: str, timeout: int = 300) -> subprocess.CompletedProcess:
+    """Runs Python; fails if one of its processes is left."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments],
+        [sys.executable, *words],
         cwd=folder,
         env=script_environment(),
         capture_output=True,  # ends only when the last process has closed them
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
 
@@ -107,13 +112,5 @@ sys.argv = [{str(ROOT / "scripts" / "evaluate.py")!r}, {str(trained_run)!r}, *{T
 import runpy
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-    told = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=script_environment(),
-        capture_output=True,  # ends only when the last process has closed them
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    told = run(tmp_path, "-c", code, timeout=60)
     assert (told.returncode, told.stderr) == (143, "stopped by SIGTERM\n")

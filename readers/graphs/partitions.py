@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..files import bare_suffix, check_utf8, read_contents, user_path
+from ..files import bare_suffix, check_utf8, read_contents, user_path, with_line_feeds
 from .edge_list import data_lines
 from .pajek import unquote
 
@@ -51,7 +51,7 @@ def read_partition(path: Path | str) -> list[GivenNode]:
     data = read_contents(path)
     check_utf8(data, path)
     nodes = []
-    for number, _, line in data_lines(data):
+    for number, _, line in data_lines(with_line_feeds(data)):
         if line.startswith("*"):
             if suffix == ".clu":
                 continue  # *Vertices of old files

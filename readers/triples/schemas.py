@@ -79,7 +79,7 @@ def schema_of_records(records: Iterable[tuple[str, Any]]) -> Schema:
             types = object_type if isinstance(object_type, Mapping) else {VALUE: object_type}
             for slot in object_slots(row.get("object")):
                 names = _text(subject_type), slot_predicate(row["predicate"], slot), _text(types.get(slot))
-                for name in names:
+                for name in names if names not in counts else ():
                     check_unicode(name, where, "a predicate or type")
                 counts[names] += 1
     return Schema([list(row) for row, _ in counts.most_common()], slots)

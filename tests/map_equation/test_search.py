@@ -1,5 +1,7 @@
 """What a search must find, for any order of its input."""
 
+import gc
+
 import networkx as nx
 import numba
 import numpy as np
@@ -11,6 +13,7 @@ from map_equation.compiled import sources
 from map_equation.flow import compute_flow
 from map_equation.graph import read_graph
 from map_equation.inputs import read_links
+from map_equation.search import levels, trial
 from map_equation.search.derived import only_inside
 from map_equation.search.walk_graph import changed_modules, renumber, touched, walk_graph
 
@@ -202,3 +205,19 @@ def test_any_changed_source_is_compiled_anew(tmp_path):
     assert sources(tmp_path) == before
     (tmp_path / "search" / "moves.py").write_text("x = 2\n")
     assert sources(tmp_path) != before
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nothing_is_collected_while_the_search_compiles(compiled, monkeypatch):
+    collects = []
+
+    def find(*arguments):
+        collects.append(gc.isenabled())
+        return levels.find(*arguments)
+
+    find.signatures = ["of a call"] if compiled else []
+    monkeypatch.setattr(trial, "find", find)
+    assert gc.isenabled()
+    infomap(nine_triangles())
+    assert set(collects) == {compiled}
+    assert gc.isenabled()
