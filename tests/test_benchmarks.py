@@ -4,10 +4,12 @@ import importlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import experiment.train  # noqa: F401 (once loaded, it leaves the environment alone)
+from experiment.benchmark import benchmark
 from tests.conftest import ROOT, script
 
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
@@ -33,3 +35,20 @@ def test_unknown_benchmark_gets_the_nearest_name(tmp_path: Path):
     assert result.returncode == 2
     assert "did you mean 'infomax'?" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_rows_before_a_failure_are_printed_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    def run(quick: bool) -> list[dict]:
+        if len(done) > 1:
+            raise KeyboardInterrupt
+        done.append({"benchmark": f"number {len(done)}", "case": "a case", "peer": "a peer", "ratio": 2.0})
+        return done[-1:]
+
+    done: list[dict] = []
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(run=run))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(["all", "--json", str(tmp_path / "rows.json")])
+    assert json.loads((tmp_path / "rows.json").read_text()) == done
+    printed = capsys.readouterr().out
+    assert "number 0" in printed
+    assert "number 1" in printed
