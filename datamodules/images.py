@@ -34,8 +34,8 @@ class ImageDataModule(pl.LightningDataModule):
     ``~/.cache``). A batch is one indexing operation; scaling to ``pixel_range`` and augmentation run on the device,
     for the whole batch at once. Checkpoints contain the position in the data, so a run resumes mid-epoch.
 
-    Splits: ``val_fraction`` of the training images, drawn by ``seed``, are held out for validation. If the source has
-    no test split, the same fraction of all images is set aside for testing first.
+    Splits: where the source has no validation split, ``val_fraction`` of the training images, drawn by ``seed``, are
+    held out for it. If it has no test split, the same fraction of all images is set aside for testing first.
 
     Loaders: training yields shuffled full batches. Validation yields two loaders, the held-out images and a *memory*
     of training images, on which nearest neighbours are looked up and probes are trained; so does testing, whose memory
@@ -65,6 +65,8 @@ class ImageDataModule(pl.LightningDataModule):
         label_column: its column of classes; None: ``label`` or ``labels``, else the first column of classes, if any.
         train_split: its split of training images.
         test_split: its split of test images; None: the first of test, validation, valid and val that exists, if any.
+        val_split: its split of validation images; None: the first of validation, valid, val and dev that is not the
+            test split, if any. Images of a split ``unlabeled`` are for training, and never judged.
         channels: of the images: 1 (grey), 2 (grey and opacity), 3 (RGB) or 4 (RGB and opacity).
         on_error: with images that can't be decoded: ``stop`` and name all of them, or ``skip`` them.
 
@@ -105,6 +107,7 @@ class ImageDataModule(pl.LightningDataModule):
         label_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = None,
+        val_split: str | None = None,
         channels: Literal[1, 2, 3, 4] = 3,
         on_error: Literal["stop", "skip"] = "stop",
     ) -> None:
@@ -131,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.sample_train_size = sample_train_size
         self.sample_test_size = sample_test_size
         self.hub_id = hub_id
-        self.layout = DataSetLayout(hub_config, image_column, label_column, train_split, test_split)
+        self.layout = DataSetLayout(hub_config, image_column, label_column, train_split, test_split, val_split)
         self.channels = channels
         self.on_error = on_error
         self._arrays: ImageArrays | None = None

@@ -1,6 +1,7 @@
 """Hugging Face data sets with a column of images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ from ..hub import load_from_hub, parquet_folder
 from .arrays import ImageArrays, ImageSource
 from .decoding import decode_all
 from .one_image import EncodedImage
-from .split_folders import TEST_SPLITS
+from .split_folders import NO_CLASSES, TEST_SPLITS, VAL_FOLDERS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -29,6 +30,20 @@ class DataSetLayout(NamedTuple):
     label_column: str | None = None
     train_split: str = "train"
     test_split: str | None = None
+    val_split: str | None = None
+
+
+class Splits(NamedTuple):
+    """The parts of a data set that are read, in the order of ``ImageArrays``; unlabelled images are for training."""
+
+    train: "Dataset"
+    unlabeled: "Dataset | None"
+    val: "Dataset | None"
+    test: "Dataset | None"
+
+    def parts(self) -> list["Dataset"]:
+        """Those that there are."""
+        return [part for part in self if part is not None]
 
 
 class ParquetImages(ImageSource):
@@ -61,44 +76,60 @@ class HubImages(ImageSource):
         return _read(parts, images, labels, self.hub_id, (image_size, channels, folder))
 
 
-def _columns(splits: "DatasetDict", layout: DataSetLayout, where: str) -> tuple[list["Dataset"], str, str | None]:
-    """The training split and the test split, if any; the column of images; that of labels, if any."""
+def _columns(splits: "DatasetDict", layout: DataSetLayout, where: str) -> tuple[Splits, str, str | None]:
+    """The splits to read; the column of images; that of labels, if any."""
     import datasets
 
-    wanted = [layout.train_split, layout.test_split or next((name for name in TEST_SPLITS if name in splits), None)]
-    for name, argument in zip(wanted, ("train_split", "test_split"), strict=True):
+    given = (layout.train_split, layout.val_split, layout.test_split)
+    test = layout.test_split or _first(TEST_SPLITS, splits, given)
+    val = layout.val_split or _first(VAL_FOLDERS, splits, (*given, test))
+    unlabeled = _first(NO_CLASSES, splits, given)
+    named = {"train_split": layout.train_split, "val_split": val, "test_split": test}
+    for argument, name in named.items():
         if name is not None and name not in splits:
             raise DataError(f"{where} has no split {name}, only {', '.join(splits)}: set data.{argument}")
-    parts = [splits[name] for name in wanted if name is not None]
-    features = parts[0].features
+    for (argument, name), (other, same) in combinations(named.items(), 2):
+        if name is not None and name == same:
+            raise DataError(f"data.{argument} and data.{other} are the same split of {where}, {name}: set one of them")
+    found = Splits(splits[layout.train_split], *(splits[name] if name else None for name in (unlabeled, val, test)))
+    features = found.train.features
     image = _column(features, datasets.Image, IMAGE_COLUMNS, layout.image_column, where, "image_column")
     if image is None:
         raise DataError(f"{where} has no column of images, only {', '.join(features)}: set data.image_column")
     label = _column(features, datasets.ClassLabel, LABEL_COLUMNS, layout.label_column, where, "label_column")
-    return parts, image, label
+    return found, image, label
+
+
+def _first(names: Iterable[str], splits: "DatasetDict", used: Sequence[str | None]) -> str | None:
+    return next((name for name in names if name in splits and name not in used), None)
 
 
 def _read(
-    parts: list["Dataset"],
+    splits: Splits,
     image_column: str,
     label_column: str | None,
     where: str,
     into: tuple[int, int, Path | None],
 ) -> ImageArrays:
-    """The images of all parts, decoded ``into`` a size, a number of channels and a folder."""
+    """The images of all splits, decoded ``into`` a size, a number of channels and a folder."""
+    parts = splits.parts()
     count = sum(map(len, parts))
     # Before the images: a wrong column should be found out at once.
     no_labels: tuple[NDArray[np.int64], tuple[str, ...]] = np.full(count, -1, np.int64), ()
-    labels, names = _labels(parts, label_column, where) if label_column is not None else no_labels
+    labels, names = _labels(splits, label_column, where) if label_column is not None else no_labels
     images, unreadable, scaled = decode_all(_encoded(parts, image_column, where), count, *into)
-    return ImageArrays(images, labels, len(parts[0]), names, unreadable=unreadable, scaled=scaled)
+    num_train, num_val = (sum(len(part) for part in some if part is not None) for some in (splits[:2], splits[2:3]))
+    return ImageArrays(images, labels, num_train, names, num_val=num_val, unreadable=unreadable, scaled=scaled)
 
 
-def _labels(parts: list["Dataset"], column: str, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(splits: Splits, column: str, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """The labels of all images, -1 for none, and the names of the classes; texts are names."""
-    feature = parts[0].features[column]
+    feature = splits.train.features[column]
     kind = getattr(feature, "dtype", "")
-    values = [value for part in parts for value in part[column][:]]
+    values: list[Any] = []
+    for name, part in zip(splits._fields, splits, strict=True):
+        if part is not None:
+            values += part[column][:] if name != "unlabeled" else [None] * len(part)
     if kind in ("string", "large_string"):
         names = sorted(set(values) - {None})
         rows = {name: row for row, name in enumerate(names)}

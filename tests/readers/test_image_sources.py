@@ -23,7 +23,7 @@ def save(path, index=0, size=None):
 
 
 def write_parquet(folder, rows, labels, image="img", label="label", names=("cat", "dog")):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for split, (start, stop) in rows.items():
         columns = {image: [Image.fromarray(array) for array in IMAGES[start:stop]]}
         features = {image: datasets.Image()}
@@ -103,6 +103,30 @@ def test_parquet_with_two_columns_of_labels(tmp_path):
     assert (arrays.num_train, arrays.labels.tolist()) == (3, FINE[9:] + FINE[:9])
 
 
+FOUR_SPLITS = {"train": (0, 5), "validation": (5, 7), "test": (7, 9), "unlabeled": (9, 12)}
+
+
+@pytest.mark.parametrize(
+    ("splits", "layout", "order", "num_train", "num_val"),
+    [
+        (FOUR_SPLITS, {}, [*range(5), *range(9, 12), *range(5, 9)], 8, 2),
+        ({"train": (0, 9), "validation": (9, 12)}, {}, [*range(12)], 9, 0),  # the test split where there is no other
+        (FOUR_SPLITS, {"test_split": "validation"}, [*range(5), *range(9, 12), 5, 6], 8, 0),
+        (FOUR_SPLITS, {"val_split": "test", "test_split": "validation"}, [*range(5), *range(9, 12), 7, 8, 5, 6], 8, 2),
+        (FOUR_SPLITS, {"train_split": "unlabeled"}, [*range(9, 12), *range(5, 9)], 3, 2),
+        (FOUR_SPLITS, {"train_split": "test"}, [7, 8, *range(9, 12), 5, 6], 5, 0),
+    ],
+)
+def test_splits_of_a_data_set(tmp_path, splits, layout, order, num_train, num_val):
+    write_parquet(tmp_path / "set" / "data", splits, [0, 1] * 6)  # only there `datasets` finds splits of other names
+    arrays = open_source(str(tmp_path / "set"), layout=DataSetLayout(**layout)).read(32)
+    assert np.array_equal(arrays.images, IMAGES[order])
+    assert (arrays.num_train, arrays.num_val) == (num_train, num_val)
+    trains_on_labels = layout.get("train_split") != "unlabeled"
+    unlabeled = splits["unlabeled"] if "unlabeled" in splits and trains_on_labels else (0, 0)
+    assert arrays.labels.tolist() == [-1 if row in range(*unlabeled) else row % 2 for row in order]
+
+
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
@@ -112,6 +136,9 @@ def test_parquet_with_two_columns_of_labels(tmp_path):
         ({"label_column": "img"}, "img must have a text or an integer from 0 on in every row"),
         ({"train_split": "training"}, "has no split training, only train, test: set data.train_split"),
         ({"test_split": "validation"}, "has no split validation, only train, test: set data.test_split"),
+        ({"val_split": "dev"}, "has no split dev, only train, test: set data.val_split"),
+        ({"test_split": "train"}, "data.train_split and data.test_split are the same split of"),
+        ({"val_split": "test", "test_split": "test"}, "data.val_split and data.test_split are the same split of"),
         ({"config": "large"}, "choose a configuration with --data.hub_config"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
