@@ -6,6 +6,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
 from .chain import Action, Block, Phase, UpdateChain, check_argument
@@ -31,8 +32,8 @@ class AveragesWeights(KeepsWeights):
 
     Raises:
         ValueError: for another word.
-        MisconfigurationException: at the start, if statistics can't be recomputed: the module steps its optimizers
-            itself, or no datamodule makes the training batches.
+        MisconfigurationException: at the start, if statistics can't be recomputed: the module steps its optimizers or
+            fetches its batches itself, or no datamodule makes the training batches.
     """
 
     phase = Phase.AVERAGE
@@ -60,6 +61,8 @@ class AveragesWeights(KeepsWeights):
             hindrance = f"{type(pl_module).__name__} steps its own optimizers"
         elif not getattr(trainer, "datamodule", None):
             hindrance = "there is no datamodule to read training batches from again"
+        elif is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+            hindrance = f"{type(pl_module).__name__} fetches its own batches (dataloader_iter)"
         if hindrance and self.buffers == "recompute":
             name = f"{type(self).__name__}(buffers=recompute)"
             raise MisconfigurationException(f"{name}: {hindrance}: use average or raw")

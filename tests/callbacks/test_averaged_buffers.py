@@ -1,14 +1,19 @@
 """The running statistics of batch normalisation that go with averaged weights."""
 
 import copy
+import csv
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
+from torchmetrics import MeanSquaredError
 
 from callbacks import AveragedWeights, Lookahead
 from datamodules.loader import BatchLoader
@@ -160,6 +165,68 @@ def test_instance_normalisation_has_statistics_of_its_own_weights():
     assert not module.norm._forward_pre_hooks
 
 
+class Shuffled(Data):
+    """Several loaders; the order is drawn from a generator of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(1)
+
+    def train_dataloader(self):
+        order = {"shuffle": True, "generator": self.generator}
+        return {"a": DataLoader(INPUTS, 8, **order), "b": DataLoader(INPUTS[:24], 8, **order)}
+
+
+class Busy(Normalised):
+    """Its step takes no index, changes what it keeps, logs, and gets its batches through hooks of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("teacher", torch.zeros(5))
+        self.frozen = nn.Parameter(torch.zeros(5), requires_grad=False)
+        self.count, self.seen, self.error = 0, [], MeanSquaredError()
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return {**batch, "a": batch["a"] * 0.2} if isinstance(batch, dict) else batch * 0.2
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return torch.cat([batch["a"], batch["b"] * 0.2]) - 0.5 if isinstance(batch, dict) else batch - 0.5
+
+    def training_step(self, batch):
+        loss = super().training_step(batch, 0)
+        with torch.no_grad():
+            self.teacher = 0.9 * self.teacher + 0.1 * self.layers[0].weight.sum(1)
+            self.frozen.lerp_(self.layers[0].weight.sum(1), 0.1)
+        self.count += 1
+        self.seen.append(len(batch))
+        self.error(self.layers(batch), batch.prod(1, keepdim=True))
+        self.log("train/error", self.error, on_step=False, on_epoch=True)
+        self.logger.log_metrics({"by_hand": float(self.count)})
+        return loss
+
+
+def fit_busy(folder, *rules):
+    module, trainer = Busy(), quiet_trainer(*rules, max_epochs=2, logger=CSVLogger(folder))
+    trainer.fit(module, datamodule=Shuffled())
+    with open(Path(trainer.logger.log_dir) / "metrics.csv") as file:
+        return module, trainer, sum(bool(row["by_hand"]) for row in csv.DictReader(file))
+
+
+def test_nothing_but_the_statistics_is_changed_and_batches_take_the_modules_hooks(tmp_path):
+    plain, trainer, lines = fit_busy(tmp_path / "plain")
+    module, averaged, lines_too = fit_busy(tmp_path / "averaged", AveragedWeights(0.8, buffers="recompute"))
+    for state, expected in zip(module.after_steps, plain.after_steps, strict=True):
+        assert_same(state, expected)
+    assert (module.count, module.seen, lines_too) == (plain.count, plain.seen, lines) == (12, [16] * 12, 12)
+    assert averaged.callback_metrics["train/error"] == trainer.callback_metrics["train/error"]
+    seen = module.validated[-1]
+    model = copy.deepcopy(plain)
+    model.load_state_dict(seen)
+    update_bn([INPUTS * 0.2 - 0.5], nn.Sequential(model.layers[0], model.layers[1]))
+    mean = seen["layers.1.running_mean"]  # of each image once and half of them twice: near, not the same
+    torch.testing.assert_close(mean, model.layers[1].running_mean, rtol=0.2, atol=0.1)
+
+
 def test_lookahead_keeps_the_statistics_of_the_training():
     module, _ = fit(Lookahead(4))
     for name in ("layers.1.running_mean", "layers.1.running_var"):
@@ -176,6 +243,9 @@ def test_what_can_not_work_is_refused():
     quiet_trainer(AveragedWeights(0.8)).fit(module, **loaders)  # averages instead
     quiet_trainer(AveragedWeights(0.8, buffers="average")).fit(other, **loaders)
     assert_same(module.state(), other.state())
+    fetching = type("Fetching", (Normalised,), {"training_step": lambda self, dataloader_iter: None})()
+    with pytest.raises(MisconfigurationException, match="Fetching fetches its own batches"):
+        quiet_trainer(AveragedWeights(buffers="recompute")).fit(fetching, datamodule=Data())
     module.automatic_optimization = False
     with pytest.raises(MisconfigurationException, match="steps its own optimizers"):
         quiet_trainer(AveragedWeights(buffers="recompute")).fit(module, datamodule=Data())
