@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import BaseFinetuning, StochasticWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,6 +14,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from .update_chain.chain import Phase, UpdateChain, check_argument, write_lr
 from .update_chain.rule import UpdateRule
 from .update_chain.run_length import Unit, check_unit, planned_steps, steps_per
+
+# Lightning's callbacks that set learning rates, or make schedulers, when an epoch begins.
+SET_RATES = (BaseFinetuning, StochasticWeightAveraging)
 
 
 class PiecewiseLinearLR(UpdateRule):
@@ -104,11 +108,10 @@ class PiecewiseLinearLR(UpdateRule):
                 raise MisconfigurationException(
                     f"PiecewiseLinearLR: {type(chain.optimizer).__name__} has no learning rate; remove the callback"
                 )
-        guarded = self._guarded.setdefault(chain.index, [])
-        for config in trainer.lr_scheduler_configs:
-            if getattr(config.scheduler, "optimizer", None) is chain.optimizer:
-                guarded.append((config.scheduler, type(config.scheduler)))
-                self._guard(config.scheduler, chain)
+        self._guard_schedulers(chain, trainer)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SET_RATES):
+                self._guard_callback(callback, chain, trainer)
         self._set(chain)
 
     def _warn_of_warmup(self, trainer: pl.Trainer) -> None:
@@ -130,6 +133,9 @@ class PiecewiseLinearLR(UpdateRule):
     def detach(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
         for scheduler, own_class in self._guarded.pop(chain.index, []):
             scheduler.__class__ = own_class
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SET_RATES):
+                vars(callback).pop("on_train_epoch_start", None)
         self._take_back(chain)
 
     def before_step(self, chain: UpdateChain) -> None:
@@ -159,6 +165,30 @@ class PiecewiseLinearLR(UpdateRule):
             written = self._written.pop((chain.index, i), None)
             if written is not None and float(group["lr"]) == written:
                 write_lr(group, self._base[chain.index, i])
+
+    def _guard_callback(self, callback: pl.Callback, chain: UpdateChain, trainer: pl.Trainer) -> None:
+        """Let a callback of Lightning's see the module's learning rate where it sets one, or makes a scheduler."""
+        own = callback.on_train_epoch_start
+
+        def on_train_epoch_start(*args: Any) -> None:
+            self._take_back(chain)
+            try:
+                own(*args)
+            finally:
+                self._guard_schedulers(chain, trainer)
+                self._set(chain)
+
+        vars(callback)["on_train_epoch_start"] = on_train_epoch_start
+
+    def _guard_schedulers(self, chain: UpdateChain, trainer: pl.Trainer) -> None:
+        """Guard those that are not guarded yet."""
+        guarded = self._guarded.setdefault(chain.index, [])
+        for config in trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            is_new = all(scheduler is not other for other, _ in guarded)
+            if is_new and getattr(scheduler, "optimizer", None) is chain.optimizer:
+                guarded.append((scheduler, type(scheduler)))
+                self._guard(scheduler, chain)
 
     def _guard(self, scheduler: LRScheduler, chain: UpdateChain) -> None:
         """Let the scheduler see its own learning rate while it steps.

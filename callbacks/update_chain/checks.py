@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, ModelPruning, StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
@@ -44,11 +44,11 @@ def check_rules(trainer: pl.Trainer, pl_module: pl.LightningModule, rules: Seque
             )
         rule.check(trainer, pl_module)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+        if isinstance(callback, WeightAveraging | StochasticWeightAveraging | ModelPruning):
             for rule in rules:
                 if rule.exchanges_weights:
                     raise MisconfigurationException(
-                        f"{type(rule).__name__} and {type(callback).__name__} both exchange the evaluated "
+                        f"{type(rule).__name__} and {type(callback).__name__} both change the evaluated "
                         "weights; remove one of them from trainer.callbacks"
                     )
 

@@ -36,10 +36,13 @@ def steps_per_epoch(trainer: pl.Trainer) -> int:
 
 
 def planned_steps(trainer: pl.Trainer) -> float:
-    """Steps of each optimizer in the whole run, by ``max_epochs`` and ``max_steps``; infinite without either."""
+    """Steps of each optimizer in the whole run, by ``max_epochs`` and ``max_steps``; infinite where they are unknown.
+
+    That is, without either, or with ``max_epochs`` of data without a length.
+    """
     steps = trainer.estimated_stepping_batches
     if trainer.max_steps == -1:
-        return steps
+        return steps if steps >= 0 else math.inf
     return min(steps, -(-trainer.max_steps // max(len(trainer.optimizers), 1)))  # max_steps counts all optimizers'
 
 
@@ -59,6 +62,7 @@ def steps_per(unit: Unit, owner: str, trainer: pl.Trainer) -> float:
     steps = planned_steps(trainer)
     if math.isinf(steps):
         raise MisconfigurationException(
-            f"{owner}: shares of a run without planned end: set trainer.max_epochs or max_steps, or another unit"
+            f"{owner}: the run has no planned end to take shares of: set trainer.max_steps (where the data has a "
+            "length, max_epochs), or another unit"
         )
     return steps

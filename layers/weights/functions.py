@@ -105,6 +105,9 @@ class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):  # type: i
     Args:
         weight: the initial weight.
         dim: the weight's dimension of output units.
+
+    Raises:
+        ValueError: from ``of``, if all weights are 0.
     """
 
     kind = "spectral_persistent"
@@ -115,6 +118,11 @@ class PersistentSpectralNormalization(WeightFunction, _SpectralNorm):  # type: i
 
     @classmethod
     def of(cls, weight: Tensor, dim: int) -> WeightFunction:
+        if not weight.is_meta and not weight.any():
+            raise ValueError(
+                "spectral_persistent: all weights are 0, without a direction to start from: initialise them, or use "
+                "another kind"
+            )
         return cls(weight, dim)
 
     def used(self, originals: list[Tensor]) -> Tensor:
@@ -149,6 +157,12 @@ class WeightNorm(WeightFunction, _WeightNorm):
     """
 
     kind = "weight_norm"
+
+    @classmethod
+    def of(cls, weight: Tensor, dim: int) -> WeightFunction:
+        function = cls(dim)
+        function.right_inverse(weight)  # checks it
+        return function
 
     def used(self, originals: list[Tensor]) -> Tensor:
         return _WeightNorm.forward(self, *originals)
@@ -222,6 +236,7 @@ def unit_norms(weight: Tensor, dim: int) -> Tensor:
 def unit_dim(module: nn.Module) -> int:
     """The dimension of a module's weight along which its output units lie: 0, or 1 in a transposed convolution.
 
+    There, with groups, the channels at the same place in each group count as one unit, as torch's weight norm has it.
     A module that stores its weight as (in, out) says so with the attribute ``weight_output_dim = 1``.
     """
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

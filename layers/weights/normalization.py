@@ -23,7 +23,7 @@ from .functions import (
     follow_spectral,
     unit_dim,
 )
-from .selection import check_entries, matching, nearest, parametrizations_of, uses
+from .selection import check_entries, matching, nearest, parameter_names, parametrizations_of, uses
 
 Kind = str | Callable[[Tensor], Tensor]
 Maker = Callable[[Tensor, int], WeightFunction]
@@ -71,7 +71,7 @@ def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.
     kinds = dict(kinds or {})
     check_entries("weight_normalization", list(kinds))
     makers = {pattern: _maker(kind) for pattern, kind in kinds.items()}
-    weights = uses(model)
+    weights, names = uses(model), parameter_names(model)
     # All are chosen before the first is changed, so that nothing has changed if something is wrong.
     chosen: dict[nn.Parameter, tuple[str, WeightFunction]] = {}
     for pattern, kind in kinds.items():
@@ -92,7 +92,10 @@ def normalize_weights(model: nn.Module, kinds: Mapping[str, Kind] | None) -> nn.
                 other, _ = chosen[parameter]
                 raise ValueError(f"weight_normalization: patterns {other!r} and {pattern!r} both match {name!r}")
             else:
-                chosen[parameter] = pattern, makers[pattern](parameter, unit_dim(owner))
+                try:
+                    chosen[parameter] = pattern, makers[pattern](parameter, unit_dim(owner))
+                except ValueError as error:
+                    raise ValueError(f"weight_normalization: {names[parameter][0]}: {error}") from error
         if left_alone == len(found):
             raise ValueError(
                 f"weight_normalization: pattern {pattern!r} matches only what {kind!r} leaves alone (biases, vectors)"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
 
-DEFAULT_EXCLUDE = ("type:norm", "bias$")
+DEFAULT_EXCLUDE = ("type:norm", "bias[^.]*$")
 """Normalisation layers and biases, which benefit from neither decay nor a trust ratio (kexue.fm/archives/7094)."""
 
 # All of torch's normalisation classes end like this (LayerNorm, RMSNorm, GroupNorm, SyncBatchNorm, InstanceNorm2d), and

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelPruning
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import AveragedWeights, Lookahead
@@ -145,6 +145,8 @@ def test_lightnings_own_average_is_refused():
     for rule in (AveragedWeights(), Lookahead()):
         with pytest.raises(MisconfigurationException, match=f"{type(rule).__name__} and EMAWeightAveraging both"):
             run(module, rule, EMAWeightAveraging())
+        with pytest.raises(MisconfigurationException, match=f"{type(rule).__name__} and ModelPruning both change"):
+            run(module, rule, ModelPruning("l1_unstructured", amount=0.5))
     run(GivenGradients(random_gradients(1), ADAM), Lookahead(evaluate="fast"), EMAWeightAveraging())
 
 

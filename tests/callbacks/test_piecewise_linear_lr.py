@@ -3,12 +3,21 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.callbacks import BackboneFinetuning, LearningRateMonitor, StochasticWeightAveraging
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader
 
 from callbacks import PiecewiseLinearLR, WeightDecay
-from tests.callbacks.chain_tools import GivenGradients, MemoryLogger, assert_same, index_loader, random_gradients, run
+from tests.callbacks.chain_tools import (
+    GivenGradients,
+    MemoryLogger,
+    Recorder,
+    assert_same,
+    index_loader,
+    random_gradients,
+    run,
+)
 from tests.tools import quiet_trainer
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -166,9 +175,54 @@ def test_a_warm_up_that_cannot_end_is_said_at_the_start(rule, warns, capsys):
     assert ("warm-up takes 9 steps, but the run has 8" in capsys.readouterr().out) == warns
 
 
-def test_a_run_without_end_has_no_shares():
-    with pytest.raises(MisconfigurationException, match="shares of a run without planned end"):
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from torch.arange(4)[:, None]
+
+
+def test_a_run_without_a_known_end_has_no_shares(capsys):
+    with pytest.raises(MisconfigurationException, match="the run has no planned end to take shares of"):
         run(GivenGradients(random_gradients(2), SGD), PiecewiseLinearLR({1: 1.0}, "share"), max_epochs=-1)
+    module, loader = GivenGradients(random_gradients(4), SGD), DataLoader(Endless(), batch_size=None)
+    with pytest.raises(MisconfigurationException, match=r"set trainer\.max_steps \(where the data has a length"):
+        quiet_trainer(PiecewiseLinearLR({1: 1.0}, "share"), max_epochs=3).fit(module, loader)
+    recorder = Recorder()
+    quiet_trainer(PiecewiseLinearLR({4: 1.0}), recorder, max_epochs=2).fit(module, loader)
+    assert recorder.learning_rates == [[pytest.approx(0.1 * min(step / 4, 1))] for step in range(8)]
+    assert "warm-up" not in capsys.readouterr().out
+
+
+class Frozen(GivenGradients):
+    """Its optimizer begins without the backbone."""
+
+    @property
+    def backbone(self):
+        return self.linear
+
+    def configure_optimizers(self):
+        return self.make_optimizer([each for each in self.parameters() if each.requires_grad])
+
+
+@pytest.mark.parametrize(
+    ("module", "make"),
+    [
+        (Frozen, lambda: BackboneFinetuning(1, lambda epoch: 1.5, 0.1, should_align=False)),
+        (GivenGradients, lambda: StochasticWeightAveraging(0.02, 1, annealing_epochs=2)),
+    ],
+)
+def test_multiplies_what_callbacks_of_lightning_set(module, make):
+    """Epochs of three steps: each group's rate is that of the callback alone, times the factor."""
+    gradients, rule = random_gradients(3), PiecewiseLinearLR({4: 1.0, 9: 0.4})
+    rates = []
+    for rules in ([], [rule]):
+        recorder = Recorder()
+        quiet_trainer(*rules, make(), recorder, max_epochs=4).fit(module(gradients, SGD), index_loader(3))
+        rates.append(recorder.learning_rates)
+    alone, together = rates
+    assert len(alone) == 12
+    assert len({group for step in alone for group in step}) > 2
+    for step, (one, both) in enumerate(zip(alone, together, strict=True)):
+        assert both == [pytest.approx(rate * rule.factor(step)) for rate in one]
 
 
 def test_the_user_may_set_the_rate_in_between_and_a_tensor_rate_works():

@@ -104,3 +104,11 @@ def test_default_entries_may_match_nothing():
 def test_bad_entries_are_refused(entries, message):
     with pytest.raises(ValueError, match=message):
         check_entries("include", entries)
+
+
+def test_biases_of_any_name_are_excluded_by_default():
+    model = nn.ModuleDict({"lstm": nn.LSTM(2, 2, bidirectional=True), "attention": nn.MultiheadAttention(2, 1)})
+    model["attention"].bias_k = nn.Parameter(torch.ones(2))
+    names = parameter_names(model)
+    left = {names[p][0] for p in select(model, None, DEFAULT_EXCLUDE, "Test", may_match_nothing=DEFAULT_EXCLUDE)}
+    assert left == {name for name, parameter in model.named_parameters() if parameter.dim() == 2}

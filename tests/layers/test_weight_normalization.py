@@ -348,8 +348,12 @@ def test_a_scale_is_re_initialised():
     assert norm.weight.tolist() == [0.5] * 4
 
 
-def test_weight_norm_refuses_a_unit_without_direction():
-    layer = nn.Linear(3, 2)
-    nn.init.zeros_(layer.weight)
-    with pytest.raises(ValueError, match="weight_norm: all weights of a unit are 0"):
-        normalize_weights(layer, {"weight": "weight_norm"})
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("weight_norm", "all weights of a unit are 0"), ("spectral_persistent", "all weights are 0")]
+)
+def test_a_weight_without_direction_is_refused_by_name_before_any_is_changed(kind, reason):
+    layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    nn.init.zeros_(layers[1].weight)
+    with pytest.raises(ValueError, match=f"weight_normalization: 1.weight: {kind}: {reason}"):
+        normalize_weights(layers, {"weight": kind})
+    assert {name for name, _ in layers.named_parameters()} == {"0.weight", "0.bias", "1.weight", "1.bias"}

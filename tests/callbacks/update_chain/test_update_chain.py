@@ -59,8 +59,8 @@ def test_the_chain_is_printed_and_logged_once(capsys):
         "Update chain of Adam: gradient: GradientAccumulation(steps=2) -> "
         "learning rate: ParameterwiseLR(multipliers={'linear': 0.5}) on 2 of 5 tensors -> "
         "learning rate: PiecewiseLinearLR(schedule={0: 0.0, 3: 1.0}) -> "
-        "decay: WeightDecay(rate=0.1, exclude=['type:norm', 'bias$']) on 2 of 5 tensors -> "
-        "layer adaptation: LayerAdaptation(exclude=['type:norm', 'bias$']) on 2 of 5 tensors -> "
+        "decay: WeightDecay(rate=0.1, exclude=['type:norm', 'bias[^.]*$']) on 2 of 5 tensors -> "
+        "layer adaptation: LayerAdaptation(exclude=['type:norm', 'bias[^.]*$']) on 2 of 5 tensors -> "
         "lazy: LazyUpdates(include=['embedding'], freeze_state=False) on 1 of 5 tensors -> "
         "lookahead: Lookahead(steps=2, step_size=0.5) -> average: AveragedWeights(decay=0.9)"
     ]
