@@ -18,7 +18,7 @@ from metrics.representation import RepresentationQuality
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .prediction.images import encode_files, write_features
+from .prediction.images import FEATURE_FILES, check_ending, encode_files, write_features
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
 
@@ -198,8 +198,10 @@ class AutoEncoder(AddsLosses, Optimized, LoadsTrained, pl.LightningModule):
             A summary for the terminal.
 
         Raises:
-            ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
+            ValueError: if ``batch_size`` is below 1, the output has another ending, or there is no image or one that
+                can't be read.
         """
+        check_ending(output, FEATURE_FILES)
         names, features = encode_files(self, input, lambda images: self.encode(images).mean, batch_size, on_error)
         write_features(output, names, features)
         return f"{len(names)} images, {features.shape[1]} features each -> {output}"

@@ -328,8 +328,16 @@ class DeepInfoMax(EncodesImageFiles, Optimized, LoadsTrained, pl.LightningModule
         behind = baselines_ahead(metrics)
         if not behind:
             return []
+        data = getattr(self._trainer, "datamodule", None)
+        views = (
+            ""
+            if getattr(data, "views", 1) == 2
+            else (
+                "two views instead of one, which take away what is easy to recognise, such as colours "
+                "(configs/infomax_folder.yaml); "
+            )
+        )
         return [
-            f"The trained code is not ahead of {' and '.join(behind)}. To try: two views instead of one, which take "
-            "away what is easy to recognise, such as colours (configs/infomax_folder.yaml); more epochs, watched by "
+            f"The trained code is not ahead of {' and '.join(behind)}. To try: {views}more epochs, watched by "
             "--model.val_probes=[knn,linear_probe]; the rows test/fc and test/local."
         ]

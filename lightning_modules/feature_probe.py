@@ -22,7 +22,7 @@ from layers.weights import normalize_weights
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .prediction.images import encode_files
+from .prediction.images import check_ending, encode_files
 from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
 
@@ -220,8 +220,10 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             A summary for the terminal.
 
         Raises:
-            ValueError: if ``batch_size`` is below 1, or there is no image or one that can't be read.
+            ValueError: if ``batch_size`` is below 1, the output has another ending, or there is no image or one that
+                can't be read.
         """
+        check_ending(output, (".csv",))
         names, probabilities = encode_files(
             self, input, lambda images: self(images).float().softmax(1), batch_size, on_error
         )

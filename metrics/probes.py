@@ -35,6 +35,8 @@ def _check(memory: Tensor, memory_labels: Tensor, queries: Tensor, query_labels:
             raise ValueError(f"{name}: features must be (N, d) and labels (N,), got {shapes}")
         if not len(features):
             raise ValueError(f"{name}: no samples")
+        if not features.isfinite().all():
+            raise ValueError(f"{name}: features must be finite, got nan or inf")
         if labels.min() < 0:
             raise ValueError(f"{name}: labels must be 0 or more, got {int(labels.min())} (-1 stands for 'no class')")
     if memory.shape[1] != queries.shape[1]:
@@ -104,7 +106,7 @@ def knn_accuracy(
         Accuracy in [0, 1].
 
     Raises:
-        ValueError: for shapes that don't fit, no samples, negative labels, k < 1.
+        ValueError: for shapes that don't fit, no samples, features that are not finite, negative labels, k < 1.
     """
     _check(memory, memory_labels, queries, query_labels)
     similarities, neighbors = nearest_neighbors(memory, queries, min(k, len(memory)), chunk_size)

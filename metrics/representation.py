@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
 
 from .probes import CHUNK_ROWS, knn_accuracy, linear_probe_accuracy, mlp_probe_accuracy
 
@@ -32,7 +32,8 @@ class RepresentationQuality(Metric):
 
     Computes:
         ``{"knn_accuracy", "linear_probe_accuracy", "mlp_probe_accuracy"}`` -> fp32 scalar in [0, 1], those chosen.
-        Samples without a class (label -1) are ignored; if none has a class the result is ``{}``.
+        Samples without a class (label -1) are ignored; if none has a class the result is ``{}``. Of features that are
+        not finite the accuracies are nan.
 
     Raises:
         ValueError: for an unknown probe, or if ``k`` or ``mlp_epochs`` is below 1.
@@ -108,6 +109,9 @@ class RepresentationQuality(Metric):
         queries, query_labels = self._labelled("query")
         if not len(memory) or not len(queries):
             return {}
+        if not (memory.isfinite().all() and queries.isfinite().all()):
+            rank_zero_warn("features are not finite (nan or inf): no probe can judge them")
+            return {f"{probe}_accuracy": torch.tensor(torch.nan, device=queries.device) for probe in self.probes}
         samples = (memory, memory_labels, queries, query_labels)
         run = {
             "knn": lambda: knn_accuracy(*samples, k=self.k),

@@ -27,13 +27,23 @@ def user_path(path: Path | str) -> Path:
         raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; give the full path") from error
 
 
-def stamps(root: Path, paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Relative path, size in bytes and modification time of each file."""
+def stamps(root: Path, paths: Iterable[Path], may_fail: bool = False) -> list[tuple[str, int, int]]:
+    """Relative path, size in bytes and modification time of each file.
+
+    Args:
+        may_fail: of files that can't be read, size and time are -1.
+
+    Raises:
+        DataError: a file can't be read.
+    """
     stamps = []
     for path in paths:
         try:
             status = path.stat()
         except OSError as error:
+            if may_fail:
+                stamps.append((path.relative_to(root).as_posix(), -1, -1))
+                continue
             raise DataError(f"cannot read {path}: {error.strerror}; repair or remove it") from error
         stamps.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
     return stamps

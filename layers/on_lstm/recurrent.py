@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from .recurrence import recurrence
 from .steps import Gates
@@ -77,7 +78,15 @@ class RecurrentLayer(nn.Module, ABC):
 
         Raises:
             ValueError: on wrong shapes.
+            TypeError: for a ``PackedSequence``, or a state that is no pair.
         """
+        if isinstance(input, PackedSequence):
+            raise TypeError(
+                "input is a PackedSequence: give it padded (torch.nn.utils.rnn.pad_packed_sequence); what comes before "
+                "the padding does not depend on it"
+            )
+        if state is not None and not (isinstance(state, tuple | list) and len(state) == 2):
+            raise TypeError("state must be the pair (h, c), or None")
         if input.dim() != 3 or input.shape[-1] != self.input_size or input.numel() == 0:
             order = "(B, T, " if self.batch_first else "(T, B, "
             raise ValueError(f"input {tuple(input.shape)} must be a non-empty {order}{self.input_size})")

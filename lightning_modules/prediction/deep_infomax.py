@@ -10,7 +10,7 @@ from torch import Tensor
 from layers.images import EncoderOutput
 from metrics.probes import nearest_neighbors
 
-from .images import encode_files, write_features
+from .images import FEATURE_FILES, check_ending, encode_files, write_features
 
 if TYPE_CHECKING:
     _Mixin = Any
@@ -56,10 +56,12 @@ class EncodesImageFiles(_Mixin):
             A summary for the terminal.
 
         Raises:
-            ValueError: if a number is below 1, or there is no image or one that can't be read.
+            ValueError: if a number is below 1, the output has another ending, or there is no image or one that can't be
+                read.
         """
         if batch_size < 1 or num_neighbors < 1:
             raise ValueError(f"batch_size ({batch_size}) and num_neighbors ({num_neighbors}) must be at least 1")
+        check_ending(output, FEATURE_FILES)
         names, features = self._encode_files(input, layer, batch_size, on_error)
         arrays: dict[str, Any] = {}
         report = [f"{len(names)} images, {features.shape[1]} features each ({layer}) -> {output}"]

@@ -1,7 +1,7 @@
 """Features of image files: computed in batches, written as a table or as arrays."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,18 @@ from torch import Tensor
 
 from datamodules.batches import ImageBatch
 from readers.images import read_image_files
+
+FEATURE_FILES = (".npz", ".csv", ".parquet")
+
+
+def check_ending(output: Path, endings: Sequence[str]) -> None:
+    """Refuses a file name with another ending, before any image is read; one without an ending is fine.
+
+    Raises:
+        ValueError: names the endings.
+    """
+    if output.suffix and output.suffix.lower() not in endings:
+        raise ValueError(f"output ({output}) must end in {' or '.join(endings)}")
 
 
 def encode_files(
@@ -48,7 +60,7 @@ def write_features(output: Path, names: list[str], features: Tensor, more: Mappi
     """Writes features by the ending of the file.
 
     ``.csv``: ``name,f0,f1,...``, a row an image; ``.parquet``: the columns ``name`` and ``features``, lists of float32;
-    any other: NumPy's ``.npz`` with ``names``, ``features`` (N, d) float32 and ``more``.
+    ``.npz`` or none: NumPy's ``.npz`` with ``names``, ``features`` (N, d) float32 and ``more``.
     """
     output = Path(output)
     ending = output.suffix.lower()

@@ -91,7 +91,8 @@ class ImageFiles(ImageSource):
     def key(self) -> dict[str, Any]:
         paths = (self.root.joinpath(*parts) for parts, _ in self.files)
         # The counts tell the same files in other splits apart.
-        return {"files": stamps(self.root, paths), "train": self.num_train, "val": self.num_val}
+        # A link to nothing is an image that can't be decoded, as others are.
+        return {"files": stamps(self.root, paths, may_fail=True), "train": self.num_train, "val": self.num_val}
 
     def _read(self, image_size: int, channels: int, folder: Path | None) -> ImageArrays:
         names = (str(self.root.joinpath(*parts)) for parts, _ in self.files)

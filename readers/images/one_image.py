@@ -147,6 +147,8 @@ def _fit(image: "Image", size: int, channels: int) -> "Image":
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
+    if image.mode == "LAB":  # Pillow converts it to these alone
+        image = image.convert("RGB")
     if channels % 2 and image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

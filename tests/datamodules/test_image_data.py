@@ -240,8 +240,9 @@ def loaders_of(data):
 
 def test_unreadable_images_stop_or_are_skipped(tmp_path, capsys):
     folder = write_images(tmp_path / "photos")
-    for index in (3, 4):
-        (folder / f"{index}.png").write_bytes(b"broken")
+    (folder / "3.png").write_bytes(b"broken")
+    (folder / "4.png").unlink()
+    (folder / "4.png").symlink_to(folder / "gone.png")
     (folder / "x.heic").write_text("")
     with pytest.raises(DataError, match=r"cannot read 2 images; .*data\.on_error=skip: .*3\.png: .*4\.png: "):
         make(source=str(folder))

@@ -412,3 +412,8 @@ def test_bad_shapes_give_one_line(cell: type[RecurrentLayer]):
             layer(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"state c .* = \(1, 2, 20\)"):
         layer(torch.zeros(5, 2, 4), (torch.zeros(1, 2, 20), torch.zeros(1, 3, 20)))
+    packed = nn.utils.rnn.pack_padded_sequence(torch.randn(3, 2, 4), torch.tensor([3, 2]))
+    with pytest.raises(TypeError, match="give it padded"):
+        layer(packed)
+    with pytest.raises(TypeError, match=r"state must be the pair \(h, c\)"):
+        layer(torch.randn(3, 2, 4), torch.zeros(1, 2, 20))

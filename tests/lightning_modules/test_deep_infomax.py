@@ -2,6 +2,7 @@ import copy
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -319,6 +320,12 @@ def test_predict_file_gives_the_asked_layer(folder_of_images: Path, tmp_path: Pa
     assert np.load(tmp_path / "f.npz")["features"].shape == (3, size)
 
 
+@pytest.mark.parametrize("name", ["f.json", "f.tsv", "f.npy"])
+def test_predict_file_refuses_other_endings_before_it_reads(tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match=rf"output \(.*{name}\) must end in .npz or .csv or .parquet"):
+        DeepInfoMax(**SMALL).predict_file(tmp_path / "no_such_folder", tmp_path / name)
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_predict_file_writes_tables(folder_of_images: Path, tmp_path: Path, ending: str):
     module = DeepInfoMax(**SMALL)
@@ -338,6 +345,9 @@ def test_a_code_that_is_not_ahead_is_named():
     (line,) = DeepInfoMax(**SMALL).remarks(found)
     assert "not ahead of untrained (knn 0.500 <= 0.500)." in line
     assert "infomax_folder.yaml" in line
+    module = DeepInfoMax(**SMALL)
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(views=2))
+    assert "infomax_folder.yaml" not in module.remarks(found)[0]
     assert DeepInfoMax(**SMALL).remarks(found | {"test/knn_accuracy": 0.6}) == []
     assert DeepInfoMax(**SMALL).remarks({"test/knn_accuracy": 0.1}) == []  # without baselines
     assert "no classes" in DeepInfoMax(**SMALL).remarks({})[0]

@@ -383,3 +383,17 @@ def test_two_processes_give_the_result_of_one(clouds) -> None:
         values, own_samples_only = results.get()
         assert values == expected
         assert own_samples_only
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_features_that_are_not_finite_have_no_accuracy(clouds, value, in_memory):
+    memory, memory_labels, queries, query_labels = (each.clone() for each in clouds)
+    (memory if in_memory else queries)[3, 2] = value
+    with pytest.raises(ValueError, match="features must be finite"):
+        knn_accuracy(memory, memory_labels, queries, query_labels)
+    metric = RepresentationQuality(probes=["knn", "linear_probe"])
+    metric.update(memory, memory_labels, memory=True)
+    metric.update(queries, query_labels, memory=False)
+    with pytest.warns(UserWarning, match="features are not finite"):
+        assert all(math.isnan(accuracy) for accuracy in metric.compute().values())

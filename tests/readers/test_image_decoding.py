@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from readers.errors import DataError
 from readers.images import decoding
@@ -40,6 +40,17 @@ def test_colour_modes():
     assert (decode_image("", encode(clear), 8) == 255).all()
     palette = Image.fromarray(noise()).quantize(16)
     assert np.array_equal(decode_image("", encode(palette), 8), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_lab_image_is_that_of_its_colours(channels):
+    lab = ImageCms.applyTransform(
+        Image.new("RGB", (8, 8), (200, 60, 20)),
+        ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"),
+    )
+    plain = encode(Image.new("RGB", (8, 8), (200, 60, 20)))
+    found, expected = (decode_image("", data, 8, channels).astype(int) for data in (encode(lab, "TIFF"), plain))
+    assert abs(found - expected).max() < 8
 
 
 def test_central_square_of_an_upright_image():
