@@ -1,5 +1,6 @@
 """Losses from anywhere: a module adds a loss in its forward, and whoever trains the model collects them."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -91,7 +92,18 @@ class Losses:
         if torch.is_grad_enabled() and not total.requires_grad:
             names = ", ".join(self.values())
             raise ValueError(f"{owner}: no loss ({names}) has a gradient: all were added under torch.no_grad")
+        if torch.is_grad_enabled() and (lost := self._without_gradient()):
+            warnings.warn(
+                f"{owner}: {', '.join(lost)} was added under torch.no_grad and trains nothing: in "
+                "torch.utils.checkpoint set use_reentrant=False, in a frozen part add it with weight 0",
+                stacklevel=2,
+            )
         return total
+
+    def _without_gradient(self) -> list[str]:
+        """Names of those with a weight."""
+        terms = ((name, term) for (_, name), terms in self._terms.items() for term in terms)
+        return list(dict.fromkeys(name for name, term in terms if term.weight and not term.value.requires_grad))
 
     def values(self) -> dict[str, Tensor]:
         """The sum of the unweighted values of each name, detached."""

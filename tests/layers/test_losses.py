@@ -190,6 +190,14 @@ def test_activation_checkpointing_counts_once(calls):
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
+def test_a_loss_whose_gradient_a_reentrant_checkpoint_drops_is_named():
+    model = nn.Sequential(Sparse(4, 4), Sparse(4, 4))
+    with collect_losses(model) as losses:
+        model[1](checkpoint(model[0], torch.randn(3, 4, requires_grad=True), use_reentrant=True))
+    with pytest.warns(UserWarning, match=r"Sequential: \w+ was added under torch.no_grad .* use_reentrant=False"):
+        losses.total()
+
+
 def test_copies_and_pickles_add_their_own_and_the_state_dict_stays():
     model, x = nn.Sequential(Sparse(4, 4)), torch.randn(3, 4)
     assert list(model.state_dict()) == ["0.weight", "0.bias"]
