@@ -328,15 +328,12 @@ class DeepInfoMax(EncodesImageFiles, Optimized, LoadsTrained, pl.LightningModule
         behind = baselines_ahead(metrics)
         if not behind:
             return []
-        data = getattr(self._trainer, "datamodule", None)
         views = (
-            ""
-            if getattr(data, "views", 1) == 2
-            else (
-                "two views instead of one, which take away what is easy to recognise, such as colours "
-                "(configs/infomax_folder.yaml); "
-            )
+            "two views instead of one, which take away what is easy to recognise, such as colours "
+            "(configs/infomax_folder.yaml); "
         )
+        if getattr(getattr(self._trainer, "datamodule", None), "views", 1) == 2:
+            views = ""
         return [
             f"The trained code is not ahead of {' and '.join(behind)}. To try: {views}more epochs, watched by "
             "--model.val_probes=[knn,linear_probe]; the rows test/fc and test/local."
