@@ -44,8 +44,14 @@ class Links(NamedTuple):
         return len(self.names)
 
 
-def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, weight: str | None = "weight") -> Links:
-    """The links of any input that ``map_equation.Network`` takes; its arguments.
+def read_links(
+    edges: Any,
+    weights: Any = None,
+    num_nodes: int | None = None,
+    weight: str | None = "weight",
+    one_way: bool | None = None,
+) -> Links:
+    """The links of any input that ``map_equation.Network`` takes; its arguments, and ``read_graph``'s ``one_way``.
 
     Raises:
         ValueError: for another type or shape, an id out of range, or weights or num_nodes beside a graph that has them.
@@ -53,7 +59,7 @@ def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, we
     """
     kind = type(edges).__module__.split(".")[0]
     if isinstance(edges, str | os.PathLike):
-        return only(from_file(edges), weights, num_nodes, "a file")
+        return only(from_file(edges, one_way), weights, num_nodes, "a file")
     if hasattr(edges, "as_graph"):
         return only(from_read(edges.as_graph()), weights, num_nodes, "a network of states")
     if hasattr(edges, "nodes") and hasattr(edges, "is_directed") and hasattr(edges, "edges"):
@@ -85,11 +91,11 @@ def only(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
     return links
 
 
-def from_file(path: str | os.PathLike[str]) -> Links:
+def from_file(path: str | os.PathLike[str], one_way: bool | None = None) -> Links:
     """The graph in a file, in any format of ``readers.graphs.read_graph``; names that are integers become such."""
     from readers.graphs import read_graph
 
-    return from_read(read_graph(os.fspath(path)))
+    return from_read(read_graph(os.fspath(path), one_way=one_way))
 
 
 def from_read(graph: Any) -> Links:

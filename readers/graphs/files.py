@@ -21,6 +21,7 @@ def read_graph(
     directed: bool | None = None,
     labels_file: Path | str | None = None,
     min_weight: float = 0.0,
+    one_way: bool | None = None,
 ) -> Graph:
     """The graph of a file. The suffix of its name tells the format; any file may be gzipped.
 
@@ -47,6 +48,9 @@ def read_graph(
         directed: whether links are directed, from source to target; None: as the file says, else undirected.
         labels_file: the labels of nodes (``read_labels``), instead of the file's own.
         min_weight: drop lighter links; their nodes stay.
+        one_way: whether the walk that the graph is read for follows links one way only. It decides where neither the
+            file nor ``directed`` does and links are made while reading: edges beside Pajek's arcs, layers of
+            ``*Intra``.
 
     Raises:
         DataError: the file can't be read or has another layout, there is no node, a weight is negative or not finite,
@@ -64,7 +68,7 @@ def read_graph(
         if suffix in SUFFIXES:
             graph = read_markup(data, where, suffix).graph
         else:
-            graph = _read_text(data, suffix, where, directed)
+            graph = _read_text(data, suffix, where, one_way if directed is None else directed)
     if directed is not None and graph.states is None:
         graph = graph._replace(directed=directed)
     if graph.directed and graph.bipartite:
