@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from numbers import Integral
@@ -63,13 +62,13 @@ def read_links(
     """
     kind = type(edges).__module__.split(".")[0]
     if isinstance(edges, str | os.PathLike):
-        return only(apart(from_file(edges, one_way)), weights, num_nodes, "a file")
+        return only(from_file(edges, one_way), weights, num_nodes, "a file")
     if hasattr(edges, "as_graph"):
-        return only(apart(from_read(edges.as_graph())), weights, num_nodes, "a network of states")
+        return only(from_read(edges.as_graph()), weights, num_nodes, "a network of states")
     if hasattr(edges, "nodes") and hasattr(edges, "is_directed") and hasattr(edges, "edges"):
         return only(from_networkx(edges, weight), weights, num_nodes, "a networkx graph")
     if kind == "igraph":
-        return only(apart(from_igraph(edges, weight)), weights, num_nodes, "an igraph graph")
+        return only(from_igraph(edges, weight), weights, num_nodes, "an igraph graph")
     if "scipy.sparse" in sys.modules and sys.modules["scipy.sparse"].issparse(edges):
         return only(from_sparse(edges), weights, num_nodes, "a sparse matrix")
     if kind == "torch":
@@ -93,38 +92,6 @@ def only(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
     if weights is not None or num_nodes not in (None, links.num_nodes):
         raise ValueError(f"{what} has its own weights and nodes: weights and num_nodes are for arrays of edges")
     return links
-
-
-def apart(links: Links) -> Links:
-    """Links whose nodes have different names: of equal ones, each gets its id or number behind it; says so."""
-    ids = np.arange(links.num_nodes) if links.ids is None else links.ids
-    if not isinstance(links.names, range):
-        links = links._replace(names=distinct(list(links.names), ids))
-    if links.states is not None:
-        names = distinct(links.states.names.tolist(), links.states.nodes)
-        links = links._replace(states=links.states._replace(names=np.array(names)))
-    return links
-
-
-def distinct(names: list[Any], ids: np.ndarray) -> list[Any]:
-    """The names, those that belong to several ids with the id behind them."""
-    if len(set(names)) == len(names):
-        return names
-    owners: dict[Any, set[int]] = {}
-    for name, number in zip(names, ids.tolist(), strict=True):
-        owners.setdefault(name, set()).add(number)
-    shared = next((name for name in names if len(owners[name]) > 1), None)
-    if shared is None:
-        return names
-    some = ", ".join(f"'{shared} ({number})'" for number in sorted(owners[shared])[:2])
-    warnings.warn(
-        f"{len(owners[shared])} nodes are called {shared!r}: to keep such nodes apart, they are named {some} …",
-        stacklevel=2,
-    )
-    return [
-        f"{name} ({number})" if len(owners[name]) > 1 else name
-        for name, number in zip(names, ids.tolist(), strict=True)
-    ]
 
 
 def from_file(path: str | os.PathLike[str], one_way: bool | None = None) -> Links:
