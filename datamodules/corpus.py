@@ -29,7 +29,7 @@ Lines = Mapping[str, Iterable[str]]
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three texts over one vocabulary.
+    """Three texts over one vocabulary; or the test text alone, where one is only measured.
 
     Args:
         vocabulary: the tokens; a token's number is its index.
@@ -68,7 +68,12 @@ def build_corpus(splits: Lines, settings: TextSettings, names: dict[str, str]) -
 
 
 def read_corpus(
-    source: str, settings: TextSettings, data_set: DataSet, encoding: str = "utf-8", wikitext: bool = True
+    source: str,
+    settings: TextSettings,
+    data_set: DataSet,
+    encoding: str = "utf-8",
+    wikitext: bool = True,
+    whole: bool = False,
 ) -> Corpus:
     """The corpus of ``hub``, a folder or a file: encoded once into a cache, from which it is mapped into memory.
 
@@ -78,6 +83,7 @@ def read_corpus(
         data_set: of the hub, or of parquet files.
         encoding: of text files.
         wikitext: where the names are those of WikiText, blank lines are ``<eos>``.
+        whole: a text is only to be measured, see ``find_texts``.
 
     Raises:
         DataError: it is not available or can't be read.
@@ -90,7 +96,7 @@ def read_corpus(
         seen = tuple(stamps(root, parquet))
         named = is_wikitext(root.resolve().name) or is_wikitext(data_set.config or "")
         return _read_parquet(root, seen, data_set, _as_wikitext(settings, wikitext and named))
-    files = find_texts(root)
+    files = find_texts(root, whole)
     texts = tuple((split, file, file.stat().st_mtime_ns, file.stat().st_size) for split, file in files.items())
     named = all(is_wikitext(file.name) for file in files.values())
     return _read_files(texts, _as_wikitext(settings, wikitext and named), encoding)
@@ -127,7 +133,7 @@ def _read_parquet(root: Path, seen: tuple[Any, ...], data_set: DataSet, settings
 def _read_files(seen: tuple[tuple[str, Path, int, int], ...], settings: TextSettings, encoding: str) -> Corpus:
     files = {split: file for split, file, *_ in seen}
     key = {"files": [(str(file.resolve()), *stamp) for _, file, *stamp in seen], "encoding": encoding}
-    is_one = len(set(files.values())) == 1
+    is_one = len(files) > 1 and len(set(files.values())) == 1
     names = {split: f"the {split} part of {file}" if is_one else str(file) for split, file in files.items()}
     # The bytes of a file are its characters in latin-1.
     encoding = "latin-1" if settings.level == "byte" else encoding

@@ -16,7 +16,7 @@ from readers.logic import RELATIONS, VOCABULARY, Pair, read_pairs
 
 from .arguments import check_at_least, check_seed, check_val_fraction
 from .batches import SentencePairBatch
-from .loader import BatchLoader
+from .loader import BatchLoader, rank_and_world_size
 from .samples.formulas import make_pairs
 
 
@@ -34,7 +34,7 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
     Args:
         source: ``sample`` (made at load time, which defines the task), or a folder with the files of Bowman et al.,
             ``train*`` and ``test*``: relation, TAB, formula, TAB, formula.
-        batch_size: pairs per training batch and process.
+        batch_size: pairs per training batch and process; of fewer pairs, all are one batch.
         eval_batch_size: pairs per batch in validation and test.
         train_max_operations: maximum number of operations of a pair in training and validation.
         max_operations: maximum number of operations of a test pair; the minimum is 1.
@@ -140,7 +140,9 @@ class LogicalInferenceDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         table = self.splits["train"]
-        return BatchLoader(table.batch, len(table), self.batch_size, shuffle=True, drop_last=True, seed=self.seed)
+        _, processes = rank_and_world_size()
+        size = min(self.batch_size, max(1, len(table) // processes))
+        return BatchLoader(table.batch, len(table), size, shuffle=True, drop_last=True, seed=self.seed)
 
     def val_dataloader(self) -> BatchLoader:
         return BatchLoader(self.splits["val"].batch, len(self.splits["val"]), self.eval_batch_size)

@@ -155,6 +155,13 @@ class TextDataModule(pl.LightningDataModule):
         self.unk_rate = unk_rate
         self.encoding = check_encoding(encoding)
         self._vocabulary: tuple[str, ...] | None = None
+        self._is_measured = False
+
+    def measure_whole(self) -> None:
+        """Another text than the training's is only measured, with an adopted vocabulary: a single file whole, and a
+        folder may have just one text."""
+        self._is_measured = self._vocabulary is not None
+        self.__dict__.pop("corpus", None)
 
     def adopt(self, hyperparameters: Mapping[str, Any]) -> None:
         """Takes the vocabulary of a trained model in place of the training text's own.
@@ -179,7 +186,7 @@ class TextDataModule(pl.LightningDataModule):
     @property
     def vocabulary(self) -> list[str]:
         """The tokens by number."""
-        return self.corpus.vocabulary
+        return self.corpus.vocabulary if self._vocabulary is None else list(self._vocabulary)
 
     @property
     def vocab_size(self) -> int:
@@ -206,7 +213,7 @@ class TextDataModule(pl.LightningDataModule):
         )
         if self.source != "sample":
             by_name = self.eos_on_blank_lines is None
-            return read_corpus(self.source, settings, self.data_set, self.encoding, by_name)
+            return read_corpus(self.source, settings, self.data_set, self.encoding, by_name, self._is_measured)
         lines = {name: [" ".join(sentence.words) for sentence in part] for name, part in self._sample.items()}
         return build_corpus(lines, settings, {name: f"the sample's {name} text" for name in lines})
 
@@ -310,7 +317,10 @@ class TextDataModule(pl.LightningDataModule):
         if self.source == "sample":
             return []
         held_out = []
-        if self.source != "hub" and user_path(self.source).is_file():
+        if len(self.corpus.texts) == 1:
+            lines = self.corpus.lines["test"]
+            held_out = [f"{self.corpus.names['test']} is measured whole: {lines:,} line{'s' * (lines != 1)}"]
+        elif self.source != "hub" and user_path(self.source).is_file():
             counts = ", ".join(f"{count:,} of {split}" for split, count in self.corpus.lines.items())
             held_out = [f"{self.source} is one file, whose last lines are held out: {counts}"]
         return [*held_out, describe_shares(self.corpus.unknown, self.level)]
@@ -318,10 +328,18 @@ class TextDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What a model that is tested on another text must know of this one."""
         was_trained = self.corpus.unknown["train"] > 0 or self._unk_rate > 0
-        return {"unknown_shares": dict(self.corpus.unknown), "unknown_trained": was_trained}
+        limits = {"min_count": self.min_count, "max_words": self.max_words}
+        return {"unknown_shares": dict(self.corpus.unknown), "unknown_trained": was_trained, **limits}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Warns where perplexities of this text don't compare with those of the text in a checkpoint."""
+        """Warns where perplexities of this text don't compare with those of the text in a checkpoint.
+
+        Raises:
+            ValueError: the vocabulary was chosen by other limits, which can't change any more.
+        """
+        for name in ("min_count", "max_words"):
+            if state_dict.get(name, own := getattr(self, name)) != own:
+                raise ValueError(f"data.{name} is {own}, the trained model's {state_dict[name]}: set it to that")
         before, was_trained = state_dict["unknown_shares"], state_dict["unknown_trained"]
         if warning := compare_shares(self.corpus.unknown, before, was_trained, self.level):
             rank_zero_warn(warning)

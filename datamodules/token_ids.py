@@ -67,7 +67,7 @@ def encode_texts(
     which ends each line, and ``<unk>``, which every other token is.
 
     Args:
-        splits: the lines of ``train``, ``valid`` and ``test``, each of them read once.
+        splits: the lines of ``train``, ``valid`` and ``test``, each of them read once; with a vocabulary some may lack.
         settings: what tokens are.
         names: what messages call each text.
         folder: where temporary files may be mapped into memory; None: all is kept in memory.
@@ -78,7 +78,7 @@ def encode_texts(
     tokenizer = Tokenizer(settings.level, settings.segmenter, settings.keep_layout)
     vocabulary = list(BYTES if settings.level == "byte" else settings.vocabulary or ())
     texts = {}
-    for split in ("train", "valid", "test"):
+    for split in (name for name in ("train", "valid", "test") if name in splits):
         blocks = _blocks(splits[split], tokenizer, settings)
         numbers = _numbers(tokenizer, vocabulary or None)
         dtype = _dtype(vocabulary) if vocabulary else np.dtype(np.int32)

@@ -2,11 +2,14 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lightning_modules.trained_models import find_checkpoint
+from readers.files import user_path
 
 from .arguments import check_output, flags_and_values, take_option, write_temporary_config
 from .cli import ExperimentCLI
@@ -55,6 +58,8 @@ def evaluate(argv: list[str]) -> None:
         default_root_dir=tempfile.gettempdir(),
     )
 
+    if hasattr(cli.datamodule, "measure_whole") and _is_other(cli.datamodule, checkpoint["experiment"]["config"]):
+        cli.datamodule.measure_whole()
     stop_together(cli.trainer)
     refuse_other_data(hyperparameters, cli.model)
     with restoring(path):
@@ -69,6 +74,12 @@ def evaluate(argv: list[str]) -> None:
         print_metrics(metrics, f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}: test of {path}")
         for line in remarks_on(cli.model, metrics):
             say(line)
+
+
+def _is_other(data: Any, config: Mapping[str, Any]) -> bool:
+    """Whether data has another source than the training had."""
+    trained = (config.get("data") or {}).get("init_args", {}).get("source", data.source)
+    return data.source != trained and user_path(data.source).resolve() != user_path(trained).resolve()
 
 
 def _resolve_arguments(argv: list[str]) -> tuple[str, str | None, list[str]]:

@@ -260,10 +260,13 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
             A summary for the terminal.
 
         Raises:
-            ValueError: if ``threshold`` is out of range, the file is no graph, or the graph doesn't fit the network.
+            ValueError: if ``threshold`` is out of range, the output has another extension, the file is no graph, or the
+                graph doesn't fit the network.
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold ({threshold}) must be in [0, 1]")
+        if Path(output).suffix.lower() != ".csv":
+            raise ValueError(f"output ({output}) must end in .csv")
         self.eval()
         batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
         if not self.hparams.num_features and self.node_names is not None:

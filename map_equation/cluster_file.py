@@ -9,6 +9,7 @@ from typing import Any
 
 from numba.core import event
 
+from .graph import one_way
 from .inputs import from_read
 from .network import Network
 from .trials import best_of_trials
@@ -59,8 +60,9 @@ def cluster_file(
         raise ValueError("score needs the modules to be scored: name their file as initial")
     from readers.graphs import read_graph
 
+    direction = one_way(flow, directed)
     with said_when_compiling():
-        graph = read_graph(input, directed=directed, min_weight=min_weight)
+        graph = read_graph(input, directed=directed, min_weight=min_weight, one_way=direction)
         network = Network(from_read(graph), flow=flow, teleportation=teleportation, markov_time=markov_time)
         options: dict[str, Any] = {"seed": seed, "two_level": two_level, "initial": initial}
         if score:

@@ -23,6 +23,7 @@ FlowModel = Literal[
     "uniform_recorded",
 ]
 FLOWS = get_args(FlowModel)
+BOTH_WAYS = ("undirected", "uniform_recorded")  # they take links in both directions
 
 
 class Graph(NamedTuple):
@@ -47,15 +48,13 @@ def read_graph(links: Links, flow: str) -> Graph:
     """The canonical graph.
 
     Raises:
-        ValueError: for an unknown flow, a negative or non-finite weight, or no node.
+        ValueError: for a negative or non-finite weight, or no node.
     """
-    if flow not in FLOWS:
-        raise ValueError(f"flow must be one of {', '.join(FLOWS)}, not {flow!r}")
     if not links.num_nodes:
         raise ValueError(NO_NODE)
     if links.num_nodes >= 2**31:
         raise ValueError(f"at most 2**31 - 1 nodes, not {links.num_nodes}")
-    undirected = flow in ("undirected", "uniform_recorded")
+    undirected = flow in BOTH_WAYS
     edges, weight = links.edges, links.weight
     if weight is not None:
         check_weights(weight)
@@ -75,6 +74,23 @@ def read_graph(links: Links, flow: str) -> Graph:
     if undirected and links.symmetric:
         loops *= 2  # the other links came in both directions
     return Graph(indptr, neighbour, out, into, loops)
+
+
+def one_way(flow: str | None, directed: bool | None = None) -> bool | None:
+    """Whether a walk follows links in their direction only: what ``flow`` or else ``directed`` says, None for neither.
+
+    Raises:
+        ValueError: for an unknown flow, or if the two contradict each other.
+    """
+    if flow is None:
+        return directed
+    if flow not in FLOWS:
+        raise ValueError(f"flow must be one of {', '.join(FLOWS)}, not {flow!r}")
+    if directed not in (None, flow not in BOTH_WAYS):
+        raise ValueError(
+            f"flow {flow} and directed {str(directed).lower()} contradict each other: leave one of them out"
+        )
+    return flow not in BOTH_WAYS
 
 
 def check_weights(weight: np.ndarray) -> None:

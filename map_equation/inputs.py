@@ -1,6 +1,7 @@
 """Whatever holds a graph, as a list of links: arrays, matrices, tables, graph objects, files."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SOURCES = ("source", "src", "from", "u")  # columns of a table, in lower case
-TARGETS = ("target", "dst", "to", "v")
+# Columns of a table, in lower case and without blanks, _ and -, as in text files.
+SOURCES = ("source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid", "u")
+TARGETS = ("target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid", "v")
+WEIGHTS = ("weight", "weights", "w", "value")
 NO_NODE = "the graph is empty: it has no node"
 
 
@@ -44,8 +47,14 @@ class Links(NamedTuple):
         return len(self.names)
 
 
-def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, weight: str | None = "weight") -> Links:
-    """The links of any input that ``map_equation.Network`` takes; its arguments.
+def read_links(
+    edges: Any,
+    weights: Any = None,
+    num_nodes: int | None = None,
+    weight: str | None = "weight",
+    one_way: bool | None = None,
+) -> Links:
+    """The links of any input that ``map_equation.Network`` takes; its arguments, and ``read_graph``'s ``one_way``.
 
     Raises:
         ValueError: for another type or shape, an id out of range, or weights or num_nodes beside a graph that has them.
@@ -53,7 +62,7 @@ def read_links(edges: Any, weights: Any = None, num_nodes: int | None = None, we
     """
     kind = type(edges).__module__.split(".")[0]
     if isinstance(edges, str | os.PathLike):
-        return only(from_file(edges), weights, num_nodes, "a file")
+        return only(from_file(edges, one_way), weights, num_nodes, "a file")
     if hasattr(edges, "as_graph"):
         return only(from_read(edges.as_graph()), weights, num_nodes, "a network of states")
     if hasattr(edges, "nodes") and hasattr(edges, "is_directed") and hasattr(edges, "edges"):
@@ -85,11 +94,11 @@ def only(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
     return links
 
 
-def from_file(path: str | os.PathLike[str]) -> Links:
+def from_file(path: str | os.PathLike[str], one_way: bool | None = None) -> Links:
     """The graph in a file, in any format of ``readers.graphs.read_graph``; names that are integers become such."""
     from readers.graphs import read_graph
 
-    return from_read(read_graph(os.fspath(path)))
+    return from_read(read_graph(os.fspath(path), one_way=one_way))
 
 
 def from_read(graph: Any) -> Links:
@@ -156,7 +165,9 @@ def from_ids(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
         raise ValueError(f"node ids must not be negative: {low}")
     if num_nodes is not None and high >= num_nodes:
         raise ValueError(f"node id {high} is out of range: num_nodes is {num_nodes}")
-    if edges.dtype not in (np.int32, np.int64):  # compiled code lacks some others, and would be compiled for each
+    if (
+        edges.dtype not in (np.int32, np.int64) and high < 1 << 63
+    ):  # compiled code lacks some others, and would be compiled for each
         edges = edges.astype(np.int64)
     names: Sequence[int] = range(high + 1 if num_nodes is None else num_nodes)
     if num_nodes is None:
@@ -189,7 +200,7 @@ def from_rows(rows: list[Any], weights: Any, num_nodes: int | None, weight: str 
             raise ValueError("links of three have their weights: leave weights out")
         weights = [weight_of(row[2], weight) if len(row) == 3 else 1.0 for row in rows]
     ends = [row[0] for row in rows], [row[1] for row in rows]
-    if all(isinstance(end, Integral) and not isinstance(end, bool) for end in chain(*ends)):
+    if all(isinstance(end, Integral) and not isinstance(end, bool) and end < 1 << 63 for end in chain(*ends)):
         return from_ids(np.array(ends, np.int64).T, weights, num_nodes)
     edges, names = number(*ends)
     return only(Links(edges, read_weights(weights, len(edges)), names), None, num_nodes, "a list of named nodes")
@@ -221,27 +232,65 @@ def is_sorted_ids(names: Sequence[Any]) -> bool:
 
 
 def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | None) -> Links:
-    """A data frame: the columns named source and target, else the first two, and ``weight``, or the third of three."""
+    """A data frame: the columns named source and target, else the first two, and ``weight``, or the third of three.
+
+    Or an adjacency matrix, if its index has the same names as its columns.
+    """
     columns = list(table.columns)
-    lower = [str(column).lower() for column in columns]
-    ends = [next((columns[lower.index(name)] for name in names if name in lower), None) for names in (SOURCES, TARGETS)]
+    plain = [re.sub("[_ -]", "", str(column).lower()) for column in columns]
+    source, target, named_weight = (
+        next((columns[plain.index(name)] for name in names if name in plain), None)
+        for names in (SOURCES, TARGETS, WEIGHTS)
+    )
+    ends = [source, target]
     if None in ends:
+        if is_adjacency(table):
+            return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
         if len(columns) < 2:
             raise ValueError(f"a table of links has columns source and target, not only {columns}")
         ends = columns[:2]
-    sources, targets = (np.asarray(table[end]) for end in ends)
+    sources, targets = (read_ends(table[end], end) for end in ends)
     if weights is None and weight is not None:
         rest = [column for column in columns if column not in ends]
         if weight in columns:
             weights = table[weight]
+        elif weight == "weight" and named_weight in rest:
+            weights = table[named_weight]
         elif weight != "weight":
             raise ValueError(f"the table has no column {weight!r} for weights, but {columns}")
         elif len(columns) == 3 and np.asarray(table[rest[0]]).dtype.kind in "iuf":
             weights = table[rest[0]]
     if sources.dtype.kind in "iu" and targets.dtype.kind in "iu":
-        return from_ids(np.stack([sources, targets], 1).astype(np.int64), weights, num_nodes)
+        pairs = np.stack([sources, targets], 1)
+        if pairs.dtype.kind in "iu":
+            return from_ids(pairs, weights, num_nodes)
     edges, names = number(sources.tolist(), targets.tolist())
     return only(Links(edges, read_weights(weights, len(edges)), names), None, num_nodes, "a table of named nodes")
+
+
+def read_ends(column: Any, name: Any) -> np.ndarray:
+    """A column of a table of links; whole numbers as integers. ValueError if a node is missing."""
+    ends = np.asarray(column)
+    missing = np.asarray(column.isna()) if hasattr(column, "isna") else np.array([end is None for end in ends], bool)
+    if missing.any():
+        raise ValueError(f"row {int(np.flatnonzero(missing)[0])} of the table has no node in the column {name!r}")
+    return ends.astype(np.int64) if ends.dtype.kind == "f" and (ends == np.floor(ends)).all() else ends
+
+
+def is_adjacency(table: Any) -> bool:
+    """Whether a table is a matrix: its index has the names of its columns, not the default ones of two or three."""
+    index, columns = list(getattr(table, "index", ())), list(table.columns)
+    if len(index) != len(columns) or set(index) != set(columns) or len(set(index)) != len(index):
+        return False
+    return len(index) > 3 or type(table.index).__name__ != "RangeIndex"
+
+
+def from_adjacency(table: Any) -> Links:
+    """A matrix with named rows and columns, row -> column."""
+    from scipy.sparse import coo_array
+
+    names = list(table.index)
+    return from_sparse(coo_array(np.asarray(table[names])))._replace(names=numbered(names))
 
 
 def read_weights(weights: Any, count: int) -> np.ndarray | None:
@@ -260,14 +309,19 @@ def to_numpy(values: Any) -> np.ndarray:
 
 
 def from_sparse(matrix: Any) -> Links:
-    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError if it isn't square."""
+    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError if it isn't square.
+
+    Links have a direction if it isn't symmetric. A triangular one, which may hold each link once, does not say.
+    """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"an adjacency matrix must be square, not {matrix.shape}")
     matrix = matrix.tocsr()
     symmetric = (matrix != matrix.T).nnz == 0
     matrix = matrix.tocoo()
     edges = np.stack([matrix.row, matrix.col], 1)
-    return Links(edges, matrix.data.astype(np.float64), range(matrix.shape[0]), symmetric=symmetric)
+    up, down = (bool(matrix.data[side].any()) for side in (matrix.row < matrix.col, matrix.row > matrix.col))
+    directed = True if up and down and not symmetric else None
+    return Links(edges, matrix.data.astype(np.float64), range(matrix.shape[0]), directed, symmetric=symmetric)
 
 
 def from_networkx(graph: Any, weight: str | None) -> Links:

@@ -13,7 +13,7 @@ def by_node(modules: Any, names: Sequence[Any], ids: np.ndarray | None) -> Any:
     Args:
         modules: a dict or a pandas series by name; a list of sets of names; a ``.tree`` or ``.clu`` file; a result of
             a search; anything else is taken to be in the order of the nodes already, and returned as it is.
-        names: of the n nodes.
+        names: of the n nodes; equal ones are told apart as by ``distinct``.
         ids: ``(n,)`` numbers of the nodes in the graph's file, or None.
 
     Raises:
@@ -25,14 +25,28 @@ def by_node(modules: Any, names: Sequence[Any], ids: np.ndarray | None) -> Any:
     if hasattr(modules, "communities") and hasattr(modules, "paths"):
         if modules.names == list(names):
             return modules.table
-        modules = dict(zip(modules.names, modules.paths, strict=True))
+        modules = dict(zip(distinct(modules.names, modules.ids), modules.paths, strict=True))
     if isinstance(modules, Mapping) or (hasattr(modules, "items") and hasattr(modules, "index")):
-        return in_order(list(modules.items()), names)
+        return in_order(list(modules.items()), distinct(names, ids))
     if isinstance(modules, Iterable) and not hasattr(modules, "dtype") and not hasattr(modules, "detach"):
         modules = list(modules)
         if modules and all(isinstance(members, set | frozenset) for members in modules):
-            return in_order([(name, number) for number, members in enumerate(modules) for name in members], names)
+            given = [(name, number) for number, members in enumerate(modules) for name in members]
+            return in_order(given, distinct(names, ids))
     return modules
+
+
+def distinct(names: Sequence[Any], ids: np.ndarray | None) -> Sequence[Any]:
+    """The names; those that belong to several nodes with the node's id, or else its place, behind: ``John (2)``."""
+    if isinstance(names, range) or len(set(names)) == len(names):
+        return names
+    numbers = range(len(names)) if ids is None else ids.tolist()
+    owners: dict[Any, set[int]] = {}
+    for name, number in zip(names, numbers, strict=True):
+        owners.setdefault(name, set()).add(number)
+    return [
+        f"{name} ({number})" if len(owners[name]) > 1 else name for name, number in zip(names, numbers, strict=True)
+    ]
 
 
 def in_order(given: Iterable[tuple[Any, Any]], names: Sequence[Any], what: str = "modules") -> list[Any]:

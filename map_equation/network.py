@@ -9,7 +9,7 @@ import numpy as np
 
 from .codelength import book_costs, codelength, one_level_codelength, read_modules
 from .flow import RECORDED, Flow, compute_flow, kind_of
-from .graph import read_graph
+from .graph import one_way, read_graph
 from .inputs import Links, is_sorted_ids, read_links
 from .labels import by_node
 from .partition import Partition, number_modules, top_modules
@@ -27,13 +27,15 @@ class Network:
     Args:
         edges: an array ``(E, 2)`` of node ids, or ``(E, 3)`` with weights; a torch ``edge_index (2, E)``; a list of
             pairs, or of triples with weights, of any names; a networkx or igraph graph; a table (pandas) with columns
-            source, target and perhaps weight; a matrix ``(n, n)``, scipy sparse or dense, row -> column; the path of a
-            file (``readers.graphs.read_graph``). Links of an undirected graph object count in both directions in
-            directed flow.
+            source, target and perhaps weight, or a matrix with the same names as columns and index; a matrix
+            ``(n, n)``, scipy sparse or dense, row -> column (directed if neither symmetric nor triangular); the path
+            of a file (``readers.graphs.read_graph``). In directed flow links are walked from the first node to the
+            second; those of an undirected graph object, GML, GraphML, METIS or symmetric MatrixMarket file, which have
+            no direction, both ways.
         weights: ``(E,)``, non-negative; only with pairs.
         num_nodes: only with ids: these are 0 to num_nodes - 1. Else the nodes are the ids that occur.
         weight: the attribute or column with the weights; a link without it has weight 1. None: all have.
-        flow: None: ``directed`` if a graph object or file is, else ``undirected``. The walks: ``undirected``;
+        flow: None: ``directed`` if a graph object, matrix or file is, else ``undirected``. The walks: ``undirected``;
             ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
             the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
             nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.
@@ -73,19 +75,23 @@ class Network:
         bipartite: int | None = None,
         physical: Any = None,
     ):
-        links = edges if isinstance(edges, Links) else read_links(edges, weights, num_nodes, weight)
+        direction = one_way(flow)
+        links = edges if isinstance(edges, Links) else read_links(edges, weights, num_nodes, weight, direction)
         self.flow_model = flow or ("directed" if links.directed else "undirected")
         if bipartite is None:
             bipartite = links.bipartite
         elif not isinstance(links.names, range) and is_sorted_ids(links.names):
             bipartite = bisect_left(links.names, bipartite)  # an id; the places of ids that occur have no gaps
-        graph = read_graph(links, self.flow_model)
+        physical = links.states if physical is None else physical
+        walk = walk_of(self.flow_model, physical)
+        if walk != self.flow_model:  # links are arcs already
+            links = links._replace(directed=True)
+        graph = read_graph(links, walk)
         self._isolated = np.flatnonzero((np.diff(graph.indptr) == 0) & (graph.loops == 0))
-        self._flow, self._loops = compute_flow(graph, self.flow_model, teleportation, markov_time, bipartite)
+        self._flow, self._loops = compute_flow(graph, walk, teleportation, markov_time, bipartite)
         self._names, self.ids = links.names, links.ids
         self.flow = self._flow.flow
         self.num_nodes = len(self.flow)
-        physical = links.states if physical is None else physical
         self._states = None if physical is None else read_states(physical, self.num_nodes)
         self._physical = None if self._states is None else self._states.place
         self.one_level_codelength = one_level_codelength(self._flow, self._physical)
@@ -208,6 +214,22 @@ class Network:
             passes=[*np.maximum(passes[:-1], length).tolist(), length],
             codelengths=[],
         )
+
+
+def walk_of(flow: str, physical: Any) -> str:
+    """The walk between states that is called ``flow``: undirected layers are read as arcs in both directions.
+
+    Raises:
+        ValueError: if layers were read for a walk of the other kind.
+    """
+    layers = getattr(physical, "directed", None)
+    if layers is None:
+        return flow
+    if layers != one_way(flow):
+        was = "directed" if layers else "undirected"
+        wanted = str(not layers).lower()
+        raise ValueError(f"the layers were read as {was}: read them with directed {wanted} for flow {flow}")
+    return "directed" if flow == "undirected" else flow
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

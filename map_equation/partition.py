@@ -1,6 +1,6 @@
 """The result of a search: modules, as sets, tables and files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .flow import UNDIRECTED, kind_of
+from .labels import distinct
 from .modules import Modules
 from .states import memberships
 from .writers import write, write_clu, write_csv, write_json, write_tree
@@ -23,14 +24,20 @@ class Partition(Modules):
 
     A search puts every node into a bottom module, one without links into one of its own. The length of a partition is
     the number of bottom modules, and iterating yields them as sets of names. Two are equal if they have the same
-    modules of the same nodes, in all levels, and the same flow model.
+    modules of the same nodes, in all levels, and the same flow model. Where nodes have equal names, sets, dicts and
+    graphs have them with the node's id behind: ``John (2)``.
     """
+
+    @property
+    def _distinct(self) -> Sequence[Any]:
+        """The names of the (physical) nodes, without equal ones."""
+        return distinct(self.labels, self.ids if self.states is None else self.states.nodes)
 
     @property
     def communities(self) -> list[set[Any]]:
         """The names of the (physical) nodes of each bottom module, by its number; those of states may overlap."""
         found: list[set[Any]] = [set() for _ in range(self.num_modules)]
-        for name, module in zip(self.labels, self.modules.tolist(), strict=True):
+        for name, module in zip(self._distinct, self.modules.tolist(), strict=True):
             found[module].add(name)
         return found
 
@@ -76,7 +83,7 @@ class Partition(Modules):
     def to_dict(self) -> dict[Any, int]:
         """The bottom module of each node by name; of a physical node, that in which it is visited most."""
         if self.states is None:
-            return dict(zip(self.names, self.modules.tolist(), strict=True))
+            return dict(zip(self._distinct, self.modules.tolist(), strict=True))
         return {name: next(iter(rates)) for name, rates in self.memberships().items()}
 
     def memberships(self) -> dict[Any, dict[int, float]]:
@@ -84,7 +91,7 @@ class Partition(Modules):
 
         A physical node with several states may be in several modules.
         """
-        return memberships(self.labels, self.modules, self.flow)
+        return memberships(self._distinct, self.modules, self.flow)
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """A row for each node, in their order: ``node`` (its name), ``module`` (bottom), ``path``, ``flow``.
@@ -140,9 +147,10 @@ class Partition(Modules):
 
         undirected = kind_of(self.links) == UNDIRECTED
         graph = networkx.Graph() if undirected else networkx.DiGraph()
+        names = distinct(self.names, self.ids)
         for node, place in enumerate(self.paths):
             graph.add_node(
-                self.name(node),
+                names[node],
                 module=int(self.modules[node]),
                 top_module=int(self.top_modules[node]),
                 path=place,
@@ -151,7 +159,7 @@ class Partition(Modules):
         row = np.repeat(np.arange(len(self.flow)), np.diff(self.links.indptr))
         chosen = (row < self.links.neighbour) if undirected else self.links.out > 0
         for a, b, rate in zip(row[chosen], self.links.neighbour[chosen], self.links.out[chosen], strict=True):
-            graph.add_edge(self.name(a), self.name(b), flow=float(rate) * (2 if undirected else 1))
+            graph.add_edge(names[a], names[b], flow=float(rate) * (2 if undirected else 1))
         return graph
 
 

@@ -1,6 +1,7 @@
 """Nodes that are states of physical nodes: memories of where a walk came from, or layers."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def read_states(physical: Any, n: int) -> States:
     return States(labels.tolist(), labels if labels.dtype.kind in "iu" else place, None, place)
 
 
-def memberships(names: list[Any], modules: np.ndarray, flow: np.ndarray) -> dict[Any, dict[int, float]]:
+def memberships(names: Sequence[Any], modules: np.ndarray, flow: np.ndarray) -> dict[Any, dict[int, float]]:
     """The modules of each name, by decreasing flow, and the flow of the name in each."""
     found: dict[Any, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for name, module, rate in zip(names, modules.tolist(), flow.tolist(), strict=True):

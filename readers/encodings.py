@@ -53,13 +53,18 @@ def decode_text(
 
 
 def propose(data: bytes) -> str | None:
-    """The encoding that a text which isn't UTF-8 seems to have; None: there is nothing to tell it by."""
+    """The encoding that a text seems to have; None: there is nothing to tell it by."""
     data = data[:SAMPLE]
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-32" if data.startswith(codecs.BOM_UTF32_LE) else "utf-16"
     if _is_wide(data):
         # The upper bytes of Latin letters are zero.
         return "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # the last character may be cut
+        return "utf-8"
+    except UnicodeDecodeError:
+        pass
     try:
         text = data.decode("gbk", "ignore" if len(data) == SAMPLE else "strict")
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from .encodings import check_encoding, decode_text
 from .errors import DataError
 from .files import GZIP, user_path
 
+CHUNK = 1 << 16  # bytes read at once
 WIDE = ("utf-16", "utf-32")  # the byte of a line's end is part of other characters there, too
 
 
@@ -66,7 +68,9 @@ class TextFile:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
 
     def _lines(self) -> Iterator[str | DataError]:
-        for number, line in enumerate(self._file, 1):
+        first = self._file.peek(1)  # type: ignore[attr-defined]
+        lines = _ended_by_returns(self._file) if b"\r" in first[:-1] and b"\n" not in first else self._file
+        for number, line in enumerate(lines, 1):
             try:
                 yield decode_text(line, self.path, self.encoding, number, self.option)
             except DataError as error:
@@ -86,6 +90,16 @@ class TextFile:
     def position(self) -> int:
         """How far the file is read, in bytes."""
         return self._raw.tell() if self._raw.seekable() else 0
+
+
+def _ended_by_returns(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a text that ends them with carriage returns alone, as the old Macintosh did."""
+    rest = b""
+    while chunk := file.read(CHUNK):
+        *lines, rest = re.split(b"\r\n?|\n", rest + chunk)
+        yield from lines
+    if rest:
+        yield rest
 
 
 def iterate_lines(

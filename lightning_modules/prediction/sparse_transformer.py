@@ -52,13 +52,14 @@ class PromptCodec:
         self.vocab_size, self.num_positions = vocab_size, num_positions
         self.text = TextCodec(vocabulary, level, segmenter, keep_layout) if vocabulary else None
 
-    def encode(self, prompt: str, where: str, length: int = 1) -> list[int]:
+    def encode(self, prompt: str, where: str, length: int = 1, argument: str = "length") -> list[int]:
         """The tokens of a prompt; of text after ``<eos>``, as at the beginning of a line of training text.
 
         Args:
             prompt: the prompt.
             where: names it in messages.
             length: tokens that are to be added.
+            argument: what messages call it.
 
         Raises:
             ValueError: tokens are numbers and the prompt has anything else; or it is too long for the model.
@@ -71,8 +72,8 @@ class PromptCodec:
         most = length if self.num_positions is None else self.num_positions - len(tokens) + 1  # the last is never read
         if length > most:
             raise ValueError(
-                f"length ({length}): the model has {self.num_positions} positions and {where}, takes {len(tokens)} of "
-                f"them; set a length of at most {max(most, 0)}, or shorten the line"
+                f"{argument} ({length}): the model has {self.num_positions} positions and {where}, takes {len(tokens)} "
+                f"of them; set a {argument} of at most {max(most, 0)}, or shorten the line"
             )
         return tokens
 
@@ -92,10 +93,14 @@ class PromptCodec:
         return 0 if self.text is None else tokens.count(self.text.index[UNKNOWN])
 
     def decode(self, tokens: list[int], line_end: str = EOS) -> str:
-        """The text of the tokens, starting with the separator from the prompt before them."""
+        """The text of the tokens."""
         if self.text is None:
-            return " " + " ".join(map(str, tokens))
-        return self.text.separator + self.text.decode(tokens, line_end)
+            return " ".join(map(str, tokens))
+        return self.text.decode(tokens, line_end)
+
+    def separator(self, prompt: str) -> str:
+        """What stands between a prompt and the tokens after it: nothing where it ends in a blank."""
+        return "" if prompt[-1:].isspace() else " " if self.text is None else self.text.separator
 
 
 Extend = Callable[[Tensor, Tensor, int], Tensor]
@@ -117,14 +122,20 @@ class PromptExtender:
             gives each prompt with ``length`` more tokens, (B, T + length) int64.
         length: tokens to add.
         line_end: what stands for the end of a line.
+        argument: what messages call the length.
 
     Attributes:
         prompts: how many were extended.
         unknown: how many of their tokens are not in the vocabulary.
     """
 
-    def __init__(self, codec: PromptCodec, extend: Extend, length: int, line_end: str = EOS) -> None:
+    def __init__(
+        self, codec: PromptCodec, extend: Extend, length: int, line_end: str = EOS, argument: str = "length"
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"{argument} ({length}) must be at least 1")
         self.codec, self.extend, self.length, self.line_end = codec, extend, length, line_end
+        self.argument = argument
         self.prompts = self.unknown = 0
 
     def read(self, prompt: str, where: str) -> Prompt | str:
@@ -133,7 +144,9 @@ class PromptExtender:
         Raises:
             ValueError: as ``PromptCodec.encode``.
         """
-        return Prompt(prompt, self.codec.encode(prompt, where, self.length)) if prompt.strip() or prompt == "\n" else ""
+        if not prompt.strip() and "\n" not in prompt:
+            return ""
+        return Prompt(prompt, self.codec.encode(prompt, where, self.length, self.argument))
 
     def __call__(self, prompts: Sequence[Prompt], first: int = 0) -> list[str]:
         """The prompts with their continuations."""
@@ -143,7 +156,9 @@ class PromptExtender:
         rows = nn.utils.rnn.pad_sequence([torch.tensor(prompt.tokens) for prompt in prompts], batch_first=True)
         written = self.extend(rows, lengths, first).tolist()
         return [
-            prompt.text + self.codec.decode(row[len(prompt.tokens) : len(prompt.tokens) + self.length], self.line_end)
+            prompt.text
+            + self.codec.separator(prompt.text)
+            + self.codec.decode(row[len(prompt.tokens) : len(prompt.tokens) + self.length], self.line_end)
             for prompt, row in zip(prompts, written, strict=True)
         ]
 
@@ -254,19 +269,17 @@ class GeneratesSequences(_Mixin):
             return self.generate([prompts], count, seed=seed, **drawing)[0]
         prompts = list_of_texts(prompts, "generate")
         self.eval()
-        extender = self._extender(count, seed, drawing, line_end="\n")
+        extender = self._extender(count, seed, drawing, line_end="\n", argument="count")
         read = [extender.read(prompt, f"prompt {number}") for number, prompt in enumerate(prompts, 1)]
         written = iter(extender(found) if (found := [item for item in read if isinstance(item, Prompt)]) else ())
         return [next(written) if isinstance(item, Prompt) else item for item in read]
 
-    def _extender(self, length: int, seed: int, drawing: dict[str, Any], line_end: str = EOS) -> PromptExtender:
+    def _extender(self, length: int, seed: int, drawing: dict[str, Any], **written: str) -> PromptExtender:
         """Of prompts of text.
 
         Raises:
             ValueError: ``length`` is below 1, or the model was trained on images.
         """
-        if length < 1:
-            raise ValueError(f"length ({length}) must be at least 1")
         if self.reads_images:
             raise ValueError("this model was trained on images: it can't continue texts")
 
@@ -283,7 +296,7 @@ class GeneratesSequences(_Mixin):
             arguments.keep_layout,
             None if self.positions is None else self.positions.length,
         )
-        return PromptExtender(codec, extend, length, line_end)
+        return PromptExtender(codec, extend, length, **written)
 
     def complete_images(
         self, images: Tensor, *, temperature: float = 1.0, top_k: int | None = None, seed: int = 0

@@ -17,6 +17,7 @@ BLANKS = " \t\r"
 UNCLOSED = "a double quote isn't closed, or text follows the closing one"
 TWO_INTEGERS = re.compile(r"-?[0-9]+[ \t]+-?[0-9]+(?=[ \t]|$)")
 ATTRIBUTES = re.compile(r"\{.*\}$")  # as networkx.write_edgelist writes them
+TUPLE = re.compile(r"[(\[]+[^()\[\]]+,[^()\[\]]+[)\]]+,?")  # a link as Python or JSON prints it
 NOTE = re.compile(r"[ \t]+[#%]")
 SMALL_TEXT = 1 << 18  # bytes that Python reads sooner than compiled code is loaded
 # A field between blanks, quoted or not.
@@ -113,6 +114,8 @@ def find_layout(data: bytes, where: str, separator: str | None = None) -> LineFo
     number, start, line = lines[0]
     separator = separator or find_separator(line)
     place = f"{where}, line {number}"
+    if TUPLE.fullmatch(line.strip()):
+        raise DataError(f"{place}: write a link as source and target alone, not as {line.strip()[:40]!r}")
     first = link_fields(line, separator, place)
     second = link_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
     columns = _named_columns(first)
@@ -239,7 +242,7 @@ def link_fields(line: str, separator: str, where: str, notes: bool = True) -> li
         if separator in bare and _is_number(bare.rsplit(separator, 1)[-1]):  # a name that begins with # is no comment
             line = bare
     fields = split_fields(line, separator, where)
-    if "weight" in attributes:
+    if "weight" in attributes and len(fields) > 1:
         fields.append(attributes["weight"])
     if notes and separator == " ":
         end = next((place for place, field in enumerate(fields) if place > 1 and field[:1] in ("#", "%")), None)

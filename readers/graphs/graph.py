@@ -21,11 +21,14 @@ class States(NamedTuple):
         names: (n,) strings, the physical node of each state; states of one node have the same.
         nodes: (n,) int64, its number in the file.
         layers: (n,) int64, the layer of each state; None if states are no layers.
+        directed: of layers that were read from links inside them (``*Intra``): whether these count one way only. The
+            links of the graph, between states, are arcs in any case. None for all others.
     """
 
     names: NDArray[np.str_]
     nodes: NDArray[np.int64]
     layers: NDArray[np.int64] | None = None
+    directed: bool | None = None
 
 
 class Graph(NamedTuple):

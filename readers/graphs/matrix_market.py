@@ -1,6 +1,7 @@
 """Graphs in MatrixMarket files (``.mtx``), read with SciPy."""
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -29,25 +30,32 @@ def read_matrix_market(data: bytes, where: str) -> Graph:
         DataError: SciPy can't read it, it isn't square, or an entry is negative, not finite or not real.
     """
     from scipy.io import mmread  # takes a while to load
-    from scipy.sparse import coo_array
 
     try:
-        matrix = coo_array(mmread(io.BytesIO(data)))
+        matrix = mmread(io.BytesIO(data))
     except Exception as error:  # SciPy raises several kinds
         raise DataError(f"{where} is not a MatrixMarket file that SciPy can read: {one_line(error)}") from error
+    check_num_nodes(matrix.shape[0], data.count(b"\n"), where)
+    return matrix_graph(matrix, 1, where)
+
+
+def matrix_graph(matrix: Any, first: int, where: str) -> Graph:
+    """The graph of an adjacency matrix as above, SciPy's or an array; nodes are named from ``first``."""
+    from scipy.sparse import coo_array
+
+    matrix = coo_array(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"{where}: an adjacency matrix is square, but this one has shape {matrix.shape}")
     if not matrix.shape[0]:
         raise DataError(f"{where} is an empty graph: it has no node and no link")
-    check_num_nodes(matrix.shape[0], data.count(b"\n"), where)
     values = matrix.data.astype(np.float64) if matrix.data.dtype.kind in "iufb" else np.full(len(matrix.data), np.nan)
     if not ((values >= 0) & (values < np.inf)).all():
         entry = int(np.flatnonzero(~((values >= 0) & (values < np.inf)))[0])
-        place = f"row {matrix.row[entry] + 1}, column {matrix.col[entry] + 1}"
+        place = f"row {matrix.row[entry] + first}, column {matrix.col[entry] + first}"
         raise DataError(f"{where}: {place} is {matrix.data[entry]}, but weights are finite numbers, 0 or more")
     matrix = coo_array((values, (matrix.row, matrix.col)), matrix.shape)
     symmetric = (matrix.tocsr() != matrix.tocsr().T).nnz == 0
     kept = (matrix.data > 0) & ((matrix.row <= matrix.col) | (not symmetric))
     edges = np.stack([matrix.row[kept], matrix.col[kept]], 1).astype(np.int64)
-    names = number_names(np.arange(1, matrix.shape[0] + 1))
+    names = number_names(np.arange(first, matrix.shape[0] + first))
     return Graph(edges, names, matrix.data[kept], directed=not symmetric)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ..errors import DataError
-from .edge_list import BLANKS, in_order, read_weight, split_fields
+from .edge_list import ATTRIBUTES, BLANKS, data_lines, in_order, link_fields, read_weight, split_fields
 from .graph import Graph, number_names
 from .pajek import read_integer
 
@@ -95,9 +95,38 @@ def read_adjacency_list(data: bytes, where: str) -> Graph:
         text = line.split("#")[0].strip(BLANKS)
         if not text:
             continue
-        names = split_fields(text, " ", f"{where}, line {number}")
+        place = f"{where}, line {number}"
+        names = split_fields(text, " ", place)
+        if any(name.startswith("{") for name in names[1:]):
+            raise DataError(f"{place}: an adjacency list has no attributes; write an edge list")
         first, *others = [numbers.setdefault(name, len(numbers)) for name in names]
         edges += [(first, other) for other in others]
     if not numbers:
         raise DataError(f"{where} is an empty graph: it has no node and no link")
     return Graph(*in_order(np.array(edges, np.int64).reshape(-1, 2), list(numbers)))
+
+
+def read_multiline_list(data: bytes, where: str) -> Graph | None:
+    """The graph of networkx's ``write_multiline_adjlist``; None if the file isn't such.
+
+    A line has a node and the number of its neighbours; each has a line below, with its attributes. ``weight`` is one.
+    """
+    numbers: dict[str, int] = {}
+    edges: list[tuple[int, int]] = []
+    weights: list[float] = []
+    node = left = 0
+    for number, _, line in data_lines(data):
+        place = f"{where}, line {number}"
+        bare = ATTRIBUTES.sub("", line.rstrip(BLANKS)).split()
+        if left and len(bare) == 1 and line.rstrip(BLANKS).endswith("}"):
+            _, name, *weight = link_fields(f"node {line}", " ", place)
+            edges.append((node, numbers.setdefault(name, len(numbers))))
+            weights.append(read_weight(weight[0], place) if weight else 1.0)
+            left -= 1
+        elif not left and len(bare) == 2 and bare[1].isdecimal():
+            node, left = numbers.setdefault(bare[0], len(numbers)), int(bare[1])
+        else:
+            return None
+    if left or not edges:
+        return None
+    return Graph(*in_order(np.array(edges, np.int64), list(numbers)), np.array(weights))

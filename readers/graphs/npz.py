@@ -1,4 +1,4 @@
-"""Graphs as ``npz``: named NumPy arrays."""
+"""Graphs as ``npz``, named NumPy arrays, and ``npy``, one array."""
 
 import io
 from typing import Any
@@ -10,6 +10,7 @@ from ..errors import DataError
 from ..npz import read_arrays
 from .graph import Graph, check_num_nodes, number_names
 from .markup import number_classes
+from .matrix_market import matrix_graph
 
 NODE_ARRAYS = ("names", "labels", "features")
 ARRAYS = ("edges", "weights", *NODE_ARRAYS, "directed")
@@ -28,14 +29,42 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     """The graph of an ``npz`` file.
 
     Args:
-        data: the file, with the arrays that ``read_graph`` lists. Without ``names``, ``labels`` and ``features``, n is
-            the highest id plus 1.
+        data: the file, with the arrays that ``read_graph`` lists. Without ``names``, ``labels`` and ``features``, the
+            nodes are the ids that occur.
         where: what messages call it.
 
     Raises:
         DataError: it is not an npz of such arrays; the message names the array.
     """
-    arrays = _load(data, where)
+    return _make_graph(_checked(read_arrays(io.BytesIO(data), where), where), where)
+
+
+def read_graph_npy(data: bytes, where: str) -> Graph:
+    """The graph of an ``npy`` file: ``(E, 2)`` ids, ``(E, 3)`` with weights, or an adjacency matrix (nodes from 0).
+
+    Raises:
+        DataError: it is not such an array.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{where} is not an npy file of a plain array") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{where} is an npz file: call it .npz")
+    if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.size:
+        raise DataError(
+            f"{where} ({array.dtype}, {array.shape}) must be numbers (E, 2), (E, 3) with weights, or (n, n)"
+        )
+    if array.shape[0] == array.shape[1] and not (len(array) == 2 and array.dtype.kind in "iu"):
+        return matrix_graph(array, 0, where)
+    edges = array[:, :2]
+    if array.dtype.kind == "f" and (edges == np.floor(edges)).all():
+        edges = edges.astype(np.int64)
+    arrays = {"edges": edges} if array.shape[1] == 2 else {"edges": edges, "weights": array[:, 2:].squeeze(1)}
+    return _make_graph(_checked(arrays, where), where)
+
+
+def _make_graph(arrays: dict[str, NDArray[Any]], where: str) -> Graph:
     edges = arrays["edges"]
     if edges.dtype.kind not in "iu" or edges.shape[1:] != (2,):
         raise DataError(f"{where}: edges ({edges.dtype}, {edges.shape}) must be integers (E, 2)")
@@ -43,8 +72,13 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     given = [name for name in NODE_ARRAYS if name in arrays]
     if not len(edges) and not given:
         raise DataError(f"{where} is an empty graph: it has no node and no link")
-    nodes = len(arrays[given[0]]) if given else int(edges.max()) + 1
-    check_num_nodes(nodes, len(edges), where)
+    if given:
+        nodes = len(arrays[given[0]])
+        numbers = np.arange(nodes)
+    else:
+        nodes = int(edges.max()) + 1
+        numbers, places = np.unique(edges, return_inverse=True)
+    check_num_nodes(len(numbers), len(edges), where)
     for name in given:
         if len(arrays[name]) != nodes:
             raise DataError(
@@ -54,10 +88,12 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     if len(wrong):
         row = int(wrong[0])
         raise DataError(f"{where}: row {row} of edges is {edges[row].tolist()}, but nodes are 0 to {nodes - 1}")
+    if not given:
+        edges = places.reshape(edges.shape)
     directed = arrays.get("directed")
     return Graph(
         edges,
-        arrays["names"] if "names" in arrays else number_names(np.arange(nodes)),
+        arrays["names"] if "names" in arrays else number_names(numbers),
         _weights(arrays["weights"], len(edges), where) if "weights" in arrays else None,
         None if directed is None else bool(directed),
         labels=_labels(arrays["labels"]) if "labels" in arrays else None,
@@ -65,9 +101,8 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     )
 
 
-def _load(data: bytes, where: str) -> dict[str, NDArray[Any]]:
+def _checked(arrays: dict[str, NDArray[Any]], where: str) -> dict[str, NDArray[Any]]:
     """The arrays, each of the right kind and number of dimensions."""
-    arrays = read_arrays(io.BytesIO(data), where)
     if "edges" not in arrays or not set(ARRAYS) >= arrays.keys():
         found = ", ".join(sorted(arrays)) or "none"
         raise DataError(f"{where} has the arrays {found}; expected edges, and optionally {', '.join(ARRAYS[1:])}")

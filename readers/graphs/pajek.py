@@ -38,7 +38,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
     - ``*Vertices [N [N1]]``: lines ``id "name"``. With N the nodes are 1 to N, unless the lines have other ids; with N1
       the first N1 are of the first kind.
     - ``*Edges``, ``*Arcs``, ``*Links``: lines ``id id [weight]``. If there are arcs, the links are directed, and edges
-      count in both directions.
+      count in both directions; edges alone have the direction that the walk gives them, as in Infomap.
     - ``*Bipartite N``: like ``*Links``, where the nodes from id N on are of the second kind (Infomap's).
     - ``*Network``: a title.
 
@@ -47,7 +47,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
     Args:
         data: UTF-8 text.
         where: what messages call it.
-        directed: what the user says; if False, edges beside arcs count once.
+        directed: what the user says, or whether the walk goes one way; if False, edges beside arcs count once.
 
     Raises:
         DataError: another section, an id that isn't an integer or one of the vertices, or a broken line.
@@ -84,7 +84,7 @@ def read_pajek(data: bytes, where: str, directed: bool | None = None) -> Graph:
     if second_kind is None and first_kind is not None:
         second_kind = int(ids[0]) + first_kind
     bipartite = 0 if second_kind is None else _second_kind(ends, names, ids, second_kind, where)
-    return Graph(ends, name_array(names), weights, bool(arcs), bipartite, ids=ids)
+    return Graph(ends, name_array(names), weights, True if arcs else None, bipartite, ids=ids)
 
 
 def read_sections(data: bytes, where: str) -> Iterator[Section]:

@@ -31,8 +31,9 @@ class StateNetwork(NamedTuple):
         physical: (n,) int64, the physical node of each state, numbered from 0.
         names: (m,) strings, the names of the physical nodes.
         states: the states in the file, ascending: (n,) int64 ids, or (n, 2) layers and ids of nodes.
-        directed: whether links are directed.
+        directed: whether links are directed; None if the file does not say.
         ids: (m,) int64, the numbers of the physical nodes in the file.
+        directed_layers: of ``*Intra``, whether the links in the file are directed; None for other files.
     """
 
     edges: NDArray[np.int64]
@@ -40,8 +41,9 @@ class StateNetwork(NamedTuple):
     physical: NDArray[np.int64]
     names: NDArray[np.str_]
     states: NDArray[np.int64]
-    directed: bool
+    directed: bool | None
     ids: NDArray[np.int64]
+    directed_layers: bool | None = None
 
     def as_graph(self) -> Graph:
         """States as nodes: a state's name is its id, or its layer and node; ``Graph.states`` has the physical nodes."""
@@ -51,10 +53,13 @@ class StateNetwork(NamedTuple):
             self.edges,
             name_array([str(name) for name in names]),
             self.weights,
-            self.directed,
+            self.directed if self.directed_layers is None else self.directed_layers,
             ids=np.arange(len(self.states)) if layered else self.states,
             states=States(
-                self.names[self.physical], self.ids[self.physical], self.states[:, 0].copy() if layered else None
+                self.names[self.physical],
+                self.ids[self.physical],
+                self.states[:, 0].copy() if layered else None,
+                self.directed_layers,
             ),
         )
 
@@ -71,7 +76,7 @@ def read_state_network(path: Path | str, *, directed: bool | None = None, relax_
       ``state state [weight]``.
     - ``*Multilayer``: lines ``layer node layer node [weight]``.
     - ``*Intra``: lines ``layer node node [weight]``. Walkers switch layers at the relax rate or, with ``*Inter``, along
-      its lines ``layer node layer [weight]``: see ``multilayer``. The result is directed.
+      its lines ``layer node layer [weight]``: see ``multilayer``. The links between states are directed.
 
     A missing weight is 1; further fields are ignored.
 
@@ -97,20 +102,21 @@ def parse_state_network(data: bytes, where: str, directed: bool | None, relax_ra
     """``read_state_network`` of a file's content; errors call it ``where``."""
     sections = _find_sections(data, where)
     vertices = read_vertices(data, sections["vertices"], where) if "vertices" in sections else None
+    of_layers = None
     if "states" in sections:
         kind = next(name for name in LINKS if name in sections)
         states, nodes, links = _states(data, sections["states"], sections[kind], where)
-        directed = kind == "arcs" if directed is None else directed
+        directed = True if directed is None and kind == "arcs" else directed
     elif "multilayer" in sections:
         states, links = _multilayer(data, sections["multilayer"], where)
         nodes = states[:, 1]
     else:
         states, links = _layers(data, sections, where, bool(directed), relax_rate)
-        nodes, directed = states[:, 1], True
+        nodes, directed, of_layers = states[:, 1], True, bool(directed)
     ids = np.array(sorted(vertices), np.int64) if vertices else np.unique(nodes)
     physical = _places(ids, nodes, f"{where}: the node", "*Vertices")
     names = name_array([(vertices or {}).get(number, str(number)) for number in ids.tolist()])
-    return StateNetwork(*links, physical, names, states, bool(directed), ids)
+    return StateNetwork(*links, physical, names, states, directed, ids, of_layers)
 
 
 def _find_sections(data: bytes, where: str) -> dict[str, Section]:

@@ -12,14 +12,25 @@ ENDINGS = (".txt", ".tokens", ".raw")  # the latter two are WikiText's; each may
 HELD_OUT = 0.05  # of the lines of a single file, for each of validation and test
 
 
-def find_texts(folder: Path) -> dict[str, Path]:
+def find_texts(folder: Path, whole: bool = False) -> dict[str, Path]:
     """The files ``ptb.{train,valid,test}.txt`` of a folder, else its texts named after the three splits; a single file
     is all three.
+
+    Args:
+        folder: a folder or a file.
+        whole: a text is only to be measured: of a folder that lacks one of the three, the test text alone, or else the
+            validation text, or the only one; a single file is the test text.
 
     Raises:
         DataError: there is no such folder, or a split doesn't have exactly one file.
     """
     if folder.is_file():
+        if folder.suffix.lower() == ".parquet":
+            raise DataError(
+                f"data.source: {folder} is one parquet file; give a folder with those of train, valid and test"
+            )
+        if whole:
+            return {"test": folder}
         return dict.fromkeys(SPLITS, folder)
     if not folder.is_dir():
         raise DataError(
@@ -30,7 +41,13 @@ def find_texts(folder: Path) -> dict[str, Path]:
     found = {}
     for split, parts in SPLITS.items():
         exact = folder / f"ptb.{split}.txt"
-        fit = [exact] if exact in texts else [path for path in texts if any(part in str(_stem(path)) for part in parts)]
+        fit = (
+            [exact]
+            if exact in texts
+            else [path for path in texts if any(part in str(_stem(path)).lower() for part in parts)]
+        )
+        if not fit and whole:
+            continue
         if not fit:
             endings = ", ".join(ENDINGS)
             raise DataError(
@@ -40,6 +57,13 @@ def find_texts(folder: Path) -> dict[str, Path]:
         if len(fit) > 1:
             raise DataError(f"{folder} has {fit[0].name} and {fit[1].name} for {split}; leave only one of them there")
         found[split] = fit[0]
+    if whole and len(found) < len(SPLITS):
+        only = next((found[split] for split in ("test", "valid") if split in found), None)
+        if only is None and len(texts) != 1:
+            raise DataError(
+                f"{folder} has no text to measure: it needs a file *test*.txt ({', '.join(ENDINGS)}; or .gz)"
+            )
+        return {"test": only or texts[0]}
     return found
 
 
@@ -81,5 +105,5 @@ def is_wikitext(name: str) -> bool:
 
 def _stem(path: Path) -> str | None:
     """The name of a text without its ending; None: it is no text."""
-    name = path.name.removesuffix(".gz")
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), None)
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), None)

@@ -108,6 +108,11 @@ def test_batches():
     assert seen == 240
 
 
+def test_few_pairs_are_one_batch():
+    data = small(sample_train_size=60, batch_size=128)
+    assert [len(batch.labels) for batch in data.train_dataloader()] == [54]
+
+
 BOWMAN = {
     "train0": "#\ta\tb\n=\tc\tc\n",
     "train2": "^\t( not a )\ta\n<\t(a and b)\t( a or ( not c ) )\n",

@@ -67,6 +67,12 @@ def test_a_trained_models_vocabulary_stays(tmp_path):
         data.adopt({"vocabulary": ["a", "<eos>", "<unk>"], "level": "character"})
 
 
+def test_one_parquet_file_is_refused_by_name(tmp_path):
+    (tmp_path / "one.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"one\.parquet is one parquet file; give a folder"):
+        small(tmp_path / "one.parquet").prepare_data()
+
+
 @pytest.mark.parametrize(("pack", "encoding"), [(False, "utf-8"), (True, "utf-8"), (False, "utf-16")])
 def test_the_end_of_a_single_file_is_held_out(tmp_path, pack, encoding):
     lines = [f"line {number}" for number in range(100)]

@@ -192,6 +192,8 @@ def test_another_graph_with_features(tmp_path):
     edges = random.integers(0, 30, (90, 2))
     np.savez(tmp_path / "with.npz", edges=edges, features=random.random((30, 4), np.float32))
     np.savez(tmp_path / "without.npz", edges=edges)
+    with pytest.raises(ValueError, match=r"out\.tree\) must end in \.csv"):
+        module.predict_file(tmp_path / "with.npz", tmp_path / "out.tree")
     assert "30 nodes" in module.predict_file(tmp_path / "with.npz", tmp_path / "out.csv")
     with pytest.raises(ValueError, match="4 features, these have none"):
         module.predict_file(tmp_path / "without.npz", tmp_path / "out.csv")

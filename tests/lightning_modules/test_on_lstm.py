@@ -357,6 +357,17 @@ def test_a_model_is_measured_and_continued_on_another_text(tmp_path, capfd):
     assert "5.00% of the words of test" in printed
     assert "5.00% of the words of the test text are <unk>, of the one that the model was trained with 0.00%" in printed
     assert json.loads((tmp_path / "m.json").read_text())["data"]["test_unknown_share"] == 0.05
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "Test.TXT").write_text("the cat sees a unicorn\n" * 4)
+    (tmp_path / "book").write_text("the cat sees a dog")
+    for name, what in (("only", "Test.TXT is measured whole: 4 lines"), ("book", "book is measured whole: 1 line")):
+        assert run_main(evaluate, [str(run), f"--data.source={tmp_path / name}"]) == 0
+        assert what in capfd.readouterr().out
+    for refused in (["--data.max_words=5"], ["--data.min_count=2", other]):
+        assert run_main(evaluate, [str(run), *refused]) == 2
+        assert f"{refused[0][2:15]}" in (error := capfd.readouterr().err)
+        assert "the trained model's" in error
+        assert run_main(train, ["--resume", str(run), *refused, "--trainer.max_epochs=2"]) == 2
     assert run_main(train, [*tiny, other, "--init_from", str(run), "--run_dir", str(tmp_path / "new")]) == 0
     assert run_main(train, ["--resume", str(run), other, "--trainer.max_epochs=2"]) == 0
     vocabularies = [ONLSTMLanguageModel.load(tmp_path / name).hparams.vocabulary for name in ("new", "run")]

@@ -477,3 +477,15 @@ def test_generation_refuses_what_it_cannot_do():
         model(torch.zeros(1, 31, dtype=torch.long))
     with pytest.raises(ValueError, match="trained on text"):
         model.complete_images(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"^count \(0\) must be at least 1"):
+        text_model(text()).generate("the", 0)
+
+
+def test_a_prompt_that_ends_in_a_blank_gets_no_other():
+    model = text_model(text(level="word"))
+    written = model.generate("the ", 5, temperature=0)
+    assert written == "the " + model.generate("the", 5, temperature=0).removeprefix("the ")
+    assert written[4] != " "
+    assert model.generate("\n\n", 5, temperature=0).startswith("\n\n")
+    assert len(model.generate("\n\n", 5, temperature=0)) > 2
+    assert model.generate(" ") == ""

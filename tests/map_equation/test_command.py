@@ -76,6 +76,14 @@ def test_scores_and_starts(graph, tmp_path, capsys):
         (["g.txt", "out.tree", "--flow", "direct"], "--flow: invalid choice: 'direct'"),
         (["g.txt", "out.tree", "--markov_time", "0"], "markov_time must be positive"),
         (["g.txt", "out.tree", "--num_trials", "0"], "num_trials must be at least 1"),
+        (
+            ["g.txt", "out.tree", "--flow", "undirected", "--directed", "true"],
+            "flow undirected and directed true contra",
+        ),
+        (
+            ["g.txt", "out.tree", "--flow", "directed", "--directed", "false"],
+            "flow directed and directed false contradict",
+        ),
         (["g.txt", "out.tree", "--score"], "score needs the modules"),
         (["g.txt", "out.tree", "--initial", "none.clu"], "cannot read none.clu"),
         (["bad.txt", "out.tree"], "bad.txt, line 2: the weight 'x' must be"),

@@ -4,6 +4,7 @@ import networkx as nx
 import numpy as np
 import pandas
 import pytest
+import scipy.io
 import scipy.sparse
 import torch
 
@@ -79,6 +80,7 @@ def test_bad_input_is_named_in_one_line(arguments, message):
 NAMED = [(a, b) for a, b in np.array(list("ABCDEF"))[EDGES].tolist()]
 LETTERS, NUMBERS = list("ABCDEF"), list(range(6))
 DENSE = nx.to_numpy_array(nx.Graph(EDGES.tolist()), nodelist=range(6))
+GEPHI = ["Source", "Target", "Type", "Weight"]
 ANY = [((0, "x"), None), ((0, "x"), 2.5), (None, 2.5), (2.5, "d"), ("d", 4), ("d", 5), (4, 5)]
 FORMS = {
     "list": (EDGES.tolist(), NUMBERS),
@@ -101,6 +103,11 @@ FORMS = {
     "any names": (ANY, [(0, "x"), None, 2.5, "d", 4, 5]),
     "table": (pandas.DataFrame(NAMED, columns=["From", "TO"]), LETTERS),
     "table of ids": (pandas.DataFrame({"w": [1.0] * 7, "target": EDGES[:, 1], "source": EDGES[:, 0]}), NUMBERS),
+    "Gephi": (pandas.DataFrame([(a, b, "Undirected", 1.5) for a, b in NAMED], columns=GEPHI), LETTERS),
+    "named matrix": (pandas.DataFrame(DENSE, LETTERS, LETTERS), LETTERS),
+    "table of floats": (pandas.DataFrame(EDGES.astype(float), columns=["u", "v"]), NUMBERS),
+    "huge ids": (EDGES.astype(np.uint64) + np.uint64(2**63), [2**63 + i for i in range(6)]),
+    "larger ids": ((EDGES.astype(object) + 2**64).tolist(), [2**64 + i for i in range(6)]),
     "three columns": (pandas.DataFrame([(a, b, 4) for a, b in NAMED], columns=["x", "y", "z"]), LETTERS),
 }
 
@@ -124,6 +131,41 @@ def test_weights_of_an_attribute_or_column():
     for wrong in (graph, table):
         with pytest.raises(ValueError, match="'strong'"):
             infomap(wrong, weight="strong")
+
+
+def test_the_weights_of_a_table_are_found_as_in_a_file():
+    table = pandas.DataFrame({"Source": EDGES[:, 0], "Target": EDGES[:, 1], "Id": 7, "Weight": range(1, 8)})
+    assert codelength(table, HALVES) == codelength(EDGES, HALVES, weights=range(1, 8))
+
+
+@pytest.mark.parametrize("ends", [["a", None], [1, np.nan], pandas.array([1, None])])
+def test_a_missing_node_in_a_table_is_refused(ends):
+    with pytest.raises(ValueError, match="row 1 of the table has no node in the column 'to'"):
+        infomap(pandas.DataFrame({"from": ["x", "y"], "to": ends}))
+
+
+def test_a_matrix_that_is_not_symmetric_is_directed(tmp_path):
+    graph = nx.DiGraph([(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (2, 3)])
+    matrix = nx.to_scipy_sparse_array(graph)
+    scipy.io.mmwrite(tmp_path / "g.mtx", matrix)
+    np.save(tmp_path / "g.npy", matrix.toarray())
+    for given in (matrix, matrix.toarray(), nx.to_pandas_adjacency(graph), tmp_path / "g.mtx", tmp_path / "g.npy"):
+        assert infomap(given).flow_model == "directed"
+        assert infomap(given).codelength == pytest.approx(1.773078845, abs=1e-9)
+
+
+def test_nodes_of_equal_names_stay_apart(tmp_path):
+    vertices = '*Vertices 4\n1 "John"\n2 "Ann"\n3 "John"\n4 "Bea"\n'
+    (tmp_path / "g.net").write_text(f"{vertices}*Edges\n1 2\n3 4\n")
+    (tmp_path / "s.net").write_text(f"{vertices}*States\n1 1\n2 2\n3 3\n4 4\n5 4\n*Links\n1 2\n2 1\n3 4\n4 5\n5 3\n")
+    for name in ("g.net", "s.net"):
+        found = infomap(tmp_path / name)
+        assert sorted(map(sorted, found.communities)) == [["Ann", "John (1)"], ["Bea", "John (3)"]]
+        assert set(found.to_dict()) == {"Ann", "John (1)", "Bea", "John (3)"}
+    found = infomap(tmp_path / "g.net")
+    assert codelength(tmp_path / "g.net", found.to_dict()) == codelength(tmp_path / "g.net", found.communities) == 1
+    assert found.names == ["John", "Ann", "John", "Bea"]
+    assert len(found.to_networkx()) == 4
 
 
 def test_a_directed_graph_object_is_walked_as_directed():

@@ -149,6 +149,34 @@ def test_search_of_states_is_as_short_as_that_of_infomap(tmp_path):
     assert infomap(path, flow="undirected").codelength <= theirs + 1e-9
 
 
+LAYERS = "*Intra\n1 1 2\n1 2 3\n1 3 1\n1 2 4\n2 1 4\n2 4 5\n2 5 1\n2 4 2\n"
+INTER = LAYERS + "*Inter\n1 1 2\n2 1 1\n1 2 2 2\n"
+STATES = "*States\n1 1\n2 2\n3 3\n4 1\n5 4\n*Links\n1 2 2\n2 3\n3 1\n4 5\n5 4 3\n1 5\n4 2\n"
+LINKS = "*Vertices 4\n1 a\n2 b\n3 c\n4 d\n*Links\n1 2\n2 3\n3 1\n3 4 2\n"
+
+
+@pytest.mark.parametrize("text", [LAYERS, INTER, STATES, LINKS, LINKS.replace("Links", "Edges")])
+def test_a_flow_says_whether_the_links_of_a_file_are_directed(tmp_path, text):
+    peer = pytest.importorskip("infomap")
+    (tmp_path / "g.net").write_text(text)
+    for flow in ("undirected", "directed", "directed_recorded"):
+        network = Network(tmp_path / "g.net", flow=flow)
+        options = {"flow_model": flow.removesuffix("_recorded"), "recorded_teleportation": "recorded" in flow}
+        theirs = peer.run(tmp_path / "g.net", silent=True, num_trials=5, **options)
+        assert network.one_level_codelength == pytest.approx(theirs.one_level_codelength, abs=1e-9)
+        assert infomap(tmp_path / "g.net", flow=flow, num_trials=5).codelength <= theirs.codelength + 1e-9
+    assert infomap(tmp_path / "g.net").flow_model == "undirected"
+    assert infomap(tmp_path / "g.net") == infomap(tmp_path / "g.net", flow="undirected")
+
+
+def test_layers_are_walked_as_they_were_read(tmp_path):
+    (tmp_path / "g.net").write_text(INTER)
+    links = read_state_network(tmp_path / "g.net", directed=True)
+    assert infomap(links) == infomap(tmp_path / "g.net", flow="directed")
+    with pytest.raises(ValueError, match="read as directed: read them with directed false for flow undirected"):
+        infomap(links, flow="undirected")
+
+
 def test_one_physical_node_for_each_state():
     edges, weights, _ = random_states(0)
     with pytest.raises(ValueError, match=r"each of the 24 states, not \(9,\)"):

@@ -53,6 +53,34 @@ def test_what_networkx_writes_is_read(tmp_path):
         assert found == ([(*link[:2], 1.0) for link in expected] if ending == "adjlist" else expected)
 
 
+@pytest.mark.parametrize("kind", [nx.Graph, nx.MultiDiGraph])
+@pytest.mark.parametrize("ending", ["adjlist", "txt"])
+def test_multiline_adjacency_lists(tmp_path, kind, ending):
+    links = [("a", "b"), ("b", "c"), ("c", "c"), ("a", "c"), ("c", "d")]
+    graph = kind([(*link, {"weight": place + 1, "x": "y z"}) for place, link in enumerate(links)])
+    graph.add_node("alone")
+    nx.write_multiline_adjlist(graph, tmp_path / f"g.{ending}")
+    found = read_graph(tmp_path / f"g.{ending}")
+    assert sorted((*sorted((a, b)), w) for a, b, w in links_of(found)) == sorted(
+        (*sorted(link), place + 1.0) for place, link in enumerate(links)
+    )
+    assert "alone" in found.names
+
+
+def test_arrays_in_a_file(tmp_path):
+    edges = np.array([[1, 2], [2, 3], [3, 1], [3, 9]])
+    np.save(tmp_path / "two.npy", edges)
+    np.save(tmp_path / "three.npy", np.column_stack([edges, [3.0, 1, 1, 1]]))
+    np.savez(tmp_path / "edges.npz", edges=edges)
+    more = [("3", "9", 1.0)]
+    assert sorted(links_of(read_graph(tmp_path / "two.npy"))) == sorted(THREE + more)
+    assert sorted(links_of(read_graph(tmp_path / "three.npy"))) == sorted(HEAVY + more)
+    assert read_arrays(tmp_path / "edges.npz").names.tolist() == ["1", "2", "3", "9"]
+    np.save(tmp_path / "flat.npy", edges.ravel())
+    with pytest.raises(DataError, match=r"flat.npy .* must be numbers \(E, 2\)"):
+        read_graph(tmp_path / "flat.npy")
+
+
 @pytest.mark.parametrize("symmetry", ["general", "symmetric"])
 @pytest.mark.parametrize("field", ["real", "pattern", "integer"])
 def test_matrix_market(tmp_path, symmetry, field):

@@ -4,6 +4,7 @@ import gzip
 
 import pytest
 
+from readers import lines
 from readers.encodings import check_encoding, decode_text, propose
 from readers.errors import DataError
 from readers.lines import iterate_lines
@@ -21,6 +22,20 @@ def test_lines(tmp_path, encoding, end, last, pack):
     (tmp_path / "f").write_bytes(gzip.compress(data) if pack else data)
     expected = LINES + [last] * bool(last)
     assert list(iterate_lines(tmp_path / "f", encoding)) == list(enumerate(expected, 1))
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_lines_that_end_in_carriage_returns(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(lines, "CHUNK", 5)
+    data = "\r".join([*LINES, "end"]).encode()
+    (tmp_path / "f").write_bytes(gzip.compress(data) if pack else data)
+    assert list(iterate_lines(tmp_path / "f")) == list(enumerate([*LINES, "end"], 1))
+
+
+def test_utf8_is_proposed(tmp_path):
+    (tmp_path / "f").write_text(CHINESE, encoding="utf-8")
+    with pytest.raises(DataError, match=r"is not gbk; .* or give --data\.encoding=utf-8, which it seems to be"):
+        list(iterate_lines(tmp_path / "f", "gbk"))
 
 
 @pytest.mark.parametrize(
