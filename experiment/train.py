@@ -25,7 +25,7 @@ import torchmetrics
 import yaml
 
 from .arguments import check_config_files, find_configs, flags_and_values, without_configs, write_temporary_config
-from .checkpoints import AtomicCheckpointIO, RunCheckpoints
+from .checkpoints import BeforeEpochEnd, RunCheckpoints
 from .classes import import_class
 from .cli import DEFAULT_CONFIG, ExperimentCLI
 from .compiling import compile_errors
@@ -37,6 +37,7 @@ from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
 from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
+from .resuming.checkpoint_files import AtomicCheckpointIO
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_new_settings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import hyperparameters_in, warm_start
@@ -90,7 +91,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             enable_progress_bar=progress["enable_progress_bar"],
         )
         stop_together(cli.trainer)
-        cli.trainer.callbacks.insert(0, ResumedSettings(config))  # type: ignore[attr-defined]
+        cli.trainer.callbacks[:0] = [ResumedSettings(config), BeforeEpochEnd(checkpoints)]  # type: ignore[attr-defined]
         log_config(cli.trainer, config)
         where = "fast_dev_run: nothing is kept" if is_trial else f"run folder: {folder.path}"
         say(where)

@@ -8,8 +8,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
 from experiment.errors import UserError, describe
+from experiment.resuming.checkpoint_files import AtomicCheckpointIO
+from experiment.resuming.random_states import random_state, set_random_state
 from experiment.resuming.restoring import refuse_other_data, restoring
 from experiment.train import train
 
