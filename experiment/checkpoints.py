@@ -15,6 +15,7 @@ from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
 from layers.processes import by_rank, forget_process_states, gather_process_states
 
+from .console import say
 from .errors import UserError
 from .loggers import FolderLogger
 from .private_api import (
@@ -72,7 +73,7 @@ class RunCheckpoints(Checkpoint):
         self._stops_after_window = False
         self._restore: Callable[[], None] | None = None
         self.process_states: list[dict[str, Any]] | None = None  # gathered for a checkpoint
-        self._validating = False
+        self._validating = self._said_missing = False
         # What loggers read of a ModelCheckpoint, to upload what it writes (``log_model`` of W&B's and MLflow's).
         self.mode, self.save_top_k, self.save_last, self.save_weights_only = mode, 1, True, False
         self.best_model_path, self.last_model_path = str(folder.best), str(folder.last)
@@ -121,6 +122,7 @@ class RunCheckpoints(Checkpoint):
             return
         self._waits_for_gradients(trainer)
         if self.monitor not in trainer.callback_metrics:
+            self._say_missing(trainer)
             return
         # A metric that was not reduced over the processes differs between them; all must decide alike.
         score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
@@ -128,6 +130,12 @@ class RunCheckpoints(Checkpoint):
             return
         self.best_score = score
         self._save(trainer, self.folder.best)
+
+    def _say_missing(self, trainer: pl.Trainer) -> None:
+        if not self._said_missing:
+            logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            say(f"monitor: the validation logged no '{self.monitor}', so there is no best.ckpt (logged: {logged})")
+        self._said_missing = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Running statistics differ between processes; the checkpoint has those of the first, so all validate with them.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
@@ -44,6 +45,17 @@ def refuse_parts(settings: Any) -> None:
             raise UserError(
                 f"{given} {reason}: leave it out (--trainer.fast_dev_run=true is a trial that keeps nothing)"
             )
+    if settings.default_root_dir is not None:
+        raise UserError("trainer.default_root_dir: a run writes into its run folder, which --run_dir=DIR names")
+    refuse_missing_gpu(settings.accelerator)
+
+
+def refuse_missing_gpu(accelerator: Any) -> None:
+    """Refuses a GPU where there is none; what Lightning says of it names neither the setting nor the way out."""
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise UserError(
+            f"trainer.accelerator={accelerator}: no GPU is found here; --trainer.accelerator=auto takes what there is"
+        )
 
 
 def prepare_checkpoint_callbacks(configured: Any, folder: RunFolder) -> None:

@@ -196,7 +196,9 @@ def _rates(optimizer: Any) -> list[float]:
 
 def differences(before: Config, now: Config) -> Iterator[tuple[str, str]]:
     """Key and description of each setting that differs; an argument of a callback has the key ``CLASS.ARGUMENT``."""
-    for section in ("seed_everything", "save_every", "min_steps", "model", "data"):
+    of_run = ("check_finite", "compile", "float32_matmul_precision")
+    known = [name for name in of_run if name in before]  # not in runs of earlier versions
+    for section in ("seed_everything", "save_every", "min_steps", *known, "model", "data"):
         yield from _differences(section, before.get(section, _NOTHING), now.get(section, _NOTHING))
     trainers = [dict(config.get("trainer") or {}) for config in (before, now)]
     old, new = (_by_class(trainer.pop("callbacks", None)) for trainer in trainers)
@@ -293,7 +295,10 @@ def refuse_new_settings(file: str, run: Config) -> None:
     trainer = dict(given.get("trainer") or {})
     added = trainer.pop("callbacks+", None) or []
     names = [_short_name(entry) for entry in (added if isinstance(added, list) else [added])]
-    present = {_short_name(entry): entry.get("init_args", {}) for entry in run["trainer"].get("callbacks") or []}
+    present = {
+        name.rpartition(".")[2]: arguments
+        for (name, _), arguments in _by_class(run["trainer"].get("callbacks")).items()
+    }
     new = [f"the callback {name}" for name in names if name not in present]
     new += [f"callbacks-: {name}" for name in drops if name in present]
     for name, argument, value in changes:

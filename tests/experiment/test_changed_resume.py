@@ -1,6 +1,7 @@
 """A run that is resumed with other settings trains as a loop of plain torch does with them."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_with_the_same_settings_nothing_is_touched(capsys: pytest.CaptureFixture
     options += ["--model.optimizer=AdamW", *PIECEWISE, "--trainer.callbacks+=AveragedWeights"]
     begin(*options, epochs=4, after=6)
     capsys.readouterr()
-    resume("--model.lr=0.1")
+    resume("--model.lr=0.1", "--check_finite=true")
     assert "changed" not in capsys.readouterr().out
     broken = last()
     train("-c", "line.yaml", *QUIET, "--run_dir=whole", "--trainer.max_epochs=4", *options)
@@ -214,6 +215,10 @@ def test_with_the_same_settings_nothing_is_touched(capsys: pytest.CaptureFixture
 
 def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
     average = str(ROOT / "configs/with/average.yaml")
+    Path("one.yaml").write_text("trainer: {callbacks: {class_path: AveragedWeights}}\n")
+    begin("-c", "one.yaml", after=6)
+    train("--resume", "run", "-c", "one.yaml", "--trainer.max_epochs=2")
+    shutil.rmtree("run")
     begin("-c", average, after=6)
     train("--resume", "run", "-c", average, "--trainer.max_epochs=2")
     with pytest.raises(UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not"):
