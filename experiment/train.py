@@ -65,7 +65,7 @@ def train(argv: list[str]) -> ExperimentCLI:
     with ExitStack() as stack:
         run_dir = cli.config.run_dir
         if is_trial := bool(cli.config.trainer.fast_dev_run):
-            if cli.config.resume:
+            if cli.config.resume not in (None, "auto"):
                 raise UserError(
                     "--trainer.fast_dev_run is a trial from the beginning that keeps nothing: without --resume"
                 )
@@ -138,8 +138,8 @@ def train(argv: list[str]) -> ExperimentCLI:
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
             if metrics:
                 print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
-            for line in remarks_on(cli.model, metrics):
-                say(line)
+                for line in remarks_on(cli.model, metrics):
+                    say(line)
             for picture in sorted(folder.pictures.glob("*.png")):
                 say(f"picture: {picture}")
             say(where)

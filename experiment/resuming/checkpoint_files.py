@@ -19,7 +19,7 @@ from ..console import say
 from ..errors import UserError
 from ..run_folder import RunFolder
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, Tensor, torch.nn.Parameter)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, Tensor)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -91,7 +91,9 @@ _readable: dict[type, bool] = {}
 
 
 def _is_readable(cls: type, value: Any) -> bool:
-    """Whether a written object of this class can be read; by trying the first one."""
+    """Whether a written object of this class can be read; by trying the first one. Tensors of all kinds can."""
+    if issubclass(cls, Tensor):
+        return True
     if cls not in _readable:
         file = io.BytesIO()
         try:

@@ -108,7 +108,7 @@ class ResumedSettings(pl.Callback):
         reason = next((f"{key} changed" for key in changes if key.startswith(_OF_AN_EPOCH)), None)
         processes = len(checkpoint.get("experiment", {}).get("random_states", []))
         if processes not in (0, trainer.world_size):
-            reason = f"{processes} processes -> {trainer.world_size}"
+            reason = f"processes {processes} -> {trainer.world_size}"
         if before is None and not has_data_position(checkpoint):
             reason = "the checkpoint has no position in the data"
         if reason and is_mid_epoch(checkpoint):
