@@ -1,6 +1,7 @@
 """Arguments as typed, before a parser sees them: options, and the configuration files that they name."""
 
 import atexit
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -9,17 +10,30 @@ from typing import Any
 
 import yaml
 
+from readers.files import user_path
+
 from .errors import UserError, did_you_mean
 
 # Of the project; of an installed one, a copy beside its packages.
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FILES = ("-c", "--config")
+_TEMPORARY, _NOTHING = "experiment-", object()
+PATHS = (*FILES, "--run_dir", "--resume", "--init_from")
+
+
+def flag_and_value(argument: str) -> tuple[str, bool, str]:
+    """Flag, whether there is a value with it, and the value: of ``--flag``, ``--flag=value``, ``-cFILE``."""
+    if argument[:2] == "-c" and len(argument) > 2:
+        return "-c", True, argument[2:].removeprefix("=")
+    flag, has_value, value = argument.partition("=")
+    return flag, bool(has_value), value
 
 
 def flags_and_values(args: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of flag and value, for ``--flag value`` and ``--flag=value``."""
     pairs = []
     for position, argument in enumerate(args):
-        flag, has_value, value = argument.partition("=")
+        flag, has_value, value = flag_and_value(argument)
         if not has_value:
             value = next((following for following in args[position + 1 :][:1] if following[:2] != "--"), "")
         pairs.append((flag, value))
@@ -77,28 +91,35 @@ def find_config(given: str) -> str:
     """A configuration file as given or, where there is nothing, the project's own of that name.
 
     From any folder ``configs/infomax_sample.yaml``, ``infomax_sample.yaml`` and ``infomax_sample`` are the same file,
-    ``configs/with/lookahead.yaml`` and ``with/lookahead`` another.
+    ``configs/with/lookahead.yaml`` and ``with/lookahead`` another. A folder of that name is none.
     """
+    given = str(user_path(given)) if given[:1] == "~" else given
     path = Path(given)
-    if not given or given.startswith("-") or path.is_absolute() or path.exists():
+    if not given or given.startswith("-") or path.is_absolute() or path.is_file():
         return given
     own = CONFIGS.joinpath(*path.parts[path.parts[0] == CONFIGS.name :])
     return next((str(file) for file in (own, own.with_name(f"{own.name}.yaml")) if file.is_file()), given)
 
 
-def find_configs(argv: Sequence[str]) -> list[str]:
-    """The arguments, with each configuration file where ``find_config`` finds it."""
-    found, is_file = [], False
+def find_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments with each configuration file where ``find_config`` finds it, and ``~`` as the home folder."""
+    found, named_by = [], ""
     for argument in argv:
-        flag, has_value, value = argument.partition("=")
-        names_file = flag in ("-c", "--config")
-        if is_file:
-            argument = find_config(argument)
-        elif names_file and has_value:
-            argument = f"{flag}={find_config(value)}"
-        is_file = names_file and not has_value and not is_file
+        flag, has_value, value = flag_and_value(argument)
+        if named_by:
+            argument, named_by = _found(named_by, argument), ""
+        elif flag in PATHS and has_value:
+            argument = f"{flag}={_found(flag, value)}"
+        elif flag in PATHS:
+            named_by = flag
         found.append(argument)
     return found
+
+
+def _found(flag: str, value: str) -> str:
+    if flag in FILES:
+        return find_config(value)
+    return str(user_path(value)) if value[:1] == "~" else value
 
 
 def check_config_files(args: Sequence[str]) -> None:
@@ -119,6 +140,7 @@ def check_config_files(args: Sequence[str]) -> None:
             if not isinstance(content, dict):
                 raise UserError(f"{value}: no settings (key: value) in it")
             _check_section(f"{value}: trainer", content.get("trainer", {}))
+            _check_callbacks(value, content.get("trainer", {}))
         except IsADirectoryError:
             raise UserError(f"{value} is a folder: {flag} needs a configuration file") from None
         except FileNotFoundError:
@@ -135,16 +157,39 @@ def check_config_files(args: Sequence[str]) -> None:
             raise UserError(f"{value}{line}: {'' if is_yaml else 'not YAML: '}{problem}") from error
 
 
+def _check_callbacks(file: str, trainer: Any) -> None:
+    """Refuses callbacks that are listed as ``- NAME: {arguments}``."""
+    for key in {"callbacks", "callbacks+"} & set(trainer if isinstance(trainer, dict) else ()):
+        for entry in trainer[key] if isinstance(trainer[key], list) else []:
+            if isinstance(entry, dict) and "class_path" not in entry:
+                name = next(iter(entry), "NAME")
+                raise UserError(
+                    f"{file}: trainer.{key}: write the callback {name} as {{class_path: {name}, init_args: {{...}}}}"
+                )
+
+
 class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice in one place, of which YAML would keep the last without a word."""
+    """Refuses a key that stands twice in one place, of which YAML would keep the last without a word, and arguments of
+    a class that don't stand below ``init_args``."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key has to be a name; {{...}} is a template that was not filled in, {...} are settings"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
+        if "class_path" in seen and (others := seen - {"class_path", "init_args", "dict_kwargs"}):
+            key = next(key for key, _ in node.value if key.value in others)
+            cls = next(value.value for name, value in node.value if name.value == "class_path")
+            argument = "ARGUMENT" if key.value.startswith("init") else key.value
+            problem = (
+                f"'{key.value}' stands beside class_path; arguments stand below init_args: "
+                f"{{class_path: {cls}, init_args: {{{argument}: VALUE}}}}"
+            )
+            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -161,13 +206,30 @@ def _or_text(value: str) -> Any:
         return value
 
 
+def shown_file(file: str) -> str:
+    """A configuration file as its user knows it: one from a checkpoint has a name of no meaning."""
+    return "the configuration in the checkpoint" if Path(file).parent.name.startswith(_TEMPORARY) else file
+
+
+def naming_file(message: str, args: Sequence[str]) -> str:
+    """A message about an unknown key, with the configuration file that has it."""
+    if match := re.match(r"unknown key '([\w.+-]+)'", message):
+        for flag, file in flags_and_values(args):
+            content = yaml.safe_load(Path(file).read_text()) if flag in FILES else None
+            for name in match[1].split("."):
+                content = content.get(name, _NOTHING) if isinstance(content, dict) else _NOTHING
+            if content is not _NOTHING:
+                return f"{shown_file(file)}: {message}"
+    return message
+
+
 def write_temporary_config(config: dict[str, Any], name: str) -> Path:
     """Writes a configuration from a checkpoint to a temporary file, for the parser to read.
 
     Raises:
         UserError: it holds other than plain values.
     """
-    folder = Path(tempfile.mkdtemp(prefix="experiment-"))
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = folder / f"{name}.yaml"
     try:

@@ -1,29 +1,28 @@
 """Checkpoints: written completely or not at all, with all that a resumed run needs to be bit-identical."""
 
-import os
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
 from layers.processes import by_rank, forget_process_states, gather_process_states
 
+from .console import say
 from .errors import UserError
 from .loggers import FolderLogger
 from .private_api import (
     batches_trained,
     before_validation,
     dump_checkpoint,
+    ends_early,
     is_at_epoch_end,
     logged_step,
     logs_now,
@@ -31,40 +30,14 @@ from .private_api import (
     set_max_steps,
     waits_for_gradients,
     wandb_id,
+    within_epoch,
 )
 from .processes import stopping
 from .processes.agreement import Agreement
 from .processes.stopping import Stopped
+from .resuming.checkpoint_files import set_aside
+from .resuming.random_states import random_state, set_random_state
 from .run_folder import RunFolder
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a file beside it, then renames that.
-
-    Lightning writes to the system's temporary folder and copies from there: a kill or a full disk leaves half a file.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, RuntimeError) and _is_disk_full(path.parent):
-                # torch reports a failed write as a RuntimeError of its own.
-                raise OSError(28, "No space left on device", str(path)) from error
-            raise
-
-
-def _is_disk_full(folder: Path) -> bool:
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize < 1 << 26
 
 
 class RunCheckpoints(Checkpoint):
@@ -93,11 +66,14 @@ class RunCheckpoints(Checkpoint):
         self._last_write = time.monotonic()
         self._pending_row: dict[str, float] = {}
         self._resumed: dict[str, Any] = {}
+        self._resumed_step: int | None = None
         self._begun = False
         self._at_epoch_end = False
+        self._is_within_epoch = self._is_saved = False
+        self._stops_after_window = False
         self._restore: Callable[[], None] | None = None
         self.process_states: list[dict[str, Any]] | None = None  # gathered for a checkpoint
-        self._validating = False
+        self._validating = self._said_missing = False
         # What loggers read of a ModelCheckpoint, to upload what it writes (``log_model`` of W&B's and MLflow's).
         self.mode, self.save_top_k, self.save_last, self.save_weights_only = mode, 1, True, False
         self.best_model_path, self.last_model_path = str(folder.best), str(folder.last)
@@ -110,16 +86,25 @@ class RunCheckpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Within a window of accumulated gradients a checkpoint would lose those accumulated so far.
-        if waits_for_gradients(trainer):
+        if self._waits_for_gradients(trainer):
             return
         # The end of an epoch and validations have checkpoints of their own, after them; there a run stops, too.
         if trainer.is_last_batch or self._validates_now(trainer, batch_idx):
             return
         signum, due = self._agreement.reached(trainer, time.monotonic() - self._last_write >= self.save_every)
-        if due or signum:
+        # The validation with which such a run ends is none of a run that goes on.
+        self._is_saved = ends_early(trainer)
+        if due or signum or self._is_saved:
             self._save_last(trainer, step=logged_step(trainer) if logs_now(trainer) else None)
         if signum:
             raise Stopped(signum)
+
+    def _waits_for_gradients(self, trainer: pl.Trainer) -> bool:
+        """Whether a window of accumulated gradients is open; a run that is to end now (``max_time``) ends after it."""
+        waits = waits_for_gradients(trainer)
+        stops = trainer.should_stop or self._stops_after_window
+        trainer.should_stop, self._stops_after_window = stops and not waits, stops and waits
+        return waits
 
     @staticmethod
     def _validates_now(trainer: pl.Trainer, batch_idx: int) -> bool:
@@ -133,7 +118,11 @@ class RunCheckpoints(Checkpoint):
         if self._validating:
             self._validating = False
             forget_process_states(_parts(trainer))
-        if trainer.sanity_checking or trainer.state.fn != "fit" or self.monitor not in trainer.callback_metrics:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._waits_for_gradients(trainer)
+        if self.monitor not in trainer.callback_metrics:
+            self._say_missing(trainer)
             return
         # A metric that was not reduced over the processes differs between them; all must decide alike.
         score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))
@@ -141,6 +130,12 @@ class RunCheckpoints(Checkpoint):
             return
         self.best_score = score
         self._save(trainer, self.folder.best)
+
+    def _say_missing(self, trainer: pl.Trainer) -> None:
+        if not self._said_missing:
+            logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            say(f"monitor: the validation logged no '{self.monitor}', so there is no best.ckpt (logged: {logged})")
+        self._said_missing = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Running statistics differ between processes; the checkpoint has those of the first, so all validate with them.
@@ -150,10 +145,12 @@ class RunCheckpoints(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             # A run that is told to stop while it validates continues with this validation.
             gather_process_states(_parts(trainer))
-            self._validating = True
+            # Where gradients wait, those accumulated so far would be lost; a chain keeps them.
+            self._validating = not waits_for_gradients(trainer) or _has_chain(trainer)
             self._validation_agreement.begin(trainer)
             self._common_batches = self._validation_agreement.least(trainer, list(map(float, trainer.num_val_batches)))
-            self._stop_validating(trainer, at_once=True)
+            if self._validating:
+                self._stop_validating(trainer, at_once=True)
 
     def on_validation_batch_end(
         self,
@@ -177,8 +174,15 @@ class RunCheckpoints(Checkpoint):
             trainer.strategy.barrier()
             raise Stopped(signum)
 
+    def end_within_epoch(self, trainer: pl.Trainer) -> None:
+        """The run ends before the last batch of an epoch: continued, it goes on where it stands."""
+        self._is_within_epoch = True
+        if not self._is_saved:
+            self._save_last(trainer, step=None)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save_last(trainer, step=logged_step(trainer) - 1)
+        if trainer.is_last_batch:
+            self._save_last(trainer, step=logged_step(trainer) - 1)
         if signum := self._agreement.reached(trainer, False, at_once=True)[0]:
             raise Stopped(signum)
 
@@ -224,15 +228,18 @@ class RunCheckpoints(Checkpoint):
             "pending_row": self._pending_row,
             "wandb_id": wandb_id(wandb_logger) if wandb_logger else None,
         }
+        if self._is_within_epoch:
+            within_epoch(checkpoint)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn != "fit":
             return
-        if not any(isinstance(callback, UpdateRule) for callback in _callbacks(trainer)):
+        if not _has_chain(trainer):
             refuse_other_chain(checkpoint, [])  # rules compare the chain themselves
         self._resumed, self._at_epoch_end = checkpoint.get("experiment", {}), is_at_epoch_end(checkpoint)
+        self._resumed_step = checkpoint["global_step"]
         states = self._resumed.get("random_states", [])  # plain Lightning's have none
         if len(states) != trainer.world_size or states[trainer.global_rank] is None:
             # With another number of processes the data is divided differently: there is nothing to reproduce.
@@ -271,18 +278,41 @@ class RunCheckpoints(Checkpoint):
         if self._begun:
             return
         self._begun = True
-        if not self.folder.best.is_file():
-            self.best_score = None  # it is that of a run elsewhere
         if trainer.is_global_zero:
             self.folder.begin()
+            if self._resumed_step is not None:
+                is_same = self._resumed.get("config") == self.config
+                set_aside(self.folder, Path(str(trainer.ckpt_path)), self._resumed_step, is_same, self.best_score)
             self.folder.write_config(self.config)
             for logger in trainer.loggers:
                 if isinstance(logger, FolderLogger):
                     logger.resume(self._resumed.get("metrics_rows", 0), self._resumed.get("pending_row", {}))
+        if not trainer.strategy.broadcast(self.folder.best.is_file()):
+            self.best_score = None  # it is that of a run elsewhere
+
+
+class BeforeEpochEnd(pl.Callback):
+    """The first of a run's callbacks: where a run ends within an epoch (``max_steps``, ``max_time``), the checkpoint is
+    written before others take that epoch for done.
+
+    Args:
+        checkpoints: of the run.
+    """
+
+    def __init__(self, checkpoints: RunCheckpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_last_batch:
+            self.checkpoints.end_within_epoch(trainer)
 
 
 def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def _has_chain(trainer: pl.Trainer) -> bool:
+    return any(isinstance(callback, UpdateRule) for callback in _callbacks(trainer))
 
 
 def _parts(trainer: pl.Trainer) -> list[Any]:
@@ -298,27 +328,3 @@ def _check_optimizers(trainer: pl.Trainer) -> None:
                     f"the checkpoint was written with another optimizer than {type(optimizer).__name__} (it has no "
                     f"{', '.join(sorted(missing))}): keep model.optimizer, or start a new run"
                 )
-
-
-def random_state() -> dict[str, Any]:
-    """The states of the random generators of Python, NumPy and torch, as tensors and plain values."""
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state())
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Restores what ``random_state`` gave."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(cuda_state.cpu(), device)

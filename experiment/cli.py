@@ -29,7 +29,7 @@ import callbacks  # noqa: F401
 import datamodules  # noqa: F401
 import lightning_modules  # noqa: F401
 
-from .arguments import CONFIGS, check_config_files
+from .arguments import CONFIGS, check_config_files, naming_file
 from .classes import import_class, is_importable, parameters
 from .compiling import compile_parts
 from .console import say
@@ -141,7 +141,11 @@ class ExperimentCLI(LightningCLI):
             self.parser.print_trainer_help()
         check_config_files(args)
         args = ["--print_config=comments" if argument == "--print_config" else argument for argument in args]
-        self.config: Namespace = parser.parse_args([*args, *(["--min_steps=0"] if chooses_length(args) else [])])
+        length = ["--min_steps=0"] if chooses_length(args) else []
+        try:
+            self.config: Namespace = parser.parse_args([*args, *length])
+        except UserError as error:
+            raise UserError(naming_file(str(error), args)) from error
 
     def before_instantiate_classes(self) -> None:
         """Raises UserError if the configuration sets an argument of the model that the data sets."""

@@ -1,11 +1,13 @@
 """What the terminal shows: a progress bar or a line per validation, a table at the end, and nothing else."""
 
+import contextlib
 import logging
+import os
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -59,6 +61,41 @@ def quiet() -> None:
 
 def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     say(f"warning: {' '.join(str(message).split())}")
+
+
+@contextlib.contextmanager
+def outlives_reader() -> Iterator[None]:
+    """Within it, a training goes on silently once whoever reads its output has gone (``| head``)."""
+    before = sys.stdout
+    sys.stdout = _Outlives(before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+class _Outlives:
+    """A stream that goes nowhere once its pipe is broken."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._try(lambda: self._stream.write(text)) or len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # what is still in its buffer goes there, too
+            os.close(nowhere)
 
 
 @rank_zero_only
@@ -174,7 +211,9 @@ class ValidationLines(_WatchesMeasures, pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        named = {name: value for name, value in metrics.items() if name.startswith("val/")}
+        metrics = named or {name: value for name, value in metrics.items() if not name.startswith("train")}
         metrics |= _shown_by_callbacks(trainer)
         text = "  ".join(f"{name} {_number(name, value)}" for name, value in sorted(metrics.items()))
         say(f"epoch {trainer.current_epoch}  step {trainer.global_step}  {text}")

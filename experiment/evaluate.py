@@ -28,6 +28,15 @@ Tests a trained model again with the configuration stored in its checkpoint. The
 """
 USAGE = "RUN_OR_CHECKPOINT [--json FILE] [--data.KEY=VALUE]... [--trainer.KEY=VALUE]..."
 
+# Settings that a test ignores.
+OF_TRAINING = {
+    *("callbacks", "logger", "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "default_root_dir"),
+    *("limit_train_batches", "limit_val_batches", "limit_predict_batches", "overfit_batches", "val_check_interval"),
+    *("check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "enable_checkpointing", "enable_model_summary"),
+    *("reload_dataloaders_every_n_epochs", "check_finite"),
+}
+
 
 def evaluate(argv: list[str]) -> None:
     """Tests as the command line says: parse, build without loggers and callbacks, test, table."""
@@ -92,5 +101,9 @@ def _resolve_arguments(argv: list[str]) -> tuple[str, str | None, list[str]]:
     for flag, _ in flags_and_values(options):
         if flag in ("-c", "--config", "--resume", "--run_dir", "--save_every", "--init_from", "--init_from_partly"):
             raise UserError(f"evaluate.py takes no {flag}: the configuration is that of the checkpoint")
+        section, _, name = flag.removeprefix("--").partition(".")
+        if (section == "trainer" and name.partition(".")[0].rstrip("+-") in OF_TRAINING) or section in OF_TRAINING:
+            raise UserError(f"evaluate.py takes no {flag}: it is of training, and a test does nothing with it")
+    json_file = str(user_path(json_file)) if json_file else json_file
     check_output("--json", json_file)
     return target, json_file, options

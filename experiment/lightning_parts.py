@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BatchSizeFinder, Checkpoint, EarlyStopping, LearningRateFinder, Timer
+import torch
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    Checkpoint,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    Timer,
+)
+from torch import nn
 
 from .classes import import_class, parameters
 from .console import quiet, say
 from .errors import UserError
 from .loggers import FolderLogger
-from .private_api import limit_batch_sizes
+from .private_api import limit_batch_sizes, resumes_within_epoch
 from .resuming.restoring import load_checkpoint
 from .run_folder import RunFolder
 
@@ -34,6 +45,17 @@ def refuse_parts(settings: Any) -> None:
             raise UserError(
                 f"{given} {reason}: leave it out (--trainer.fast_dev_run=true is a trial that keeps nothing)"
             )
+    if settings.default_root_dir is not None:
+        raise UserError("trainer.default_root_dir: a run writes into its run folder, which --run_dir=DIR names")
+    refuse_missing_gpu(settings.accelerator)
+
+
+def refuse_missing_gpu(accelerator: Any) -> None:
+    """Refuses a GPU where there is none; what Lightning says of it names neither the setting nor the way out."""
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise UserError(
+            f"trainer.accelerator={accelerator}: no GPU is found here; --trainer.accelerator=auto takes what there is"
+        )
 
 
 def prepare_checkpoint_callbacks(configured: Any, folder: RunFolder) -> None:
@@ -85,6 +107,7 @@ class LightningParts(pl.Callback):
     def __init__(self) -> None:
         self.batch_size: int | None = None
         self._stops: list[Any] = []
+        self._frozen: dict[str, list[str]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.batch_size is None else {"batch_size": self.batch_size}
@@ -107,6 +130,7 @@ class LightningParts(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self._frozen = checkpoint.get("frozen")
         # Those that search write a checkpoint before the first step, and restore it.
         if trainer.state.fn != "fit" or checkpoint["global_step"] == 0:
             return
@@ -116,13 +140,39 @@ class LightningParts(pl.Callback):
         if found is not None:
             trainer.datamodule.batch_size = found  # type: ignore[attr-defined]
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # ``BaseFinetuning`` freezes in ``setup`` what it has unfrozen since; its state does not tell.
+        if _of(trainer, BaseFinetuning):
+            checkpoint["frozen"] = {
+                "parameters": [name for name, p in pl_module.named_parameters() if not p.requires_grad],
+                "statistics": [name for name, norm in _norms(pl_module) if not norm.track_running_stats],
+            }
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._frozen is not None and _of(trainer, BaseFinetuning):
+            for name, parameter in pl_module.named_parameters():
+                parameter.requires_grad = name not in self._frozen["parameters"]
+            for name, norm in _norms(pl_module):
+                norm.track_running_stats = name not in self._frozen["statistics"]
         self._stops = list(_stops(trainer))
         for finder in _of(trainer, BatchSizeFinder):
             self.batch_size = finder.optimal_batch_size
             say(f"BatchSizeFinder: the batch size is {self.batch_size} (data.batch_size={self.batch_size})")
         for finder in _of(trainer, LearningRateFinder):
             self._say_learning_rate(finder, trainer)
+        if resumes_within_epoch(trainer):
+            self._begin_epoch(trainer, pl_module)
+
+    def _begin_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What the beginning of an epoch sets, in a run that goes on within one."""
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+        for callback in (self, *_of(trainer, (GradientAccumulationScheduler, StochasticWeightAveraging))):
+            callback.on_train_epoch_start(trainer, pl_module)
+        for optimizer, before in zip(trainer.optimizers, rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, before, strict=True):
+                group["lr"] = rate  # a new scheduler of weight averaging has set its own
 
     @staticmethod
     def _say_learning_rate(finder: LearningRateFinder, trainer: pl.Trainer) -> None:
@@ -192,6 +242,10 @@ def _has_batches_of(trainer: pl.Trainer, size: int) -> bool:
 
 def _of(trainer: pl.Trainer, types: Any) -> list[Any]:
     return [callback for callback in trainer.callbacks if isinstance(callback, types)]  # type: ignore[attr-defined]
+
+
+def _norms(module: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    return [(name, m) for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _leave_out(trainer: pl.Trainer, *types: type[pl.Callback]) -> list[str]:

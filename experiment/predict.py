@@ -12,8 +12,9 @@ import torch
 from jsonargparse import ActionYesNo
 
 from lightning_modules.trained_models import find_checkpoint, import_model_class
+from readers.files import user_path
 
-from .arguments import check_output, find_config
+from .arguments import CONFIGS, check_output, find_config
 from .classes import import_class
 from .cli import ExperimentCLI
 from .console import quiet, say
@@ -46,7 +47,8 @@ def predict(argv: list[str]) -> None:
             raise UserError(f"name a run folder or a checkpoint first: predict.py {USAGE}")
         print(as_called(f"usage: predict.py {USAGE}\n\n{DESCRIPTION}"))
         return
-    target, *given = find_config(argv[0]), *argv[1:]
+    is_run = (Path(argv[0]) / "checkpoints").is_dir()
+    target, *given = argv[0] if is_run else find_config(argv[0]), *argv[1:]
     is_config = target.endswith((".yaml", ".yml"))
     model_class, load = _from_config(target) if is_config else _from_checkpoint(target)
     if not hasattr(model_class, "predict_file"):
@@ -61,6 +63,7 @@ def predict(argv: list[str]) -> None:
     if resumes:
         parser.add_argument("--continue", action=ActionYesNo, default=False, help=CONTINUE)
     options = parser.parse_args(given).as_dict()
+    options = {name: user_path(value) if isinstance(value, Path) else value for name, value in options.items()}
     if resumes:
         options["resume"] = options.pop("continue")
     _check_paths(options)
@@ -112,7 +115,11 @@ def _from_config(target: str) -> tuple[Any, Callable[[], Any]]:
 
 def _from_checkpoint(target: str) -> tuple[Any, Callable[[], Any]]:
     """The class of the model in a run or checkpoint, and a function that loads the model."""
-    path = find_checkpoint(target)
+    try:
+        path = find_checkpoint(target)
+    except ValueError as error:
+        near = did_you_mean(target, [file.stem for file in CONFIGS.glob("*.yaml")])
+        raise UserError(f"{error}{near if 'did you mean' not in str(error) else ''}") from None
     try:
         model_class: type[pl.LightningModule] = import_model_class(class_path_in(load_checkpoint(path, plain=True)))
     except ValueError as error:

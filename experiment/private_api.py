@@ -116,6 +116,15 @@ def waits_for_gradients(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop._should_accumulate()
 
 
+def ends_early(trainer: pl.Trainer) -> bool:
+    """Whether the run ends after the present batch because ``trainer.should_stop`` is set (``max_time``), not by steps.
+
+    ``min_epochs`` and ``min_steps`` may keep it from that; the Trainer does not tell. Lightning validates before.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    return trainer.should_stop and trainer.fit_loop._can_stop_early
+
+
 def batches_trained(trainer: pl.Trainer) -> int:
     """Batches of all epochs so far, the present one included.
 
@@ -171,6 +180,21 @@ def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:
     return not (is_at_epoch_end(checkpoint) or loop["epoch_loop.batch_progress"]["is_last_batch"])
 
 
+def within_epoch(checkpoint: dict[str, Any]) -> None:
+    """Changes a checkpoint of an epoch that ended before its last batch: resumed, it goes on within that epoch.
+
+    Lightning counts such an epoch (``max_steps``, ``max_time``) as trained, and would begin the next one.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    for count in ("total", "current"):
+        epochs, batches = loop["epoch_progress"][count], loop["epoch_loop.batch_progress"][count]
+        epochs["processed"] = epochs["completed"] = epochs["started"] - 1
+        # Resumed, Lightning counts the last batch and its step itself.
+        batches["completed"] = batches["processed"] - 1
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
 def epochs_trained(checkpoint: dict[str, Any]) -> int:
     """The epochs of which all batches were trained; ``epoch`` in a checkpoint is that in which it was written.
 
@@ -219,6 +243,15 @@ def continue_as_new(trainer: pl.Trainer) -> None:
     Tried: pytorch-lightning 2.6.6.
     """
     trainer.fit_loop.restarting = False
+
+
+def resumes_within_epoch(trainer: pl.Trainer) -> bool:
+    """Whether a resumed run goes on within an epoch, so that it begins without ``on_train_epoch_start``.
+
+    In ``on_train_start``. The Trainer tells the epoch alone.
+    Tried: pytorch-lightning 2.6.6.
+    """
+    return trainer.fit_loop.restarted_mid_epoch or trainer.fit_loop.restarted_on_epoch_end
 
 
 def set_max_steps(trainer: pl.Trainer, max_steps: int) -> None:

@@ -51,7 +51,7 @@ class FitsSmallData(pl.Callback):
             return
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-        interval = trainer.val_check_interval
+        interval = getattr(trainer, "val_check_interval", None)  # not there where it is a time
         if isinstance(interval, float) and batches and batches * interval < 1:
             say(f"val_check_interval={interval} of {batches} batches: validating once an epoch instead")
             trainer.val_check_interval = 1.0

@@ -23,13 +23,14 @@ import pytorch_lightning as pl
 import torch
 import torchmetrics
 import yaml
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from .arguments import check_config_files, find_configs, flags_and_values, without_configs, write_temporary_config
-from .checkpoints import AtomicCheckpointIO, RunCheckpoints
+from .arguments import check_config_files, find_paths, flags_and_values, without_configs, write_temporary_config
+from .checkpoints import BeforeEpochEnd, RunCheckpoints
 from .classes import import_class
 from .cli import DEFAULT_CONFIG, ExperimentCLI
 from .compiling import compile_errors
-from .console import print_metrics, progress_arguments, quiet, say
+from .console import outlives_reader, print_metrics, progress_arguments, quiet, say
 from .errors import UserError
 from .finite_loss import FiniteLoss
 from .lightning_parts import LightningParts, catch_up, prepare_checkpoint_callbacks, refuse_parts
@@ -37,17 +38,19 @@ from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
 from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
+from .resuming.checkpoint_files import AtomicCheckpointIO
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import ResumedSettings, refuse_new_settings, refuse_what_only_a_new_run_reads
 from .resuming.warm_start import hyperparameters_in, warm_start
 from .run_length import FitsSmallData
 
 
+@outlives_reader()
 def train(argv: list[str]) -> ExperimentCLI:
     """Trains and tests as the command line says; returns what it built: ``trainer``, ``model``, ``datamodule``."""
     quiet()
     started = time.time()
-    arguments, name = resolve_arguments(find_configs(argv))
+    arguments, name = resolve_arguments(find_paths(argv))
     cli = ExperimentCLI(arguments)
     # As given, which reruns it anywhere: without what is chosen below for this machine and this run.
     config = cli.plain_config()
@@ -55,11 +58,17 @@ def train(argv: list[str]) -> ExperimentCLI:
     model_class = import_class(cli.config.model.class_path)
     if not hasattr(model_class, "monitor"):
         raise UserError(f"{model_class.__name__} declares no `monitor` and `mode` for the best checkpoint")
+    if model_class.mode not in ("min", "max"):
+        raise UserError(f"{model_class.__name__}.mode is '{model_class.mode}': min or max, whichever is better")
     refuse_parts(cli.config.trainer)
 
     with ExitStack() as stack:
         run_dir = cli.config.run_dir
         if is_trial := bool(cli.config.trainer.fast_dev_run):
+            if cli.config.resume not in (None, "auto"):
+                raise UserError(
+                    "--trainer.fast_dev_run is a trial from the beginning that keeps nothing: without --resume"
+                )
             run_dir = stack.enter_context(TemporaryDirectory(prefix="fast_dev_run-"))
         folder, path = stack.enter_context(open_run(run_dir, cli.config.resume, name, config))
         stack.enter_context(stopped_runs_can_continue(folder))
@@ -90,7 +99,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             enable_progress_bar=progress["enable_progress_bar"],
         )
         stop_together(cli.trainer)
-        cli.trainer.callbacks.insert(0, ResumedSettings(config))  # type: ignore[attr-defined]
+        cli.trainer.callbacks[:0] = [ResumedSettings(config), BeforeEpochEnd(checkpoints)]  # type: ignore[attr-defined]
         log_config(cli.trainer, config)
         where = "fast_dev_run: nothing is kept" if is_trial else f"run folder: {folder.path}"
         say(where)
@@ -108,7 +117,11 @@ def train(argv: list[str]) -> ExperimentCLI:
 
         written = [path for path in (folder.best, folder.last) if path.is_file()]
         tested = None if is_trial or not written else written[0]
-        results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=tested, weights_only=True, verbose=False)
+        results: Any = []
+        if lacks := _lacks_for_test(cli):
+            say(f"no test: {lacks}")
+        else:
+            results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=tested, weights_only=True, verbose=False)
         metrics = {name: value for result in results for name, value in result.items()}
         if cli.trainer.is_global_zero:
             summary = {
@@ -123,14 +136,22 @@ def train(argv: list[str]) -> ExperimentCLI:
             for line in remarks(cli.datamodule):
                 say(line)
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
-            print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
-            for line in remarks_on(cli.model, metrics):
-                say(line)
+            if metrics:
+                print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
+                for line in remarks_on(cli.model, metrics):
+                    say(line)
             for picture in sorted(folder.pictures.glob("*.png")):
                 say(f"picture: {picture}")
             say(where)
             finish_wandb(cli.trainer, {name: summary[name] for name in ("versions", "seconds", "data")})
     return cli
+
+
+def _lacks_for_test(cli: ExperimentCLI) -> str:
+    """What a user's own module or data lacks for a test; "" for nothing."""
+    parts = {"test_step": cli.model, "test_dataloader": cli.datamodule}
+    lacking = [f"{type(part).__name__} has no {name}" for name, part in parts.items() if not is_overridden(name, part)]
+    return ", ".join(lacking)
 
 
 def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import instantiate_module
 
+from readers.files import user_path
+
 # In a run folder, best first.
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
@@ -43,7 +45,7 @@ def find_checkpoint(target: str | Path) -> Path:
     Raises:
         ValueError: if there is none.
     """
-    path = Path(target)
+    path = user_path(target)
     if path.is_dir():
         for candidate in (path / name for name in CHECKPOINTS):
             if candidate.is_file():
@@ -66,6 +68,8 @@ def read_checkpoint(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly any exception on broken files
+        if path.suffix in (".yaml", ".yml", ".json", ".csv", ".png"):
+            raise ValueError(f"{path} is no checkpoint: name a run folder (runs/NAME/TIME) or a .ckpt file") from None
         raise ValueError(f"corrupt checkpoint, or not a checkpoint: {path} ({type(error).__name__})") from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import experiment.train  # noqa: F401 (once loaded, it leaves the environment alone)
-from experiment.arguments import find_config, find_configs
+from experiment.arguments import find_config, find_paths
 from experiment.errors import as_called
 from experiment.main import COMMANDS, LOADING, loading, main
 from tests.conftest import ROOT, TINY, script_environment
@@ -199,7 +199,14 @@ def test_configurations_are_found_from_any_folder(tmp_path: Path, monkeypatch: p
         assert find_config(name) == name
     arguments = ["-c", "infomax_sample", "--run_dir", "infomax_sample", "-c=with/lookahead", "--config", "mine", "-c"]
     found = ["-c", own, "--run_dir", "infomax_sample", f"-c={lookahead}", "--config", "mine", "-c"]
-    assert find_configs(arguments) == found
+    assert find_paths(arguments) == found
+    home = str(Path.home())
+    assert find_paths(["-cinfomax_sample", "--run_dir=~/x", "--resume", "~", "-c=~/y.yaml"]) == [
+        *(f"-c={own}", f"--run_dir={home}/x", "--resume", home, f"-c={home}/y.yaml")
+    ]
+    (tmp_path / "infomax_sample").mkdir()
+    assert find_config("infomax_sample") == own
+    (tmp_path / "infomax_sample").rmdir()
     (tmp_path / "configs").mkdir()
     for name in ("configs/infomax_sample.yaml", "infomax_sample"):
         (tmp_path / name).write_text("")

@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
+from ..arguments import shown_file
 from ..errors import UserError, did_you_mean
 from ..private_api import parser_actions
 
@@ -67,7 +68,7 @@ class ConfigFile(ActionConfigFile):
                 except TypeError as error:
                     parser.error(str(error), error)
         except UserError as error:
-            raise UserError(f"{value}: {error}") from error
+            raise UserError(f"{shown_file(value)}: {error}") from error
 
 
 class _Drop(argparse.Action):

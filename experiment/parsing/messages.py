@@ -16,6 +16,7 @@ from .suggestions import SECTIONS, entry_of, nearest_option, type_words, way_out
 
 # The arguments of these are tried for every class, and say less.
 BASE_NAMES = ("Callback", "LightningModule", "LightningDataModule", "Logger")
+BESIDE = "the arguments of a class stand below init_args: {class_path: NAME, init_args: {ARGUMENT: VALUE}}"
 # The first of the keys that lead to the arguments of a callback.
 LIST = (0, "key", "trainer.callbacks")
 
@@ -216,6 +217,8 @@ def _unknown_option(arguments: str, options: list[str]) -> str:
 
 def _unknown_argument(mistake: Mistake, argument: str) -> str:
     key = mistake.key
+    if argument == "class_path":
+        return f"{key}: {BESIDE}"
     if mistake.owner is None or not is_importable(mistake.owner):
         return f"{key}: no argument '{argument}'"
     cls = import_class(mistake.owner)
@@ -258,6 +261,8 @@ def _unknown_class(mistake: Mistake, path: str) -> str:
         return _no_name(mistake)
     names, known = _known(mistake)
     elsewhere = _elsewhere(mistake, name)
+    if path in names:
+        return f"{mistake.key}: {BESIDE}"
     module = path.rpartition(".")[0]
     if module and not elsewhere and not _has_module(module):
         return f"{mistake.key}: no module '{module}' for {path}: is its folder in PYTHONPATH?"

@@ -68,6 +68,13 @@ def forget_other_schedulers(checkpoint: dict[str, Any], saved: Description | Non
             states[i] = copy.deepcopy(new["state"])
 
 
+def forget_measures(checkpoint: dict[str, Any], now: Description) -> None:
+    """Has ``ReduceLROnPlateau`` begin to compare anew: its metric is measured on other data."""
+    for state, new in zip(checkpoint.get("lr_schedulers", []), now["schedulers"], strict=False):
+        for name in {"best", "num_bad_epochs"} & state.keys() & new["state"].keys():
+            state[name] = new["state"][name]
+
+
 def apply_changes(
     trainer: pl.Trainer,
     module: pl.LightningModule,

@@ -3,6 +3,8 @@
 Optimizers and schedulers: see ``resumed_optimizers``. The rest::
 
     data.*, windows, limits     from the next epoch on; within an epoch, that epoch begins anew
+    number of processes         within an epoch, that epoch begins anew
+    data.*, limit_val_batches   what was the best so far is forgotten: it was measured otherwise
     callbacks added             begin now, at the step of the checkpoint
     callbacks changed           go on with their state and the new arguments
     callbacks dropped           are gone; of an average, its weights too: training continues from the trained ones
@@ -34,7 +36,7 @@ from ..private_api import (
     is_mid_epoch,
     set_max_steps,
 )
-from .resumed_optimizers import NEW_RUN, apply_changes, as_configured, forget_other_schedulers
+from .resumed_optimizers import NEW_RUN, apply_changes, as_configured, forget_measures, forget_other_schedulers
 
 Config = dict[str, Any]
 _NOTHING = object()
@@ -46,6 +48,8 @@ _OF_AN_EPOCH = (
     "trainer.accumulate_grad_batches",
     "GradientAccumulation",
 )
+# Settings with which a metric of the validation is another.
+_OF_A_SCORE = ("data", "trainer.limit_val_batches")
 
 
 class ResumedSettings(pl.Callback):
@@ -66,6 +70,7 @@ class ResumedSettings(pl.Callback):
         self._arguments: list[tuple[pl.Callback, str, Any]] = []
         self._is_same_model = False
         self._begins_anew = False
+        self._is_measured_otherwise = False
         self._changed: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,6 +89,9 @@ class ResumedSettings(pl.Callback):
         changes = dict(differences(before, self.config)) if before is not None else {}
         self._is_same_model = before is not None and before.get("model") == self.config.get("model")
         self._changed = set(changes)
+        self._is_measured_otherwise = any(
+            key.startswith(_OF_A_SCORE) and key != "data.num_workers" for key in self._changed
+        )
         refuse_dropped(trainer, checkpoint)
         if changes:
             say("changed since the checkpoint: " + ", ".join(changes.values()))
@@ -96,8 +104,11 @@ class ResumedSettings(pl.Callback):
         steps = checkpoint["global_step"]
         self._position = {"epoch": epochs_trained(checkpoint), "step": steps}
         self._restore_trained_weights(trainer, pl_module, checkpoint)
-        self._forget_scores(checkpoint)
+        self._forget_scores(trainer, checkpoint)
         reason = next((f"{key} changed" for key in changes if key.startswith(_OF_AN_EPOCH)), None)
+        processes = len(checkpoint.get("experiment", {}).get("random_states", []))
+        if processes not in (0, trainer.world_size):
+            reason = f"processes {processes} -> {trainer.world_size}"
         if before is None and not has_data_position(checkpoint):
             reason = "the checkpoint has no position in the data"
         if reason and is_mid_epoch(checkpoint):
@@ -116,9 +127,16 @@ class ResumedSettings(pl.Callback):
         if trained is not None and not any(isinstance(callback, WeightAveraging) for callback in callbacks):
             pl_module.load_state_dict(trained)
 
-    def _forget_scores(self, checkpoint: dict[str, Any]) -> None:
-        """What a callback saw of one metric says nothing about another."""
-        for name in {key.split(".")[0] for key in self._changed if key.endswith((".monitor", ".mode"))}:
+    def _forget_scores(self, trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+        """What a callback saw of one metric says nothing about another, nor about that of other data."""
+        names = {key.split(".")[0] for key in self._changed if key.endswith((".monitor", ".mode"))}
+        if self._is_measured_otherwise:
+            names |= {
+                callback.state_key
+                for callback in trainer.callbacks  # type: ignore[attr-defined]
+                if getattr(callback, "monitor", None)
+            }
+        for name in names:
             state = checkpoint.get("callbacks", {}).get(name, {})
             if not (state.get("switched") or state.get("averaging")):  # then it does not matter any more
                 checkpoint["callbacks"].pop(name, None)
@@ -129,6 +147,8 @@ class ResumedSettings(pl.Callback):
         if self._checkpoint is None:
             return
         forget_other_schedulers(self._checkpoint, self._saved, self._now)
+        if self._is_measured_otherwise:
+            forget_measures(self._checkpoint, self._now)
         self._checkpoint = None  # it holds the weights
         for callback, name, value in self._arguments:
             setattr(callback, name, value)  # some keep their arguments in their state, too
@@ -176,7 +196,9 @@ def _rates(optimizer: Any) -> list[float]:
 
 def differences(before: Config, now: Config) -> Iterator[tuple[str, str]]:
     """Key and description of each setting that differs; an argument of a callback has the key ``CLASS.ARGUMENT``."""
-    for section in ("seed_everything", "save_every", "min_steps", "model", "data"):
+    of_run = ("check_finite", "compile", "float32_matmul_precision")
+    known = [name for name in of_run if name in before]  # not in runs of earlier versions
+    for section in ("seed_everything", "save_every", "min_steps", *known, "model", "data"):
         yield from _differences(section, before.get(section, _NOTHING), now.get(section, _NOTHING))
     trainers = [dict(config.get("trainer") or {}) for config in (before, now)]
     old, new = (_by_class(trainer.pop("callbacks", None)) for trainer in trainers)
@@ -273,7 +295,10 @@ def refuse_new_settings(file: str, run: Config) -> None:
     trainer = dict(given.get("trainer") or {})
     added = trainer.pop("callbacks+", None) or []
     names = [_short_name(entry) for entry in (added if isinstance(added, list) else [added])]
-    present = {_short_name(entry): entry.get("init_args", {}) for entry in run["trainer"].get("callbacks") or []}
+    present = {
+        name.rpartition(".")[2]: arguments
+        for (name, _), arguments in _by_class(run["trainer"].get("callbacks")).items()
+    }
     new = [f"the callback {name}" for name in names if name not in present]
     new += [f"callbacks-: {name}" for name in drops if name in present]
     for name, argument, value in changes:

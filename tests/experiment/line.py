@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import BaseFinetuning
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -18,14 +19,14 @@ START = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
 
 
 class LineData(pl.LightningDataModule):
-    """The points, in their order."""
+    """The points, in their order or shuffled, times ``scale``."""
 
-    def __init__(self, batch_size: int = 2, num_outputs: int = 1) -> None:
+    def __init__(self, batch_size: int = 2, num_outputs: int = 1, shuffle: bool = False, scale: float = 1.0) -> None:
         super().__init__()
-        self.batch_size, self.num_outputs = batch_size, num_outputs
+        self.batch_size, self.num_outputs, self.shuffle, self.scale = batch_size, num_outputs, shuffle, scale
 
     def train_dataloader(self) -> BatchLoader:
-        return BatchLoader(lambda rows: POINTS[rows], len(POINTS), self.batch_size)
+        return BatchLoader(lambda rows: self.scale * POINTS[rows], len(POINTS), self.batch_size, shuffle=self.shuffle)
 
     val_dataloader = test_dataloader = train_dataloader
 
@@ -76,6 +77,41 @@ class Line(Optimized, pl.LightningModule):
 
 def loss_of(weight: Tensor, batch: Tensor) -> Tensor:
     return (batch @ weight.T - 1).square().mean()
+
+
+class StopsAt(pl.Callback):
+    """Ends the training after so many batches, as ``max_time`` and ``EarlyStopping`` do."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.fit_loop.total_batch_idx + 1 == self.batch
+
+
+class TwoLayers(Line):
+    """The line after a layer that begins as the identity."""
+
+    data_links = ()
+
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__(lr)
+        self.first = nn.Linear(2, 2, bias=False, dtype=torch.float64)
+        nn.init.eye_(self.first.weight)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return loss_of(self.layer.weight, self.first(batch))
+
+
+class Unfreezes(BaseFinetuning):
+    """Trains the first layer from epoch 1 on."""
+
+    def freeze_before_training(self, pl_module: pl.LightningModule) -> None:
+        self.freeze(pl_module.first)
+
+    def finetune_function(self, pl_module: pl.LightningModule, epoch: int, optimizer: torch.optim.Optimizer) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.first, optimizer, lr=0.05)
 
 
 class Loop:

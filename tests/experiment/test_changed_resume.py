@@ -1,6 +1,7 @@
 """A run that is resumed with other settings trains as a loop of plain torch does with them."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_with_the_same_settings_nothing_is_touched(capsys: pytest.CaptureFixture
     options += ["--model.optimizer=AdamW", *PIECEWISE, "--trainer.callbacks+=AveragedWeights"]
     begin(*options, epochs=4, after=6)
     capsys.readouterr()
-    resume("--model.lr=0.1")
+    resume("--model.lr=0.1", "--check_finite=true")
     assert "changed" not in capsys.readouterr().out
     broken = last()
     train("-c", "line.yaml", *QUIET, "--run_dir=whole", "--trainer.max_epochs=4", *options)
@@ -214,6 +215,10 @@ def test_with_the_same_settings_nothing_is_touched(capsys: pytest.CaptureFixture
 
 def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
     average = str(ROOT / "configs/with/average.yaml")
+    Path("one.yaml").write_text("trainer: {callbacks: {class_path: AveragedWeights}}\n")
+    begin("-c", "one.yaml", after=6)
+    train("--resume", "run", "-c", "one.yaml", "--trainer.max_epochs=2")
+    shutil.rmtree("run")
     begin("-c", average, after=6)
     train("--resume", "run", "-c", average, "--trainer.max_epochs=2")
     with pytest.raises(UserError, match=r"lookahead.yaml sets the callback Lookahead, which the run has not"):
@@ -239,9 +244,12 @@ def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
 
 def test_within_an_epoch_other_batches_begin_it_anew(capsys: pytest.CaptureFixture[str]):
     begin("--model.optimizer=Adam", after=6)
-    weights = resume("--data.batch_size=4")
+    weights = resume("--data.batch_size=4", "--check_finite=false")
     said = capsys.readouterr().out
-    assert "changed since the checkpoint: data.batch_size 2 -> 4, trainer.max_epochs 2 -> 4" in said
+    assert (
+        "changed since the checkpoint: check_finite True -> False, data.batch_size 2 -> 4, trainer.max_epochs 2 -> 4"
+        in said
+    )
     assert "epoch 1 begins anew: data.batch_size changed" in said
     loop = Loop(Adam, lr=0.1)
     loop.epoch()
@@ -275,6 +283,21 @@ def test_within_an_epoch_other_windows_begin_it_anew(changed: list[str], checkpo
     for _ in range(3):
         loop.epoch(batch_size=4)
     assert_close(last_weights(), loop)
+
+
+def test_with_another_number_of_processes_an_epoch_begins_anew(capsys: pytest.CaptureFixture[str]):
+    begin(after=6)
+    two = last()
+    two["experiment"]["random_states"] *= 2
+    torch.save(two, "run/checkpoints/last.ckpt")
+    weights = resume(epochs=2)
+    assert "epoch 1 begins anew: processes 2 -> 1" in capsys.readouterr().out
+    loop = Loop(SGD, lr=0.1)
+    loop.epoch()
+    loop.step(slice(0, 2))
+    loop.step(slice(2, 4))
+    loop.epoch()
+    assert_close(weights, loop)
 
 
 def test_between_epochs_other_batches_are_simply_taken(capsys: pytest.CaptureFixture[str]):
@@ -454,3 +477,108 @@ def test_a_rate_set_by_the_second_stage_stays_where_another_option_changes():
     for lr, decay in ((0.1, 0), (0.05, 0), (0.05, 0.5), (0.05, 0.5)):
         loop.epoch(lr=lr, weight_decay=decay)
     assert_close(weights, loop)
+
+
+# ------------------------------------------------------------------------------------------------- ended or stopped
+
+
+def assert_as_whole(*options: str, epochs: int = 4) -> None:
+    """The run in the folder ``run`` has the bits of one that was neither stopped nor continued."""
+    broken = last()
+    rows = Path("run/metrics.csv").read_text()
+    train("-c", "line.yaml", *QUIET, "--run_dir=whole", f"--trainer.max_epochs={epochs}", *options)
+    whole = torch.load("whole/checkpoints/last.ckpt", weights_only=True)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step", "epoch"):
+        assert same_bits(broken[key], whole[key]), key
+    assert rows == Path("whole/metrics.csv").read_text()
+
+
+PLATEAU = ["--model.scheduler=lightning_modules.optimization.ReduceLROnPlateau", "--model.scheduler.patience=0"]
+PLATEAU += ["--model.scheduler.threshold=1e9", "--model.scheduler.threshold_mode=abs"]
+
+
+@pytest.mark.parametrize(
+    ("end", "goes_on", "options"),
+    [
+        (["--trainer.max_steps=3"], ["--trainer.max_steps=-1"], ["--model.optimizer=AdamW"]),
+        # After a validation within the epoch.
+        (["--trainer.max_steps=6"], ["--trainer.max_steps=-1"], ["--trainer.val_check_interval=2", *PLATEAU]),
+        (["--trainer.max_steps=3"], ["--trainer.max_steps=16"], [*AVERAGE]),
+        (
+            ["--trainer.callbacks+=tests.experiment.line.StopsAt", "--trainer.callbacks.batch=5"],
+            ["--trainer.callbacks-=StopsAt"],
+            ["--trainer.accumulate_grad_batches=2"],
+        ),
+    ],
+)
+def test_a_run_that_ended_within_an_epoch_goes_on_there(end: list[str], goes_on: list[str], options: list[str]):
+    begin(*options, *end, epochs=4)
+    assert last()["epoch"] < 2
+    resume(*goes_on)
+    whole = [*options, *(option for option in goes_on if "max_steps=16" in option)]
+    assert_as_whole(*whole)
+
+
+def test_a_window_of_gradients_is_finished_before_a_run_ends():
+    begin(
+        "--trainer.callbacks+=tests.experiment.line.StopsAt",
+        "--trainer.callbacks.batch=5",
+        *["--trainer.accumulate_grad_batches=3"],
+    )
+    assert last()["global_step"] == 3  # batch 5 is the first of a window of three
+
+
+SCHEDULED = ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 2}"]
+SWA = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.05"]
+
+
+@pytest.mark.parametrize(
+    ("options", "after"),
+    [
+        (SCHEDULED, 6),
+        ([*SWA, "--trainer.callbacks.swa_epoch_start=1", "--trainer.callbacks.annealing_epochs=2"], 6),
+        ([*SWA, "--trainer.callbacks.swa_epoch_start=0.5", *STEP], 11),
+        (["--model=tests.experiment.line.TwoLayers", "--trainer.callbacks+=tests.experiment.line.Unfreezes"], 10),
+        (["--trainer.overfit_batches=2", "--data.shuffle=true"], 3),
+    ],
+)
+def test_what_the_beginning_of_an_epoch_sets_is_set_within_it(options: list[str], after: int):
+    begin(*options, epochs=4, after=after)
+    resume()
+    assert_as_whole(*options)
+
+
+def scores(checkpoint: str) -> dict[str, Any]:
+    return torch.load(f"run/checkpoints/{checkpoint}.ckpt", weights_only=True)
+
+
+EACH_EPOCH = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_what_an_earlier_checkpoint_leaves_behind_is_not_of_the_run(epochs: int, capsys: pytest.CaptureFixture[str]):
+    begin(*EACH_EPOCH, epochs=3)
+    abandoned = scores("best")["state_dict"]
+    train("--resume", "run/checkpoints/epoch=0-step=4.ckpt", f"--trainer.max_epochs={epochs}", "--model.lr=0.0")
+    said = capsys.readouterr().out
+    assert "best.ckpt is of step 12, and this run goes on from step 4: kept as best-step=12.ckpt" in said
+    assert same_bits(scores("best-step=12")["state_dict"], abandoned)
+    loop = Loop(SGD, lr=0.1)
+    loop.epoch()
+    for name in ("last", "best") if epochs == 2 else ("last",):
+        torch.testing.assert_close(scores(name)["state_dict"]["layer.weight"], loop.weight.detach(), rtol=1e-12, atol=0)
+    assert Path("run/checkpoints/best.ckpt").is_file() == (epochs == 2)
+
+
+@pytest.mark.parametrize("changed", [["--data.scale=10"], ["--data.num_outputs=1"]])
+def test_on_other_data_what_was_best_is_forgotten(changed: list[str], capsys: pytest.CaptureFixture[str]):
+    early = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    begin("--data.scale=1", "--model.lr=0.0001", *early, "--trainer.callbacks.patience=1", *PLATEAU)
+    first = scores("best")["global_step"]
+    resume(*changed, epochs=3)
+    is_other = "scale" in changed[0]
+    assert (
+        f"best.ckpt is the best on other data, and this run goes on from step 8: kept as best-step={first}.ckpt"
+        in capsys.readouterr().out
+    ) == is_other
+    assert scores("best")["global_step"] == 12

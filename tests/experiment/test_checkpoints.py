@@ -1,5 +1,7 @@
+import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from experiment.checkpoints import AtomicCheckpointIO, random_state, set_random_state
-from experiment.errors import UserError, describe
+from experiment.errors import UserError, describe, run_main
+from experiment.evaluate import evaluate
+from experiment.predict import predict
+from experiment.resuming.checkpoint_files import AtomicCheckpointIO
+from experiment.resuming.random_states import random_state, set_random_state
 from experiment.resuming.restoring import refuse_other_data, restoring
 from experiment.train import train
+from tests.experiment.colours import LinkedPainter
 
 
 def test_random_states_come_back_and_load_safely(tmp_path: Path):
@@ -105,6 +111,83 @@ def test_a_run_that_ended_with_an_epoch_continues_with_the_next(
     ]
     # The test after the first epoch left no row: the resumed run dropped it.
     assert broken == whole
+
+
+class Keeps(pl.Callback):
+    """Keeps a value in its state."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def state_dict(self) -> dict:
+        values = {"numpy": np.float64(3.0), "path": Path("x"), "plain": {"seen": {1, 2}, "size": torch.Size([3])}}
+        return {"best": values[self.kind]}
+
+
+class Untested(LinkedPainter):
+    """Has no test, and logs another name than its monitor."""
+
+    test_step = pl.LightningModule.test_step
+    monitor = "val/los"
+
+
+class OneMode(LinkedPainter):
+    mode = "minimum"
+
+
+PAINTER = ["-cpaint.yaml", "--data=tests.experiment.colours.ColourData", "--trainer.max_epochs=1", "--run_dir=~/run"]
+
+
+@pytest.fixture
+def paint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Trains in an empty folder, which is also the home folder, as a command; gives the status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    Path("paint.yaml").write_text("model: tests.experiment.colours.LinkedPainter\ntrainer: {accelerator: cpu}\n")
+    return lambda *options: run_main(train, [*PAINTER, *options])
+
+
+@pytest.mark.parametrize(("kind", "what"), [("numpy", "numpy.float64"), ("path", "PosixPath"), ("plain", "")])
+def test_what_can_not_be_read_is_not_written(kind: str, what: str, paint, capsys: pytest.CaptureFixture[str]):
+    own = [f"--trainer.callbacks+={__name__}.Keeps", f"--trainer.callbacks.kind={kind}"]
+    status, err = paint(*own), capsys.readouterr().err
+    assert status == (2 if what else 0), err
+    assert not what or ("trainer.callbacks: Keeps keeps a " in err and what in err and err.count("\n") == 1)
+
+
+def test_a_module_without_a_test_or_its_monitor_is_trained(paint, capsys: pytest.CaptureFixture[str]):
+    assert paint(f"--model={__name__}.Untested") == 0
+    said = capsys.readouterr().out
+    assert "monitor: the validation logged no 'val/los', so there is no best.ckpt (logged: val/loss)" in said
+    assert "no test: Untested has no test_step" in said
+    assert json.loads(Path("run/summary.json").read_text())["metrics"] == {}
+
+
+def test_paths_of_options_may_begin_with_the_home_folder(paint):
+    assert paint("--model=tests.experiment.line.Line", "--data=tests.experiment.line.LineData") == 0
+    assert run_main(evaluate, ["~/run", "--json=~/metrics.json"]) == 0
+    assert run_main(predict, ["~/run", "--input=~/paint.yaml", "--output", "~/weights.json"]) == 0
+    assert {"run", "metrics.json", "weights.json"} <= {path.name for path in Path().iterdir()}
+    assert not Path("~").exists()
+
+
+def test_validations_may_be_a_time_apart(paint):
+    assert paint("--trainer.val_check_interval=00:01:00:00") == 0
+
+
+def test_an_unknown_mode_is_refused(paint, capsys: pytest.CaptureFixture[str]):
+    assert paint(f"--model={__name__}.OneMode") == 2
+    assert "OneMode.mode is 'minimum'" in capsys.readouterr().err
+
+
+def test_a_training_outlives_the_reader_of_its_output(paint, monkeypatch: pytest.MonkeyPatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert paint() == 0
+    assert Path("run/summary.json").is_file()
 
 
 class SavesInVain(pl.Callback):

@@ -199,6 +199,23 @@ def try_waits_for_gradients(door: Callable, _: Any) -> None:
     assert said_in_training(door, accumulate_grad_batches=3)[0] == [True, True, False, False] * 2
 
 
+class EndsAt(pl.Callback):
+    def __init__(self, door: Callable) -> None:
+        self.door, self.said = door, []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.said.append(self.door(trainer))
+        trainer.should_stop = True
+        self.said.append(self.door(trainer))
+
+
+def try_ends_early(door: Callable, _: Any) -> None:
+    for min_epochs, said in ((None, [False, True]), (1, [False] * 4)):
+        callback = EndsAt(door)
+        quiet_trainer(callback, min_epochs=min_epochs, limit_train_batches=2, limit_val_batches=0).fit(BoringModel())
+        assert callback.said == said
+
+
 def try_batches_trained(door: Callable, _: Any) -> None:
     assert said_in_training(door)[0] == list(range(1, 9))
 
@@ -295,6 +312,32 @@ def try_begin_epoch_anew(door: Callable, _: Any, anew: Callable = private_api.co
         expected = [(e, batch, float(batch)) for e in range(epoch, 2) for batch in range(3)]
         assert callback.seen == expected
         assert trainer.global_step == private_api.logged_step(trainer) == 2 * epoch + 1 + len(expected)
+
+
+def rows_loader() -> BatchLoader:
+    return BatchLoader(lambda rows: rows.float().expand(1, 32), 3, 1)
+
+
+def try_within_epoch(door: Callable, _: Any) -> None:
+    quiet_trainer(SavesEach(), max_steps=1, limit_val_batches=0).fit(BoringModel(), rows_loader())
+    checkpoint = torch.load("epoch0.ckpt", weights_only=True)
+    door(checkpoint)
+    torch.save(checkpoint, "changed.ckpt")
+    callback = SeenBatches(lambda trainer: None)
+    trainer = quiet_trainer(callback, max_epochs=2, limit_val_batches=0)
+    trainer.fit(BoringModel(), rows_loader(), ckpt_path="changed.ckpt")
+    assert callback.seen == [(0, 1, 1.0), (0, 2, 2.0), (1, 0, 0.0), (1, 1, 1.0), (1, 2, 2.0)]
+    assert trainer.global_step == private_api.logged_step(trainer) == 6
+
+
+def try_resumes_within_epoch(door: Callable, _: Any) -> None:
+    saved_in_training(rows_loader())
+    said: list[bool] = []
+    for name in ("batch00", "epoch0"):
+        callback = SeenBatches(lambda trainer: said.append(door(trainer)))
+        trainer = quiet_trainer(callback, max_epochs=2, limit_val_batches=0, limit_train_batches=2)
+        trainer.fit(BoringModel(), rows_loader(), ckpt_path=f"{name}.ckpt")
+    assert said == [True, False]
 
 
 def try_continue_as_new(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

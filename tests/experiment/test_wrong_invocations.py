@@ -37,6 +37,11 @@ FILES: dict[str, bytes] = {
     "lrr.yaml": b"model: {class_path: DeepInfoMax, init_args: {lrr: 1}}\n",
     "chanels.yaml": b"model: {init_args: {encoder: {class_path: BlogEncoder, init_args: {chanels: 1}}}}\n",
     "no_init_args.yaml": b"model: {class_path: DeepInfoMax, lrr: 1}\n",
+    "init_arg.yaml": b"trainer:\n  callbacks+:\n  - class_path: Lookahead\n    init_arg: {steps: 3}\n",
+    "listed.yaml": b"trainer: {callbacks+: [{Lookahead: {steps: 3}}]}\n",
+    "logger.yaml": b"trainer: {logger: {class_path: CSVLogger, name: x}}\n",
+    "template.yaml": b"model:\n  init_args: {lr: {{lr}}}\n",
+    "list_as_key.yaml": b"? [a, b]\n: 1\n",
     "string_for_list.yaml": b"trainer:\n  callbacks:\n  - {class_path: MetricCurves, init_args: {metrics: val/loss}}\n",
     "step_lr.yaml": b"model: {init_args: {optimizer: torch.optim.lr_scheduler.StepLR}}\n",
     "lr_scheduler.yaml": b"lr_scheduler: {class_path: StepLR, init_args: {step_size: 10}}\n",
@@ -81,6 +86,7 @@ TRAIN: dict[str, list[str]] = {
     "--resume --trainer.max_epochs=3": ["--resume needs a value"],
     "--trainer.callbacks-=": ["trainer.callbacks-", "name of a callback", "nothing"],
     "-c": ["-c needs a configuration file"],
+    "--trainer.default_root_dir=x": ["trainer.default_root_dir", "--run_dir=DIR"],
     # types
     "--trainer.max_epochs=many": ["trainer.max_epochs: expected int", "'many'"],
     "--trainer.precision=17": ["trainer.precision: expected one of", "bf16-mixed", "'17'"],
@@ -215,12 +221,20 @@ IN_A_FILE: dict[str, list[str]] = {
     "model_list.yaml": ["model_list.yaml: model: expected the name of a LightningModule"],
     "model_layer.yaml": ["model_layer.yaml: model: Linear is no LightningModule"],
     "model_typo.yaml": ["model_typo.yaml: model: no class 'DeepInfoMix'", "'DeepInfoMax'"],
-    "modle.yaml": ["unknown key 'modle'", "'model'"],
-    "epochs.yaml": ["unknown key 'trainer.epochs'", "'trainer.max_epochs'"],
+    "modle.yaml": ["modle.yaml: unknown key 'modle'", "'model'"],
+    "epochs.yaml": ["error: epochs.yaml: unknown key 'trainer.epochs'", "'trainer.max_epochs'"],
     "top_epochs.yaml": ["unknown key 'max_epochs'", "'trainer.max_epochs'"],
     "lrr.yaml": ["DeepInfoMax has no argument 'lrr'", "'lr'"],
     "chanels.yaml": ["model.encoder: BlogEncoder has no argument 'chanels'", "'channels'"],
-    "no_init_args.yaml": ["no_init_args.yaml", "model", "init_args"],
+    "no_init_args.yaml": ["no_init_args.yaml:1: 'lrr'", "{class_path: DeepInfoMax, init_args: {lrr: VALUE}}"],
+    "init_arg.yaml": ["init_arg.yaml:4: 'init_arg'", "{class_path: Lookahead, init_args: {ARGUMENT: VALUE}}"],
+    "listed.yaml": ["listed.yaml: trainer.callbacks+", "{class_path: Lookahead, init_args: {...}}"],
+    "logger.yaml": [
+        "logger.yaml:1: 'name' stands beside class_path",
+        "{class_path: CSVLogger, init_args: {name: VALUE}}",
+    ],
+    "template.yaml": ["template.yaml:2: a key has to be a name", "template"],
+    "list_as_key.yaml": ["list_as_key.yaml:1: a key has to be a name"],
     "string_for_list.yaml": ["trainer.callbacks.MetricCurves.metrics: expected a list of str", "write [val/loss]"],
     "step_lr.yaml": ["model.optimizer: StepLR is no Optimizer", "--model.scheduler=StepLR"],
     "lr_scheduler.yaml": ["lr_scheduler", "--model.scheduler=CosineAnnealingLR --model.scheduler.T_max=10"],
@@ -245,6 +259,12 @@ OTHERS: dict[str, list[str]] = {
     "evaluate RUN --json folder": ["--json: folder is a folder"],
     "evaluate RUN --resume auto": ["takes no --resume"],
     "evaluate RUN -c list.yaml": ["takes no -c"],
+    "evaluate RUN --trainer.callbacks+=Lookahead": ["takes no --trainer.callbacks+", "test"],
+    "evaluate RUN --trainer.logger=CSVLogger": ["takes no --trainer.logger", "test"],
+    "evaluate RUN --trainer.max_epochs=3": ["takes no --trainer.max_epochs", "test"],
+    "evaluate RUN/config.yaml": ["config.yaml is no checkpoint: name a run folder"],
+    "train --resume RUN/config.yaml": ["config.yaml is no checkpoint: name a run folder"],
+    "train --resume RUN --trainer.fast_dev_run=true": ["fast_dev_run", "without --resume"],
     "evaluate RUN --data.sorce=sample": ["no argument 'sorce'", "'source'"],
     "evaluate RUN --data.source=nowhere": ["nowhere", "data.source"],
     "evaluate RUN --data.batch_size=0": ["data.batch_size (0)"],
@@ -266,6 +286,7 @@ OTHERS: dict[str, list[str]] = {
     "predict RUN --inptu folder --output x.npz": ["--inptu", "'--input'"],
     "predict RUN --input folder --output x.npz --layer=nope": ["layer", "nope"],
     "predict RUN --input folder --output x.npz --num_neighbors=many": ["num_neighbors: expected int", "'many'"],
+    "predict infomap_karat": ["no such run folder or checkpoint: infomap_karat; did you mean 'infomap_karate'?"],
     "predict DEFAULT --input folder --output x": ["has to be trained first"],
     "benchmark": [],
     "benchmark nothing": ["no benchmark 'nothing'"],
@@ -318,7 +339,7 @@ def test_train_with_a_file(name: str, call: Callable, folder: Path):
 def test_other_commands(line: str, call: Callable, folder: Path, trained_run: Path):
     before = {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")}
     names = {"RUN": str(trained_run), "DEFAULT": DEFAULT}
-    command, *arguments = (names.get(word, word) for word in line.split())
+    command, *arguments = (re.sub("RUN|DEFAULT", lambda name: names[name[0]], word) for word in line.split())
     status, _, err = call(command, *arguments)
     check(status, err, OTHERS[line], folder)
     assert {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")} == before
@@ -346,7 +367,16 @@ def test_as_processes(line: str, words: list[str], folder: Path):
 @pytest.mark.parametrize("option", ["--trainer.accelerator=gpu", "--trainer.accelerator=cuda"])
 def test_a_gpu_that_is_not_there(option: str, call: Callable, folder: Path):
     status, _, err = call("train", "-c", DEFAULT, *TINY, option)
-    check(status, err, ["gpu" if "gpu" in option else "CUDA"], folder)
+    check(status, err, [option[2:], "--trainer.accelerator=auto"], folder)
+
+
+def test_a_class_on_the_command_line_without_init_args(call: Callable, folder: Path):
+    for option in (
+        "--trainer.callbacks+={class_path: Lookahead, steps: 3}",
+        "--trainer.logger={class_path: CSVLogger, name: x}",
+    ):
+        status, _, err = call("train", "-c", DEFAULT, option)
+        check(status, err, ["the arguments of a class stand below init_args"], folder)
 
 
 def test_there_is_no_suggestion_where_nothing_is_near(call: Callable, folder: Path):
