@@ -311,7 +311,7 @@ def to_numpy(values: Any) -> np.ndarray:
 def from_sparse(matrix: Any) -> Links:
     """A scipy sparse matrix ``(n, n)``, row -> column; ValueError if it isn't square.
 
-    Links have a direction if it isn't symmetric. A triangular one, which may hold each link once, does not say.
+    It does not say whether links have a direction: one that isn't symmetric may hold each link once.
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"an adjacency matrix must be square, not {matrix.shape}")
@@ -319,9 +319,7 @@ def from_sparse(matrix: Any) -> Links:
     symmetric = (matrix != matrix.T).nnz == 0
     matrix = matrix.tocoo()
     edges = np.stack([matrix.row, matrix.col], 1)
-    up, down = (bool(matrix.data[side].any()) for side in (matrix.row < matrix.col, matrix.row > matrix.col))
-    directed = True if up and down and not symmetric else None
-    return Links(edges, matrix.data.astype(np.float64), range(matrix.shape[0]), directed, symmetric=symmetric)
+    return Links(edges, matrix.data.astype(np.float64), range(matrix.shape[0]), symmetric=symmetric)
 
 
 def from_networkx(graph: Any, weight: str | None) -> Links:

@@ -28,14 +28,14 @@ class Network:
         edges: an array ``(E, 2)`` of node ids, or ``(E, 3)`` with weights; a torch ``edge_index (2, E)``; a list of
             pairs, or of triples with weights, of any names; a networkx or igraph graph; a table (pandas) with columns
             source, target and perhaps weight, or a matrix with the same names as columns and index; a matrix
-            ``(n, n)``, scipy sparse or dense, row -> column (directed if neither symmetric nor triangular); the path
+            ``(n, n)``, scipy sparse or dense, row -> column (not taken for directed unless ``flow`` says so); the path
             of a file (``readers.graphs.read_graph``). In directed flow links are walked from the first node to the
             second; those of an undirected graph object, GML, GraphML, METIS or symmetric MatrixMarket file, which have
             no direction, both ways.
         weights: ``(E,)``, non-negative; only with pairs.
         num_nodes: only with ids: these are 0 to num_nodes - 1. Else the nodes are the ids that occur.
         weight: the attribute or column with the weights; a link without it has weight 1. None: all have.
-        flow: None: ``directed`` if a graph object, matrix or file is, else ``undirected``. The walks: ``undirected``;
+        flow: None: ``directed`` if a graph object or file is, else ``undirected``. The walks: ``undirected``;
             ``directed`` (unrecorded teleportation to the sources of links), ``directed_recorded`` (to
             the targets of links, part of the code), ``directed_to_nodes`` and ``directed_recorded_to_nodes`` (to all
             nodes alike); ``uniform_recorded``, the article's: recorded, to all nodes alike, links taken both ways.

@@ -56,7 +56,8 @@ def read_graph_npy(data: bytes, where: str) -> Graph:
             f"{where} ({array.dtype}, {array.shape}) must be numbers (E, 2), (E, 3) with weights, or (n, n)"
         )
     if array.shape[0] == array.shape[1] and not (len(array) == 2 and array.dtype.kind in "iu"):
-        return matrix_graph(array, 0, where)
+        graph = matrix_graph(array, 0, where)
+        return graph._replace(directed=None) if graph.directed else graph  # an array does not say
     edges = array[:, :2]
     if array.dtype.kind == "f" and (edges == np.floor(edges)).all():
         edges = edges.astype(np.int64)
