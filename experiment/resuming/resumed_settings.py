@@ -50,6 +50,7 @@ _OF_AN_EPOCH = (
 )
 # Settings with which a metric of the validation is another.
 _OF_A_SCORE = ("data", "trainer.limit_val_batches")
+_OF_TRAINING_ALONE = ("data.batch_size", "data.num_workers")
 
 
 class ResumedSettings(pl.Callback):
@@ -90,7 +91,7 @@ class ResumedSettings(pl.Callback):
         self._is_same_model = before is not None and before.get("model") == self.config.get("model")
         self._changed = set(changes)
         self._is_measured_otherwise = any(
-            key.startswith(_OF_A_SCORE) and key != "data.num_workers" for key in self._changed
+            key.startswith(_OF_A_SCORE) and key not in _OF_TRAINING_ALONE for key in self._changed
         )
         refuse_dropped(trainer, checkpoint)
         if changes:
