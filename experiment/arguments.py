@@ -95,7 +95,7 @@ def find_config(given: str) -> str:
     """
     given = str(user_path(given)) if given[:1] == "~" else given
     path = Path(given)
-    if not given or given.startswith("-") or path.is_absolute() or path.is_file():
+    if not path.parts or given.startswith("-") or path.is_absolute() or path.is_file():
         return given
     own = CONFIGS.joinpath(*path.parts[path.parts[0] == CONFIGS.name :])
     return next((str(file) for file in (own, own.with_name(f"{own.name}.yaml")) if file.is_file()), given)

@@ -244,8 +244,9 @@ def _of(trainer: pl.Trainer, types: Any) -> list[Any]:
     return [callback for callback in trainer.callbacks if isinstance(callback, types)]  # type: ignore[attr-defined]
 
 
-def _norms(module: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
-    return [(name, m) for name, m in module.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def _norms(module: nn.Module) -> list[tuple[str, Any]]:
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
 
 
 def _leave_out(trainer: pl.Trainer, *types: type[pl.Callback]) -> list[str]:

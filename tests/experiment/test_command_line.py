@@ -203,7 +203,10 @@ def code_in_checkpoint(folder: Path) -> str:
         (["--model.encoder.image_size=64"], ["'image_size' is set by the module"]),
         (["-c"], ["-c needs a configuration file"]),
         (["-c", "."], [". is a folder"]),
-        (["--trainer.accelerator=gpu"], ["No supported gpu backend found"]),
+        (
+            ["--trainer.accelerator=gpu"],
+            ["trainer.accelerator=gpu: no GPU is found here", "--trainer.accelerator=auto"],
+        ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )

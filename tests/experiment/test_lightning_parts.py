@@ -151,7 +151,7 @@ def test_a_fast_dev_run_leaves_nothing(call: Train, tmp_path: Path):
         assert not list(tmp_path.iterdir())
     call("--run_dir=run", "--trainer.max_epochs=1")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    call("--resume=run", "--trainer.fast_dev_run=true", config=[])
+    call("--resume=run", "--trainer.fast_dev_run=true", config=[], status=2)
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 

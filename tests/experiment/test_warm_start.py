@@ -177,7 +177,7 @@ def test_a_run_that_auto_finds_wins(capsys: pytest.CaptureFixture[str]):
     ("target", "said"),
     [
         ("nowhere", "--init_from: no such run folder or checkpoint: nowhere"),
-        ("line.yaml", "--init_from: corrupt checkpoint, or not a checkpoint: line.yaml"),
+        ("line.yaml", "--init_from: line.yaml is no checkpoint: name a run folder"),
         (".", "--init_from: no checkpoint in ."),
         ("numbers.pt", "--init_from: numbers.pt holds no weights"),
     ],
