@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.experiment.line import Loop
-from tests.matrix.runs import Killed, killed_after, train
+from tests.training import Killed, killed_after, train
 
 QUIET = [
     "--model=tests.experiment.line.Line",

@@ -25,7 +25,7 @@ from tests.experiment.line_runs import (
     last_weights,
     resume,
 )
-from tests.matrix.runs import same_bits, train
+from tests.training import same_bits, train
 
 _in_a_folder_of_its_own = pytest.fixture(autouse=True)(in_a_folder_of_its_own)
 

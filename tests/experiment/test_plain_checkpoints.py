@@ -21,8 +21,8 @@ from tests.experiment.line_runs import (
     in_a_folder_of_its_own,
     last_weights,
 )
-from tests.matrix.runs import train
 from tests.tools import Batches, quiet_trainer
+from tests.training import train
 
 _in_a_folder_of_its_own = pytest.fixture(autouse=True)(in_a_folder_of_its_own)
 

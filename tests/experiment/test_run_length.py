@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.experiment.line_runs import QUIET
-from tests.matrix.runs import Killed, killed_after, train
+from tests.training import Killed, killed_after, train
 
 LENGTH = "min_steps: 11\ntrainer: {max_epochs: 2, val_check_interval: 0.2}\n"  # an epoch has 4 batches
 

@@ -14,8 +14,8 @@ from experiment.resuming.warm_start import warm_start
 from layers.weights.normalization import normalize_weights
 from tests.experiment.line import START, Line, LineData, Loop
 from tests.experiment.line_runs import QUIET
-from tests.matrix.runs import Killed, killed_after, train
 from tests.tools import quiet_trainer
+from tests.training import Killed, killed_after, train
 
 SOURCE = torch.tensor([[0.7, 0.1]], dtype=torch.float64)
 

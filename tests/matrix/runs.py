@@ -2,13 +2,10 @@
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -16,13 +13,11 @@ from PIL import Image
 from pytorch_lightning.cli import instantiate_module
 
 import datamodules
-import experiment.train
 import lightning_modules
 from datamodules.batches import GraphBatch
-from experiment.checkpoints import RunCheckpoints
-from experiment.cli import ExperimentCLI
 from tests.conftest import save_model
 from tests.matrix.pairs import PAIRS, Pair
+from tests.training import Killed, killed_after, same_bits, train, unseeded  # noqa: F401
 
 QUIET = {
     "accelerator": "cpu",
@@ -31,10 +26,6 @@ QUIET = {
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
 }
-
-
-class Killed(BaseException):
-    """Raised to end a run unexpectedly."""
 
 
 def all_six_tricks(pair: Pair) -> list[dict[str, Any]]:
@@ -71,37 +62,6 @@ def write_config(pair: Pair, folder: Path) -> Path:
     file = folder / f"{pair.name}.yaml"
     file.write_text(yaml.safe_dump(config))
     return file
-
-
-def train(*arguments: object) -> ExperimentCLI:
-    """Does what ``scripts/train.py`` does; returns the trainer, model and data that it built."""
-    with unseeded():
-        return experiment.train.train([str(argument) for argument in arguments])
-
-
-@contextmanager
-def unseeded() -> Iterator[None]:
-    """Keeps seeds that Lightning leaves in the environment from the next run."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.delenv(name, raising=False)
-        yield
-
-
-@contextmanager
-def killed_after(batches: int) -> Iterator[None]:
-    """Ends training after this many batches, without a chance to save anything more."""
-    save, seen = RunCheckpoints.on_train_batch_end, []
-
-    def save_and_die(self: RunCheckpoints, *arguments: Any) -> None:
-        save(self, *arguments)
-        seen.append(1)
-        if len(seen) == batches:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunCheckpoints, "on_train_batch_end", save_and_die)
-        yield
 
 
 def make_model(pair: Pair, data: pl.LightningDataModule, folder: Path, **changes: Any) -> pl.LightningModule:
@@ -186,14 +146,3 @@ def assert_same_run(broken: Path, whole: Path) -> None:
         assert same_bits(ours["experiment"]["random_states"], theirs["experiment"]["random_states"])
     summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (broken, whole)]
     assert summaries[0] == summaries[1]
-
-
-def same_bits(left: Any, right: Any) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same_bits(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same_bits, left, right))
-    return left == right
