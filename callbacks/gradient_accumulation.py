@@ -140,6 +140,7 @@ class GradientAccumulation(UpdateRule):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         window = self._window
         inside = window["first_batch"] < batch_idx < window["first_batch"] + window["length"]
         if inside:

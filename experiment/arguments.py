@@ -136,7 +136,7 @@ def check_config_files(args: Sequence[str]) -> None:
         if not value or value.startswith("-"):
             raise UserError(f"{flag} needs a configuration file")
         try:
-            content = yaml.load(Path(value).read_text(), _EachKeyOnce)
+            content = yaml.load(Path(value).read_text(), _StrictLoader)
             if not isinstance(content, dict):
                 raise UserError(f"{value}: no settings (key: value) in it")
             _check_section(f"{value}: trainer", content.get("trainer", {}))
@@ -168,9 +168,9 @@ def _check_callbacks(file: str, trainer: Any) -> None:
                 )
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice in one place, of which YAML would keep the last without a word, and arguments of
-    a class that don't stand below ``init_args``."""
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses what plain YAML reads without a word: a key that stands twice, of which it would keep the last; a key
+    that is no name; and an argument of a class beside its ``class_path``."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

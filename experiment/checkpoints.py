@@ -86,7 +86,7 @@ class RunCheckpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Within a window of accumulated gradients a checkpoint would lose those accumulated so far.
-        if self._waits_for_gradients(trainer):
+        if self._postpone_end(trainer):
             return
         # The end of an epoch and validations have checkpoints of their own, after them; there a run stops, too.
         if trainer.is_last_batch or self._validates_now(trainer, batch_idx):
@@ -99,8 +99,8 @@ class RunCheckpoints(Checkpoint):
         if signum:
             raise Stopped(signum)
 
-    def _waits_for_gradients(self, trainer: pl.Trainer) -> bool:
-        """Whether a window of accumulated gradients is open; a run that is to end now (``max_time``) ends after it."""
+    def _postpone_end(self, trainer: pl.Trainer) -> bool:
+        """Whether a window of accumulated gradients is open; a run that is to end (``max_time``) finishes it first."""
         waits = waits_for_gradients(trainer)
         stops = trainer.should_stop or self._stops_after_window
         trainer.should_stop, self._stops_after_window = stops and not waits, stops and waits
@@ -120,7 +120,7 @@ class RunCheckpoints(Checkpoint):
             forget_process_states(_parts(trainer))
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self._waits_for_gradients(trainer)
+        self._postpone_end(trainer)
         if self.monitor not in trainer.callback_metrics:
             self._say_missing(trainer)
             return

@@ -166,7 +166,7 @@ class LightningParts(pl.Callback):
             self._begin_epoch(trainer, pl_module)
 
     def _begin_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What the beginning of an epoch sets, in a run that goes on within one."""
+        """Does what Lightning leaves out when a run resumes within an epoch: what callbacks set as an epoch begins."""
         rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
         for callback in (self, *_of(trainer, (GradientAccumulationScheduler, StochasticWeightAveraging))):
             callback.on_train_epoch_start(trainer, pl_module)

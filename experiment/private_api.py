@@ -181,9 +181,9 @@ def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:
 
 
 def within_epoch(checkpoint: dict[str, Any]) -> None:
-    """Changes a checkpoint of an epoch that ended before its last batch: resumed, it goes on within that epoch.
+    """Makes a checkpoint resume within its epoch, which ``max_steps`` or ``max_time`` cut short.
 
-    Lightning counts such an epoch (``max_steps``, ``max_time``) as trained, and would begin the next one.
+    Lightning counts such an epoch as complete: resumed, it would begin the next one.
     Tried: pytorch-lightning 2.6.6.
     """
     loop = checkpoint["loops"]["fit_loop"]

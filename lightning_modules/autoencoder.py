@@ -18,7 +18,8 @@ from metrics.representation import RepresentationQuality
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .prediction.images import FEATURE_FILES, check_ending, encode_files, write_features
+from .prediction.endings import check_ending
+from .prediction.images import FEATURE_FILES, encode_files, write_features
 from .step_logging import log_losses
 from .trained_models import LoadsTrained
 

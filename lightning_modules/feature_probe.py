@@ -22,7 +22,8 @@ from layers.weights import normalize_weights
 
 from .hyperparameters import add_slot_arguments, save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
-from .prediction.images import check_ending, encode_files
+from .prediction.endings import check_ending
+from .prediction.images import encode_files
 from .trained_models import LoadsTrained, build_model, find_checkpoint, read_model
 
 
@@ -223,7 +224,7 @@ class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
             ValueError: if ``batch_size`` is below 1, the output has another ending, or there is no image or one that
                 can't be read.
         """
-        check_ending(output, (".csv",))
+        check_ending(output, (".csv", ""))
         names, probabilities = encode_files(
             self, input, lambda images: self(images).float().softmax(1), batch_size, on_error
         )

@@ -21,6 +21,7 @@ from readers.graphs import read_graph
 from .graph_walk import FlowModel, walk_on
 from .hyperparameters import save_plain_hyperparameters
 from .optimization import Interval, Optimized, OptimizerSlot, SchedulerSlot
+from .prediction.endings import check_ending
 from .prediction.neuromap import in_order_of, order_of_clusters, walked_shares, write_shares
 from .trained_models import LoadsTrained
 
@@ -265,8 +266,7 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
         """
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold ({threshold}) must be in [0, 1]")
-        if Path(output).suffix.lower() != ".csv":
-            raise ValueError(f"output ({output}) must end in .csv")
+        check_ending(output, (".csv",))
         self.eval()
         batch = GraphBatch.from_arrays(*read_graph(input, directed=directed, min_weight=min_weight))
         if not self.hparams.num_features and self.node_names is not None:

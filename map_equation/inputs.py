@@ -10,10 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Columns of a table, in lower case and without blanks, _ and -, as in text files.
-SOURCES = ("source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid", "u")
-TARGETS = ("target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid", "v")
-WEIGHTS = ("weight", "weights", "w", "value")
 NO_NODE = "the graph is empty: it has no node"
 
 
@@ -165,9 +161,8 @@ def from_ids(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
         raise ValueError(f"node ids must not be negative: {low}")
     if num_nodes is not None and high >= num_nodes:
         raise ValueError(f"node id {high} is out of range: num_nodes is {num_nodes}")
-    if (
-        edges.dtype not in (np.int32, np.int64) and high < 1 << 63
-    ):  # compiled code lacks some others, and would be compiled for each
+    # Compiled code lacks some other types, and would be compiled for each.
+    if edges.dtype not in (np.int32, np.int64) and high < 1 << 63:
         edges = edges.astype(np.int64)
     names: Sequence[int] = range(high + 1 if num_nodes is None else num_nodes)
     if num_nodes is None:
@@ -236,11 +231,13 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
 
     Or an adjacency matrix, if its index has the same names as its columns.
     """
+    from readers.graphs.edge_list import SOURCES, TARGETS, WEIGHTS
+
     columns = list(table.columns)
     plain = [re.sub("[_ -]", "", str(column).lower()) for column in columns]
     source, target, named_weight = (
-        next((columns[plain.index(name)] for name in names if name in plain), None)
-        for names in (SOURCES, TARGETS, WEIGHTS)
+        next((column for column, name in zip(columns, plain, strict=True) if name in names), None)
+        for names in (SOURCES | {"u"}, TARGETS | {"v"}, WEIGHTS)
     )
     ends = [source, target]
     if None in ends:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 
 import experiment.train
 from experiment.checkpoints import RunCheckpoints
@@ -45,14 +44,3 @@ def killed_after(batches: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunCheckpoints, "on_train_batch_end", save_and_die)
         yield
-
-
-def same_bits(left: Any, right: Any) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(left, torch.Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same_bits(left[key], right[key]) for key in left)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same_bits, left, right))
-    return left == right

@@ -52,6 +52,12 @@ class UpdateRule(pl.Callback, Rule):
         if session := self._leads:
             session.start()
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if session := self._leads:
+            session.before_batch()
+
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if session := self._leads:
             session.after_backward()

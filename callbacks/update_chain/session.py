@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -45,6 +46,7 @@ class ChainSession:
         self._handles: list[RemovableHandle] = []
         self._attached = False
         self._loaded: dict[str, Any] | None = None
+        self._resumed = False
         self._logged_steps = -1
 
     def description(self) -> list[str]:
@@ -97,9 +99,19 @@ class ChainSession:
             ]
         self._attached = True
         self._restore_gradients(saved.get("gradients", {}))
-        self._loaded = None
+        self._resumed, self._loaded = self._loaded is not None, None
 
     # During training.
+
+    def before_batch(self) -> None:
+        """A batch begins: after a resume within an epoch, set Lightning's scheduled accumulation."""
+        # Lightning doesn't call `on_train_epoch_start` when it resumes within an epoch; its scheduled accumulation
+        # would continue with windows of one batch.
+        if self._resumed:
+            self._resumed = False
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(self.trainer)
 
     def after_backward(self) -> None:
         """All optimizers have gradients that no step has used yet."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from layers.images import EncoderOutput
 from metrics.probes import nearest_neighbors
 
-from .images import FEATURE_FILES, check_ending, encode_files, write_features
+from .endings import check_ending
+from .images import FEATURE_FILES, encode_files, write_features
 
 if TYPE_CHECKING:
     _Mixin = Any

@@ -1,7 +1,7 @@
 """Features of image files: computed in batches, written as a table or as arrays."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +13,7 @@ from torch import Tensor
 from datamodules.batches import ImageBatch
 from readers.images import read_image_files
 
-FEATURE_FILES = (".npz", ".csv", ".parquet")
-
-
-def check_ending(output: Path, endings: Sequence[str]) -> None:
-    """Refuses a file name with another ending, before any image is read; one without an ending is fine.
-
-    Raises:
-        ValueError: names the endings.
-    """
-    if output.suffix and output.suffix.lower() not in endings:
-        raise ValueError(f"output ({output}) must end in {' or '.join(endings)}")
+FEATURE_FILES = (".npz", ".csv", ".parquet", "")  # without an ending it is npz
 
 
 def encode_files(

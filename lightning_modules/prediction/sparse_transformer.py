@@ -15,6 +15,7 @@ from layers.transformers.positions import COLOURS, bytes_of_images, images_of_by
 from readers.images import read_image_files
 from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter, TextCodec
 
+from .endings import check_ending
 from .lines import OnError, list_of_texts, predict_lines
 
 SHOWN_CHARACTERS = 40  # of a wrong word, in a message
@@ -190,8 +191,7 @@ def complete_image_files(
     Raises:
         ValueError: if the output has another extension, or an image can't be read.
     """
-    if output.suffix.lower() not in (".png", ".npz"):
-        raise ValueError(f"output ({output}) must end in .png or .npz")
+    check_ending(output, (".png", ".npz"))
     names, originals, completed = [], [], []
     for number, (batch_names, pixels) in enumerate(read_image_files(path, image_size, batch_size, on_error=on_error)):
         batch = ImageBatch.from_pixels(pixels, pixel_range)

@@ -2,8 +2,10 @@
 
 import copy
 import csv
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,7 +14,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanSquaredError
 
 from callbacks import AveragedWeights, Lookahead
@@ -165,16 +167,29 @@ def test_instance_normalisation_has_statistics_of_its_own_weights():
     assert not module.norm._forward_pre_hooks
 
 
+class Noisy(Dataset):
+    """Changes each item at random, by generators of its own."""
+
+    def __init__(self):
+        self.numpy, self.plain = np.random.default_rng(1), random.Random(1)
+
+    def __len__(self):
+        return len(INPUTS)
+
+    def __getitem__(self, row):
+        return INPUTS[row] + 0.1 * float(self.numpy.random() + self.plain.random())
+
+
 class Shuffled(Data):
     """Several loaders; the order is drawn from a generator of its own."""
 
     def __init__(self):
         super().__init__()
-        self.generator = torch.Generator().manual_seed(1)
+        self.generator, self.noisy = torch.Generator().manual_seed(1), Noisy()
 
     def train_dataloader(self):
         order = {"shuffle": True, "generator": self.generator}
-        return {"a": DataLoader(INPUTS, 8, **order), "b": DataLoader(INPUTS[:24], 8, **order)}
+        return {"a": DataLoader(self.noisy, 8, **order), "b": DataLoader(INPUTS[:24], 8, **order)}
 
 
 class Busy(Normalised):

@@ -18,6 +18,7 @@ QUIET = [
     "--trainer.num_sanity_val_steps=0",
     "--trainer.log_every_n_steps=1",
 ]
+AVERAGE = ["--trainer.callbacks+=AveragedWeights", "--trainer.callbacks.decay=0.8"]
 
 
 def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

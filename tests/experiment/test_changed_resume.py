@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
 from experiment.errors import UserError
 from tests.conftest import ROOT
-from tests.experiment.line import START, Loop
+from tests.experiment.line import Loop
 from tests.experiment.line_runs import (
     QUIET,
     assert_close,
@@ -25,7 +24,8 @@ from tests.experiment.line_runs import (
     last_weights,
     resume,
 )
-from tests.training import same_bits, train
+from tests.tools import equal
+from tests.training import train
 
 _in_a_folder_of_its_own = pytest.fixture(autouse=True)(in_a_folder_of_its_own)
 
@@ -210,7 +210,7 @@ def test_with_the_same_settings_nothing_is_touched(capsys: pytest.CaptureFixture
     train("-c", "line.yaml", *QUIET, "--run_dir=whole", "--trainer.max_epochs=4", *options)
     whole = torch.load("whole/checkpoints/last.ckpt", weights_only=True)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step"):
-        assert same_bits(broken[key], whole[key]), key
+        assert equal(broken[key], whole[key]), key
 
 
 def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
@@ -354,231 +354,3 @@ def test_what_can_not_take_effect_is_refused_by_name(given: list[str], changed: 
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
-
-
-# --------------------------------------------------------------------------------------------------------- callbacks
-
-
-def plain_run(epochs: int = 4) -> Loop:
-    loop = Loop(SGD, lr=0.1)
-    for _ in range(epochs):
-        loop.epoch()
-    return loop
-
-
-def trajectory(steps: int = 16) -> list[Tensor]:
-    """The weights after each step of a plain run."""
-    loop, seen = Loop(SGD, lr=0.1), []
-    for step in range(steps):
-        loop.step(slice(2 * (step % 4), 2 * (step % 4) + 2))
-        seen.append(loop.weight.detach().clone())
-    return seen
-
-
-def average(weights: list[Tensor], decay: float, changed: tuple[int, float] | None = None) -> Tensor:
-    """The bias-corrected average of all these weights; from the step ``changed[0]`` on with another decay."""
-    mean = torch.zeros_like(weights[0])
-    for step, theta in enumerate(weights):
-        b = changed[1] if changed and step >= changed[0] else decay
-        mean = mean + (1 - b) / (1 - b ** (step + 1)) * (theta - mean)
-    return mean
-
-
-AVERAGE = ["--trainer.callbacks+=AveragedWeights", "--trainer.callbacks.decay=0.8"]
-
-
-@pytest.mark.parametrize("after", [None, 6])
-@pytest.mark.parametrize("change", ["added", "dropped", "changed"])
-def test_an_average_may_begin_later_end_or_have_another_decay(
-    change: str, after: int | None, capsys: pytest.CaptureFixture[str]
-):
-    begin(*([] if change == "added" else AVERAGE), after=after)
-    options = {
-        "added": AVERAGE,
-        "dropped": ["--trainer.callbacks-=AveragedWeights"],
-        "changed": ["--trainer.callbacks.AveragedWeights.decay=0.5"],
-    }
-    weights = resume(*options[change])
-    steps, said = trajectory(), capsys.readouterr().out
-    at = after or 8
-    expected = {
-        "added": average(steps[at:], 0.8),
-        "dropped": steps[-1],
-        "changed": average(steps, 0.8, (at, 0.5)),
-    }
-    torch.testing.assert_close(weights, expected[change], rtol=1e-12, atol=0)
-    (line,) = [line for line in said.splitlines() if line.startswith("changed since the checkpoint: ")]
-    assert line.endswith("AveragedWeights.decay 0.8 -> 0.5" if change == "changed" else f"AveragedWeights {change}")
-
-
-@pytest.mark.parametrize("after", [None, 6])
-def test_other_rules_may_change(after: int | None):
-    given = ["--trainer.callbacks+=WeightDecay", "--trainer.callbacks.rate=0.1", "--trainer.callbacks.exclude=[]"]
-    begin(*given, "--trainer.callbacks+=Lookahead", "--trainer.callbacks.steps=3", after=after)
-    resume("--trainer.callbacks.WeightDecay.rate=0.4", "--trainer.callbacks.Lookahead.steps=2")
-    loop, slow = Loop(SGD, lr=0.1), START.clone()
-    for step in range(16):
-        rate, steps = (0.1, 3) if step < (after or 8) else (0.4, 2)
-        theta = loop.weight.detach().clone()
-        loop.step(slice(2 * (step % 4), 2 * (step % 4) + 2))
-        with torch.no_grad():
-            loop.weight -= 0.1 * rate * theta
-            if (step + 1) % steps == 0:
-                slow = slow + 0.5 * (loop.weight - slow)
-                loop.weight.copy_(slow)
-    raw = last()["callbacks"]["Lookahead"]["raw_weights"]["optimizer0"]["layer.weight"]
-    torch.testing.assert_close(raw, loop.weight.detach(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(last_weights(), slow, rtol=1e-12, atol=0)
-
-
-def test_of_a_dropped_average_of_lightning_the_trained_weights_are_left():
-    begin("--trainer.callbacks+=EMAWeightAveraging", "--trainer.callbacks.decay=0.8")
-    assert_close(resume("--trainer.callbacks-=EMAWeightAveraging"), plain_run())
-
-
-STOPPING = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
-STOPPING += ["--trainer.callbacks.min_delta=1000000000.0", "--trainer.callbacks.patience=2"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "epochs"),
-    [
-        ([], 3),
-        (["--trainer.callbacks.EarlyStopping.patience=4"], 5),
-        (["--trainer.callbacks-=EarlyStopping"], 7),
-    ],
-)
-def test_early_stopping_may_wait_longer_or_be_dropped(changed: list[str], epochs: int):
-    """No validation is better than the first by ``min_delta``."""
-    begin(*STOPPING, epochs=2)
-    assert_close(resume(*changed, epochs=7), plain_run(epochs))
-
-
-def test_in_a_second_stage_the_rate_is_its_own():
-    stage = ["--trainer.callbacks+=TwoStageTraining", "--trainer.callbacks.monitor=val/loss"]
-    stage += ["--trainer.callbacks.mode=min", "--trainer.callbacks.max_first_epochs=1"]
-    begin(*stage, "--trainer.callbacks.second_lr=0.05")
-    for options in (["--model.lr=0.3"], ["--trainer.callbacks-=TwoStageTraining"]):
-        with pytest.raises(UserError, match="TwoStageTraining"):
-            resume(*options)
-    weights = resume("--trainer.callbacks.TwoStageTraining.second_lr=0.02")
-    loop = Loop(SGD, lr=0.1)
-    for lr in (0.1, 0.05, 0.02, 0.02):
-        loop.epoch(lr=lr)
-    assert_close(weights, loop)
-
-
-def test_a_rate_set_by_the_second_stage_stays_where_another_option_changes():
-    stage = ["--trainer.callbacks+=TwoStageTraining", "--trainer.callbacks.monitor=val/loss"]
-    stage += ["--trainer.callbacks.mode=min", "--trainer.callbacks.max_first_epochs=1"]
-    begin(*stage, "--trainer.callbacks.second_lr=0.05")
-    weights = resume("--model.optimizer.weight_decay=0.5")
-    loop = Loop(SGD, lr=0.1)
-    for lr, decay in ((0.1, 0), (0.05, 0), (0.05, 0.5), (0.05, 0.5)):
-        loop.epoch(lr=lr, weight_decay=decay)
-    assert_close(weights, loop)
-
-
-# ------------------------------------------------------------------------------------------------- ended or stopped
-
-
-def assert_as_whole(*options: str, epochs: int = 4) -> None:
-    """The run in the folder ``run`` has the bits of one that was neither stopped nor continued."""
-    broken = last()
-    rows = Path("run/metrics.csv").read_text()
-    train("-c", "line.yaml", *QUIET, "--run_dir=whole", f"--trainer.max_epochs={epochs}", *options)
-    whole = torch.load("whole/checkpoints/last.ckpt", weights_only=True)
-    for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "global_step", "epoch"):
-        assert same_bits(broken[key], whole[key]), key
-    assert rows == Path("whole/metrics.csv").read_text()
-
-
-PLATEAU = ["--model.scheduler=lightning_modules.optimization.ReduceLROnPlateau", "--model.scheduler.patience=0"]
-PLATEAU += ["--model.scheduler.threshold=1e9", "--model.scheduler.threshold_mode=abs"]
-
-
-@pytest.mark.parametrize(
-    ("end", "goes_on", "options"),
-    [
-        (["--trainer.max_steps=3"], ["--trainer.max_steps=-1"], ["--model.optimizer=AdamW"]),
-        # After a validation within the epoch.
-        (["--trainer.max_steps=6"], ["--trainer.max_steps=-1"], ["--trainer.val_check_interval=2", *PLATEAU]),
-        (["--trainer.max_steps=3"], ["--trainer.max_steps=16"], [*AVERAGE]),
-        (
-            ["--trainer.callbacks+=tests.experiment.line.StopsAt", "--trainer.callbacks.batch=5"],
-            ["--trainer.callbacks-=StopsAt"],
-            ["--trainer.accumulate_grad_batches=2"],
-        ),
-    ],
-)
-def test_a_run_that_ended_within_an_epoch_goes_on_there(end: list[str], goes_on: list[str], options: list[str]):
-    begin(*options, *end, epochs=4)
-    assert last()["epoch"] < 2
-    resume(*goes_on)
-    whole = [*options, *(option for option in goes_on if "max_steps=16" in option)]
-    assert_as_whole(*whole)
-
-
-def test_a_window_of_gradients_is_finished_before_a_run_ends():
-    begin(
-        "--trainer.callbacks+=tests.experiment.line.StopsAt",
-        "--trainer.callbacks.batch=5",
-        *["--trainer.accumulate_grad_batches=3"],
-    )
-    assert last()["global_step"] == 3  # batch 5 is the first of a window of three
-
-
-SCHEDULED = ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 2}"]
-SWA = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.05"]
-
-
-@pytest.mark.parametrize(
-    ("options", "after"),
-    [
-        (SCHEDULED, 6),
-        ([*SWA, "--trainer.callbacks.swa_epoch_start=1", "--trainer.callbacks.annealing_epochs=2"], 6),
-        ([*SWA, "--trainer.callbacks.swa_epoch_start=0.5", *STEP], 11),
-        (["--model=tests.experiment.line.TwoLayers", "--trainer.callbacks+=tests.experiment.line.Unfreezes"], 10),
-        (["--trainer.overfit_batches=2", "--data.shuffle=true"], 3),
-    ],
-)
-def test_what_the_beginning_of_an_epoch_sets_is_set_within_it(options: list[str], after: int):
-    begin(*options, epochs=4, after=after)
-    resume()
-    assert_as_whole(*options)
-
-
-def scores(checkpoint: str) -> dict[str, Any]:
-    return torch.load(f"run/checkpoints/{checkpoint}.ckpt", weights_only=True)
-
-
-EACH_EPOCH = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"]
-
-
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_what_an_earlier_checkpoint_leaves_behind_is_not_of_the_run(epochs: int, capsys: pytest.CaptureFixture[str]):
-    begin(*EACH_EPOCH, epochs=3)
-    abandoned = scores("best")["state_dict"]
-    train("--resume", "run/checkpoints/epoch=0-step=4.ckpt", f"--trainer.max_epochs={epochs}", "--model.lr=0.0")
-    said = capsys.readouterr().out
-    assert "best.ckpt is of step 12, and this run goes on from step 4: kept as best-step=12.ckpt" in said
-    assert same_bits(scores("best-step=12")["state_dict"], abandoned)
-    loop = Loop(SGD, lr=0.1)
-    loop.epoch()
-    for name in ("last", "best") if epochs == 2 else ("last",):
-        torch.testing.assert_close(scores(name)["state_dict"]["layer.weight"], loop.weight.detach(), rtol=1e-12, atol=0)
-    assert Path("run/checkpoints/best.ckpt").is_file() == (epochs == 2)
-
-
-@pytest.mark.parametrize("changed", [["--data.scale=10"], ["--data.num_outputs=1"]])
-def test_on_other_data_what_was_best_is_forgotten(changed: list[str], capsys: pytest.CaptureFixture[str]):
-    early = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
-    begin("--data.scale=1", "--model.lr=0.0001", *early, "--trainer.callbacks.patience=1", *PLATEAU)
-    first = scores("best")["global_step"]
-    resume(*changed, epochs=3)
-    is_other = "scale" in changed[0]
-    assert (
-        f"best.ckpt is the best on other data, and this run goes on from step 8: kept as best-step={first}.ckpt"
-        in capsys.readouterr().out
-    ) == is_other
-    assert scores("best")["global_step"] == 12

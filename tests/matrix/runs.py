@@ -17,7 +17,7 @@ import lightning_modules
 from datamodules.batches import GraphBatch
 from tests.conftest import save_model
 from tests.matrix.pairs import PAIRS, Pair
-from tests.training import Killed, killed_after, same_bits, train, unseeded  # noqa: F401
+from tests.tools import equal
 
 QUIET = {
     "accelerator": "cpu",
@@ -140,9 +140,9 @@ def assert_same_run(broken: Path, whole: Path) -> None:
     assert (broken / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     for name in ("best.ckpt", "last.ckpt"):
         ours, theirs = (torch.load(folder / "checkpoints" / name, weights_only=True) for folder in (broken, whole))
-        different = {key for key in theirs if not same_bits(ours[key], theirs[key])}
+        different = {key for key in theirs if not equal(ours[key], theirs[key])}
         # The loops also count batches started; `experiment` has the configuration.
         assert not different - {"loops", "experiment"}, name
-        assert same_bits(ours["experiment"]["random_states"], theirs["experiment"]["random_states"])
+        assert equal(ours["experiment"]["random_states"], theirs["experiment"]["random_states"])
     summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (broken, whole)]
     assert summaries[0] == summaries[1]

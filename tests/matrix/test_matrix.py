@@ -15,19 +15,9 @@ from experiment.errors import run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
 from tests.matrix.pairs import PAIRS, Pair
-from tests.matrix.runs import (
-    Killed,
-    assert_same_run,
-    killed_after,
-    make_data,
-    make_model,
-    rows_of,
-    train,
-    unseeded,
-    write_config,
-    write_input,
-)
+from tests.matrix.runs import assert_same_run, make_data, make_model, rows_of, write_config, write_input
 from tests.tools import Batches, quiet_trainer
+from tests.training import Killed, killed_after, train, unseeded
 
 
 @dataclass

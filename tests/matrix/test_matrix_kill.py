@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.matrix.pairs import PAIRS, Pair
-from tests.matrix.runs import assert_same_run, rows_of, train, write_config
+from tests.matrix.runs import assert_same_run, rows_of, write_config
+from tests.training import train
 
 
 @pytest.mark.slow

@@ -148,6 +148,14 @@ def test_lightnings_own_accumulation_window(after, tmp_path):
     check_resume(tmp_path, lambda: [TRICKS[name]() for name in names], after, accumulate_grad_batches=4)
 
 
+def test_a_scheduled_window_of_lightning(tmp_path):
+    from pytorch_lightning.callbacks import GradientAccumulationScheduler
+
+    make = lambda: [GradientAccumulationScheduler({0: 3, 1: 2}), WeightDecay(0.1), Lookahead(2)]  # noqa: E731
+    for after in (2, 8):
+        check_resume(tmp_path, make, after)
+
+
 class ManualWords(Words):
     """Two optimizers; the module itself accumulates the second one's gradients over three batches."""
 
