@@ -151,7 +151,8 @@ class GraphBatch(NamedTuple):
             self-links. An undirected link is listed once, in either direction.
         weights: (E,) float64, not negative.
         num_nodes: the number n of nodes, including those without links.
-        directed: whether links are directed.
+        directed: whether links are directed; None if nothing says so. A directed walk follows links that are undirected
+            (False) both ways, all others from source to target.
         bipartite: the first node of the second kind if there are two kinds and each link joins both, else 0.
         labels: (n,) int64, the class of each node, -1 if unknown.
         features: (n, F) float32; F = 0 if there are none.
@@ -163,7 +164,7 @@ class GraphBatch(NamedTuple):
     edges: Tensor
     weights: Tensor
     num_nodes: int
-    directed: bool
+    directed: bool | None
     bipartite: int
     labels: Tensor
     features: Tensor
@@ -186,7 +187,7 @@ class GraphBatch(NamedTuple):
     ) -> "GraphBatch":
         """A batch from NumPy arrays, in the order of a ``readers.graphs.Graph``.
 
-        By default weights are 1, links undirected, labels unknown, and there are no features.
+        By default weights are 1, labels unknown, and there are no features.
         """
         nodes = len(names)
         weights = np.ones(len(edges)) if weights is None else weights
@@ -196,7 +197,7 @@ class GraphBatch(NamedTuple):
             edges=torch.from_numpy(np.ascontiguousarray(edges, np.int64)),
             weights=torch.from_numpy(np.ascontiguousarray(weights, np.float64)),
             num_nodes=nodes,
-            directed=bool(directed),
+            directed=directed,
             bipartite=bipartite,
             labels=torch.from_numpy(np.ascontiguousarray(labels, np.int64)),
             features=torch.from_numpy(np.ascontiguousarray(features, np.float32)),

@@ -63,7 +63,7 @@ class GraphDataModule(pl.LightningDataModule, ABC):
     def describe(self) -> dict[str, Any]:
         """What the run was trained on, as plain values."""
         graph = self.graph_batch
-        digest = hashlib.sha256(repr((graph.num_nodes, graph.directed, graph.bipartite)).encode())
+        digest = hashlib.sha256(repr((graph.num_nodes, bool(graph.directed), graph.bipartite)).encode())
         for tensor in (graph.edges, graph.weights, graph.labels, graph.features):
             digest.update(tensor.numpy().data)
         described: dict[str, Any] = {
@@ -71,7 +71,7 @@ class GraphDataModule(pl.LightningDataModule, ABC):
             "links": len(graph.edges),
             "total_weight": float(graph.weights.sum()),
             "self_loops": int((graph.edges[:, 0] == graph.edges[:, 1]).sum()),
-            "directed": graph.directed,
+            "directed": bool(graph.directed),
             "features": self.num_features,
             "classes": self.num_classes,
             "fingerprint": digest.hexdigest()[:16],

@@ -21,20 +21,22 @@ FlowModel = Literal[
 def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, markov_time: float = 1.0) -> "Network":
     """The walk on a graph; without a flow model it is ``directed`` if the graph is, else ``undirected``.
 
+    A directed walk follows undirected links both ways, as ``map_equation.Network`` does.
+
     Raises:
         ValueError: if the walk is directed and the graph bipartite; what ``map_equation.Network`` raises.
     """
     from map_equation import Network
+    from map_equation.inputs import Links
 
     if batch.bipartite and (flow or "undirected") != "undirected":
         raise ValueError(f"model.flow ({flow}): a bipartite graph takes undirected flow only; leave it out")
-    return Network(
+    links = Links(
         batch.edges.cpu().numpy(),
         batch.weights.cpu().numpy(),
-        num_nodes=batch.num_nodes,
-        flow=flow or ("directed" if batch.directed else "undirected"),
-        teleportation=teleportation,
-        markov_time=markov_time,
+        range(batch.num_nodes),
+        directed=batch.directed,
         bipartite=batch.bipartite or None,
-        physical=batch.states,
+        states=batch.states,
     )
+    return Network(links, flow=flow, teleportation=teleportation, markov_time=markov_time)

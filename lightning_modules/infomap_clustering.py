@@ -140,7 +140,7 @@ class InfomapClustering(pl.LightningModule):
     def test_step(self, batch: GraphBatch, batch_idx: int) -> dict[str, Any]:
         partition = self.partition(batch)
         edges, weights, labels = (tensor.cpu().numpy() for tensor in (batch.edges, batch.weights, batch.labels))
-        scores = partition_scores(partition, edges, weights, batch.directed, labels)
+        scores = partition_scores(partition, edges, weights, bool(batch.directed), labels)
         for name, value in scores.items():
             self._log(f"test/{name}", value)
         return {"partition": partition, "graph": batch}

@@ -165,7 +165,7 @@ class Neuromap(Optimized, LoadsTrained, pl.LightningModule):
         """Returns the partition and the graph, for files and pictures."""
         partition = self.prepare(batch).walk.partition(_largest(self(batch)))
         edges, weights, labels = (tensor.cpu().numpy() for tensor in (batch.edges, batch.weights, batch.labels))
-        scores = partition_scores(partition, edges, weights, batch.directed, labels)
+        scores = partition_scores(partition, edges, weights, bool(batch.directed), labels)
         for name, value in scores.items():
             self._log(f"test/{name}", value)
         return {"partition": replace(partition, names=batch.names.tolist()), "graph": batch}

@@ -280,7 +280,7 @@ def from_links(links: Iterable[Link], labels: NDArray[np.int64]) -> Graph:
     links = list(links)
     edges = np.array([link[:2] for link in links], np.int64)
     weights = np.array([link[2] for link in links])
-    return Graph(edges, number_names(np.arange(len(labels))), weights, labels=labels)
+    return Graph(edges, number_names(np.arange(len(labels))), weights, False, labels=labels)
 
 
 def from_networkx(graph: "networkx.Graph", labels: NDArray[np.int64] | None = None) -> Graph:
@@ -289,4 +289,4 @@ def from_networkx(graph: "networkx.Graph", labels: NDArray[np.int64] | None = No
     links = [(index[a], index[b], float(weight)) for a, b, weight in graph.edges(data="weight", default=1.0)]
     edges = np.array([link[:2] for link in links], np.int64).reshape(-1, 2)
     weights = np.array([link[2] for link in links])
-    return Graph(edges, name_array([str(node) for node in graph]), weights, labels=labels)
+    return Graph(edges, name_array([str(node) for node in graph]), weights, False, labels=labels)

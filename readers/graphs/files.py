@@ -41,7 +41,8 @@ def read_graph(
       ``value``, else 1; a node's name is its ``label``, else ``name``, else its id; a node's label is its attribute
       ``value``, ``group``, ``community``, ``class``, ``club`` or ``groundTruth``.
     - ``.npz``: the array ``edges`` (E, 2) of integers from 0, and optionally ``weights`` (E,), ``labels`` (n,) of
-      integers (-1: unknown) or strings, ``features`` (n, F), ``names`` (n,), ``directed`` (true or false).
+      integers (-1: unknown) or strings, ``features`` (n, F), ``names`` (n,), ``directed`` (true or false); or an
+      adjacency matrix as ``scipy.sparse.save_npz`` writes it.
     - ``.npy``: an array ``(E, 2)``, ``(E, 3)`` with weights, or an adjacency matrix ``(n, n)``.
     - ``.adjlist``: an adjacency list, a node and its neighbours in each line (networkx's multiline lists are known by
       their content); ``.metis``, and ``.graph`` if its first

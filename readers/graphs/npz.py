@@ -1,4 +1,4 @@
-"""Graphs as ``npz``, named NumPy arrays, and ``npy``, one array."""
+"""Graphs as ``npz``, named NumPy arrays or SciPy's sparse matrix, and ``npy``, one array."""
 
 import io
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 from ..npz import read_arrays
 from .graph import Graph, check_num_nodes, number_names
 from .markup import number_classes
@@ -14,6 +14,7 @@ from .matrix_market import matrix_graph
 
 NODE_ARRAYS = ("names", "labels", "features")
 ARRAYS = ("edges", "weights", *NODE_ARRAYS, "directed")
+SPARSE = {"format", "shape", "data"}  # what every ``scipy.sparse.save_npz`` writes
 # Allowed kinds of dtype, and the number of dimensions.
 KINDS = {
     "weights": ("iuf", 1),
@@ -36,7 +37,10 @@ def read_graph_npz(data: bytes, where: str) -> Graph:
     Raises:
         DataError: it is not an npz of such arrays; the message names the array.
     """
-    return _make_graph(_checked(read_arrays(io.BytesIO(data), where), where), where)
+    arrays = read_arrays(io.BytesIO(data), where)
+    if arrays.keys() >= SPARSE:
+        return _read_sparse(data, where)
+    return _make_graph(_checked(arrays, where), where)
 
 
 def read_graph_npy(data: bytes, where: str) -> Graph:
@@ -56,13 +60,30 @@ def read_graph_npy(data: bytes, where: str) -> Graph:
             f"{where} ({array.dtype}, {array.shape}) must be numbers (E, 2), (E, 3) with weights, or (n, n)"
         )
     if array.shape[0] == array.shape[1] and not (len(array) == 2 and array.dtype.kind in "iu"):
-        graph = matrix_graph(array, 0, where)
-        return graph._replace(directed=None) if graph.directed else graph  # an array does not say
+        return _adjacency(array, where)
     edges = array[:, :2]
     if array.dtype.kind == "f" and (edges == np.floor(edges)).all():
         edges = edges.astype(np.int64)
     arrays = {"edges": edges} if array.shape[1] == 2 else {"edges": edges, "weights": array[:, 2:].squeeze(1)}
     return _make_graph(_checked(arrays, where), where)
+
+
+def _read_sparse(data: bytes, where: str) -> Graph:
+    from scipy.sparse import load_npz  # takes a while to load
+
+    try:
+        matrix = load_npz(io.BytesIO(data))
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)
+    except Exception as error:  # SciPy raises several kinds
+        raise DataError(f"{where} is not a sparse matrix that SciPy can read: {one_line(error)}") from error
+    check_num_nodes(matrix.shape[0], matrix.nnz, where)
+    return _adjacency(matrix, where)
+
+
+def _adjacency(matrix: Any, where: str) -> Graph:
+    graph = matrix_graph(matrix, 0, where)
+    return graph._replace(directed=None) if graph.directed else graph  # a matrix does not say
 
 
 def _make_graph(arrays: dict[str, NDArray[Any]], where: str) -> Graph:

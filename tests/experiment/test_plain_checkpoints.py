@@ -13,7 +13,6 @@ from torch.optim import SGD, Adam
 from experiment.errors import UserError
 from experiment.evaluate import evaluate
 from experiment.predict import predict
-from experiment.resuming.resumed_settings import refuse_what_only_a_new_run_reads
 from tests.experiment.line import POINTS, Line, LineData, Loop
 from tests.experiment.line_runs import (
     QUIET,
@@ -110,16 +109,6 @@ def test_a_plain_checkpoint_predicts():
     predict([str(path), "--input=in.txt", "--output=out.txt"])
     written = torch.tensor(json.loads(Path("out.txt").read_text()), dtype=torch.float64)
     assert torch.equal(written, torch.load(path, weights_only=True)["state_dict"]["layer.weight"])
-
-
-def test_an_argument_that_only_a_new_run_reads_is_refused():
-    def config(checkpoint: str) -> dict[str, Any]:
-        path = "lightning_modules.feature_probe.FeatureProbe"
-        return {"seed_everything": 1, "model": {"class_path": path, "init_args": {"checkpoint": checkpoint}}}
-
-    refuse_what_only_a_new_run_reads(config("a"), config("a"))
-    with pytest.raises(UserError, match=r"--model\.checkpoint: only a new run reads it"):
-        refuse_what_only_a_new_run_reads(config("a"), config("b"))
 
 
 def test_weights_alone_are_not_resumed():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -216,13 +217,45 @@ def test_graph_as_npz(tmp_path_factory: pytest.TempPathFactory, data: bytes):
             assert graph.names.tolist() == arrays["names"].tolist()
         if "features" in arrays:
             np.testing.assert_array_equal(graph.features.numpy(), arrays["features"].astype(np.float32))
-        assert graph.directed == bool(arrays.get("directed", False))
+        assert bool(graph.directed) == bool(arrays.get("directed", False))
     assert ((graph.edges >= 0) & (graph.edges < graph.num_nodes)).all()  # names or features may stand without a link
     assert graph.num_nodes == len(graph.names) > 0
     assert graph.labels.shape == (graph.num_nodes,)
     assert (graph.weights >= 0).all()
     assert graph.weights.isfinite().all()
     assert graph.features.isfinite().all()
+
+
+FORMATS = ["csr", "csc", "coo", "bsr", "dia"]
+
+
+@fuzz(100)
+@given(
+    form=st.sampled_from(FORMATS),
+    array=st.sampled_from(["data", "shape", "indices", "indptr", "row", "col", "offsets", "format"]),
+    content=st.one_of(
+        st.none(), STRANGE, st.lists(st.integers(-2, 5), max_size=6).map(lambda values: npy(np.array(values)))
+    ),
+)
+def test_sparse_matrix_as_npz(tmp_path_factory: pytest.TempPathFactory, form: str, array: str, content: bytes | None):
+    """One array of it is left out, or another."""
+    path = tmp_path_factory.mktemp("graph") / "graph.npz"
+    scipy.sparse.save_npz(
+        path, scipy.sparse.coo_array(([1.0, 2.0, 1.0], ([0, 1, 3], [1, 2, 3])), (4, 4)).asformat(form)
+    )
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, whole in members.items():
+            if name != f"{array}.npy":
+                archive.writestr(name, whole)
+            elif content is not None:
+                archive.writestr(name, content)
+    graph = outcome(lambda: GraphBatch.from_arrays(*read_graph(path)), path)
+    if graph is not None:
+        assert ((graph.edges >= 0) & (graph.edges < graph.num_nodes)).all()
+        assert (graph.weights >= 0).all()
+        assert graph.num_nodes == len(graph.names) > 0
 
 
 def test_npz_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from datamodules import ImageDataModule
 from datamodules.batches import ImageBatch
-from experiment.errors import run_main
+from experiment.errors import UserError, run_main
 from experiment.evaluate import evaluate
 from experiment.predict import predict
+from experiment.resuming.resumed_settings import refuse_what_only_a_new_run_reads
 from experiment.train import train
 from layers import BlogEncoder, DIMEncoder, LinearClassifier, MLPClassifier
 from layers.reuse import features
@@ -279,3 +280,13 @@ def test_the_head_is_that_of_features(source, tmp_path: Path):
     probe = FeatureProbe(tmp_path / "source.ckpt", "encoder.local_layers.0", classes=CLASSES)
     expected = features(source, "encoder.local_layers.0")
     assert same(expected.state_dict(), probe.head.state_dict())
+
+
+def test_an_argument_that_only_a_new_run_reads_is_refused():
+    def config(checkpoint: str) -> dict:
+        path = "lightning_modules.feature_probe.FeatureProbe"
+        return {"seed_everything": 1, "model": {"class_path": path, "init_args": {"checkpoint": checkpoint}}}
+
+    refuse_what_only_a_new_run_reads(config("a"), config("a"))
+    with pytest.raises(UserError, match=r"--model\.checkpoint: only a new run reads it"):
+        refuse_what_only_a_new_run_reads(config("a"), config("b"))

@@ -3,9 +3,11 @@
 from functools import partial
 from typing import get_args
 
+import networkx as nx
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import scipy.io
 
 import map_equation
 from datamodules import EdgeListDataModule
@@ -102,6 +104,25 @@ def test_the_walk_is_directed_if_the_graph_is(directed):
     edges, flow = graph.edges.numpy(), "directed" if directed else "undirected"
     expected = map_equation.codelength(edges, np.zeros(200), weights=graph.weights, num_nodes=200, flow=flow)
     assert module.partition(graph).codelength == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["g.gml", "g.graphml", "g.metis", "g.mtx", "directed.gml", "g.txt"])
+@pytest.mark.parametrize("flow", ["directed", "directed_recorded_to_nodes", "undirected"])
+def test_training_walks_a_file_as_the_search_does(tmp_path, name, flow):
+    """A directed walk follows links that the file calls undirected both ways, others one way."""
+    graph = nx.gnm_random_graph(30, 70, seed=1, directed=name == "directed.gml")
+    if name == "g.metis":
+        lines = [" ".join(str(other + 1) for other in graph[node]) for node in graph]
+        (tmp_path / name).write_text("\n".join(["30 70", *lines]) + "\n")
+    elif name == "g.mtx":
+        scipy.io.mmwrite(tmp_path / name, nx.to_scipy_sparse_array(graph), symmetry="symmetric")
+    else:
+        write = {"gml": nx.write_gml, "graphml": nx.write_graphml, "txt": nx.write_edgelist}[name.split(".")[-1]]
+        write(graph, tmp_path / name)
+    batch = EdgeListDataModule(str(tmp_path / name)).graph_batch
+    rates = InfomapClustering(flow=flow).network(batch).flow
+    assert rates == pytest.approx(map_equation.Network(tmp_path / name, flow=flow).flow, abs=1e-14)
+    assert batch.directed == {"directed.gml": True, "g.txt": None}.get(name, False)
 
 
 def test_a_file_is_clustered_in_one_call(tmp_path, capsys):

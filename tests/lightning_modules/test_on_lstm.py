@@ -390,10 +390,10 @@ def test_models_without_trees_say_so(tmp_path):
 
 
 def test_data_without_a_vocabulary_is_refused(tmp_path):
-    result = script("train", *TINY[:2], "--data=ImageDataModule", "--data.source=sample", cwd=tmp_path, check=False)
+    result = script("train", *TINY[:2], "--data=tests.experiment.colours.ColourData", cwd=tmp_path, check=False)
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error")]
-    assert "takes vocabulary and level and segmenter and keep_layout from its data, which ImageDataModule" in line
+    assert "takes vocabulary and level and segmenter and keep_layout from its data, which ColourData" in line
 
 
 @pytest.mark.skipif(not PTB.is_dir(), reason="needs ../shared/data/ptb")

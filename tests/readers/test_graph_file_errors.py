@@ -96,6 +96,16 @@ def test_bad_files(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
+# A link and its return, as ``scipy.sparse.save_npz`` has them.
+SPARSE = {
+    "format": b"csr",
+    "shape": np.array([2, 2]),
+    "data": np.ones(2),
+    "indices": np.array([1, 0]),
+    "indptr": np.array([0, 1, 2]),
+}
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -112,6 +122,14 @@ def test_bad_files(tmp_path, name, content, message):
         ({"edges": np.array([[0, 1]]), "names": np.array(["a", "b"]), "labels": np.zeros(3, int)}, "labels has 3 rows"),
         ({"edges": np.array([[0, 1]]), "names": np.array(["a", None])}, "not objects"),
         ({"links": np.array([[0, 1]])}, "has the arrays links; expected edges"),
+        ({**SPARSE, "format": b"coo"}, "is not a sparse matrix that SciPy can read"),
+        ({**SPARSE, "indices": np.array([0, 2])}, "is not a sparse matrix that SciPy can read: indices must be < 2"),
+        ({**SPARSE, "shape": np.array([2, 3])}, "an adjacency matrix is square"),
+        ({**SPARSE, "data": np.array([1.0, -1])}, "row 1, column 0 is -1"),
+        (
+            {"format": b"coo", "shape": np.array([10**9] * 2), "data": [1.0], "row": [0], "col": [0]},
+            "declares 1,000,000,000 nodes",
+        ),
     ],
 )
 def test_bad_npz(tmp_path, arrays, message):

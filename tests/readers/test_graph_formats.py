@@ -81,6 +81,22 @@ def test_arrays_in_a_file(tmp_path):
         read_graph(tmp_path / "flat.npy")
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia"])
+@pytest.mark.parametrize("kind", [scipy.sparse.coo_array, scipy.sparse.coo_matrix])
+def test_a_sparse_matrix_as_scipy_saves_it(tmp_path, kind, form, symmetric):
+    places = np.random.default_rng(0).choice(81, 16, replace=False)
+    matrix = kind((np.arange(1.0, 17), divmod(places, 9)), (9, 9))
+    matrix = matrix + matrix.T if symmetric else matrix
+    scipy.sparse.save_npz(tmp_path / "g.npz", matrix.asformat(form))
+    graph = read_arrays(tmp_path / "g.npz")
+    assert graph.names.tolist() == [str(number) for number in range(9)]
+    assert graph.directed is (False if symmetric else None)
+    found = np.zeros((9, 9))
+    np.add.at(found, tuple(graph.edges.T), graph.weights)
+    assert (found == (np.triu(matrix.toarray()) if symmetric else matrix.toarray())).all()
+
+
 @pytest.mark.parametrize("symmetry", ["general", "symmetric"])
 @pytest.mark.parametrize("field", ["real", "pattern", "integer"])
 def test_matrix_market(tmp_path, symmetry, field):
