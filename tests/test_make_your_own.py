@@ -156,3 +156,13 @@ def test_only_one_technique(name: str, tmp_path: Path):
     model = yaml.safe_load((alone / "configs" / f"{name}.yaml").read_text())["model"]["class_path"]
     assert len(list((alone / "lightning_modules").glob("*.py"))) < len(list((ROOT / "lightning_modules").glob("*.py")))
     assert model in (alone / "lightning_modules" / "__init__.py").read_text()
+
+
+@LONG
+@pytest.mark.parametrize("name", techniques())
+def test_what_is_left_of_the_tests_passes(name: str, tmp_path: Path):
+    only(name, tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "auto"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-5000:]
