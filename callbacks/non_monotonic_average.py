@@ -7,6 +7,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from .update_chain.averages import AveragesWeights, Buffers
 from .update_chain.chain import Action, Block, UpdateChain, check_argument
+from .update_chain.rule import in_training
 
 
 class NonMonotonicAverage(AveragesWeights):
@@ -81,7 +82,7 @@ class NonMonotonicAverage(AveragesWeights):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if trainer.sanity_checking or self.session is None:
+        if self.session is None or not in_training(trainer):
             return
         if self.monitor not in trainer.callback_metrics:
             raise MisconfigurationException(

@@ -4,10 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from .chain import Rule
 from .session import ChainSession
+
+
+def rules_of(trainer: pl.Trainer) -> list["UpdateRule"]:
+    """The rules among a Trainer's callbacks, in the order of its list."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, UpdateRule)]
+
+
+def in_training(trainer: pl.Trainer) -> bool:
+    """Whether a validation is one of ``fit``, and not its sanity check."""
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 class UpdateRule(pl.Callback, Rule):
@@ -27,18 +39,21 @@ class UpdateRule(pl.Callback, Rule):
     # Lightning's hooks. Lightning calls them on every rule; only the first one forwards them to the session.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        rules = [callback for callback in callbacks if isinstance(callback, UpdateRule)]
+        rules = rules_of(trainer)
         if rules[0] is not self:
             return
+        if stage != "fit" and self.session is not None and self.session.pl_module is pl_module:
+            return  # what was trained may still be saved after a test
+        self._begin(rules, ChainSession(trainer, pl_module, rules) if stage == "fit" else None)
+        if self.session is not None:
+            self.session.check()
+
+    def _begin(self, rules: Sequence["UpdateRule"], session: ChainSession | None) -> None:
         if self.session is not None:
             self.session.close()
-        session = ChainSession(trainer, pl_module, rules) if stage == "fit" else None
         for rule in rules:
             rule.session = session
             rule.forget()
-        if session is not None:
-            session.check()
 
     @property
     def _leads(self) -> ChainSession | None:
@@ -75,12 +90,12 @@ class UpdateRule(pl.Callback, Rule):
             session.log_measurements()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if (session := self._leads) and not trainer.sanity_checking:
+        if (session := self._leads) and in_training(trainer):
             session.swap_in()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # The last rule restores the raw weights, so that callbacks between two rules still see the evaluated ones.
-        if self.session is not None and self.session.rules_in_list[-1] is self:
+        if self.session is not None and self.session.rules_in_list[-1] is self and in_training(trainer):
             self.session.swap_out()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -111,4 +126,7 @@ class UpdateRule(pl.Callback, Rule):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if session := self._leads:
-            session.load(checkpoint)
+            if trainer.state.fn == TrainerFn.FITTING:
+                session.load(checkpoint)
+            else:  # a test of other weights than those that were trained
+                self._begin(rules_of(trainer), None)

@@ -7,7 +7,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from .sparse_matrix import SparseMatrix, to_scipy
+from .sparse_matrix import SparseMatrix, SparseProduct, to_scipy
 
 # The smallest argument of log2: it bounds the slopes by 126, so that those of unused clusters are finite.
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -102,13 +102,15 @@ class _ModuleRates(torch.autograd.Function):
         ):
             rates.addmm_(part, shares.double())
             rates[0] -= (shares * staying).double().sum(0)
-        ctx.save_for_backward(stays, vectors)
+        ctx.save_for_backward(assignment, stays, vectors)
+        ctx.flow = flow
         return rates
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        stays, vectors = ctx.saved_tensors
+        assignment, stays, vectors = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient will be differentiated
+            stays = SparseProduct.apply(ctx.flow, ctx.flow, assignment)
         gradient = gradient.to(stays.dtype)
         linear = vectors.to(stays.dtype).T @ gradient
         return linear.addcmul_(stays, gradient[0], value=-2), None, None

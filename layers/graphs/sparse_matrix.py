@@ -42,7 +42,7 @@ class SparseMatrix:
 
     def __matmul__(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return _Product.apply(self.matrix, self.transposed, x.to(self.dtype))
+            return SparseProduct.apply(self.matrix, self.transposed, x.to(self.dtype))
 
     @cached_property
     def gcn_normalized(self) -> "SparseMatrix":
@@ -59,16 +59,17 @@ class SparseMatrix:
         return SparseMatrix(scipy.sparse.diags_array(scale) @ self._rows, self.dtype, self.device)
 
 
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
-        ctx.transposed = transposed
-        return matrix @ x
+class SparseProduct(torch.autograd.Function):
+    """A x, of A and its transpose as CSR tensors and x (m, d)."""
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+        ctx.matrices = transposed, matrix
+        return matrix @ x.contiguous()
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transposed @ gradient.contiguous()
+        return None, None, SparseProduct.apply(*ctx.matrices, gradient)
 
 
 def to_scipy(matrix: Any) -> scipy.sparse.csr_array:

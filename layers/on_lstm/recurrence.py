@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import cpu as on_lstm_cpu
 from . import graphs as on_lstm_graphs
-from .steps import Gates, Steps, steps_for
+from .steps import Gates, PlainSteps, Steps, steps_for
 
 Product = Callable[[Tensor], Tensor]
 
@@ -100,17 +101,48 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         saved, results = _forward(*arguments, keep=True)
-        ctx.save_for_backward(*saved)
-        ctx.types, ctx.gates = [tensor.dtype for tensor in arguments[:7]], arguments[-1]
+        *tensors, ctx.dtype, ctx.gates = arguments
+        ctx.save_for_backward(*tensors, *saved)
         return results
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, saved = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        arguments: tuple[Any, ...] = *tensors, ctx.dtype, ctx.gates
         with torch.autocast(gradients[0].device.type, enabled=False), torch.cuda.device_of(gradients[0]):
-            found = _backward(ctx.saved_tensors, gradients, ctx.needs_input_grad, ctx.gates)
-        typed = (None if d is None else d.to(dtype) for d, dtype in zip(found, ctx.types, strict=True))
+            if torch.is_grad_enabled():  # the gradient will be differentiated
+                needed = [tensor for tensor, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
+                results = _by_operators(*arguments)
+                of_needed = iter(torch.autograd.grad(results, needed, gradients, create_graph=True))
+                found = tuple(next(of_needed) if need else None for need in ctx.needs_input_grad[:7])
+            else:
+                found = _backward(saved, gradients, ctx.needs_input_grad, ctx.gates)
+        typed = (None if d is None else d.to(tensor.dtype) for d, tensor in zip(found, tensors, strict=True))
         return *typed, None, None
+
+
+def _by_operators(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    dtype: torch.dtype,
+    gates: Gates,
+) -> tuple[Tensor, ...]:
+    """The results of ``_Recurrence`` by torch's operators, whose gradients have derivatives; much slower."""
+    of_state = torch.promote_types(dtype, torch.float32)
+    x, h, weight_ih, weight_hh = (tensor.to(dtype) for tensor in (x, h0, weight_ih, weight_hh))
+    c, steps = c0.to(of_state), PlainSteps(gates)
+    rows = []
+    for zx in F.linear(x, weight_ih, (bias_ih + bias_hh).to(dtype)):
+        c, h, *distances = steps.differentiable((zx + F.linear(h, weight_hh)).to(of_state), c)
+        h = h.to(dtype)
+        rows.append((h, *distances))
+    output, *distances = (torch.stack(column) for column in zip(*rows, strict=True))
+    return output, c, *distances
 
 
 def _forward(

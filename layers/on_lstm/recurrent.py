@@ -135,8 +135,10 @@ class ONLSTM(RecurrentLayer):
     Rows of the weights: master input gate (M), master forget gate (M), then output, cell, input and forget gate
     (hidden_size each). DropConnect and initialisation: ``RecurrentLayer``.
 
-    Under autocast the matrix products use the lower precision, all else (cumax, the state) stays in float32. Second
-    derivatives are not supported.
+    Under autocast the matrix products use the lower precision, all else (cumax, the state) stays in float32. Where a
+    gradient is differentiated in its turn (``create_graph=True``) it comes from a slower loop of torch's operators.
+    There are no ``torch.func`` transforms, ``torch.export`` or ``fullgraph`` compilation, and of ``nn.LSTM``'s
+    arguments no ``proj_size`` or ``bidirectional``; sequences are padded, not packed.
 
     Source: Shen et al., arXiv 1810.09536; ``reverse_cumsum``: kexue.fm/archives/6621.
 

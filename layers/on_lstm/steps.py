@@ -94,19 +94,30 @@ class PlainSteps:
         kept = forget * overlap + (master_forget - overlap)
         return master_input, master_forget, overlap, kept, input * overlap + (master_input - overlap)
 
-    def forward(self, zx, zh, c_before, a, c, h, distance_forget, distance_input) -> None:
-        a.copy_(zx.to(a.dtype) + zh)
-        masters, output, cell, input, forget = self._parts(a)
-        masters.copy_(masters.softmax(-1))
-        cell.tanh_()
-        for gate in (output, input, forget):
-            gate.sigmoid_()
+    @staticmethod
+    def _activate(
+        masters: Tensor, output: Tensor, cell: Tensor, input: Tensor, forget: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return masters.softmax(-1), output.sigmoid(), cell.tanh(), input.sigmoid(), forget.sigmoid()
+
+    def differentiable(self, z: Tensor, c_before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pre-activations z (B, N), c_before (B, H) -> c, h (B, H), distances (B,), by operators with derivatives."""
+        return self._update(self._activate(*self._parts(z)), c_before)
+
+    def _update(self, activations: tuple[Tensor, ...], c_before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        masters, output, cell, input, forget = activations
         master_input, master_forget, _, kept, written = self._forget_and_write(masters, input, forget)
         state = kept * c_before.view_as(cell) + written * cell
-        c.view_as(cell).copy_(state)
-        h.view_as(cell).copy_(output * state.tanh())
-        distance_forget.copy_(1 - master_forget.mean((1, 2)))
-        distance_input.copy_(master_input.mean((1, 2)))
+        distances = 1 - master_forget.mean((1, 2)), master_input.mean((1, 2))
+        return state.flatten(1), (output * state.tanh()).flatten(1), *distances
+
+    def forward(self, zx, zh, c_before, a, c, h, distance_forget, distance_input) -> None:
+        a.copy_(zx.to(a.dtype) + zh)
+        parts = self._parts(a)
+        for part, activated in zip(parts, self._activate(*parts), strict=True):
+            part.copy_(activated)
+        for place, value in zip((c, h, distance_forget, distance_input), self._update(parts, c_before), strict=True):
+            place.copy_(value)
 
     def backward(self, a, c_before, c, d_output, dh_next, dc, d_distance_forget, d_distance_input, dz) -> None:
         levels = self.gates.levels

@@ -89,6 +89,7 @@ def test_gradient(flow: str):
     loss = MapEquationLoss(*arguments(walk), dtype=torch.float64)
     logits = torch.randn(12, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: loss(x.softmax(1)), logits)
+    assert torch.autograd.gradgradcheck(lambda x: loss(x.softmax(1)), logits)
     # The gradient is that of the formula for rows that don't sum to 1, too.
     assert torch.autograd.gradcheck(loss, logits.detach().exp().requires_grad_())
 
@@ -143,4 +144,5 @@ def test_sparse_products_and_their_gradients():
         x = torch.rand(matrix.shape[1], 3, dtype=torch.float64, generator=random, requires_grad=True)
         torch.testing.assert_close(sparse @ x, matrix @ x)
         assert torch.autograd.gradcheck(lambda x, sparse=sparse: sparse @ x, x)
+        assert torch.autograd.gradgradcheck(lambda x, sparse=sparse: (sparse @ x).square(), x)
         assert (sparse.transposed is sparse.matrix) == (matrix is not dense)

@@ -138,7 +138,21 @@ def test_gradcheck_in_float64(path: str, input_gate: str):
     def run(x: Tensor, h: Tensor, c: Tensor, *parameters: Tensor) -> list[Tensor]:
         return flat(functional_call(layer, dict(zip(names, parameters, strict=True)), (x, (h, c))))
 
-    assert torch.autograd.gradcheck(run, (torch.randn(3, 2, 3).double().requires_grad_(), *state, *values))
+    x = torch.randn(3, 2, 3).double().requires_grad_()
+    assert torch.autograd.gradcheck(run, (x, *state, *values))
+    # Beside a way around the layer a derivative that it lacks would be taken for zero.
+    assert torch.autograd.gradgradcheck(
+        lambda x, *others: (run(x, *others)[0] + x.sum(-1, keepdim=True), *run(x, *others)[1:]), (x, *state, *values)
+    )
+
+
+def test_gradients_are_the_same_where_they_are_differentiated(path: str):
+    layer, x = ONLSTM(6, 20, 2, chunk_size=4), torch.randn(5, 3, 6, requires_grad=True)
+    output, (_, c), distances = layer(x)
+    loss = (output.square().sum() + c.sum() + distances[0].square().sum()) / 10
+    leaves = [x, *layer.parameters()]
+    plain = torch.autograd.grad(loss, leaves, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, leaves, create_graph=True), plain)
 
 
 @pytest.mark.parametrize("learned", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])

@@ -57,6 +57,8 @@ class Words(pl.LightningModule):
     def validation_step(self, batch, batch_idx):
         self.log("val/loss", self.training_step(batch, batch_idx))
 
+    test_step = predict_step = training_step
+
     def configure_optimizers(self):
         optimizer = self.make(self.parameters())
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95)
@@ -211,11 +213,14 @@ def test_a_scaler_and_its_skipped_step(tmp_path):
     assert_same(fit(tricks(), ckpt_path=path, weights_only=True), fit(tricks()))
 
 
-def test_a_finished_run_is_continued(tmp_path):
+@pytest.mark.parametrize("between", [(), ("validate",), ("test", "predict"), ("validate", "validate")])
+def test_a_finished_run_is_continued(tmp_path, between):
     tricks = lambda: [make() for make in TRICKS.values()]  # noqa: E731
     path = tmp_path / "end.ckpt"
-    first = quiet_trainer(*tricks(), max_epochs=1)
-    first.fit(Words(), loader(), loader())
+    first, begun = quiet_trainer(*tricks(), max_epochs=1), Words()
+    first.fit(begun, loader(), loader())
+    for stage in between:
+        getattr(first, stage)(begun, loader())
     first.save_checkpoint(path)
     longer, module = quiet_trainer(*tricks(), max_epochs=2), Words()
     longer.fit(module, loader(), loader(), ckpt_path=path, weights_only=True)
