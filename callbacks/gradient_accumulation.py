@@ -34,7 +34,8 @@ class _Window(int):
         if self.schedule is not None:
             raise MisconfigurationException(
                 f"trainer.estimated_stepping_batches is not known with GradientAccumulation(steps={self.schedule}), "
-                "whose windows change: give the number of steps yourself, or a single number as steps"
+                "whose windows change: give the number of steps yourself, or a single number as steps (a search for a "
+                "learning rate asks for it too: leave the callback out there)"
             )
         return batches / int(self)
 

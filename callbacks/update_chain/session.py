@@ -142,7 +142,8 @@ class ChainSession:
     def _evaluated(self, chain: UpdateChain) -> tuple[Rule, dict[str, Tensor]] | None:
         """The last rule with evaluated weights, and these: an average takes precedence over Lookahead's slow ones."""
         found = [(rule, weights) for rule in self.rules if (weights := rule.evaluated(chain)) is not None]
-        return found[-1] if found else None
+        # Lightning's stand-in for an optimizer, where `configure_optimizers` returns None, has no weights.
+        return found[-1] if found and chain.params else None
 
     @torch.no_grad()
     def swap_in(self) -> None:

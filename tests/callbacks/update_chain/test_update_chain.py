@@ -300,6 +300,15 @@ def test_a_checkpoint_without_callbacks_gives_a_warning(tmp_path):
         run(module, AveragedWeights(), callback, enable_checkpointing=True)
 
 
+def test_a_module_without_an_optimizer_is_left_as_it_is(tmp_path):
+    module = GivenGradients(random_gradients(4), lambda parameters: None)
+    start = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    trainer = quiet_trainer(*all_tricks())
+    trainer.fit(module, index_loader(4), index_loader(1))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    assert_same(start, dict(module.named_parameters()))
+
+
 def test_after_an_exception_the_callbacks_can_be_used_again():
     class Crashes(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
