@@ -26,8 +26,7 @@ def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, mar
     Raises:
         ValueError: if the walk is directed and the graph bipartite; what ``map_equation.Network`` raises.
     """
-    from map_equation import Network
-    from map_equation.inputs import Links
+    from map_equation import Links, Network
 
     if batch.bipartite and (flow or "undirected") != "undirected":
         raise ValueError(f"model.flow ({flow}): a bipartite graph takes undirected flow only; leave it out")
@@ -37,6 +36,7 @@ def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, mar
         range(batch.num_nodes),
         directed=batch.directed,
         bipartite=batch.bipartite or None,
+        ids=batch.ids,
         states=batch.states,
     )
     return Network(links, flow=flow, teleportation=teleportation, markov_time=markov_time)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .flow import Flow
 from .graph import FlowModel, Graph
-from .inputs import Links
+from .links import Links
 from .network import Network
 from .partition import Partition
 from .search.walk_graph import WalkGraph
@@ -49,19 +49,20 @@ def infomap(
     seed: int = 1,
     markov_time: float = 1.0,
     bipartite: int | None = None,
+    physical: Any = None,
     initial: Any = None,
     num_threads: int = 1,
     progress: bool = False,
 ) -> Partition:
     """The partition of a graph, flat or hierarchical, with the least code length found.
 
-    The same seed gives the same partition for any order of the edges and any number of threads. Multi-edges are
-    summed, links of weight 0 dropped; a node without links is a module of its own, also where
+    The same seed gives the same partition for any order of the edges and nodes and any number of threads.
+    Multi-edges are summed, links of weight 0 dropped; a node without links is a module of its own, also where
     recorded teleportation to all nodes visits it and another place would be shorter.
 
     Args:
-        edges, weights, num_nodes, weight, flow, teleportation, markov_time, bipartite: the graph and its walk, see
-            ``Network``: a path, an array, a matrix, a table, a list of links, a networkx or igraph graph.
+        edges, weights, num_nodes, weight, flow, teleportation, markov_time, bipartite, physical: the graph and its
+            walk, see ``Network``: a path, an array, a matrix, a table, a list of links, a networkx or igraph graph.
         two_level: a flat partition rather than a hierarchy.
         num_trials: independent searches; the best is kept, the first one in a tie.
         seed: of the search; each trial has its own random stream.
@@ -84,6 +85,7 @@ def infomap(
         teleportation=teleportation,
         markov_time=markov_time,
         bipartite=bipartite,
+        physical=physical,
     )
     return best_of_trials(network, num_trials, num_threads, progress, seed=seed, two_level=two_level, initial=initial)
 

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from .flow import RECORDED, Flow, kind_of
-from .inputs import to_numpy
+from .links import to_numpy
 
 
 @numba.njit(cache=True, nogil=True)
@@ -106,11 +106,6 @@ def share_words(book: np.ndarray, physical: np.ndarray, rates: np.ndarray) -> tu
 def codelength(flow: Flow, paths: np.ndarray, physical: np.ndarray | None = None) -> float:
     """Bits per step of the walk; the arguments are those of ``book_costs``."""
     return sum(float(costs.sum()) for costs in book_costs(flow, paths, physical))
-
-
-def one_level_codelength(flow: Flow, physical: np.ndarray | None = None) -> float:
-    """Entropy in bits of the visit rates (with ``physical``, of the physical nodes)."""
-    return float(book_costs(flow, np.empty((len(flow.flow), 0), np.int64), physical)[0][0])
 
 
 def read_modules(modules: Any, n: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from .compiled import part
-from .inputs import NO_NODE, Links
+from .links import NO_NODE, Links
 
 DIGIT = 11  # bits that entries are sorted by at a time
 

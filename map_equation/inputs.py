@@ -1,46 +1,16 @@
 """Whatever holds a graph, as a list of links: arrays, matrices, tables, graph objects, files."""
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-NO_NODE = "the graph is empty: it has no node"
-
-
-class Links(NamedTuple):
-    """A list of links and its nodes.
-
-    Args:
-        edges: ``(E, 2)`` integers, source and target; nodes are numbered from 0.
-        weight: ``(E,)``, or None for ones.
-        names: of the n nodes.
-        directed: whether links are directed; None if the input does not say. Links of an undirected graph object
-            (False) count in both directions in directed flow.
-        symmetric: a symmetric matrix holds each link twice but its loops once.
-        ids: ``(n,)`` integers that a file has for the nodes beside their names, or None.
-        bipartite: the first node of the second kind, or None.
-        states: the physical nodes that the nodes are states of, a ``readers.graphs.graph.States``, or None.
-    """
-
-    edges: np.ndarray
-    weight: np.ndarray | None
-    names: Sequence[Any]
-    directed: bool | None = None
-    symmetric: bool = False
-    ids: np.ndarray | None = None
-    bipartite: int | None = None
-    states: Any = None
-
-    @property
-    def num_nodes(self) -> int:
-        """n."""
-        return len(self.names)
+from .links import NO_NODE, Links, from_ids, from_sparse, number, numbered, only, read_weights
+from .tables import from_table
 
 
 def read_links(
@@ -81,13 +51,6 @@ def read_links(
     raise ValueError(
         f"a graph is an array, matrix, table, list of links, graph object or path, not {type(edges).__name__}"
     )
-
-
-def only(links: Links, weights: Any, num_nodes: int | None, what: str) -> Links:
-    """The links of a graph that is complete; ValueError if weights or another number of nodes are given as well."""
-    if weights is not None or num_nodes not in (None, links.num_nodes):
-        raise ValueError(f"{what} has its own weights and nodes: weights and num_nodes are for arrays of edges")
-    return links
 
 
 def from_file(path: str | os.PathLike[str], one_way: bool | None = None) -> Links:
@@ -148,41 +111,6 @@ def from_array(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
     return from_ids(edges, weights, num_nodes)
 
 
-def from_ids(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
-    """``(E, 2)`` node ids from 0 to num_nodes - 1; without num_nodes the nodes are the ids that occur."""
-    if num_nodes is not None and num_nodes < 1:
-        raise ValueError(f"num_nodes must be positive, not {num_nodes}")
-    if not len(edges):
-        if num_nodes is None:
-            raise ValueError(NO_NODE)
-        return Links(np.empty((0, 2), np.int64), None, range(num_nodes))
-    low, high = int(edges.min()), int(edges.max())
-    if low < 0:
-        raise ValueError(f"node ids must not be negative: {low}")
-    if num_nodes is not None and high >= num_nodes:
-        raise ValueError(f"node id {high} is out of range: num_nodes is {num_nodes}")
-    # Compiled code lacks some other types, and would be compiled for each.
-    if edges.dtype not in (np.int32, np.int64) and high < 1 << 63:
-        edges = edges.astype(np.int64)
-    names: Sequence[int] = range(high + 1 if num_nodes is None else num_nodes)
-    if num_nodes is None:
-        edges, names = without_gaps(edges, high)
-    return Links(np.ascontiguousarray(edges), read_weights(weights, len(edges)), names)
-
-
-def without_gaps(edges: np.ndarray, high: int) -> tuple[np.ndarray, Sequence[int]]:
-    """Edges between numbers from 0, and the ids that occur."""
-    if high >= 8 * len(edges) + 1000:
-        ids, places = np.unique(edges, return_inverse=True)
-        return places.reshape(edges.shape), ids.tolist()
-    there = np.zeros(high + 1, bool)
-    there[edges[:, 0]] = True
-    there[edges[:, 1]] = True
-    if there.all():
-        return edges, range(high + 1)
-    return (np.cumsum(there) - 1)[edges], np.flatnonzero(there).tolist()
-
-
 def from_rows(rows: list[Any], weights: Any, num_nodes: int | None, weight: str | None) -> Links:
     """Links as tuples ``(a, b)``, ``(a, b, weight)`` or ``(a, b, attributes)``; nodes have any names."""
     if not rows:
@@ -204,119 +132,6 @@ def from_rows(rows: list[Any], weights: Any, num_nodes: int | None, weight: str 
 def weight_of(value: Any, weight: str | None) -> float:
     """The third entry of a link: its weight, or networkx's attributes."""
     return float(value.get(weight, 1) if isinstance(value, dict) else value)
-
-
-def number(sources: Iterable[Any], targets: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
-    """Edges between the places of the names, and the names: sorted, so that the order of the links does not matter;
-    in order of appearance where they have no order."""
-    places: dict[Any, int] = {}
-    pairs = [(places.setdefault(a, len(places)), places.setdefault(b, len(places))) for a, b in zip(sources, targets)]  # noqa: B905
-    edges, names = np.array(pairs, np.int64).reshape(-1, 2), list(places)
-    try:
-        order = sorted(range(len(names)), key=names.__getitem__)
-    except TypeError:
-        return edges, names
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    return rank[edges], [names[place] for place in order]
-
-
-def is_sorted_ids(names: Sequence[Any]) -> bool:
-    """Whether the names are ascending integers."""
-    return all(isinstance(name, int) for name in names) and all(a < b for a, b in pairwise(names))
-
-
-def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | None) -> Links:
-    """A data frame: the columns named source and target, else the first two, and ``weight``, or the third of three.
-
-    Or an adjacency matrix, if its index has the same names as its columns.
-    """
-    from readers.graphs.edge_list import SOURCES, TARGETS, WEIGHTS
-
-    columns = list(table.columns)
-    plain = [re.sub("[_ -]", "", str(column).lower()) for column in columns]
-    source, target, named_weight = (
-        next((column for column, name in zip(columns, plain, strict=True) if name in names), None)
-        for names in (SOURCES | {"u"}, TARGETS | {"v"}, WEIGHTS)
-    )
-    ends = [source, target]
-    if None in ends:
-        if is_adjacency(table):
-            return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
-        if len(columns) < 2:
-            raise ValueError(f"a table of links has columns source and target, not only {columns}")
-        ends = columns[:2]
-    sources, targets = (read_ends(table[end], end) for end in ends)
-    if weights is None and weight is not None:
-        rest = [column for column in columns if column not in ends]
-        if weight in columns:
-            weights = table[weight]
-        elif weight == "weight" and named_weight in rest:
-            weights = table[named_weight]
-        elif weight != "weight":
-            raise ValueError(f"the table has no column {weight!r} for weights, but {columns}")
-        elif len(columns) == 3 and np.asarray(table[rest[0]]).dtype.kind in "iuf":
-            weights = table[rest[0]]
-    if sources.dtype.kind in "iu" and targets.dtype.kind in "iu":
-        pairs = np.stack([sources, targets], 1)
-        if pairs.dtype.kind in "iu":
-            return from_ids(pairs, weights, num_nodes)
-    edges, names = number(sources.tolist(), targets.tolist())
-    return only(Links(edges, read_weights(weights, len(edges)), names), None, num_nodes, "a table of named nodes")
-
-
-def read_ends(column: Any, name: Any) -> np.ndarray:
-    """A column of a table of links; whole numbers as integers. ValueError if a node is missing."""
-    ends = np.asarray(column)
-    missing = np.asarray(column.isna()) if hasattr(column, "isna") else np.array([end is None for end in ends], bool)
-    if missing.any():
-        raise ValueError(f"row {int(np.flatnonzero(missing)[0])} of the table has no node in the column {name!r}")
-    return ends.astype(np.int64) if ends.dtype.kind == "f" and (ends == np.floor(ends)).all() else ends
-
-
-def is_adjacency(table: Any) -> bool:
-    """Whether a table is a matrix: its index has the names of its columns, not the default ones of two or three."""
-    index, columns = list(getattr(table, "index", ())), list(table.columns)
-    if len(index) != len(columns) or set(index) != set(columns) or len(set(index)) != len(index):
-        return False
-    return len(index) > 3 or type(table.index).__name__ != "RangeIndex"
-
-
-def from_adjacency(table: Any) -> Links:
-    """A matrix with named rows and columns, row -> column."""
-    from scipy.sparse import coo_array
-
-    names = list(table.index)
-    return from_sparse(coo_array(np.asarray(table[names])))._replace(names=numbered(names))
-
-
-def read_weights(weights: Any, count: int) -> np.ndarray | None:
-    """``(E,)`` float64, or None; ValueError for another number of them."""
-    if weights is None:
-        return None
-    weights = to_numpy(weights).astype(np.float64)
-    if weights.shape != (count,):
-        raise ValueError(f"weights must have shape ({count},), one per edge, not {weights.shape}")
-    return weights
-
-
-def to_numpy(values: Any) -> np.ndarray:
-    """A torch tensor on any device, or anything array-like, as an array."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-def from_sparse(matrix: Any) -> Links:
-    """A scipy sparse matrix ``(n, n)``, row -> column; ValueError if it isn't square.
-
-    It does not say whether links have a direction: one that isn't symmetric may hold each link once.
-    """
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"an adjacency matrix must be square, not {matrix.shape}")
-    matrix = matrix.tocsr()
-    symmetric = (matrix != matrix.T).nnz == 0
-    matrix = matrix.tocoo()
-    edges = np.stack([matrix.row, matrix.col], 1)
-    return Links(edges, matrix.data.astype(np.float64), range(matrix.shape[0]), symmetric=symmetric)
 
 
 def from_networkx(graph: Any, weight: str | None) -> Links:
@@ -342,9 +157,3 @@ def from_igraph(graph: Any, weight: str | None) -> Links:
     weights = np.array(graph.es[weight], np.float64) if weight in known else None
     names = list(graph.vs["name"]) if "name" in graph.vs.attributes() else range(graph.vcount())
     return Links(edges, weights, names, bool(graph.is_directed()))
-
-
-def numbered(names: list[Any]) -> Sequence[Any]:
-    """The names, as a range if they are 0 ... n - 1 in order."""
-    plain = all(type(name) is int for name in names) and names == list(range(len(names)))
-    return range(len(names)) if plain else names

@@ -1,5 +1,6 @@
 """Modules of a graph as arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,12 @@ class Modules:
     codelengths: list[float]
     states: States | None
 
+    def __post_init__(self) -> None:
+        for name in ("names", "passes", "codelengths"):  # a result's own, which another one doesn't share
+            object.__setattr__(self, name, list(getattr(self, name)))
+
     @property
-    def labels(self) -> list[Any]:
+    def labels(self) -> Sequence[Any]:
         """``names``, or the names of the physical nodes, which their states share."""
         return self.names if self.states is None else self.states.names
 

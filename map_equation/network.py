@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .codelength import book_costs, codelength, one_level_codelength, read_modules
+from .codelength import book_costs, read_modules
 from .flow import RECORDED, Flow, compute_flow, kind_of
 from .graph import one_way, read_graph
-from .inputs import Links, is_sorted_ids, read_links
+from .inputs import read_links
 from .labels import by_node
+from .links import Links, is_sorted_ids
 from .partition import Partition, number_modules, top_modules
 from .search import num_starts, search
 from .search.canonical import canonical_order, reorder
@@ -19,6 +20,8 @@ from .states import read_states
 
 if TYPE_CHECKING:
     import scipy.sparse
+
+Sorted = tuple[Flow, slice | np.ndarray]  # rates of the nodes in another order, and their places in that of the names
 
 
 class Network:
@@ -86,15 +89,23 @@ class Network:
         walk = walk_of(self.flow_model, physical)
         if walk != self.flow_model:  # links are arcs already
             links = links._replace(directed=True)
-        graph = read_graph(links, walk)
-        self._isolated = np.flatnonzero((np.diff(graph.indptr) == 0) & (graph.loops == 0))
-        self._flow, self._loops = compute_flow(graph, walk, teleportation, markov_time, bipartite)
+        # The first node of the second kind is told by its place.
+        order = links.order() if bipartite is None else None
+        place = None if order is None else np.argsort(order)
+        graph = read_graph(links if place is None else links._replace(edges=place[links.edges]), walk)
+        alone = (np.diff(graph.indptr) == 0) & (graph.loops == 0)
+        rates, loops = compute_flow(graph, walk, teleportation, markov_time, bipartite)
+        # What lengths and searches are computed from, and the places of its nodes among all that is given out.
+        self._sorted: Sorted = rates, slice(None) if order is None else order
+        if place is not None:
+            rates, loops, alone = reorder(rates, place), loops[place], alone[place]
+        self._flow, self._loops, self._isolated = rates, loops, np.flatnonzero(alone)
         self._names, self.ids = links.names, links.ids
         self.flow = self._flow.flow
         self.num_nodes = len(self.flow)
         self._states = None if physical is None else read_states(physical, self.num_nodes)
         self._physical = None if self._states is None else self._states.place
-        self.one_level_codelength = one_level_codelength(self._flow, self._physical)
+        self.one_level_codelength = float(self._costs(np.empty((self.num_nodes, 0), np.int64))[0][0])
 
     @functools.cached_property
     def names(self) -> list[Any]:
@@ -102,7 +113,10 @@ class Network:
         return list(self._names)
 
     def search(self, *, seed: int = 1, trial: int = 0, two_level: bool = False, initial: Any = None) -> Partition:
-        """One trial. The same seed and trial give the same partition for any order of the edges.
+        """One trial. The same seed and trial give the same partition for any order of the edges and nodes.
+
+        Nodes are searched in the order of their ids in a file, else of their names, unless these have no order (are
+        neither numbers, strings nor tuples of such) or ``bipartite`` counts on another one.
 
         On a graph of less than 1,000 links, a trial is the shortest of several searches, and usually finds the
         same modules however the nodes are numbered.
@@ -136,15 +150,16 @@ class Network:
         return dataclasses.replace(found, codelengths=[found.codelength])
 
     @functools.cached_property
-    def _searched(self) -> tuple[Flow, np.ndarray]:
+    def _searched(self) -> Sorted:
         """What a search works on: a small graph is reordered independently of the nodes' numbers.
 
         Results vary more on small graphs, and there the order costs next to nothing.
         """
-        if num_starts(self._flow) == 1:
-            return self._flow, np.arange(self.num_nodes)
-        order = canonical_order(self._flow)
-        return reorder(self._flow, order), order
+        flow, order = self._sorted
+        if num_starts(flow) == 1:
+            return flow, order
+        finer = canonical_order(flow)
+        return reorder(flow, finer), np.arange(self.num_nodes)[order][finer]
 
     def partition(self, modules: Any) -> Partition:
         """A given partition with its code length.
@@ -164,7 +179,7 @@ class Network:
 
     def codelength(self, modules: Any) -> float:
         """Bits per step of the walk for a given partition; see ``partition``."""
-        return codelength(self._flow, self._read(modules), self._physical)
+        return sum(float(cost.sum()) for cost in self._costs(self._read(modules)))
 
     def link_flow(self) -> "scipy.sparse.csr_array":
         """F ``(n, n)``, row -> column: the rate per step of each link, self-loops included.
@@ -193,8 +208,12 @@ class Network:
     def _read(self, modules: Any) -> np.ndarray:
         return read_modules(by_node(modules, self._names, self.ids), self.num_nodes)
 
+    def _costs(self, table: np.ndarray) -> list[np.ndarray]:
+        flow, order = self._sorted
+        return book_costs(flow, table[order], None if self._physical is None else self._physical[order])
+
     def _describe(self, table: np.ndarray, passes: list[float]) -> Partition:
-        costs = book_costs(self._flow, table, self._physical)
+        costs = self._costs(table)
         length, index = sum(float(cost.sum()) for cost in costs), float(costs[0][0])
         numbers, bottom = number_modules(table, self.flow)
         return Partition(
@@ -208,7 +227,7 @@ class Network:
             flow_model=self.flow_model,
             table=read_only(numbers),
             links=self._flow,
-            names=self.names,
+            names=list(self._names),
             ids=self.ids,
             states=self._states,
             passes=[*np.maximum(passes[:-1], length).tolist(), length],

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .inputs import to_numpy
+from .links import number
 
 
 class States(NamedTuple):
@@ -19,26 +19,29 @@ class States(NamedTuple):
         place: ``(n,)`` int64, the physical nodes numbered from 0 without a gap.
     """
 
-    names: list[Any]
+    names: tuple[Any, ...]
     nodes: np.ndarray
     layers: np.ndarray | None
     place: np.ndarray
 
 
 def read_states(physical: Any, n: int) -> States:
-    """The physical nodes of n states: a label for each (any values), or a ``readers.graphs.graph.States``.
+    """The physical nodes of n states: a label for each (any hashable values), or a ``readers.graphs.graph.States``.
 
     Raises:
         ValueError: if there is not one per state.
     """
     if hasattr(physical, "nodes") and hasattr(physical, "layers"):
         place = np.unique(physical.nodes, return_inverse=True)[1]
-        return States(physical.names.tolist(), physical.nodes, physical.layers, place)
-    labels = to_numpy(physical)
-    if labels.shape != (n,):
-        raise ValueError(f"physical must name the physical node of each of the {n} states, not {labels.shape}")
-    place = np.unique(labels, return_inverse=True)[1]
-    return States(labels.tolist(), labels if labels.dtype.kind in "iu" else place, None, place)
+        return States(tuple(physical.names.tolist()), physical.nodes, physical.layers, place)
+    labels = physical.tolist() if hasattr(physical, "tolist") else physical  # of an array, tensor or series
+    if not isinstance(labels, Sequence) or isinstance(labels, str):
+        raise ValueError(f"physical must be a list of labels or an array, not {type(physical).__name__}")
+    if len(labels) != n:
+        raise ValueError(f"physical must name the physical node of each of the {n} states, not {len(labels)} labels")
+    place = number(labels, labels)[0][:, 0]
+    numbers = np.asarray(labels) if all(type(label) is int for label in labels) else place
+    return States(tuple(labels), numbers if numbers.dtype.kind in "iu" else place, None, place)
 
 
 def memberships(names: Sequence[Any], modules: np.ndarray, flow: np.ndarray) -> dict[Any, dict[int, float]]:

@@ -37,6 +37,27 @@ def test_a_symmetric_matrix_counts_its_loops_once():
     assert codelength(matrix, HALVES) == pytest.approx(codelength(looped, HALVES), abs=1e-14)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-15), (np.float32, 2e-7)])
+def test_a_matrix_that_is_symmetric_up_to_rounding(tmp_path, dtype, error):
+    matrix = nx.to_numpy_array(nx.Graph([*EDGES.tolist(), (0, 0), (3, 3)]), nodelist=range(6), dtype=dtype)
+    expected = codelength(matrix, HALVES)
+    assert expected != pytest.approx(codelength(np.triu(matrix, 1), HALVES), abs=1e-3)  # loops count
+    matrix[2, 3] *= 1 + dtype(error)
+    assert (matrix != matrix.T).any()
+    sparse = scipy.sparse.csr_array(matrix)
+    np.save(tmp_path / "g.npy", matrix)
+    scipy.sparse.save_npz(tmp_path / "g.npz", sparse)
+    given = [matrix, sparse, pandas.DataFrame(matrix), tmp_path / "g.npy", tmp_path / "g.npz"]
+    if dtype == np.float64:
+        scipy.io.mmwrite(tmp_path / "g.mtx", sparse, symmetry="general")
+        given.append(tmp_path / "g.mtx")
+        assert infomap(tmp_path / "g.mtx").flow_model == "undirected"
+    for graph in given:
+        assert codelength(graph, HALVES) == pytest.approx(expected, abs=1e-9 if dtype == np.float64 else 1e-6)
+    matrix[2, 3] *= dtype(1.001)
+    assert codelength(matrix, HALVES) != pytest.approx(expected, abs=1e-3)
+
+
 def test_an_undirected_graph_object_is_walked_both_ways():
     both = np.vstack([EDGES, EDGES[:, ::-1]])
     graph = nx.Graph(EDGES.tolist())

@@ -209,3 +209,25 @@ def test_a_small_graph_is_searched_alike_however_its_nodes_are_numbered(model):
         )
         assert second.codelength == pytest.approx(first.codelength, abs=1e-12)
         assert len(set(zip(first.modules, second.modules[order], strict=True))) == first.num_modules
+
+
+@pytest.mark.parametrize("flow", ["undirected", "directed"])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_large_graph_object_is_searched_alike_in_any_order_of_its_nodes(tmp_path, flow, mixed):
+    edges, weights = random_graph(8, n=600)
+    names = [(node, "x") if mixed and node % 3 else node if mixed else f"n{node}" for node in range(600)]
+    found = []
+    for seed in range(2):
+        order = np.random.default_rng(seed).permutation(len(edges))
+        graph = nx.MultiDiGraph() if flow == "directed" else nx.MultiGraph()
+        graph.add_weighted_edges_from((names[a], names[b], w) for (a, b), w in zip(edges[order], weights[order]))  # noqa: B905
+        found.append([infomap(graph, num_trials=2)])
+        assert found[-1][0].names == list(graph)
+        if not mixed:
+            nx.write_graphml(graph, tmp_path / "g.graphml")
+            found[-1].append(infomap(tmp_path / "g.graphml", num_trials=2))
+    for first, second in zip(*found, strict=True):
+        assert first == second
+        assert first.codelengths == second.codelengths
+        assert first.to_dict().keys() == second.to_dict().keys()
+        assert [second.flow[second.names.index(name)] for name in first.names] == first.flow.tolist()

@@ -3,7 +3,7 @@
 import copy
 import json
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import networkx as nx
 import numpy as np
@@ -78,6 +78,13 @@ def test_nothing_can_be_changed():
     for array in (found.modules, found.top_modules, found.flow, found.table):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
+    network = Network(NAMED)
+    for first, second in ((network.search(), network.search()), (found, replace(found))):
+        for values in (first.names, first.passes, first.codelengths, network.names):
+            before = list(values)
+            values.append("x")
+            assert (second.names, len(network.search().names)) == (list(NAMED), 6)
+            values[:] = before
 
 
 def test_modules_at_each_level():

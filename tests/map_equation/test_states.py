@@ -179,5 +179,20 @@ def test_layers_are_walked_as_they_were_read(tmp_path):
 
 def test_one_physical_node_for_each_state():
     edges, weights, _ = random_states(0)
-    with pytest.raises(ValueError, match=r"each of the 24 states, not \(9,\)"):
-        Network(edges, weights, num_nodes=NUM_STATES, physical=np.arange(9))
+    for wrong, message in (
+        (np.arange(9), "each of the 24 states, not 9 labels"),
+        (np.zeros((24, 2)), "can be the key of a dict"),
+        (dict.fromkeys(range(24)), "a list of labels or an array, not dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Network(edges, weights, num_nodes=NUM_STATES, physical=wrong)
+
+
+def test_physical_nodes_of_any_kind():
+    edges, weights, physical = random_states(0)
+    expected = infomap(edges, weights, num_nodes=NUM_STATES, physical=physical)
+    assert infomap(edges, weights, num_nodes=NUM_STATES).codelength != expected.codelength
+    kinds = [("a", 1), "a", None, 1, (), 2.5, "b", 7, "7"]
+    found = infomap(edges, weights, num_nodes=NUM_STATES, physical=[kinds[node % 9] for node in physical])
+    assert found.codelength == pytest.approx(expected.codelength, abs=1e-12)
+    assert found.memberships().keys() == {kinds[node % 9] for node in physical.tolist()}

@@ -1,0 +1,72 @@
+"""Links in data frames."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from .links import Links, from_ids, from_sparse, number, numbered, only, read_weights
+
+
+def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | None) -> Links:
+    """A data frame: the columns named source and target, else the first two, and ``weight``, or the third of three.
+
+    Or an adjacency matrix, if its index has the same names as its columns.
+    """
+    from readers.graphs.edge_list import SOURCES, TARGETS, WEIGHTS
+
+    columns = list(table.columns)
+    plain = [re.sub("[_ -]", "", str(column).lower()) for column in columns]
+    source, target, named_weight = (
+        next((column for column, name in zip(columns, plain, strict=True) if name in names), None)
+        for names in (SOURCES | {"u"}, TARGETS | {"v"}, WEIGHTS)
+    )
+    ends = [source, target]
+    if None in ends:
+        if is_adjacency(table):
+            return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
+        if len(columns) < 2:
+            raise ValueError(f"a table of links has columns source and target, not only {columns}")
+        ends = columns[:2]
+    sources, targets = (read_ends(table[end], end) for end in ends)
+    if weights is None and weight is not None:
+        rest = [column for column in columns if column not in ends]
+        if weight in columns:
+            weights = table[weight]
+        elif weight == "weight" and named_weight in rest:
+            weights = table[named_weight]
+        elif weight != "weight":
+            raise ValueError(f"the table has no column {weight!r} for weights, but {columns}")
+        elif len(columns) == 3 and np.asarray(table[rest[0]]).dtype.kind in "iuf":
+            weights = table[rest[0]]
+    if sources.dtype.kind in "iu" and targets.dtype.kind in "iu":
+        pairs = np.stack([sources, targets], 1)
+        if pairs.dtype.kind in "iu":
+            return from_ids(pairs, weights, num_nodes)
+    edges, names = number(sources.tolist(), targets.tolist())
+    return only(Links(edges, read_weights(weights, len(edges)), names), None, num_nodes, "a table of named nodes")
+
+
+def read_ends(column: Any, name: Any) -> np.ndarray:
+    """A column of a table of links; whole numbers as integers. ValueError if a node is missing."""
+    ends = np.asarray(column)
+    missing = np.asarray(column.isna()) if hasattr(column, "isna") else np.array([end is None for end in ends], bool)
+    if missing.any():
+        raise ValueError(f"row {int(np.flatnonzero(missing)[0])} of the table has no node in the column {name!r}")
+    return ends.astype(np.int64) if ends.dtype.kind == "f" and (ends == np.floor(ends)).all() else ends
+
+
+def is_adjacency(table: Any) -> bool:
+    """Whether a table is a matrix: its index has the names of its columns, not the default ones of two or three."""
+    index, columns = list(getattr(table, "index", ())), list(table.columns)
+    if len(index) != len(columns) or set(index) != set(columns) or len(set(index)) != len(index):
+        return False
+    return len(index) > 3 or type(table.index).__name__ != "RangeIndex"
+
+
+def from_adjacency(table: Any) -> Links:
+    """A matrix with named rows and columns, row -> column."""
+    from scipy.sparse import coo_array
+
+    names = list(table.index)
+    return from_sparse(coo_array(np.asarray(table[names])))._replace(names=numbered(names))
