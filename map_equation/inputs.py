@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from numbers import Integral
 from typing import Any
@@ -38,10 +38,9 @@ def read_links(
     if "scipy.sparse" in sys.modules and sys.modules["scipy.sparse"].issparse(edges):
         return only(from_sparse(edges), weights, num_nodes, "a sparse matrix")
     if kind == "torch":
-        edges = edges.detach().cpu().numpy()
-        if edges.ndim != 2 or edges.shape[0] != 2:
-            raise ValueError(f"a torch edge_index has shape (2, E), not {tuple(edges.shape)}")
-        return from_array(edges.T, weights, num_nodes)
+        return from_torch(edges, weights, num_nodes)
+    if kind == "pyarrow":
+        edges = edges.to_pandas()
     if hasattr(edges, "columns") and hasattr(edges, "__getitem__"):
         return from_table(edges, weights, num_nodes, weight)
     if isinstance(edges, np.ndarray):
@@ -111,12 +110,28 @@ def from_array(edges: np.ndarray, weights: Any, num_nodes: int | None) -> Links:
     return from_ids(edges, weights, num_nodes)
 
 
+def from_torch(edges: Any, weights: Any, num_nodes: int | None) -> Links:
+    """A torch ``edge_index (2, E)``, or a sparse tensor ``(n, n)``, row -> column."""
+    shape = tuple(edges.shape)
+    edges = edges.detach().cpu()
+    if str(edges.layout) != "torch.strided" and len(shape) == 2:
+        from scipy.sparse import coo_array
+
+        edges = edges.to_sparse_coo().coalesce()
+        matrix = coo_array((edges.values().numpy(), edges.indices().numpy()), shape)
+        return only(from_sparse(matrix), weights, num_nodes, "a sparse tensor")
+    if len(shape) != 2 or shape[0] != 2:
+        hint = "; transpose it" if shape[1:] == (2,) else "; a matrix is given .to_sparse()" * (shape == shape[:1] * 2)
+        raise ValueError(f"a torch edge_index has shape (2, E), not {shape}{hint}")
+    return from_array(edges.numpy().T, weights, num_nodes)
+
+
 def from_rows(rows: list[Any], weights: Any, num_nodes: int | None, weight: str | None) -> Links:
     """Links as tuples ``(a, b)``, ``(a, b, weight)`` or ``(a, b, attributes)``; nodes have any names."""
     if not rows:
         return from_ids(np.empty((0, 2), np.int64), None, num_nodes)
     for row in rows:
-        if isinstance(row, str) or not hasattr(row, "__len__") or len(row) not in (2, 3):
+        if isinstance(row, str | Mapping) or not hasattr(row, "__getitem__") or len(row) not in (2, 3):
             raise ValueError(f"a list of links has pairs of nodes, or pairs and weights; not {row!r:.60}")
     if any(len(row) == 3 for row in rows):
         if weights is not None:
@@ -131,7 +146,11 @@ def from_rows(rows: list[Any], weights: Any, num_nodes: int | None, weight: str 
 
 def weight_of(value: Any, weight: str | None) -> float:
     """The third entry of a link: its weight, or networkx's attributes."""
-    return float(value.get(weight, 1) if isinstance(value, dict) else value)
+    value = value.get(weight, 1) if isinstance(value, dict) else value
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the weight of a link is a number, not {value!r:.60}") from error
 
 
 def from_networkx(graph: Any, weight: str | None) -> Links:

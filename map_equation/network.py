@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from bisect import bisect_left
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,8 @@ class Network:
         edges: an array ``(E, 2)`` of node ids, or ``(E, 3)`` with weights; a torch ``edge_index (2, E)``; a list of
             pairs, or of triples with weights, of any names; a networkx or igraph graph; a table (pandas) with columns
             source, target and perhaps weight, or a matrix with the same names as columns and index; a matrix
-            ``(n, n)``, scipy sparse or dense, row -> column (not taken for directed unless ``flow`` says so); the path
+            ``(n, n)``, sparse (scipy, torch) or dense, row -> column; an array ``(3, 3)`` is such a matrix, a list of
+            three triples are links (not taken for directed unless ``flow`` says so); the path
             of a file (``readers.graphs.read_graph``). In directed flow links are walked from the first node to the
             second; those of an undirected graph object, GML, GraphML, METIS or symmetric MatrixMarket file, which have
             no direction, both ways.
@@ -129,8 +131,8 @@ class Network:
         Raises:
             ValueError: for a negative seed or trial; what ``partition`` raises.
         """
-        if seed < 0 or trial < 0:
-            raise ValueError(f"seed and trial must not be negative: {seed}, {trial}")
+        check_whole("seed", seed, 0)
+        check_whole("trial", trial, 0)
         start = None
         if initial is not None:
             start = self._read(initial)
@@ -249,6 +251,12 @@ def walk_of(flow: str, physical: Any) -> str:
         wanted = str(not layers).lower()
         raise ValueError(f"the layers were read as {was}: read them with directed {wanted} for flow {flow}")
     return "directed" if flow == "undirected" else flow
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raises ValueError unless the value is a whole number of at least ``least``."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be at least {least}, a whole number, not {value!r}")
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from .links import Links, from_ids, from_sparse, number, numbered, only, read_we
 
 
 def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | None) -> Links:
-    """A data frame: the columns named source and target, else the first two, and ``weight``, or the third of three.
+    """A data frame: the columns named source and target, else the first two; and ``weight``, or the third of three.
 
     Or an adjacency matrix, if its index has the same names as its columns.
     """
@@ -28,16 +28,16 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
         if len(columns) < 2:
             raise ValueError(f"a table of links has columns source and target, not only {columns}")
         ends = columns[:2]
-    sources, targets = (read_ends(table[end], end) for end in ends)
+    sources, targets = (read_ends(column_of(table, end), end) for end in ends)
     if weights is None and weight is not None:
         rest = [column for column in columns if column not in ends]
         if weight in columns:
-            weights = table[weight]
+            weights = column_of(table, weight)
         elif weight == "weight" and named_weight in rest:
-            weights = table[named_weight]
+            weights = column_of(table, named_weight)
         elif weight != "weight":
             raise ValueError(f"the table has no column {weight!r} for weights, but {columns}")
-        elif len(columns) == 3 and np.asarray(table[rest[0]]).dtype.kind in "iuf":
+        elif len(columns) == 3 and np.asarray(column_of(table, rest[0])).dtype.kind in "iuf":
             weights = table[rest[0]]
     if sources.dtype.kind in "iu" and targets.dtype.kind in "iu":
         pairs = np.stack([sources, targets], 1)
@@ -45,6 +45,13 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
             return from_ids(pairs, weights, num_nodes)
     edges, names = number(sources.tolist(), targets.tolist())
     return only(Links(edges, read_weights(weights, len(edges)), names), None, num_nodes, "a table of named nodes")
+
+
+def column_of(table: Any, name: Any) -> Any:
+    """The column of this name; ValueError if there are several."""
+    if list(table.columns).count(name) > 1:
+        raise ValueError(f"the table has several columns {name!r}: rename all but one of them")
+    return table[name]
 
 
 def read_ends(column: Any, name: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
-from .network import Network
+from .network import Network, check_whole
 from .partition import Partition
 
 
@@ -21,9 +21,8 @@ def best_of_trials(network: Network, num_trials: int, num_threads: int, progress
     Raises:
         ValueError: if there is no trial or no thread; what ``Network.search`` raises.
     """
-    for name, value in (("num_trials", num_trials), ("num_threads", num_threads)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    check_whole("num_trials", num_trials, 1)
+    check_whole("num_threads", num_threads, 1)
     best: tuple[float, int, Partition] | None = None
     lengths = [0.0] * num_trials
     for done, (trial, found) in enumerate(_trials(network, num_trials, num_threads, options), 1):

@@ -28,6 +28,7 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 SOURCES = {"source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid"}
 TARGETS = {"target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid"}
 WEIGHTS = {"weight", "weights", "w", "value"}
+SAMPLE = 100  # lines that show whether a column has numbers
 
 
 class LineFormat(NamedTuple):
@@ -100,10 +101,11 @@ def _read_links(data: bytes, layout: LineFormat, where: str) -> Graph:
 
 
 def find_layout(data: bytes, where: str, separator: str | None = None) -> LineFormat:
-    """The layout that the first two lines show; ``separator`` instead of that of the first line.
+    """The layout that the first lines show; ``separator`` instead of that of the first line.
 
     The first line is a header if it names columns source and target (or the like), or if it has no number while the
-    second line has two integers, or a number as its third field.
+    second line has two integers, or a number as its third field. A single column beside source and target has the
+    weights, whatever its name, if it has numbers.
 
     Raises:
         DataError: there is no line, or too few or too many fields.
@@ -119,6 +121,10 @@ def find_layout(data: bytes, where: str, separator: str | None = None) -> LineFo
     first = link_fields(line, separator, place)
     second = link_fields(lines[1][2], separator, f"{where}, line {lines[1][0]}") if len(lines) > 1 else []
     columns = _named_columns(first)
+    if columns is not None and len(columns) == 2 and len(first) == 3 and second:
+        third = 3 - sum(columns)
+        if _has_numbers(data, lines[1][1], separator, third, where):
+            columns = (*columns, third)
     if columns is None and not _is_header(first, second):
         if len(first) not in (2, 3):
             raise DataError(
@@ -163,6 +169,16 @@ def _is_header(first: list[str], second: list[str]) -> bool:
     if any(map(_is_number, first)):
         return False
     return all(map(INTEGER.fullmatch, second[:2])) or (len(first) == len(second) == 3 and _is_number(second[2]))
+
+
+def _has_numbers(data: bytes, start: int, separator: str, column: int, where: str) -> bool:
+    """Whether a column has numbers in the lines from ``start``, of which some may be missing; a sample is looked at."""
+    fields = []
+    for number, _, line in itertools.islice(data_lines(data, start), SAMPLE):
+        found = link_fields(line, separator, f"{where}, line {number}")
+        fields += found[column : column + 1]
+    given = [field for field in fields if field]
+    return bool(given) and all(map(_is_number, given))
 
 
 def _is_number(field: str) -> bool:

@@ -50,7 +50,8 @@ def read_graph(
     - Any other suffix is UTF-8 text: a MatrixMarket matrix if its first line begins with ``%%MatrixMarket``, Pajek if
       it begins with ``*`` (``pajek.read_pajek``), else an edge list with one link per line: source, target and
       optionally a weight, separated by blanks, TABs, commas or semicolons. Names are integers or any strings, in double
-      quotes if they contain the separator. The first line may name the columns. What follows a # or % at the beginning
+      quotes if they contain the separator. The first line may name the columns; a third one of numbers has the
+      weights under any name. What follows a # or % at the beginning
       of a line or after a link is a comment. Where blanks separate the fields, a link without a weight has weight 1;
       attributes as networkx writes them, ``{'weight': 2.0}``, may stand in its place.
 

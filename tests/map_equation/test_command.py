@@ -71,7 +71,7 @@ def test_scores_and_starts(graph, tmp_path, capsys):
         (["g.txt", "none/out.tree"], "there is no folder none"),
         (["g.txt", "out.tree", "--two-level"], "unknown argument --two-level, did you mean --two_level?"),
         (["g.txt", "out.tree", "--seed", "x"], "--seed: invalid int value: 'x'"),
-        (["g.txt", "out.tree", "--seed", "-1"], "seed and trial must not be negative"),
+        (["g.txt", "out.tree", "--seed", "-1"], "seed must be at least 0, a whole number, not -1"),
         (["g.txt", "out.tree", "--directed", "maybe"], "--directed: 'maybe' is not true or false"),
         (["g.txt", "out.tree", "--flow", "direct"], "--flow: invalid choice: 'direct'"),
         (["g.txt", "out.tree", "--markov_time", "0"], "markov_time must be positive"),

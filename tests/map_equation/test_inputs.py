@@ -3,6 +3,7 @@
 import networkx as nx
 import numpy as np
 import pandas
+import pyarrow
 import pytest
 import scipy.io
 import scipy.sparse
@@ -81,7 +82,15 @@ def test_multi_edges_are_summed():
         ({"edges": EDGES - 1}, "negative: -1"),
         ({"edges": np.empty((0, 2), int)}, "empty"),
         ({"edges": nx.Graph()}, "empty"),
-        ({"edges": torch.from_numpy(EDGES)}, "edge_index has shape"),
+        ({"edges": torch.from_numpy(EDGES)}, r"edge_index has shape \(2, E\), not \(7, 2\); transpose it"),
+        ({"edges": torch.eye(3)}, r"not \(3, 3\); a matrix is given .to_sparse"),
+        ({"edges": {frozenset({0, 1})}}, r"pairs and weights; not frozenset\({0, 1}\)"),
+        ({"edges": [{0, 1}, {1, 2}]}, "pairs and weights; not {0, 1}"),
+        ({"edges": [{"source": 0, "target": 1}]}, "pairs and weights; not {'source'"),
+        ({"edges": [(0, 1, None)]}, "weight of a link is a number, not None"),
+        ({"edges": [([0], [1])]}, "key of a dict: unhashable"),
+        ({"edges": pandas.DataFrame([(0, 1, 2)], columns=["source", "source", "target"])}, "several columns 'source'"),
+        ({"edges": pandas.DataFrame([(0, 1)], columns=["x", "x"])}, "several columns 'x'"),
         ({"edges": scipy.sparse.eye_array(2, 3)}, "square"),
         ({"edges": nx.Graph([(0, 1)]), "weights": [1]}, "its own weights"),
         ({"num_nodes": 5}, "node id 5 is out of range"),
@@ -89,7 +98,9 @@ def test_multi_edges_are_summed():
         ({"teleportation": 1.5, "flow": "directed"}, "teleportation must be in"),
         ({"markov_time": 0}, "markov_time"),
         ({"num_trials": 0}, "num_trials"),
+        ({"num_trials": 2.0}, "num_trials must be at least 1, a whole number, not 2.0"),
         ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed must be at least 0, a whole number, not None"),
     ],
 )
 def test_bad_input_is_named_in_one_line(arguments, message):
@@ -112,6 +123,7 @@ FORMS = {
     "columns": (np.asfortranarray(EDGES), NUMBERS),
     "dense": (DENSE, NUMBERS),
     "booleans": (DENSE > 0, NUMBERS),
+    "torch": (torch.from_numpy(DENSE).to_sparse(), NUMBERS),
     "triangular": (scipy.sparse.coo_array((np.ones(7), EDGES.T), (6, 6)), NUMBERS),
     "from 1": (EDGES + 1, list(range(1, 7))),
     "far apart": (10**12 * EDGES, [10**12 * i for i in range(6)]),
@@ -125,6 +137,7 @@ FORMS = {
     "table": (pandas.DataFrame(NAMED, columns=["From", "TO"]), LETTERS),
     "table of ids": (pandas.DataFrame({"w": [1.0] * 7, "target": EDGES[:, 1], "source": EDGES[:, 0]}), NUMBERS),
     "Gephi": (pandas.DataFrame([(a, b, "Undirected", 1.5) for a, b in NAMED], columns=GEPHI), LETTERS),
+    "arrow": (pyarrow.table(pandas.DataFrame(NAMED, columns=["source", "target"])), LETTERS),
     "named matrix": (pandas.DataFrame(DENSE, LETTERS, LETTERS), LETTERS),
     "table of floats": (pandas.DataFrame(EDGES.astype(float), columns=["u", "v"]), NUMBERS),
     "huge ids": (EDGES.astype(np.uint64) + np.uint64(2**63), [2**63 + i for i in range(6)]),
@@ -154,9 +167,21 @@ def test_weights_of_an_attribute_or_column():
             infomap(wrong, weight="strong")
 
 
-def test_the_weights_of_a_table_are_found_as_in_a_file():
-    table = pandas.DataFrame({"Source": EDGES[:, 0], "Target": EDGES[:, 1], "Id": 7, "Weight": range(1, 8)})
-    assert codelength(table, HALVES) == codelength(EDGES, HALVES, weights=range(1, 8))
+@pytest.mark.parametrize(
+    ("third", "weighted"),
+    [
+        ({"count": range(1, 8)}, True),
+        ({"Id": 7, "Weight": range(1, 8)}, True),
+        ({"Id": 7, "count": range(1, 8)}, False),
+        ({"type": ["a", "b", "c", "d", "e", "f", "7"]}, False),
+    ],
+)
+@pytest.mark.parametrize("separator", [",", " "])
+def test_the_weights_of_a_table_are_found_as_in_a_file(tmp_path, third, weighted, separator):
+    table = pandas.DataFrame({"Source": EDGES[:, 0], **third, "Target": EDGES[:, 1]})
+    table.to_csv(tmp_path / "g.csv", sep=separator, index=False)
+    expected = codelength(EDGES, HALVES, weights=range(1, 8) if weighted else None)
+    assert codelength(table, HALVES) == codelength(tmp_path / "g.csv", HALVES) == expected
 
 
 @pytest.mark.parametrize("ends", [["a", None], [1, np.nan], pandas.array([1, None])])
