@@ -1,5 +1,6 @@
 """From the file of a graph to the file of its modules: what the commands do."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from .graph import one_way
 from .inputs import from_read
 from .network import Network
 from .trials import best_of_trials
-from .writers import check_ending
+from .writers import check_path
 
 COMPILING = "compiling what this graph needs: some seconds, only the first time on this machine"
 
@@ -84,12 +85,8 @@ def check_output(input: Path | str, output: Path | str) -> Path:
     Raises:
         ValueError: it has another extension, is the input, or its folder isn't there.
     """
-    path = check_ending(Path(output).expanduser())
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file")
-    graph = Path(input).expanduser()
+    path = check_path(output)
+    graph = Path(os.path.expanduser(input))
     if path.exists() and graph.exists() and path.samefile(graph):
         raise ValueError(f"{path} is the graph itself: name another output")
     return path

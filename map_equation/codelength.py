@@ -119,7 +119,9 @@ def read_modules(modules: Any, n: int) -> np.ndarray:
     if not isinstance(modules, np.ndarray):
         modules = to_numpy(modules) if hasattr(modules, "detach") else list(modules)
     if len(modules) != n:
-        raise ValueError(f"modules must name one module or path for each of the {n} nodes, not {len(modules)}")
+        grouped = len(modules) and all(isinstance(group, list | tuple) for group in modules)
+        hint = ": groups of nodes must be sets, [set(group) for group in groups]" if grouped else ""
+        raise ValueError(f"modules must name one module or path for each of the {n} nodes, not {len(modules)}{hint}")
     if isinstance(modules, np.ndarray) and (modules.ndim > 1 or modules.dtype != object):
         if modules.ndim > 2:
             raise ValueError(f"an array of modules has shape (n,) or (n, depth), not {modules.shape}")

@@ -11,8 +11,9 @@ def by_node(modules: Any, names: Sequence[Any], ids: np.ndarray | None) -> Any:
     """Labels or paths in the order of the nodes.
 
     Args:
-        modules: a dict or a pandas series by name; a list of sets of names; a ``.tree`` or ``.clu`` file; a result of
-            a search; anything else is taken to be in the order of the nodes already, and returned as it is.
+        modules: a dict or a pandas series by name; a table as ``Partition.to_dataframe`` gives it; a list of sets of
+            names; a ``.tree`` or ``.clu`` file; a result of a search; anything else is taken to be in the order of the
+            nodes already, and returned as it is.
         names: of the n nodes; equal ones are told apart as by ``distinct``.
         ids: ``(n,)`` numbers of the nodes in the graph's file, or None.
 
@@ -22,6 +23,8 @@ def by_node(modules: Any, names: Sequence[Any], ids: np.ndarray | None) -> Any:
     """
     if isinstance(modules, str | os.PathLike):
         return from_file(modules, names, ids)
+    if hasattr(modules, "columns") and hasattr(modules, "index"):
+        modules = from_table(modules, names)
     if hasattr(modules, "communities") and hasattr(modules, "paths"):
         if modules.names == list(names):
             return modules.table
@@ -66,6 +69,18 @@ def in_order(given: Iterable[tuple[Any, Any]], names: Sequence[Any], what: str =
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise ValueError(f"{what}: no module for the node {names[int(missing[0])]!r}{others}")
     return labels
+
+
+def from_table(table: Any, names: Sequence[Any]) -> Any:
+    """The paths or modules of a data frame as ``Partition.to_dataframe`` gives it: by name, or in order if it is."""
+    columns = list(table.columns)
+    node = next((name for name in ("state", "node", "name") if name in columns), None)
+    if node is None or "module" not in columns:
+        raise ValueError(f"a table of modules has columns node and module, not {columns}; give one column or a dict")
+    nodes, labels = table[node].tolist(), table["module"].tolist()
+    if "path" in columns and all(isinstance(path, tuple) for path in table["path"]):
+        labels = table["path"].tolist()
+    return labels if nodes == list(names) else dict(zip(nodes, labels, strict=True))
 
 
 def from_file(path: str | os.PathLike[str], names: Sequence[Any], ids: np.ndarray | None) -> list[Any]:

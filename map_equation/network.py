@@ -32,9 +32,9 @@ class Network:
         edges: an array ``(E, 2)`` of node ids, or ``(E, 3)`` with weights; a torch ``edge_index (2, E)``; a list of
             pairs, or of triples with weights, of any names; a networkx or igraph graph; a table (pandas) with columns
             source, target and perhaps weight, or a matrix with the same names as columns and index; a matrix
-            ``(n, n)``, sparse (scipy, torch) or dense, row -> column; an array ``(3, 3)`` is such a matrix, a list of
-            three triples are links (not taken for directed unless ``flow`` says so); the path
-            of a file (``readers.graphs.read_graph``). In directed flow links are walked from the first node to the
+            ``(n, n)``, sparse (scipy, torch) or dense, row -> column (not taken for directed unless ``flow`` says so);
+            the path of a file (``readers.graphs.read_graph``). An array ``(3, 3)`` is a matrix, a list of three
+            triples has three links with weights. In directed flow links are walked from the first node to the
             second; those of an undirected graph object, GML, GraphML, METIS or symmetric MatrixMarket file, which have
             no direction, both ways.
         weights: ``(E,)``, non-negative; only with pairs.
@@ -170,8 +170,8 @@ class Network:
             modules: one label per node (any values), in the order of ``names``; or one path per node: a tuple of
                 labels from the top to the bottom module, of any length, where ``()`` puts a node directly under the
                 root; or the paths as ``(n, depth)`` integers with -1 below the bottom module. Or labels or paths by
-                name, as a dict or pandas series; or a list of sets of names; or a ``Partition``; or a ``.tree`` or
-                ``.clu`` file, of ours or Infomap's.
+                name, as a dict, pandas series or table (``Partition.to_dataframe``); or a list of sets of names; or a
+                ``Partition``; or a ``.tree`` or ``.clu`` file, of ours or Infomap's.
 
         Raises:
             ValueError: if there is not one label or path per node.

@@ -11,7 +11,7 @@ from .flow import UNDIRECTED, kind_of
 from .labels import distinct
 from .modules import Modules
 from .states import memberships
-from .writers import write, write_clu, write_csv, write_json, write_tree
+from .writers import check_folder, write, write_clu, write_csv, write_json, write_tree
 
 if TYPE_CHECKING:
     import networkx
@@ -118,25 +118,25 @@ class Partition(Modules):
             level: whose modules a ``.clu`` file has: 1 for the top modules, -1 for the bottom ones.
 
         Raises:
-            ValueError: for any other extension, or a level that there isn't.
+            ValueError: for any other extension, a folder that isn't there, or a level that there isn't.
         """
         write(self, path, level)
 
     def to_tree(self, path: str | Path) -> None:
         """Writes a ``.tree`` file, see ``writers.write_tree``."""
-        write_tree(self, Path(path))
+        write_tree(self, check_folder(path))
 
     def to_clu(self, path: str | Path, level: int = 1) -> None:
         """Writes a ``.clu`` file, see ``writers.write_clu``."""
-        write_clu(self, Path(path), level)
+        write_clu(self, check_folder(path), level)
 
     def to_csv(self, path: str | Path) -> None:
         """Writes a ``.csv`` file, see ``writers.write_csv``."""
-        write_csv(self, Path(path))
+        write_csv(self, check_folder(path))
 
     def to_json(self, path: str | Path) -> None:
         """Writes a ``.json`` file, see ``writers.write_json``."""
-        write_json(self, Path(path))
+        write_json(self, check_folder(path))
 
     def to_networkx(self) -> "networkx.Graph":
         """The graph with ``flow`` on its links and ``module``, ``top_module``, ``path``, ``flow`` on its nodes.

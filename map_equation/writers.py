@@ -17,7 +17,7 @@ from .modules import Modules
 
 def write(partition: Modules, path: str | Path, level: int = 1) -> None:
     """``Partition.write``."""
-    path = check_ending(path)
+    path = check_path(path)
     part = path.with_name(f"{path.name}.part")
     try:
         if path.suffix == ".clu":
@@ -30,15 +30,25 @@ def write(partition: Modules, path: str | Path, level: int = 1) -> None:
         raise
 
 
-def check_ending(path: str | Path) -> Path:
-    """The path, if its extension is one that ``Partition.write`` knows.
+def check_path(path: str | Path) -> Path:
+    """The path, without a ``~``, if ``Partition.write`` can write it.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: it has another extension, is a folder, or its folder isn't there.
     """
     path = Path(path)
     if path.suffix not in WRITERS:
         raise ValueError(f"{path} must end in {', '.join(WRITERS)}")
+    return check_folder(path)
+
+
+def check_folder(path: str | Path) -> Path:
+    """The path, without a ``~``, if its folder is there; ValueError if not, or if it is a folder itself."""
+    path = Path(os.path.expanduser(path))
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
     return path
 
 
@@ -47,8 +57,7 @@ def write_tree(partition: Modules, path: Path) -> None:
 
     Of states: ``1:2:3 flow "name of the physical node" state_id node_id`` and perhaps ``layer_id``, as Infomap.
 
-    Quotes and backslashes in names get a backslash before them. Nodes that are siblings of modules are numbered after
-    them, so paths are unique.
+    Names are written as by ``quote``. Nodes that are siblings of modules are numbered after them, so paths are unique.
     """
     columns, states = {"node_id": node_ids(partition)}, partition.states
     if states is not None:
@@ -191,6 +200,7 @@ def sibling_links(
     return found
 
 
+ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 WRITERS = {".tree": write_tree, ".clu": write_clu, ".csv": write_csv, ".json": write_json}
 
 
@@ -224,5 +234,5 @@ def node_ids(partition: Modules) -> np.ndarray:
 
 
 def quote(name: Any) -> str:
-    """A name in quotes, with a backslash before quotes and backslashes."""
-    return '"' + str(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    r"""A name in quotes, with a backslash before quotes and backslashes, and breaks of lines as ``\n`` and ``\r``."""
+    return '"' + str(name).translate(ESCAPES) + '"'

@@ -15,7 +15,7 @@ from .npz import read_graph_npy, read_graph_npz
 from .pajek import is_pajek, read_pajek
 from .state_networks import has_states, parse_state_network
 
-# Formats that are not read: suffixes, and how their text begins.
+# Formats that are not read: suffixes, and how their files begin, if that tells.
 OTHERS = (
     ("GEXF", (".gexf",), rb"(<\?xml[^>]*>\s*)?<gexf"),
     ("GraphML without .graphml", (), rb"(<\?xml[^>]*>\s*)?<graphml"),
@@ -24,6 +24,15 @@ OTHERS = (
     ("UCINET's dl", (".dl",), rb"dl\s+n\s*="),
     ("graph6 or sparse6", (".g6", ".s6"), rb">>(graph|sparse|digraph)6<<"),
     ("JSON", (".json",), rb"\{\s*\"|\[\s*[\[{]"),
+    ("igraph's LGL", (".lgl",), b""),
+    ("Parquet", (".parquet", ".pq"), rb"PAR1\x15"),
+    ("MATLAB", (), rb"MATLAB [57]\.\d MAT-file"),
+    ("HDF5", (".h5", ".hdf5"), rb"\x89HDF\r\n"),
+    ("Excel", (".xlsx",), b""),
+    ("Python's pickle", (".pickle", ".pkl", ".gpickle"), rb"\x80[\x02-\x05][\x95c}]"),
+    ("packed with bzip2", (".bz2",), rb"BZh[1-9]1AY&SY"),
+    ("packed with xz", (".xz",), rb"\xfd7zXZ\x00"),
+    ("packed with zstd", (".zst",), rb"\x28\xb5\x2f\xfd"),
 )
 
 
@@ -99,9 +108,11 @@ def read_graph(
 
 def _refuse_others(data: bytes, suffix: str, where: str) -> None:
     for name, suffixes, start in OTHERS:
-        if suffix in suffixes or (suffix not in SUFFIXES and re.match(rb"\s*" + start, data[:1000], re.IGNORECASE)):
+        begins = start and suffix not in SUFFIXES and re.match(rb"\s*" + start, data[:1000], re.IGNORECASE)
+        if suffix in suffixes or begins:
+            packed = ", plain or gzipped" * name.startswith("packed")
             raise DataError(
-                f"{where} is {name}, which isn't read: save the graph as .graphml, .gml, .net or an edge list"
+                f"{where} is {name}, which isn't read: save the graph as .graphml, .gml, .net or an edge list{packed}"
             )
 
 

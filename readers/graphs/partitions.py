@@ -7,7 +7,6 @@ from typing import NamedTuple
 from ..errors import DataError
 from ..files import bare_suffix, check_utf8, read_contents, user_path, with_line_feeds
 from .edge_list import data_lines
-from .pajek import unquote
 
 SUFFIXES = (".tree", ".ftree", ".clu")
 # Path, flow, name in quotes, id; of states the numbers of the node and the layer follow.
@@ -16,6 +15,10 @@ TREE = re.compile(
 )
 # Name in quotes or id, module, and optionally flow and name in quotes.
 CLU = re.compile(r'("(?:[^"\\]|\\.)*"(?=[ \t])|".*"|[^\s"]+)[ \t]+(\d+)(?:[ \t]+[^\s"]+)?(?:[ \t]+("?.*"?))?')
+
+
+ESCAPED = re.compile(r'\\(["\\nr])')
+BREAKS = {"n": "\n", "r": "\r"}
 
 
 class GivenNode(NamedTuple):
@@ -79,3 +82,9 @@ def _clu_node(line: str) -> GivenNode | None:
     if key.startswith('"'):
         return GivenNode(unquote(key), None, module)
     return GivenNode(unquote(name) if name else None, key, module)
+
+
+def unquote(text: str) -> str:
+    """A name without its quotes and the backslashes in it."""
+    name = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text.strip('"')
+    return ESCAPED.sub(lambda found: BREAKS.get(found[1], found[1]), name)

@@ -36,11 +36,21 @@ def test_labels_of_any_kind():
         infomap(NAMED).to_dict(),
         infomap(NAMED).communities,
         infomap(NAMED).to_dataframe().set_index("node").module,
+        infomap(NAMED).to_dataframe(),
+        infomap(NAMED).to_dataframe()[::-1][["node", "module"]],
     ],
 )
 def test_modules_by_name(given):
     assert codelength(NAMED, given) == pytest.approx(EXPECTED, abs=1e-9)
     assert infomap(NAMED, initial=given).passes[0] == pytest.approx(EXPECTED, abs=1e-9)
+
+
+def test_a_table_of_states_or_levels(tmp_path):
+    (tmp_path / "layers.net").write_text("*Intra\n1 1 2\n1 2 3\n1 3 1\n2 1 4\n2 4 5\n2 5 1\n")
+    for graph in (nx.ring_of_cliques(16, 4), tmp_path / "layers.net"):
+        found = infomap(graph)
+        assert Network(graph).partition(found.to_dataframe()) == found
+        assert codelength(graph, found.to_dataframe()[::-1]) == pytest.approx(found.codelength, abs=1e-12)
 
 
 def test_modules_by_name_are_those_of_the_nodes():
@@ -59,6 +69,8 @@ def test_modules_by_name_are_those_of_the_nodes():
         ({**dict.fromkeys("ABCDEF", 0), "G": 1}, "the graph has no node 'G'"),
         ([set("ABC"), set("CDEF")], "the node 'C' is in two modules"),
         ([0, 1], "each of the 6 nodes, not 2"),
+        ([list("ABC"), list("DEF")], r"not 2: groups of nodes must be sets, \[set"),
+        (pandas.DataFrame({"node": list("ABCDEF"), "group": 1}), "a table of modules has columns node and module"),
     ],
 )
 def test_modules_that_do_not_fit(given, message):

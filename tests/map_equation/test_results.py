@@ -187,6 +187,23 @@ def test_another_extension_is_refused(tmp_path):
         partition.write(tmp_path / "out.txt")
 
 
+def test_where_files_are_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = infomap(NAMED)
+    found.write("~/a.tree")
+    found.to_csv("~/a.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.tree"]
+    (tmp_path / "folder.clu").mkdir()
+    for write in (found.write, found.to_clu):
+        for path, message in (
+            (tmp_path / "none" / "a.clu", r"there is no folder .*none; create it first"),
+            ("~nobody-of-this-name/a.clu", "there is no folder ~nobody-of-this-name"),
+            (tmp_path / "folder.clu", "is a folder: name a file"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                write(path)
+
+
 @pytest.mark.parametrize("two_level", [True, False])
 def test_infomap_scores_our_tree_at_our_code_length(tmp_path, two_level):
     peer = pytest.importorskip("infomap")
@@ -227,10 +244,10 @@ def test_files_with_ids_and_names_are_read_back(tmp_path):
 
 
 def test_names_with_quotes_are_read_back(tmp_path):
-    names = ['a "x" b', "c, d", "e\\", '"', "plain", "12", " blank ", "ü"]
+    names = ['a "x" b', "c, d", "e\\", '"', "plain", "12", " blank ", "ü", "two\nlines", "\\n\r"]
     graph = nx.cycle_graph(len(names))
     graph = nx.relabel_nodes(graph, dict(enumerate(names)))
-    found = Network(graph).partition([0, 0, 1, 1, 2, 2, 3, 3])
+    found = Network(graph).partition([0, 0, 1, 1, 2, 2, 3, 3, 0, 1])
     for ending in ("tree", "clu"):
         found.write(tmp_path / f"out.{ending}")
         assert Network(graph).partition(tmp_path / f"out.{ending}") == found

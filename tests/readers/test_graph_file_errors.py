@@ -1,6 +1,9 @@
 """Errors in graph files are reported in one line, with the file's name and the place."""
 
+import bz2
 import gzip
+import lzma
+import pickle
 
 import numpy as np
 import pytest
@@ -75,6 +78,12 @@ def test_bad_text(tmp_path, text, message):
         ("k.txt", ">>sparse6<<:a_O\n", "is graph6 or sparse6"),
         ("k.json.gz", '{"nodes": []}', "is JSON"),
         ("k.txt", "[[0, 1], [1, 2]]", "is JSON"),
+        ("k.lgl", "# a\nb 1\n", "is igraph's LGL"),
+        ("k.txt", b"PAR1\x15\x04\x15", "is Parquet, which isn't read"),
+        ("k.mat", b"MATLAB 5.0 MAT-file, Platform: posix\0", "is MATLAB"),
+        ("k.txt", pickle.dumps({"a": 1}), "is Python's pickle"),
+        ("k", bz2.compress(b"1 2\n"), r"is packed with bzip2, .*, plain or gzipped"),
+        ("k.txt.xz", lzma.compress(b"1 2\n"), "is packed with xz"),
         ("k.txt", "graph [\n", "is GML without .gml"),
         ("k.txt", "(0, 1)\n(1, 2)\n", r"line 1: write a link as source and target alone, not as '\(0, 1\)'"),
         ("k.txt", "[0, 1],\n[1, 2]\n", "line 1: write a link as source and target alone"),
