@@ -114,9 +114,9 @@ def sorting(values: Sequence[Any]) -> np.ndarray | None:
     """The places of the values in ascending order; None if they are in this order, or have none."""
     if isinstance(values, range):
         return None
-    for key in (lambda value: value, by_kind):
+    for key in (None, by_kind):
         try:
-            keys = [key(value) for value in values]
+            keys = values if key is None else [key(value) for value in values]
             if is_ascending(keys):
                 return None
             order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -175,7 +175,7 @@ def from_sparse(matrix: Any) -> Links:
     from readers.graphs.matrix_market import is_symmetric
 
     matrix = matrix.tocsr()
-    symmetric = is_symmetric(matrix)
+    symmetric = is_symmetric(matrix, matrix.dtype)
     matrix = matrix.tocoo()
     edges = np.stack([matrix.row, matrix.col], 1)
     return Links(edges, matrix.data.astype(np.float64), range(matrix.shape[0]), symmetric=symmetric)

@@ -44,7 +44,7 @@ def matrix_graph(matrix: Any, first: int, where: str) -> Graph:
     """The graph of an adjacency matrix as above, SciPy's or an array; nodes are named from ``first``."""
     from scipy.sparse import coo_array
 
-    given = matrix = coo_array(matrix)
+    matrix = coo_array(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"{where}: an adjacency matrix is square, but this one has shape {matrix.shape}")
     if not matrix.shape[0]:
@@ -54,16 +54,16 @@ def matrix_graph(matrix: Any, first: int, where: str) -> Graph:
         entry = int(np.flatnonzero(~((values >= 0) & (values < np.inf)))[0])
         place = f"row {matrix.row[entry] + first}, column {matrix.col[entry] + first}"
         raise DataError(f"{where}: {place} is {matrix.data[entry]}, but weights are finite numbers, 0 or more")
-    matrix = coo_array((values, (matrix.row, matrix.col)), matrix.shape)
-    symmetric = is_symmetric(given)
+    dtype, matrix = matrix.dtype, coo_array((values, (matrix.row, matrix.col)), matrix.shape)
+    symmetric = is_symmetric(matrix, dtype)
     kept = (matrix.data > 0) & ((matrix.row <= matrix.col) | (not symmetric))
     edges = np.stack([matrix.row[kept], matrix.col[kept]], 1).astype(np.int64)
     names = number_names(np.arange(first, matrix.shape[0] + first))
     return Graph(edges, names, matrix.data[kept], directed=not symmetric)
 
 
-def is_symmetric(matrix: Any) -> bool:
-    """Whether a square sparse matrix is equal to its transpose, up to rounding errors of its own dtype.
+def is_symmetric(matrix: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether a square sparse matrix is equal to its transpose, up to rounding errors of the dtype it was computed in.
 
     Correlations and cosines are often equal up to such only: two entries may differ by 9e-13 of the larger one in
     float64, 5e-4 in float32.
@@ -71,9 +71,9 @@ def is_symmetric(matrix: Any) -> bool:
     matrix = matrix.tocsr()
     if (matrix != matrix.T).nnz == 0:
         return True
-    if matrix.dtype.kind != "f":
+    if dtype.kind != "f":
         return False
-    tolerance = min(ROUNDING * np.finfo(matrix.dtype).eps, 1e-3)
+    tolerance = min(ROUNDING * np.finfo(dtype).eps, 1e-3)
     matrix = matrix.astype(np.float64)
     excess = abs(matrix - matrix.T) - tolerance * abs(matrix).maximum(abs(matrix.T))
     return not (excess.data > 0).any()
