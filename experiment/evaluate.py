@@ -17,6 +17,7 @@ from .console import print_metrics, progress_arguments, quiet, say
 from .errors import UserError, as_called
 from .processes.agreement import StopTogether, stop_together
 from .resuming.restoring import load_checkpoint, refuse_other_data, restoring
+from .resuming.resumed_settings import changes_of_model
 from .run_folder import write_atomically
 from .train import describe_data, remarks, remarks_on
 
@@ -71,7 +72,7 @@ def evaluate(argv: list[str]) -> None:
         cli.datamodule.measure_whole()
     stop_together(cli.trainer)
     refuse_other_data(hyperparameters, cli.model)
-    with restoring(path):
+    with restoring(path, changes_of_model(checkpoint["experiment"]["config"], cli.plain_config())):
         results = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     metrics = {name: value for result in results for name, value in result.items()}
     if cli.trainer.is_global_zero:

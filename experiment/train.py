@@ -40,7 +40,12 @@ from .private_api import trains_in_children
 from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
 from .resuming.checkpoint_files import AtomicCheckpointIO
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
-from .resuming.resumed_settings import ResumedSettings, refuse_new_settings, refuse_what_only_a_new_run_reads
+from .resuming.resumed_settings import (
+    ResumedSettings,
+    changes_of_model,
+    refuse_new_settings,
+    refuse_what_only_a_new_run_reads,
+)
 from .resuming.warm_start import hyperparameters_in, warm_start
 from .run_length import FitsSmallData
 
@@ -76,8 +81,9 @@ def train(argv: list[str]) -> ExperimentCLI:
         hyperparameters, wandb_id = saved.get("hyper_parameters", {}), saved.get("experiment", {}).get("wandb_id")
         if path is not None and "optimizer_states" not in saved:
             raise UserError(f"{path} holds weights alone: start a new run from them with --init_from {path}")
+        before = saved.get("experiment", {}).get("config")
         if path is not None:
-            refuse_what_only_a_new_run_reads(saved.get("experiment", {}).get("config"), config)
+            refuse_what_only_a_new_run_reads(before, config)
         del saved  # it holds the weights
         is_warm = path is None and cli.config.init_from and not cli.config.init_from_partly
         prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
@@ -108,7 +114,7 @@ def train(argv: list[str]) -> ExperimentCLI:
             refuse_other_data(hyperparameters, cli.model)
         elif cli.config.init_from:
             warm_start(cli.model, cli.config.init_from, cli.config.init_from_partly)
-        with restoring(path), compile_errors():
+        with restoring(path, changes_of_model(before, config)), compile_errors():
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=path, weights_only=True)
         if trains_in_children(cli.trainer):
             catch_up(cli.trainer, cli.datamodule, folder)

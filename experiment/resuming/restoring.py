@@ -1,7 +1,7 @@
 """Checkpoints to continue from: read without running code in them, refused in one line where they don't fit."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,12 @@ def _is_ours(checkpoint: Any) -> bool:
 
 
 @contextlib.contextmanager
-def restoring(path: Path | None) -> Iterator[None]:
+def restoring(path: Path | None, changed: Sequence[str] = ()) -> Iterator[None]:
     """Turns whatever Lightning raises while it restores a checkpoint into one line.
 
     Args:
         path: the checkpoint; None if there is none to restore.
+        changed: the options of the model that are others than in the checkpoint, to be named where it doesn't fit.
 
     Raises:
         UserError: the checkpoint doesn't fit what it is restored into. Other errors pass through, as do those that
@@ -78,8 +79,14 @@ def restoring(path: Path | None) -> Iterator[None]:
             raise
         lines = [line.strip() for line in str(error).splitlines()]
         # Of many lines about weights, those about sizes say most.
-        detail = " ".join(sorted(lines, key=lambda line: not line.startswith("size mismatch")))
-        reason = f"it is damaged, or from another model or version: {type(error).__name__}: {detail}"
+        lines.sort(key=lambda line: not line.startswith("size mismatch"))
+        if changed:
+            raise UserError(
+                f"--{', --'.join(changed)}: the weights of {path} do not fit the model so changed: leave out what "
+                "changes its parts or sizes, or train a new run from the weights that fit "
+                f"(train.py --init_from {path} --init_from_partly): {' '.join(lines)}"
+            ) from error
+        reason = f"it is damaged, or from another model or version: {type(error).__name__}: {' '.join(lines)}"
         raise UserError(f"{path} can't be restored: {reason}") from error
 
 

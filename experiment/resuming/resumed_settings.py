@@ -214,6 +214,11 @@ def differences(before: Config, now: Config) -> Iterator[tuple[str, str]]:
             yield from _differences(short, old[name], new[name])
 
 
+def changes_of_model(before: Config | None, now: Config) -> list[str]:
+    """The keys of the model's settings that differ; none if it is not known how they were."""
+    return [key for key, _ in _differences("model", before.get("model"), now["model"])] if before else []
+
+
 def _by_class(callbacks: Any) -> dict[tuple[str, int], Config]:
     """The arguments of callbacks by class, several of one class numbered."""
     found: dict[tuple[str, int], Config] = {}
