@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from readers.files import user_path
+from readers.files import output_file, user_path
 
 from .errors import UserError, did_you_mean
 
@@ -63,15 +63,19 @@ def check_output(option: str, file: str | Path | None) -> None:
     """Refuses a file that can't be written, before hours are spent on what it would hold.
 
     Raises:
-        UserError: it is a folder, or the folder for it isn't there.
+        UserError: it is a folder or another thing that is no file, or the folder for it isn't there.
     """
     if file is None:
         return
     path = Path(file)
     if path.is_dir():
         raise UserError(f"{option}: {path} is a folder; name a file")
-    if not path.resolve().parent.is_dir():
-        raise UserError(f"{option}: no such folder: {path.parent}")
+    try:
+        target = output_file(path)
+    except ValueError as error:
+        raise UserError(f"{option}: {error}") from error
+    if not target.parent.is_dir():
+        raise UserError(f"{option}: no such folder: {target.parent}")
 
 
 def without_configs(argv: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ActionYesNo
 
 from lightning_modules.trained_models import find_checkpoint, import_model_class
-from readers.files import user_path
+from readers.files import output_file, user_path
 
 from .arguments import CONFIGS, check_output, find_config
 from .classes import import_class
@@ -69,7 +69,7 @@ def predict(argv: list[str]) -> None:
     _check_paths(options)
     with restoring(Path(target)):
         model = load()
-    with _stops_between_lines(Path(f"{options['output']}.part"), resumes):
+    with _stops_between_lines(Path(f"{output_file(options['output'])}.part"), resumes):
         report = model.predict_file(**options)
     if report:
         say(report)
@@ -135,6 +135,6 @@ def _check_paths(options: dict[str, Any]) -> None:
         near = did_you_mean(source.name, [path.name for path in beside])
         raise UserError(f"--input: no such file or folder: {source}{near}")
     check_output("--output", output)
-    for file in (output, Path(f"{output}.part")):
+    for file in (output, Path(f"{output_file(output)}.part")):
         if file.exists() and file.samefile(source):
             raise UserError(f"--output {output} would be written over the input {source}; name another file")

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from readers.files import output_file
+
 from .errors import UserError
 
 
@@ -153,7 +155,12 @@ class RunFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file completely or not at all."""
+    """Writes a file completely or not at all.
+
+    Raises:
+        DataError: what is there is no file.
+    """
+    path = output_file(path)
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text)

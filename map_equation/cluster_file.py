@@ -83,7 +83,7 @@ def check_output(input: Path | str, output: Path | str) -> Path:
     """The output's path, if it can be written; before a long search.
 
     Raises:
-        ValueError: it has another extension, is the input, or its folder isn't there.
+        ValueError: it has another extension, is the input or no file, or its folder isn't there.
     """
     path = check_path(output)
     graph = Path(os.path.expanduser(input))

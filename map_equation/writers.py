@@ -17,14 +17,17 @@ from .modules import Modules
 
 def write(partition: Modules, path: str | Path, level: int = 1) -> None:
     """``Partition.write``."""
+    from readers.graphs import output_file
+
     path = check_path(path)
-    part = path.with_name(f"{path.name}.part")
+    target = output_file(path)
+    part = target.with_name(f"{target.name}.part")
     try:
         if path.suffix == ".clu":
             write_clu(partition, part, level)
         else:
             WRITERS[path.suffix](partition, part)
-        os.replace(part, path)
+        os.replace(part, target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -43,12 +46,14 @@ def check_path(path: str | Path) -> Path:
 
 
 def check_folder(path: str | Path) -> Path:
-    """The path, without a ``~``, if its folder is there; ValueError if not, or if it is a folder itself."""
+    """The path, without a ``~``, if its folder is there; ValueError if not, or if it is itself a folder or no file."""
+    from readers.graphs import output_file
+
     path = Path(os.path.expanduser(path))
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}; create it first")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file")
+    if not (folder := output_file(path).parent).is_dir():
+        raise ValueError(f"{path}: there is no folder {folder}; create it first")
     return path
 
 

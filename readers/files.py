@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,19 @@ def user_path(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise DataError(f"{path}: there is no home folder {Path(path).parts[0]}; give the full path") from error
+
+
+def output_file(path: Path | str) -> Path:
+    """The file that a new one replaces when it is complete: where symbolic links lead, which stay as they are.
+
+    Raises:
+        DataError: what is there is no file but a folder, a pipe or a device, or a link leads nowhere.
+    """
+    path = Path(path)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink() or (path.exists() and not path.is_file()):
+        raise DataError(f"{path} is not a file: name a file to write")
+    return target
 
 
 def stamps(root: Path, paths: Iterable[Path], may_fail: bool = False) -> list[tuple[str, int, int]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple, TypeVar
 
 from readers.errors import DataError
-from readers.files import GZIP
+from readers.files import GZIP, output_file
 from readers.lines import TextFile
 
 Item = TypeVar("Item")
@@ -67,7 +67,7 @@ def predict_lines(
 
     Args:
         source: a text file, gzipped or not.
-        output: the file to write, in UTF-8.
+        output: the file to write, in UTF-8; a symbolic link stays, and ``<output>`` is where it leads.
         read: the item of a line, called with its text and what messages call it (``FILE, line 3``); or, as a ``str``,
             what is to be written for a line that needs no model (an empty one). It raises ValueError for a bad line.
         predict: what is to be written for each item of a batch, called with the items and how many lines and items
@@ -86,7 +86,8 @@ def predict_lines(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-    part, block_size, bad = Path(f"{output}.part"), BATCHES_PER_BLOCK * batch_size, 0
+    target = output_file(output)
+    part, block_size, bad = Path(f"{target}.part"), BATCHES_PER_BLOCK * batch_size, 0
     with TextFile(source, encoding, "--encoding") as file, _progress(file) as (advance, show):
         lines = iter(file)
         done = before = _keep_whole_blocks(part, block_size) if resume else 0
@@ -118,7 +119,7 @@ def predict_lines(
             raise DataError(
                 f"{error}; the {done} lines before it are in {part}: mend it and go on with --continue{or_skip}"
             ) from error
-    part.replace(output)
+    part.replace(target)
     return LineCounts(done, bad, before)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.batches import GraphBatch
 from layers.graphs import SparseMatrix
+from readers.files import output_file
 
 if TYPE_CHECKING:
     from map_equation import Partition
@@ -68,6 +69,7 @@ def write_shares(path: Path, names: list[str], shares: np.ndarray, listed: np.nd
         shares: (n, s) in the order of the modules.
         listed: (n, s) bool, which shares to write.
     """
+    path = output_file(path)
     part = path.with_name(f"{path.name}.part")
     with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,6 +1,7 @@
 """Graphs and the labels of their nodes, from files, as NumPy arrays and plain values."""
 
 from ..errors import DataError
+from ..files import output_file
 from .files import read_graph
 from .graph import Graph
 from .labels import read_labels
@@ -12,6 +13,7 @@ __all__ = [
     "GivenNode",
     "Graph",
     "StateNetwork",
+    "output_file",
     "read_graph",
     "read_labels",
     "read_partition",

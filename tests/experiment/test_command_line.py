@@ -129,7 +129,8 @@ def test_evaluate_gives_the_metrics_of_the_run_and_leaves_it_alone(trained_run: 
 
 
 def test_evaluate_takes_other_data(trained_run: Path, call, tmp_path: Path):
-    status, _, err = call("evaluate", trained_run / "checkpoints/last.ckpt", "--data.seed=5", "--json=m.json")
+    (tmp_path / "link.json").symlink_to("m.json")
+    status, _, err = call("evaluate", trained_run / "checkpoints/last.ckpt", "--data.seed=5", "--json=link.json")
     assert status == 0, err
     other = json.loads((tmp_path / "m.json").read_text())["metrics"]
     before = json.loads((trained_run / "summary.json").read_text())["metrics"]

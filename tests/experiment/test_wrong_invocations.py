@@ -1,5 +1,6 @@
 """A table of what people type wrong: each ends with status 2 and one line that names the mistake and the way out."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -343,6 +344,15 @@ def test_other_commands(line: str, call: Callable, folder: Path, trained_run: Pa
     status, _, err = call(command, *arguments)
     check(status, err, OTHERS[line], folder)
     assert {path: path.stat().st_mtime_ns for path in trained_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("command", ["evaluate RUN --json pipe", "predict RUN --input folder --output pipe"])
+def test_a_pipe_is_no_output(command: str, call: Callable, folder: Path, trained_run: Path):
+    os.mkfifo(folder / "folder" / "pipe")
+    command = command.replace("pipe", "folder/pipe").replace("RUN", str(trained_run))
+    status, _, err = call(*command.split())
+    check(status, err, [f"{command.split()[-2]}: folder/pipe is not a file"], folder)
+    assert (folder / "folder" / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Prediction of files line by line: aligned, in pieces, interrupted and continued."""
 
 import gzip
+import os
 
 import pytest
 
@@ -40,6 +41,29 @@ def write(path, lines, pack=False):
     data = "".join(f"{line}\n" for line in lines).encode()
     path.write_bytes(gzip.compress(data) if pack else data)
     return path
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    source, model = write(tmp_path / "in", ["ab"]), Reverser()
+    (tmp_path / "far").mkdir()
+    link, target = tmp_path / "out.gz", tmp_path / "far" / "target"
+    link.symlink_to(target)
+    for _ in range(2):  # the first makes the target
+        model(source, link)
+        assert link.is_symlink()
+        assert gzip.decompress(target.read_bytes()) == b"0 ba\n"
+        target.write_text("old")
+    model.broken_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        model(source, link)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["far", "in", "out.gz", "target", "target.part"]
+
+
+def test_a_pipe_is_no_output(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is not a file"):
+        Reverser()(write(tmp_path / "in", ["ab"]), tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("pack", [False, True])

@@ -130,8 +130,11 @@ def test_overlapping_communities_of_a_file(triangles, tmp_path):
         ("d", 3, pytest.approx(0.15)),
     ]
     assert [row[:2] for row in rows if row[0] != "d"] == [("a", 1), ("b", 1), ("c", 1), ("e", 2), ("f", 2)]
-    module.predict_file(file, output, threshold=1.0)
+    link = tmp_path / "link.csv"
+    link.symlink_to(output)
+    module.predict_file(file, link, threshold=1.0)
     assert len(read(output)) == 6, "the largest share is always listed"
+    assert link.is_symlink()
     with pytest.raises(ValueError, match="threshold"):
         module.predict_file(file, output, threshold=2.0)
 

@@ -1,6 +1,7 @@
 """``python -m map_equation``."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -130,3 +131,22 @@ def test_compiling_is_announced_once(capsys, monkeypatch):
     assert capsys.readouterr().err == f"{COMPILING}\n"
     numba.njit(lambda x: x * 2)(1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_link_stays_and_its_target_is_replaced(graph, tmp_path, capsys):
+    link, target = tmp_path / "out.csv", tmp_path / "target"
+    link.symlink_to(target)
+    for _ in range(2):  # the first makes the target
+        assert main([str(graph), str(link)]) == 0
+        assert link.is_symlink()
+        assert target.read_text().startswith("name,")
+        target.write_text("old")
+
+
+def test_a_pipe_or_a_link_to_nowhere_is_no_output(graph, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "none" / "target")
+    for name, words in (("pipe.csv", "pipe.csv is not a file"), ("link.csv", "none; create it first")):
+        assert main([str(graph), str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err
+    assert (tmp_path / "pipe.csv").is_fifo()
