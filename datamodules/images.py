@@ -61,7 +61,8 @@ class ImageDataModule(pl.LightningDataModule):
         sample_test_size: number of test images of ``sample``.
         hub_id: the data set on the hub, ``owner/name``.
         hub_config: its configuration, if it has several. This and the following also apply to parquet files.
-        image_column: its column of images; None: ``img`` or ``image``, else the first column of images.
+        image_column: its column of images; None: ``img`` or ``image``, else the first column of images, else
+            the only one of bytes.
         label_column: its column of classes; None: ``label`` or ``labels``, else the first column of classes, if any.
         train_split: its split of training images.
         test_split: its split of test images; None: the first of test, validation, valid and val that exists, if any.
@@ -205,6 +206,18 @@ class ImageDataModule(pl.LightningDataModule):
         if arrays.unreadable:
             skipped = describe_skipped([reason for _, reason in arrays.unreadable])
             rank_zero_warn(f"Skipped images of {self.source}: {skipped}")
+        if arrays.class_names:
+            self._say_what_has_no_labels(arrays)
+
+    def _say_what_has_no_labels(self, arrays: ImageArrays) -> None:
+        start = arrays.num_train
+        for argument, stop in (("val_split", start + arrays.num_val), ("test_split", len(arrays.labels))):
+            count, without = stop - start, int((arrays.labels[start:stop] < 0).sum())
+            if without:
+                what = "none of its images has a" if without == count else f"{without} of its {count} images have no"
+                effect = "training images are held out in its place" if without == count else "these are not judged"
+                rank_zero_warn(f"data.{argument} of {self.source}: {what} label: {effect}; or name another split")
+            start = stop
 
     def _make_sample(self) -> ImageArrays:
         train = render_shapes(self.sample_train_size, self.image_size, (self.seed, 0))

@@ -95,7 +95,7 @@ def _columns(splits: "DatasetDict", layout: DataSetLayout, where: str) -> tuple[
     features = found.train.features
     image = _column(features, datasets.Image, IMAGE_COLUMNS, layout.image_column, where, "image_column")
     if image is None:
-        raise DataError(f"{where} has no column of images, only {', '.join(features)}: set data.image_column")
+        image = _column_of_bytes(features, where)
     label = _column(features, datasets.ClassLabel, LABEL_COLUMNS, layout.label_column, where, "label_column")
     return found, image, label
 
@@ -156,6 +156,15 @@ def _column(
     return given or next(iter(by_name + by_kind), None)
 
 
+def _column_of_bytes(features: dict[str, Any], where: str) -> str:
+    """The only column of bytes, which are those of image files where no column says that it is of images."""
+    found = [name for name, feature in features.items() if getattr(feature, "dtype", "") in ("binary", "large_binary")]
+    if len(found) == 1:
+        return found[0]
+    columns = f"but several of bytes ({', '.join(found)})" if found else f"only {', '.join(features)}"
+    raise DataError(f"{where} has no column of images, {columns}: set data.image_column")
+
+
 def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[EncodedImage]:
     import datasets
 
@@ -167,6 +176,6 @@ def _encoded(parts: "list[Dataset]", column: str, where: str) -> Iterator[Encode
         for index, row in enumerate(rows):
             value = row[column] or {"bytes": None, "path": None}
             data = value["bytes"]
-            if data is None:
-                data = Path(value["path"]) if value["path"] else b""  # missing: treated like a damaged one
+            if data is None and value["path"]:
+                data = Path(value["path"])
             yield f"{index} of split {part.split} of {where}", data

@@ -21,8 +21,8 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode for each number of channels
 
 
-# One image to decode: what messages call it, and its encoded bytes or their file.
-EncodedImage = tuple[str, bytes | Path | str]
+# One image to decode: what messages call it, and its encoded bytes or their file; None: it is missing.
+EncodedImage = tuple[str, bytes | Path | str | None]
 
 
 class Chunk(NamedTuple):
@@ -96,10 +96,14 @@ def decode_image(name: str, data: bytes | Path | str, size: int, channels: int =
     return _decode(name, data, size, channels)[0]
 
 
-def _decode(name: str, data: bytes | Path | str, size: int, channels: int) -> tuple[NDArray[np.uint8], str | None]:
+def _decode(
+    name: str, data: bytes | Path | str | None, size: int, channels: int
+) -> tuple[NDArray[np.uint8], str | None]:
     """The pixels, and what decided the range that was scaled to 8 bits, if any."""
     from PIL import Image, UnidentifiedImageError
 
+    if data is None:
+        raise DataError(f"{PREFIX}{name}: it is missing{SUFFIX}")
     try:
         if not isinstance(data, bytes) and Path(data).exists() and not Path(data).is_file():
             raise OSError("it is not a file")

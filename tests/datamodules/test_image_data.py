@@ -340,6 +340,23 @@ def test_the_column_of_labels_is_chosen(tmp_path):
     assert make(source=source, test_split="train", train_split="test").describe()["test_images"] == 20
 
 
+def test_a_split_of_a_data_set_without_labels_is_named(tmp_path):
+    import datasets
+
+    labels = {"train": [0, 1] * 10, "validation": [0, -1, 1, None], "test": [-1] * 6}
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    for split, part in labels.items():
+        pixels = np.random.default_rng(len(part)).integers(0, 256, (len(part), 8, 8, 3), np.uint8)
+        columns = {"img": list(map(Image.fromarray, pixels)), "label": part}
+        datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    with pytest.warns(UserWarning, match=r"data\.\w+_split of .* label") as warned:
+        data = make(source=str(tmp_path))
+    val, test = [str(warning.message) for warning in warned if "label" in str(warning.message)]
+    assert val.startswith(f"data.val_split of {tmp_path}: 2 of its 4 images have no label")
+    assert test.startswith(f"data.test_split of {tmp_path}: none of its images has a label: training images are held")
+    assert [len(rows) for rows in (data._train, data._val, data._test)] == [18, 2, 2]
+
+
 def test_errors_of_the_source(tmp_path):
     data = ImageDataModule(source=str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"data.source: .*nowhere does not exist"):

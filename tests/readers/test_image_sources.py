@@ -4,8 +4,10 @@ import re
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from readers.errors import DataError
 from readers.images import DataSetLayout
@@ -293,4 +295,26 @@ def test_a_full_disk_is_not_blamed_on_the_data_set(tmp_path, monkeypatch):
 
     monkeypatch.setattr("readers.images.data_sets.decode_all", full)
     with pytest.raises(OSError, match="No space left"):
+        open_source(str(tmp_path)).read(32)
+
+
+def test_bytes_in_a_plain_column_are_images(tmp_path):
+    files = [save(tmp_path / "png" / f"{index}.png", index).read_bytes() for index in range(3)]
+    for column, names in (("jpg", ["jpg"]), (None, ["jpg", "mask"])):
+        folder = tmp_path / f"{len(names)}"
+        table = pa.table({"key": ["a", "b", "c"], **dict.fromkeys(names, pa.array(files)), "cls": [1, 0, 1]})
+        folder.mkdir()
+        parquet.write_table(table, folder / "train.parquet")
+        if column:
+            arrays = open_source(str(folder)).read(32)
+            assert np.array_equal(arrays.images, IMAGES[:3])
+            assert arrays.labels.tolist() == [1, 0, 1]
+        else:
+            with pytest.raises(DataError, match=r"but several of bytes \(jpg, mask\): set data\.image_column"):
+                open_source(str(folder)).read(32)
+
+
+def test_an_image_that_is_missing_is_not_called_empty(tmp_path):
+    parquet.write_table(pa.table({"image": [None, b"", IMAGES[0].tobytes()]}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"cannot read 3 images; .*: 0 of .*: it is missing; 1 of .*: it is empty; "):
         open_source(str(tmp_path)).read(32)
