@@ -62,10 +62,9 @@ class BatchLoader:
         self._resume: tuple[int, int] | None = None
         if len(self) == 0:
             _, processes = rank_and_world_size()
-            raise ValueError(
-                f"{num_items} items are too few for a batch of {batch_size} on each of {processes} processes: "
-                "lower data.batch_size"
-            )
+            items = "1 item is" if num_items == 1 else f"{num_items} items are"
+            each = f" on each of {processes} processes" * (processes > 1)
+            raise ValueError(f"{items} too few for a batch of {batch_size}{each}: lower data.batch_size")
 
     @property
     def batch_sampler(self) -> SimpleNamespace:

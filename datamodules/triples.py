@@ -23,7 +23,7 @@ from readers.triples.tables import Negatives
 from readers.word_vectors import read_word_vectors
 
 from .arguments import check_at_least, check_choice, check_seed, check_val_fraction
-from .loader import BatchLoader
+from .loader import BatchLoader, rank_and_world_size
 from .triple_data.loaders import BucketLoader, EvaluationBatches, TrainingBatches
 from .triple_data.sources import SchemaFrom, TripleSources
 from .triple_data.splits import EncodedSplit, SplitEncoding, as_bytes
@@ -53,7 +53,8 @@ class TripleDataModule(pl.LightningDataModule):
         schema_file: JSON lines with ``subject_type``, ``predicate``, ``object_type``; None: that of the folder, else
             SKE's 50 rows.
         batch_size: rows per training batch and process.
-        min_batches: batches of an epoch at least, over all processes: on little data they have fewer rows, down to 8.
+        min_batches: batches of an epoch at least, over all processes: on little data they have fewer rows, down to 8
+            (or as many as there are).
         eval_batch_size: sentences per batch and process in validation and test.
         max_length: maximum length of a row, in characters.
         min_count: characters that are rarer in the training text count as unknown.
@@ -352,8 +353,9 @@ class TripleDataModule(pl.LightningDataModule):
         return TrainingBatches(train.table, train.sentences, self.encoder, self.negatives, self.augment, self.seed)
 
     def train_dataloader(self) -> BatchLoader:
-        size = max(FEW_ROWS, len(self.training_batches.table) // self.min_batches)
-        return BucketLoader(self.training_batches, min(self.batch_size, size), self.seed)
+        rows, (_, processes) = len(self.training_batches.table), rank_and_world_size()
+        size = max(FEW_ROWS, rows // self.min_batches)
+        return BucketLoader(self.training_batches, min(self.batch_size, size, max(1, rows // processes)), self.seed)
 
     def val_dataloader(self) -> BatchLoader:
         return self._evaluation_loader("val")

@@ -153,9 +153,14 @@ def spo_rows(record: Mapping[str, Any], where: str) -> list[Any]:
     if isinstance(rows, Mapping):
         rows = _rows_of_columns(rows)
     if not isinstance(rows, list):
-        what = "has no spo_list" if rows is None else "spo_list is not a list"
+        what = f"has no spo_list{_but(record)}" if rows is None else "spo_list is not a list"
         raise DataError(f"{where}: {what}; give the triples of the text, or [] for none")
     return rows
+
+
+def _but(record: Mapping[str, Any]) -> str:
+    """The keys that a record has, which may be another maker's names for what is missing."""
+    return f", only {', '.join(map(str, record))}" * bool(record)
 
 
 def _rows_of_columns(columns: Mapping[str, Any]) -> list[dict[str, Any]] | Mapping[str, Any]:
@@ -170,8 +175,13 @@ def parse_json(line: str, where: str) -> Any:
     """The content of a JSON line.
 
     Raises:
-        DataError: it is broken.
+        DataError: it is broken, or of a file that is not JSON lines: an array, or an object over several lines.
     """
+    if line[:1] == "[" or line == "{":
+        what, how = ("an array", "'.[]'") if line[0] == "[" else ("the first line of one", ".")
+        raise DataError(
+            f"{where}: not a JSON object, but {what}; each line must be one (jq -c {how} OLD > NEW writes them so)"
+        )
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # broken, an integer of thousands of digits, or too deep
@@ -189,7 +199,7 @@ def parse_text(record: Any, where: str) -> str:
         raise DataError(f'{where}: not a JSON object; each line must be one: {{"text": …, "spo_list": […]}}')
     text = record.get("text")
     if not isinstance(text, str):
-        what = "has no text" if text is None else "text is not a string"
+        what = f"has no text{_but(record)}" if text is None else "text is not a string"
         raise DataError(f"{where}: {what}; each line needs a string named text")
     check_unicode(text, where, "text")
     return text
@@ -236,6 +246,9 @@ def _parse_row(row: Any, where: str, text: NormalizedText, normalize: Normalize)
 
 
 def _check_name(value: Any, where: str, name: str) -> str:
+    if isinstance(value, int | float):
+        number = json.dumps(value)
+        raise DataError(f'{where}: {name} of a triple is not a string but {number}; write it in quotes: "{number}"')
     if not isinstance(value, str) or not value.strip():
         what = "missing" if value is None else "not a string" if not isinstance(value, str) else "empty"
         raise DataError(f"{where}: {name} of a triple is {what}; each needs subject, predicate and object")

@@ -43,6 +43,8 @@ def test_every_item_appears_once():
 def test_too_few_items_are_an_error():
     with pytest.raises(ValueError, match="3 items are too few for a batch of 4"):
         make_loader(num_items=3)
+    with pytest.raises(ValueError, match=r"^1 item is too few for a batch of 4: lower data\.batch_size$"):
+        make_loader(num_items=1)
 
 
 @pytest.mark.parametrize("drop_last", [True, False])

@@ -60,12 +60,14 @@ def test_without_shuffling_each_epoch_has_the_same_sentences():
     assert [batch.texts for batch in loader_] == first
 
 
-@pytest.mark.parametrize(("rows", "options", "size"), [(700, {}, 64), (700, {"min_batches": 35}, 20), (30, {}, 30)])
+@pytest.mark.parametrize(
+    ("rows", "options", "size"), [(700, {}, 64), (700, {"min_batches": 35}, 20), (30, {}, 30), (3, {}, 3)]
+)
 def test_little_data_has_smaller_batches(rows, options, size):
     data = TripleDataModule("sample", sample_train_size=rows, sample_test_size=10, **options)
     assert data.train_dataloader().batch_size == size
     data.min_batches = 10**6
-    assert data.train_dataloader().batch_size == 8
+    assert data.train_dataloader().batch_size == min(8, rows)
 
 
 def test_ranks_share_the_data(monkeypatch):
