@@ -13,6 +13,7 @@ from .windows import Alter
 
 SOME = 0.01  # share of words that are read as <unk> where the training text has none
 SHARE_DIFFERS = 5e-4  # shares that differ by more are those of other tasks
+MOST = 0.5  # the share above which a text is not of this vocabulary
 LONG_WORD = 5  # characters: the mean length of "words" of Chinese above which they are none
 
 
@@ -46,6 +47,12 @@ def compare_shares(now: Mapping[str, float], before: Mapping[str, float], was_tr
         was_trained: whether that model has seen any ``<unk>``.
         level: what tokens are.
     """
+    if now["test"] > MOST >= before["test"]:
+        return (
+            f"{now['test']:.2%} of the {level}s of the test text are {UNKNOWN}, so its perplexity says nothing: it is "
+            f"of another language, or its {level}s end elsewhere than in the training text (as in Chinese without "
+            "blanks): separate them as there, or train on this text (data.segmenter=jieba, data.level=character)"
+        )
     if now["test"] > 0 and not was_trained:
         return (
             f"{now['test']:.2%} of the {level}s of the test text are {UNKNOWN}, which this model never met in its "
