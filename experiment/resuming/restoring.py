@@ -79,8 +79,9 @@ def restoring(path: Path | None, changed: Sequence[str] = ()) -> Iterator[None]:
             raise
         lines = [line.strip() for line in str(error).splitlines()]
         # Of many lines about weights, those about sizes say most.
+        of_weights = any("loading state_dict" in line for line in lines)
         lines.sort(key=lambda line: not line.startswith("size mismatch"))
-        if changed:
+        if changed and of_weights:
             raise UserError(
                 f"--{', --'.join(changed)}: the weights of {path} do not fit the model so changed: leave out what "
                 "changes its parts or sizes, or train a new run from the weights that fit "
