@@ -36,7 +36,7 @@ def run(folder: Path, *words: str, timeout: int = 300) -> subprocess.CompletedPr
     ("hook", "rank", "place"),
     [
         ("on_train_batch_start", 1, {"epoch": 1, "batch": 0}),
-        ("on_validation_batch_end", 1, {"epoch": 0, "batch": 0}),
+        pytest.param("on_validation_batch_end", 1, {"epoch": 0, "batch": 0}, marks=pytest.mark.slow),
         ("on_test_batch_end", 0, {"batch": 0}),
     ],
 )

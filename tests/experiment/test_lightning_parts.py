@@ -200,7 +200,10 @@ def test_overfitting_sees_the_first_batches_in_each_epoch(call: Train):
     assert batches["train", 0] == in_order
 
 
-@pytest.mark.parametrize("strategy", ["ddp_fork", pytest.param("ddp_notebook", marks=pytest.mark.slow), "ddp_spawn"])
+SLOW = [pytest.param(strategy, marks=pytest.mark.slow) for strategy in ("ddp_notebook", "ddp_spawn")]
+
+
+@pytest.mark.parametrize("strategy", ["ddp_fork", *SLOW])
 def test_processes_of_lightning_lose_no_rows(strategy: str, tmp_path: Path):
     devices = ["--trainer.devices=2", "--data.batch_size=8", f"--trainer.strategy={strategy}"]
     result = script("train", *CONFIG, *devices, "--run_dir", tmp_path / "run", cwd=tmp_path)
