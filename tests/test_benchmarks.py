@@ -12,7 +12,11 @@ import experiment.train  # noqa: F401 (once loaded, it leaves the environment al
 from experiment.benchmark import benchmark
 from tests.conftest import ROOT, script
 
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+LONG = ("attention", "data", "derived_optimizers")
+NAMES = [
+    pytest.param(path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
+    for path in sorted((ROOT / "benchmarks").glob("[!_]*.py"))
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
