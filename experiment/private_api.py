@@ -246,9 +246,9 @@ def continue_as_new(trainer: pl.Trainer) -> None:
 
 
 def resumes_within_epoch(trainer: pl.Trainer) -> bool:
-    """Whether a resumed run goes on within an epoch, so that it begins without ``on_train_epoch_start``.
+    """Whether the run was resumed within an epoch, whose ``on_train_epoch_start`` Lightning then skips.
 
-    In ``on_train_start``. The Trainer tells the epoch alone.
+    To be asked in ``on_train_start``. The Trainer's public attributes tell only the epoch.
     Tried: pytorch-lightning 2.6.6.
     """
     return trainer.fit_loop.restarted_mid_epoch or trainer.fit_loop.restarted_on_epoch_end

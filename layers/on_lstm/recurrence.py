@@ -108,11 +108,10 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         tensors, saved = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
-        arguments: tuple[Any, ...] = *tensors, ctx.dtype, ctx.gates
         with torch.autocast(gradients[0].device.type, enabled=False), torch.cuda.device_of(gradients[0]):
             if torch.is_grad_enabled():  # the gradient will be differentiated
                 needed = [tensor for tensor, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]
-                results = _by_operators(*arguments)
+                results = _by_operators(tensors, ctx.dtype, ctx.gates)
                 of_needed = iter(torch.autograd.grad(results, needed, gradients, create_graph=True))
                 found = tuple(next(of_needed) if need else None for need in ctx.needs_input_grad[:7])
             else:
@@ -121,20 +120,11 @@ class _Recurrence(torch.autograd.Function):
         return *typed, None, None
 
 
-def _by_operators(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor,
-    bias_hh: Tensor,
-    dtype: torch.dtype,
-    gates: Gates,
-) -> tuple[Tensor, ...]:
+def _by_operators(tensors: Sequence[Tensor], dtype: torch.dtype, gates: Gates) -> tuple[Tensor, ...]:
     """The results of ``_Recurrence`` by torch's operators, whose gradients have derivatives; much slower."""
+    x, h, c0, weight_ih, weight_hh, bias_ih, bias_hh = tensors
     of_state = torch.promote_types(dtype, torch.float32)
-    x, h, weight_ih, weight_hh = (tensor.to(dtype) for tensor in (x, h0, weight_ih, weight_hh))
+    x, h, weight_ih, weight_hh = (tensor.to(dtype) for tensor in (x, h, weight_ih, weight_hh))
     c, steps = c0.to(of_state), PlainSteps(gates)
     rows = []
     for zx in F.linear(x, weight_ih, (bias_ih + bias_hh).to(dtype)):
