@@ -32,7 +32,7 @@ def output_file(path: Path | str) -> Path:
     """The file that a new one replaces when it is complete: where symbolic links lead, which stay as they are.
 
     Raises:
-        DataError: what is there is no file but a folder, a pipe or a device, or a link leads nowhere.
+        DataError: what is there is no file but a folder, a pipe or a device, or links lead in a circle.
     """
     path = Path(path)
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
