@@ -1,6 +1,7 @@
 """Arguments as typed, before a parser sees them: options, and the configuration files that they name."""
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -76,6 +77,8 @@ def check_output(option: str, file: str | Path | None) -> None:
         raise UserError(f"{option}: {error}") from error
     if not target.parent.is_dir():
         raise UserError(f"{option}: no such folder: {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise UserError(f"{option}: no permission to write into the folder {target.parent}")
 
 
 def without_configs(argv: list[str]) -> list[str]:

@@ -16,6 +16,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from readers.files import replacing
+
 from .console import say
 from .errors import UserError
 from .private_api import drop_wandb_setting, give_loggers_a_folder
@@ -89,9 +91,8 @@ class FolderLogger(Logger):
         for number, image in enumerate(images, 1):
             stem = key.replace("/", "_") + (f"_{number}" if len(images) > 1 else "")
             picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-            path = self.folder.pictures / f"{stem}.png"
-            picture.save(path.with_suffix(".tmp"), format="png")
-            os.replace(path.with_suffix(".tmp"), path)
+            with replacing(self.folder.pictures / f"{stem}.png") as part:
+                picture.save(part, format="png")
 
     @rank_zero_only
     def log_file(self, name: str, write: Callable[[Path], object]) -> None:

@@ -3,14 +3,13 @@
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from readers.files import output_file
+from readers.files import replacing
 
 from .errors import UserError
 
@@ -160,10 +159,5 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         DataError: what is there is no file.
     """
-    path = output_file(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_text(text)

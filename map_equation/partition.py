@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from .flow import UNDIRECTED, kind_of
 from .labels import distinct
 from .modules import Modules
 from .states import memberships
-from .writers import check_folder, write, write_clu, write_csv, write_json, write_tree
+from .writers import write, write_clu, write_csv, write_file, write_json, write_tree
 
 if TYPE_CHECKING:
     import networkx
@@ -124,19 +125,19 @@ class Partition(Modules):
 
     def to_tree(self, path: str | Path) -> None:
         """Writes a ``.tree`` file, see ``writers.write_tree``."""
-        write_tree(self, check_folder(path))
+        write_file(path, partial(write_tree, self))
 
     def to_clu(self, path: str | Path, level: int = 1) -> None:
         """Writes a ``.clu`` file, see ``writers.write_clu``."""
-        write_clu(self, check_folder(path), level)
+        write_file(path, partial(write_clu, self, level=level))
 
     def to_csv(self, path: str | Path) -> None:
         """Writes a ``.csv`` file, see ``writers.write_csv``."""
-        write_csv(self, check_folder(path))
+        write_file(path, partial(write_csv, self))
 
     def to_json(self, path: str | Path) -> None:
         """Writes a ``.json`` file, see ``writers.write_json``."""
-        write_json(self, check_folder(path))
+        write_file(path, partial(write_json, self))
 
     def to_networkx(self) -> "networkx.Graph":
         """The graph with ``flow`` on its links and ``module``, ``top_module``, ``path``, ``flow`` on its nodes.

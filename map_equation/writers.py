@@ -4,6 +4,8 @@ import csv
 import json
 import os
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,19 @@ from .modules import Modules
 
 def write(partition: Modules, path: str | Path, level: int = 1) -> None:
     """``Partition.write``."""
-    from readers.graphs import output_file
-
     path = check_path(path)
-    target = output_file(path)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        if path.suffix == ".clu":
-            write_clu(partition, part, level)
-        else:
-            WRITERS[path.suffix](partition, part)
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    if path.suffix == ".clu":
+        write_file(path, partial(write_clu, partition, level=level))
+    else:
+        write_file(path, partial(WRITERS[path.suffix], partition))
+
+
+def write_file(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Has a function write a new file, which replaces the one at ``path`` when it is complete."""
+    from readers.graphs import replacing
+
+    with replacing(check_folder(path)) as part:
+        write(part)
 
 
 def check_path(path: str | Path) -> Path:
@@ -46,7 +47,7 @@ def check_path(path: str | Path) -> Path:
 
 
 def check_folder(path: str | Path) -> Path:
-    """The path, without a ``~``, if its folder is there; ValueError if not, or if it is itself a folder or no file."""
+    """The path, without a ``~``, if a file can be written there; ValueError if not."""
     from readers.graphs import output_file
 
     path = Path(os.path.expanduser(path))
@@ -54,6 +55,8 @@ def check_folder(path: str | Path) -> Path:
         raise ValueError(f"{path} is a folder: name a file")
     if not (folder := output_file(path).parent).is_dir():
         raise ValueError(f"{path}: there is no folder {folder}; create it first")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{path}: no permission to write into the folder {folder}")
     return path
 
 

@@ -1,10 +1,11 @@
 """The path and the content of a user's file, which may be gzipped."""
 
+import contextlib
 import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .encodings import decode_text
@@ -39,6 +40,22 @@ def output_file(path: Path | str) -> Path:
     if target.is_symlink() or (path.exists() and not path.is_file()):
         raise DataError(f"{path} is not a file: name a file to write")
     return target
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A path for a new file, which replaces the one at ``path`` when it is complete; after an error that one stays.
+
+    Raises:
+        DataError: as ``output_file``.
+    """
+    target = output_file(path)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def stamps(root: Path, paths: Iterable[Path], may_fail: bool = False) -> list[tuple[str, int, int]]:

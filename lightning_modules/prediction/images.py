@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import ImageBatch
+from readers.files import replacing
 from readers.images import read_image_files
 
 FEATURE_FILES = (".npz", ".csv", ".parquet", "")  # without an ending it is npz
@@ -50,14 +51,18 @@ def write_features(output: Path, names: list[str], features: Tensor, more: Mappi
     """Writes features by the ending of the file.
 
     ``.csv``: ``name,f0,f1,...``, a row an image; ``.parquet``: the columns ``name`` and ``features``, lists of float32;
-    ``.npz`` or none: NumPy's ``.npz`` with ``names``, ``features`` (N, d) float32 and ``more``.
+    ``.npz`` or none: NumPy's ``.npz`` with ``names``, ``features`` (N, d) float32 and ``more``. An earlier file is
+    replaced when the new one is complete.
     """
-    output = Path(output)
-    ending = output.suffix.lower()
+    with replacing(output) as part:
+        _write_features(part, Path(output).suffix.lower(), names, features, more or {})
+
+
+def _write_features(path: Path, ending: str, names: list[str], features: Tensor, more: Mapping[str, Any]) -> None:
     if ending == ".csv":
         header = ["name", *(f"f{index}" for index in range(features.shape[1]))]
         # File names that are not valid UTF-8 go byte for byte.
-        with open(output, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = (
                 [name, *map(np.format_float_positional, row)] for name, row in zip(names, features.numpy(), strict=True)
             )
@@ -69,8 +74,8 @@ def write_features(output: Path, names: list[str], features: Tensor, more: Mappi
         texts = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
         flat = pa.array(features.flatten().numpy(), pa.float32())
         lists = pa.FixedSizeListArray.from_arrays(flat, features.shape[1])
-        parquet.write_table(pa.table({"name": pa.array(texts, pa.string()), "features": lists}), output)
+        parquet.write_table(pa.table({"name": pa.array(texts, pa.string()), "features": lists}), path)
     else:
-        arrays: dict[str, Any] = {"names": np.array(names), "features": features.numpy(), **(more or {})}
-        with open(output, "wb") as file:
+        arrays: dict[str, Any] = {"names": np.array(names), "features": features.numpy(), **more}
+        with open(path, "wb") as file:
             np.savez(file, **arrays)

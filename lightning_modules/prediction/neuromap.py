@@ -1,7 +1,6 @@
 """Soft communities of a user's graph: its nodes in the network's order, and the file to write."""
 
 import csv
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from datamodules.batches import GraphBatch
 from layers.graphs import SparseMatrix
-from readers.files import output_file
+from readers.files import replacing
 
 if TYPE_CHECKING:
     from map_equation import Partition
@@ -69,13 +68,10 @@ def write_shares(path: Path, names: list[str], shares: np.ndarray, listed: np.nd
         shares: (n, s) in the order of the modules.
         listed: (n, s) bool, which shares to write.
     """
-    path = output_file(path)
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "module", "probability"])
         for name, row, chosen in zip(names, shares, listed, strict=True):
             modules = np.flatnonzero(chosen)
             for module in modules[np.argsort(-row[modules], kind="stable")]:
                 writer.writerow([name, module + 1, f"{row[module]:.4g}"])
-    os.replace(part, path)

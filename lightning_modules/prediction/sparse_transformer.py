@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datamodules.batches import ImageBatch
 from layers.transformers.generation import generate
 from layers.transformers.positions import COLOURS, bytes_of_images, images_of_bytes
+from readers.files import replacing
 from readers.images import read_image_files
 from readers.text.tokens import EOS, UNKNOWN, Level, Segmenter, TextCodec
 
@@ -199,13 +200,13 @@ def complete_image_files(
         originals.append(_pixels(batch.images, pixel_range))
         completed.append(_pixels(complete(batch.images, number), pixel_range))
     before, after = np.concatenate(originals), np.concatenate(completed)
-    if output.suffix.lower() == ".npz":
-        with open(output, "wb") as file:
+    with replacing(output) as part, part.open("wb") as file:
+        if output.suffix.lower() == ".npz":
             np.savez(file, names=np.array(names), images=before, completed=after)
-    else:
-        from PIL import Image
+        else:
+            from PIL import Image
 
-        Image.fromarray(picture_of_completions(before, after)).save(output)
+            Image.fromarray(picture_of_completions(before, after)).save(file, format="png")
     return f"{len(names)} images completed from their upper halves -> {output}"
 
 

@@ -1,7 +1,7 @@
 """Graphs and the labels of their nodes, from files, as NumPy arrays and plain values."""
 
 from ..errors import DataError
-from ..files import output_file
+from ..files import output_file, replacing
 from .files import read_graph
 from .graph import Graph
 from .labels import read_labels
@@ -18,4 +18,5 @@ __all__ = [
     "read_labels",
     "read_partition",
     "read_state_network",
+    "replacing",
 ]

@@ -355,6 +355,14 @@ def test_a_pipe_is_no_output(command: str, call: Callable, folder: Path, trained
     assert (folder / "folder" / "pipe").is_fifo()
 
 
+def test_a_folder_that_may_not_be_written(
+    call: Callable, folder: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    status, _, err = call("predict", str(trained_run), "--input", "folder", "--output", "folder/x.npz")
+    check(status, err, ["--output: no permission to write into the folder folder"], folder)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 from dataclasses import FrozenInstanceError, replace
 
@@ -202,6 +203,9 @@ def test_where_files_are_written(tmp_path, monkeypatch):
         ):
             with pytest.raises(ValueError, match=message):
                 write(path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ValueError, match="no permission to write into the folder"):
+        found.to_csv("~/b.csv")
 
 
 @pytest.mark.parametrize("two_level", [True, False])
