@@ -38,7 +38,7 @@ from .loggers import FolderLogger, finish_wandb, log_config, prepare_loggers
 from .open_run import open_run, run_and_checkpoint
 from .private_api import trains_in_children
 from .processes.agreement import StopTogether, stop_together, stopped_runs_can_continue
-from .resuming.checkpoint_files import AtomicCheckpointIO
+from .resuming.checkpoint_files import AtomicCheckpointIO, step_of
 from .resuming.restoring import is_plain, load_checkpoint, refuse_other_data, restoring
 from .resuming.resumed_settings import (
     ResumedSettings,
@@ -143,7 +143,8 @@ def train(argv: list[str]) -> ExperimentCLI:
                 say(line)
             title = f"{type(cli.model).__name__} on {type(cli.datamodule).__name__}"
             if metrics:
-                print_metrics(metrics, f"{title}: test of {tested.name if tested else 'the model'}")
+                which = f"{tested.name}, step {step_of(tested)} of {cli.trainer.global_step}" if tested else "the model"
+                print_metrics(metrics, f"{title}: test of {which}")
                 for line in remarks_on(cli.model, metrics):
                     say(line)
             for picture in sorted(folder.pictures.glob("*.png")):

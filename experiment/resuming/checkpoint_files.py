@@ -124,7 +124,7 @@ def set_aside(folder: RunFolder, resumed: Path, step: int, is_same: bool, best_s
     if is_same and folder.last.is_file() and resumed.samefile(folder.last):
         return
     for path in (folder.last, folder.best):
-        written = _step_of(path)
+        written = step_of(path)
         is_measured_otherwise = path == folder.best and best_score is None
         if written is None or not (written > step or is_measured_otherwise):
             continue
@@ -138,7 +138,7 @@ def set_aside(folder: RunFolder, resumed: Path, step: int, is_same: bool, best_s
             os.replace(temporary, path)
 
 
-def _step_of(path: Path) -> int | None:
+def step_of(path: Path) -> int | None:
     """The optimizer steps of a checkpoint; None if there is none, or it can't be read."""
     try:
         return read_checkpoint(path)["global_step"] if path.is_file() else None

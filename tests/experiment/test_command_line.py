@@ -40,7 +40,12 @@ def test_run_folder_is_as_contracted(trained_run: Path):
 
 
 def test_config_of_a_run_reruns_it_to_the_same_metrics(trained_run: Path, tmp_path: Path):
-    script("train", "-c", trained_run / "config.yaml", "--run_dir", tmp_path / "again", cwd=tmp_path)
+    said = script("train", "-c", trained_run / "config.yaml", "--run_dir", tmp_path / "again", cwd=tmp_path).stdout
+    best, last = (
+        torch.load(trained_run / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("best", "last")
+    )
+    assert f"test of best.ckpt, step {best} of {last}\n" in said
     again, before = (
         json.loads((folder / "summary.json").read_text())["metrics"] for folder in (tmp_path / "again", trained_run)
     )
