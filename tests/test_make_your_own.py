@@ -138,6 +138,11 @@ def run(root: Path, name: str, folder: Path, *arguments: str) -> dict[str, float
     return json.loads((folder / "run" / "summary.json").read_text())["metrics"]
 
 
+def test_the_default_job_is_run_only_by_tests_that_go_with_it():
+    asking = {path for path in (ROOT / "tests").rglob("test_*.py") if "trained_run" in path.read_text()}
+    assert asking <= files_of(techniques()["infomax_sample"], ROOT) | files_of(across(), ROOT)
+
+
 @pytest.mark.parametrize(
     "name",
     [name if name == "on_lstm_sample" else pytest.param(name, marks=LONG) for name in techniques()],

@@ -354,16 +354,3 @@ def test_what_can_not_take_effect_is_refused_by_name(given: list[str], changed: 
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words), caught.value
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.parametrize("command", ["train --resume", "evaluate"])
-def test_a_model_that_the_weights_do_not_fit_is_refused_by_its_option(command: str, call: Callable, trained_run: Path):
-    name, *resume = command.split()
-    shutil.copytree(trained_run, "copy")
-    status, _, err = call(name, *resume, "copy", "--model.encoder.code_size=7", "--model.lr=0.1")
-    assert status == 2
-    line = err.splitlines()[-1]
-    assert "error: --model.encoder.code_size, --model.lr: the weights of copy/checkpoints/" in line
-    assert "--init_from copy/checkpoints/" in line
-    assert "size mismatch for encoder" in line
-    assert "damaged" not in line

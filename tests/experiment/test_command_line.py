@@ -143,6 +143,19 @@ def test_evaluate_takes_other_data(trained_run: Path, call, tmp_path: Path):
     assert other != before
 
 
+@pytest.mark.parametrize("command", ["train --resume", "evaluate"])
+def test_a_model_that_the_weights_do_not_fit_is_refused_by_its_option(command: str, trained_run: Path, call):
+    name, *resume = command.split()
+    shutil.copytree(trained_run, "copy")
+    status, _, err = call(name, *resume, "copy", "--model.encoder.code_size=7", "--model.lr=0.1")
+    assert status == 2
+    line = err.splitlines()[-1]
+    assert "error: --model.encoder.code_size, --model.lr: the weights of copy/checkpoints/" in line
+    assert "--init_from copy/checkpoints/" in line
+    assert "size mismatch for encoder" in line
+    assert "damaged" not in line
+
+
 def test_predict_writes_features_of_a_folder(trained_run: Path, call, tmp_path: Path):
     (tmp_path / "photos").mkdir()
     for number in range(3):
