@@ -134,7 +134,7 @@ def check_config_files(args: Sequence[str]) -> None:
     """
     for flag, value in flags_and_values(args):
         if flag == "--trainer":
-            _check_section(flag, value if Path(value).is_file() else _or_text(value))
+            _check_section(flag, value if Path(value).is_file() else loaded(value))
         if flag not in ("-c", "--config"):
             continue
         if not value or value.startswith("-"):
@@ -203,7 +203,8 @@ def _check_section(name: str, value: Any) -> None:
         raise UserError(f"{name}: expected settings (key: value), got {'nothing' if value is None else repr(value)}")
 
 
-def _or_text(value: str) -> Any:
+def loaded(value: str) -> Any:
+    """The value of an option: YAML, or else the text itself."""
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:

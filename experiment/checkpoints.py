@@ -9,7 +9,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import WandbLogger
 
 from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
@@ -29,7 +28,6 @@ from .private_api import (
     metrics_to_log,
     set_max_steps,
     waits_for_gradients,
-    wandb_id,
     within_epoch,
 )
 from .processes import stopping
@@ -54,14 +52,24 @@ class RunCheckpoints(Checkpoint):
         monitor: the metric that decides which checkpoint is best.
         mode: ``min`` or ``max``.
         save_every: seconds between two writes within an epoch.
+        wandb_id: the id of the W&B run; None: there is none, or W&B chooses it.
     """
 
-    def __init__(self, folder: RunFolder, config: dict[str, Any], monitor: str, mode: str, save_every: float) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: dict[str, Any],
+        monitor: str,
+        mode: str,
+        save_every: float,
+        wandb_id: str | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.monitor = monitor
         self.sign = {"min": 1.0, "max": -1.0}[mode]
         self.save_every = save_every
+        self.wandb_id = wandb_id
         self.best_score: float | None = None
         self._last_write = time.monotonic()
         self._pending_row: dict[str, float] = {}
@@ -220,13 +228,12 @@ class RunCheckpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         folder_logger = next((logger for logger in trainer.loggers if isinstance(logger, FolderLogger)), None)
-        wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
         checkpoint["experiment"] = {
             "config": self.config,
             "random_states": by_rank(self.process_state(), self.process_states),
             "metrics_rows": folder_logger.num_rows if folder_logger else 0,
             "pending_row": self._pending_row,
-            "wandb_id": wandb_id(wandb_logger) if wandb_logger else None,
+            "wandb_id": self.wandb_id,
         }
         if self._is_within_epoch:
             within_epoch(checkpoint)

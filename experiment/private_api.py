@@ -392,15 +392,6 @@ def give_loggers_a_folder() -> None:
             cls.__init__.__defaults__ = (".", *defaults)  # type: ignore[misc]
 
 
-def wandb_id(logger: pl.loggers.WandbLogger) -> str | None:
-    """The id of the W&B run, as it was configured; None where W&B chooses it (a sweep).
-
-    ``logger.version`` is the id of the run that was begun, also where that is a dummy because W&B is disabled.
-    Tried: pytorch-lightning 2.6.6.
-    """
-    return logger._wandb_init.get("id")
-
-
 def drop_wandb_setting(logger: pl.loggers.WandbLogger, name: str) -> None:
     """Keeps Lightning from passing on a setting that W&B no longer has, and warns of.
 

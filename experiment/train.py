@@ -86,11 +86,13 @@ def train(argv: list[str]) -> ExperimentCLI:
             refuse_what_only_a_new_run_reads(before, config)
         del saved  # it holds the weights
         is_warm = path is None and cli.config.init_from and not cli.config.init_from_partly
-        prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
+        wandb_id = prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
         prepare_checkpoint_callbacks(cli.config.trainer.callbacks, folder)
         progress = progress_arguments(cli.config.trainer)
         finite = [FiniteLoss(folder)] if cli.config.check_finite else []
-        checkpoints = RunCheckpoints(folder, config, model_class.monitor, model_class.mode, cli.config.save_every)
+        checkpoints = RunCheckpoints(
+            folder, config, model_class.monitor, model_class.mode, cli.config.save_every, wandb_id
+        )
         cli.build(
             hyperparameters,
             hyperparameters_in(cli.config.init_from) if is_warm else None,

@@ -263,12 +263,6 @@ def try_give_loggers_a_folder(door: Callable, _: Any) -> None:
             assert arguments["name"].default == "lightning_logs"
 
 
-def try_wandb_id(door: Callable, _: Any) -> None:
-    pytest.importorskip("wandb")
-    assert door(pl.loggers.WandbLogger(id="a1", offline=True)) == "a1"
-    assert door(pl.loggers.WandbLogger(offline=True)) is None
-
-
 def try_drop_wandb_setting(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     begun: list[dict[str, Any]] = []
