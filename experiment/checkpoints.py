@@ -15,7 +15,6 @@ from callbacks.update_chain.rule import UpdateRule
 from layers.processes import by_rank, forget_process_states, gather_process_states
 
 from .console import say
-from .errors import UserError
 from .loggers import FolderLogger
 from .private_api import (
     batches_trained,
@@ -266,7 +265,6 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stopping.defer()
         self._agreement.begin(trainer)
-        _check_optimizers(trainer)
         self.begin(trainer)
         set_max_steps(trainer, self._max_steps)
         # As late as possible, since building the model and the sanity check draw random numbers too.
@@ -324,14 +322,3 @@ def _has_chain(trainer: pl.Trainer) -> bool:
 
 def _parts(trainer: pl.Trainer) -> list[Any]:
     return [trainer.lightning_module, *_callbacks(trainer)]
-
-
-def _check_optimizers(trainer: pl.Trainer) -> None:
-    """Refuses a checkpoint of another optimizer, which would otherwise fail only in the first step."""
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            if missing := optimizer.defaults.keys() - group.keys():
-                raise UserError(
-                    f"the checkpoint was written with another optimizer than {type(optimizer).__name__} (it has no "
-                    f"{', '.join(sorted(missing))}): keep model.optimizer, or start a new run"
-                )
