@@ -33,14 +33,6 @@ def recording_instantiator(cli: LightningCLI, key: str) -> Callable[..., Any]:
     return _InstantiatorFn(cli, key)
 
 
-def class_path_in(checkpoint: dict[str, Any]) -> str:
-    """The import path of the model that a checkpoint holds; "" where it names none.
-
-    LightningCLI stores it among the hyperparameters under a key that it documents nowhere.
-    """
-    return checkpoint.get("hyper_parameters", {}).get("_class_path", "")
-
-
 def parser_actions(parser: LightningArgumentParser) -> list[Any]:
     """The options of a parser, each with ``dest``, ``help`` and ``option_strings``.
 

@@ -83,14 +83,6 @@ def try_recording_instantiator(door: Callable, _: Any) -> None:
     assert model.hparams["_class_path"] == f"{COLOURS}.LinkedPainter"
 
 
-def try_class_path_in(door: Callable, _: Any) -> None:
-    cli = parse(f"--model={COLOURS}.LinkedPainter", "--trainer.enable_checkpointing=false").build()
-    cli.trainer.strategy.connect(cli.model)
-    cli.trainer.save_checkpoint("it.ckpt")
-    assert door(torch.load("it.ckpt", weights_only=True)) == f"{COLOURS}.LinkedPainter"
-    assert door({}) == ""
-
-
 def try_parser_actions(door: Callable, _: Any) -> None:
     parser = ArgumentParser()
     parser.add_argument("--colour", help="the colour")
