@@ -9,7 +9,7 @@ jsonargparse that were tried.
 import re
 import signal
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -50,16 +50,6 @@ def forget_links(parser: LightningArgumentParser, key: str) -> None:
         parser._links_group._group_actions.clear()
         action: Any = next(action for action in parser._actions if action.dest == key)
         action.sub_add_kwargs["linked_targets"] = set()
-
-
-def keep_links(parser: LightningArgumentParser, names: Collection[str]) -> None:
-    """Drops those links of a parser whose targets are arguments of other names, before anything is built.
-
-    jsonargparse skips a link without source by itself, but writes the source object into a log message first, for
-    which Lightning begins to read the loaders of a datamodule.
-    """
-    links = parser._links_group._group_actions  # type: ignore[attr-defined]
-    links[:] = [link for link in links if link.target[0].rsplit(".", 1)[-1] in names]
 
 
 def help_formatter(plain: Callable[[str], str]) -> type[DefaultHelpFormatter]:

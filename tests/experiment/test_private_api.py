@@ -25,7 +25,7 @@ from experiment import private_api
 from experiment.cli import ExperimentCLI
 from tests.conftest import ROOT
 from tests.experiment import trainer_doors
-from tests.experiment.colours import ColourData, LinkedPainter, PlainPainter
+from tests.experiment.colours import LinkedPainter, PlainPainter
 from tests.tools import quiet_trainer
 
 COLOURS = "tests.experiment.colours"
@@ -105,15 +105,6 @@ def try_forget_links(door: Callable, _: Any) -> None:
     assert isinstance(parts.model, PlainPainter)
     assert parts.model.hparams["num_colours"] == 5
     door(ArgumentParser(), "model")  # no link yet
-
-
-def try_keep_links(door: Callable, _: Any) -> None:
-    parser = linked_parser()
-    config = parser.parse_args([DATA, f"--model={COLOURS}.LinkedPainter"])
-    door(parser, ["num_colours"])
-    assert parser.instantiate(config).model.hparams["num_colours"] == ColourData.num_colours
-    door(parser, [])
-    assert parser.instantiate(config).model.hparams["num_colours"] is None
 
 
 class Shape:
