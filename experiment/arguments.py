@@ -78,19 +78,6 @@ def check_output(option: str, file: str | Path | None) -> None:
         raise UserError(f"{option}: no such folder: {target.parent}")
 
 
-def without_configs(argv: list[str]) -> list[str]:
-    """The arguments without the configuration files."""
-    kept, skip = [], False
-    for argument in argv:
-        if skip:
-            skip = False
-        elif argument in ("-c", "--config"):
-            skip = True
-        elif not argument.startswith(("-c=", "--config=")):
-            kept.append(argument)
-    return kept
-
-
 def find_config(given: str) -> str:
     """A configuration file as given or, where there is nothing, the project's own of that name.
 
@@ -106,12 +93,16 @@ def find_config(given: str) -> str:
 
 
 def find_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments with each configuration file where ``find_config`` finds it, and ``~`` as the home folder."""
+    """The arguments with each configuration file where ``find_config`` finds it, and ``~`` as the home folder.
+
+    ``-c FILE`` becomes ``-c=FILE``.
+    """
     found, named_by = [], ""
     for argument in argv:
         flag, has_value, value = flag_and_value(argument)
         if named_by:
-            argument, named_by = _found(named_by, argument), ""
+            argument = _found(named_by, argument)
+            argument, named_by = f"{found.pop()}={argument}" if named_by in FILES else argument, ""
         elif flag in PATHS and has_value:
             argument = f"{flag}={_found(flag, value)}"
         elif flag in PATHS:
