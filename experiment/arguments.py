@@ -97,7 +97,8 @@ def find_paths(argv: Sequence[str]) -> list[str]:
 
     ``-c FILE`` becomes ``-c=FILE``.
     """
-    found, named_by = [], ""
+    found: list[str] = []
+    named_by = ""
     for argument in argv:
         flag, has_value, value = flag_and_value(argument)
         if named_by:
