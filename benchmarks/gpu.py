@@ -1,7 +1,7 @@
-"""A lent GPU in eight minutes: every experiment for two steps, kernels against references, times against peers.
+"""A GPU in eight minutes: every experiment for two steps, kernels against references, times against peers.
 
 Rows of checks hold the error that is allowed over the one found: above 1 is right. Without a GPU all of it runs in
-small sizes, so that the script is known to work before a GPU is lent.
+small sizes, so that the script is known to work before it is run on a GPU.
 """
 
 import contextlib

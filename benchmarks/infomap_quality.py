@@ -1,4 +1,4 @@
-"""InfoMap: code lengths on real and made graphs, one trial a seed, against the official infomap."""
+"""InfoMap: code lengths on real and synthetic graphs, one trial per seed, against the official infomap."""
 
 import gzip
 import itertools

@@ -33,11 +33,10 @@ class AveragedWeights(AveragesWeights):
         ramp: let the decay rise with the number of steps.
         memory: 1 / (1 - b), positive; in steps at least 1.
         unit: of ``memory``: ``step``, ``epoch``, or ``share`` of the steps that ``max_epochs`` and ``max_steps`` plan.
-
-        buffers: the running statistics that go with the average: ``recompute``, its own, on up to 100 training
-            batches before each validation; ``average``, theirs with the same weights; ``raw``, those of the weights
-            being trained; None: ``recompute`` where there is a datamodule and Lightning steps the optimizer, else
-            ``average``.
+        buffers: the running statistics that go with the average: ``recompute``, measured with the averaged weights on
+            up to 100 training batches before each validation; ``average``, those of training, averaged like the
+            weights; ``raw``, those of training; None: ``recompute`` where there is a datamodule and Lightning steps
+            the optimizer, else ``average``.
 
     Raises:
         ValueError: if ``decay``, ``memory`` or ``buffers`` is out of range.

@@ -6,9 +6,9 @@ import pytorch_lightning as pl
 
 
 class SmallBatches(pl.Callback):
-    """Lowers every batch size of the datamodule to at most ``size``: does a large configuration run at all, here?
+    """Lowers every batch size of the datamodule to at most ``size``, to try whether a large configuration runs here.
 
-    These are the datamodule's attributes ``batch_size``, ``eval_batch_size`` and others that end so.
+    Batch sizes are the attributes whose names end in ``batch_size``, such as ``eval_batch_size``.
 
     Args:
         size: the largest batch size.

@@ -12,8 +12,8 @@ class SmallDataClipping(pl.Callback):
 
         g <- g min(1, norm / ||g||)
 
-    On little data a large learning rate comes after few steps. In the triple extractor single gradients then had norms
-    of up to a hundred, where most had one to ten, and some sets were learned with clipping only. The likely cause:
+    On little data the learning rate is large after few steps. In the triple extractor some gradients then had norms of
+    up to a hundred, where most had one to ten, and some data sets were learned only with clipping. The likely cause:
     Adam's second moment remembers such a gradient for a thousand steps. A ``gradient_clip_val`` of the Trainer takes
     precedence.
 

@@ -22,8 +22,8 @@ class TwoStageTraining(pl.Callback):
 
         e >= max_first_epochs,   or   e > min_epochs and (score < min_score or no new best for ``patience`` epochs)
 
-    where score is that of the last validation; NaN counts as too low. With ``unit`` these three lengths are optimizer
-    steps or shares of the run instead, of which e epochs are so many. At the start of the next epoch, the parameters
+    where score is that of the last validation; NaN counts as too low. With ``unit`` these three lengths, and e, are
+    counted in optimizer steps or shares of the run instead. At the start of the next epoch, the parameters
     (averaged ones if a callback averages) and persistent buffers of the best validation are restored, optimizers,
     averages and slow weights are reset, and the learning rate of every group becomes ``second_lr``. The Trainer decides
     when training ends; if it ends with epoch e, there is no second stage.

@@ -27,20 +27,17 @@ class ImageBatch(NamedTuple):
     views: Tensor | None = None
 
     @classmethod
-    def from_pixels(
-        cls, pixels: Tensor | NDArray[np.uint8], pixel_range: tuple[float, float], labels: Tensor | None = None
-    ) -> "ImageBatch":
-        """Decoded images as a batch; they are ``channels_last`` in memory already.
+    def from_pixels(cls, pixels: Tensor | NDArray[np.uint8], pixel_range: tuple[float, float]) -> "ImageBatch":
+        """Decoded images as a batch, labelled -1; they are ``channels_last`` in memory already.
 
         Args:
             pixels: (B, H, W, C) uint8, or float32 between 0 and 255.
             pixel_range: the values that black and white are mapped to.
-            labels: (B,) int64; None: -1 for each image.
         """
         low, high = pixel_range
         pixels = torch.as_tensor(pixels)
         images = pixels.permute(0, 3, 1, 2).to(torch.float32, copy=True).div_(255 / (high - low)).add_(low)
-        return cls(images, torch.full((len(images),), -1, device=images.device) if labels is None else labels)
+        return cls(images, torch.full((len(images),), -1, device=images.device))
 
 
 class TokenBatch(NamedTuple):

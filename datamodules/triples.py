@@ -77,7 +77,7 @@ class TripleDataModule(pl.LightningDataModule):
             ``schema_file`` reads.
         normalize: the form in which entities are looked for, and in which the model reads texts: ``width`` (NFKC),
             ``case`` (lower case), ``both``, or ``none``. Predictions have the text's own characters and positions.
-        keep_empty: train with the sentences without triples, too: a model that meets such texts finds less in them.
+        keep_empty: train on sentences without triples, too: the model then finds fewer triples in such texts.
         alias_file: names and their aliases, separated by tabs, for the competitions' score of the test.
         encoding: of the files: ``utf-8``, ``gbk``, ``utf-16`` …
         seed: of order, subjects, augmentation, held-out sentences and sample.

@@ -81,19 +81,6 @@ def check_output(option: str, file: str | Path | None) -> None:
         raise UserError(f"{option}: no permission to write into the folder {target.parent}")
 
 
-def without_configs(argv: list[str]) -> list[str]:
-    """The arguments without the configuration files."""
-    kept, skip = [], False
-    for argument in argv:
-        if skip:
-            skip = False
-        elif argument in ("-c", "--config"):
-            skip = True
-        elif not argument.startswith(("-c=", "--config=")):
-            kept.append(argument)
-    return kept
-
-
 def find_config(given: str) -> str:
     """A configuration file as given or, where there is nothing, the project's own of that name.
 
@@ -109,12 +96,17 @@ def find_config(given: str) -> str:
 
 
 def find_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments with each configuration file where ``find_config`` finds it, and ``~`` as the home folder."""
-    found, named_by = [], ""
+    """The arguments with each configuration file where ``find_config`` finds it, and ``~`` as the home folder.
+
+    ``-c FILE`` becomes ``-c=FILE``.
+    """
+    found: list[str] = []
+    named_by = ""
     for argument in argv:
         flag, has_value, value = flag_and_value(argument)
         if named_by:
-            argument, named_by = _found(named_by, argument), ""
+            argument = _found(named_by, argument)
+            argument, named_by = f"{found.pop()}={argument}" if named_by in FILES else argument, ""
         elif flag in PATHS and has_value:
             argument = f"{flag}={_found(flag, value)}"
         elif flag in PATHS:
@@ -137,7 +129,7 @@ def check_config_files(args: Sequence[str]) -> None:
     """
     for flag, value in flags_and_values(args):
         if flag == "--trainer":
-            _check_section(flag, value if Path(value).is_file() else _or_text(value))
+            _check_section(flag, value if Path(value).is_file() else loaded(value))
         if flag not in ("-c", "--config"):
             continue
         if not value or value.startswith("-"):
@@ -206,7 +198,8 @@ def _check_section(name: str, value: Any) -> None:
         raise UserError(f"{name}: expected settings (key: value), got {'nothing' if value is None else repr(value)}")
 
 
-def _or_text(value: str) -> Any:
+def loaded(value: str) -> Any:
+    """The value of an option: YAML, or else the text itself."""
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError:

@@ -9,14 +9,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import WandbLogger
 
 from callbacks.update_chain.checks import refuse_other_chain
 from callbacks.update_chain.rule import UpdateRule
 from layers.processes import by_rank, forget_process_states, gather_process_states
 
 from .console import say
-from .errors import UserError
 from .loggers import FolderLogger
 from .private_api import (
     batches_trained,
@@ -29,7 +27,6 @@ from .private_api import (
     metrics_to_log,
     set_max_steps,
     waits_for_gradients,
-    wandb_id,
     within_epoch,
 )
 from .processes import stopping
@@ -54,14 +51,24 @@ class RunCheckpoints(Checkpoint):
         monitor: the metric that decides which checkpoint is best.
         mode: ``min`` or ``max``.
         save_every: seconds between two writes within an epoch.
+        wandb_id: the id of the W&B run; None: there is none, or W&B chooses it.
     """
 
-    def __init__(self, folder: RunFolder, config: dict[str, Any], monitor: str, mode: str, save_every: float) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: dict[str, Any],
+        monitor: str,
+        mode: str,
+        save_every: float,
+        wandb_id: str | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.monitor = monitor
         self.sign = {"min": 1.0, "max": -1.0}[mode]
         self.save_every = save_every
+        self.wandb_id = wandb_id
         self.best_score: float | None = None
         self._last_write = time.monotonic()
         self._pending_row: dict[str, float] = {}
@@ -220,13 +227,12 @@ class RunCheckpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         folder_logger = next((logger for logger in trainer.loggers if isinstance(logger, FolderLogger)), None)
-        wandb_logger = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
         checkpoint["experiment"] = {
             "config": self.config,
             "random_states": by_rank(self.process_state(), self.process_states),
             "metrics_rows": folder_logger.num_rows if folder_logger else 0,
             "pending_row": self._pending_row,
-            "wandb_id": wandb_id(wandb_logger) if wandb_logger else None,
+            "wandb_id": self.wandb_id,
         }
         if self._is_within_epoch:
             within_epoch(checkpoint)
@@ -259,7 +265,6 @@ class RunCheckpoints(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stopping.defer()
         self._agreement.begin(trainer)
-        _check_optimizers(trainer)
         self.begin(trainer)
         set_max_steps(trainer, self._max_steps)
         # As late as possible, since building the model and the sanity check draw random numbers too.
@@ -317,14 +322,3 @@ def _has_chain(trainer: pl.Trainer) -> bool:
 
 def _parts(trainer: pl.Trainer) -> list[Any]:
     return [trainer.lightning_module, *_callbacks(trainer)]
-
-
-def _check_optimizers(trainer: pl.Trainer) -> None:
-    """Refuses a checkpoint of another optimizer, which would otherwise fail only in the first step."""
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            if missing := optimizer.defaults.keys() - group.keys():
-                raise UserError(
-                    f"the checkpoint was written with another optimizer than {type(optimizer).__name__} (it has no "
-                    f"{', '.join(sorted(missing))}): keep model.optimizer, or start a new run"
-                )

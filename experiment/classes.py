@@ -67,15 +67,7 @@ def type_name(annotation: Any) -> str:
 
 
 def slot_types(key: str) -> list[type]:
-    """The base classes of what a key of the configuration may hold."""
-    tops: dict[str, type] = {
-        "model": pl.LightningModule,
-        "data": pl.LightningDataModule,
-        "trainer.callbacks": pl.Callback,
-        "trainer.logger": pl.loggers.Logger,
-    }
-    if key in tops:
-        return [tops[key]]
+    """The base classes of what a key below a section of the configuration may hold."""
     argument, owners = key.rsplit(".", 1)[-1], [owner for base in BASES for owner in _subclasses(base)]
     annotations = [getattr(owner.__init__, "__annotations__", {}).get(argument) for owner in owners]
     return [cls for annotation in annotations for cls in classes_in(annotation)]

@@ -36,7 +36,7 @@ from .console import say
 from .errors import UserError
 from .parsing.build_errors import naming, naming_instantiators
 from .parsing.parser import Parser
-from .private_api import cpu_has_bfloat16, keep_links, recording_instantiator
+from .private_api import cpu_has_bfloat16, recording_instantiator
 from .run_length import chooses_length
 
 DEFAULT_CONFIG = CONFIGS / "infomax_sample.yaml"
@@ -253,8 +253,9 @@ class ExperimentCLI(LightningCLI):
                 f"{model_class.__name__} takes {' and '.join(wanted)} from its data, which {type(data).__name__} does "
                 "not have: choose a datamodule that fits (--data=CLASS)"
             )
-        if wanted:
-            keep_links(self.parser, present)
+        # jsonargparse skips a link without source by itself, but writes the data into a log message first, for which
+        # Lightning begins to read its loaders.
+        self.parser.link_to_data(present)
 
 
 def _as_lists(value: Any) -> Any:

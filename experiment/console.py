@@ -31,11 +31,9 @@ _NOT_FOR_USERS = (
     ".*Trying to infer the `batch_size`.*",
     ".*You called `self.log.*but have no logger configured.*",
     ".*tensorboardX.*",
-    ".*CSVLogger.*",
     ".*Found .* module.* in eval mode.*",
     ".*callbacks used to create the checkpoint.*",
     "Grad strides do not match bucket view strides.*",
-    ".*isinstance.treespec, LeafSpec.*",
 )
 # What these parts of Lightning log is what they were asked for: profilers' reports, ``verbose`` callbacks.
 _FOR_USERS = ("pytorch_lightning.profilers", "pytorch_lightning.callbacks")

@@ -128,7 +128,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def prepare_loggers(configured: Any, folder: RunFolder, run_id: str | None) -> None:
+def prepare_loggers(configured: Any, folder: RunFolder, run_id: str | None) -> str | None:
     """Completes the arguments of loggers: their folders, and for W&B the run to continue, and online or offline.
 
     One line says so where W&B runs offline because there is no key.
@@ -138,9 +138,13 @@ def prepare_loggers(configured: Any, folder: RunFolder, run_id: str | None) -> N
         folder: the run folder.
         run_id: id of the W&B run to continue.
 
+    Returns:
+        The id of the W&B run; None without W&B, or where it chooses the id (a sweep).
+
     Raises:
         UserError: a logger's package is not installed.
     """
+    wandb_id = None
     for logger in configured if isinstance(configured, list) else [configured]:
         name = getattr(logger, "class_path", "").rsplit(".", 1)[-1]
         packages, way = PACKAGES.get(name, ((), ""))
@@ -158,6 +162,7 @@ def prepare_loggers(configured: Any, folder: RunFolder, run_id: str | None) -> N
         if not os.environ.get("WANDB_SWEEP_ID"):  # a sweep's agent names its runs itself
             arguments["id"] = arguments.get("id") or run_id or _saved_id(folder)
             arguments["resume"] = "allow"
+        wandb_id = arguments.get("id")
         # Not Lightning's own `offline`: with it, it refuses `log_model`, though W&B keeps checkpoints for `wandb sync`.
         if arguments.get("offline"):
             arguments["offline"], arguments["mode"] = False, "offline"
@@ -169,6 +174,7 @@ def prepare_loggers(configured: Any, folder: RunFolder, run_id: str | None) -> N
                     "W&B: no API key found, so this run is logged offline; later: "
                     f"wandb login && wandb sync {folder.path / 'wandb'}/offline-run-*"
                 )
+    return wandb_id
 
 
 def log_config(trainer: pl.Trainer, config: dict[str, Any]) -> None:
@@ -181,16 +187,12 @@ def log_config(trainer: pl.Trainer, config: dict[str, Any]) -> None:
 
 def finish_wandb(trainer: pl.Trainer, summary: dict[str, Any]) -> None:
     """Adds values to the summary of the W&B run and ends it, where W&B is on."""
-    if loggers := _wandb_loggers(trainer):
+    if loggers := [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]:
         import wandb
 
         for logger in loggers:
             logger.experiment.summary.update(summary)
         wandb.finish()
-
-
-def _wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
 def has_wandb_key() -> bool:

@@ -20,7 +20,6 @@ from .cli import ExperimentCLI
 from .console import quiet, say
 from .errors import UserError, as_called, did_you_mean
 from .parsing.parser import Parser
-from .private_api import class_path_in
 from .processes.stopping import Stopped
 from .resuming.restoring import load_checkpoint, restoring
 
@@ -120,8 +119,9 @@ def _from_checkpoint(target: str) -> tuple[Any, Callable[[], Any]]:
     except ValueError as error:
         near = did_you_mean(target, [file.stem for file in CONFIGS.glob("*.yaml")])
         raise UserError(f"{error}{near if 'did you mean' not in str(error) else ''}") from None
+    hyperparameters = load_checkpoint(path, plain=True).get("hyper_parameters", {})
     try:
-        model_class: type[pl.LightningModule] = import_model_class(class_path_in(load_checkpoint(path, plain=True)))
+        model_class: type[pl.LightningModule] = import_model_class(hyperparameters.get("_class_path", ""))
     except ValueError as error:
         raise UserError(f"{path} holds {error}") from None
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,21 +1,24 @@
 """All that the command line uses of other libraries without their promise to keep it: the private doors.
 
-Each function is one door: what it does, why no public way exists, and the version it was tried with. Below them are
-jsonargparse's English messages, as patterns. ``tests/experiment/test_private_api.py`` goes through each door and names
-the one that closed, ``test_parser_messages.py`` the message whose words differ; pyproject.toml admits only minor
-versions that were tried.
+Each function is one door: what it does, and why no public way exists. Below them are jsonargparse's English messages,
+as patterns. ``tests/experiment/test_private_api.py`` goes through each door and names the one that closed,
+``test_parser_messages.py`` the message whose words differ; pyproject.toml admits only minor versions of Lightning and
+jsonargparse that were tried.
 """
 
 import re
 import signal
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import DefaultHelpFormatter
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+# The versions that all of it was tried with.
+TRIED = {"pytorch-lightning": "2.6.6", "jsonargparse": "4.53.0", "torch": "2.13.0"}
 
 # --------------------------------------------------------------------------------------------------- the command line
 
@@ -24,27 +27,16 @@ def recording_instantiator(cli: LightningCLI, key: str) -> Callable[..., Any]:
     """What builds the class at ``key`` and gives it its configuration as hyperparameters, for its checkpoints.
 
     LightningCLI registers it by itself, but with all links to the data, those included that the class doesn't take.
-    Tried: pytorch-lightning 2.6.6.
     """
     from pytorch_lightning.cli import _InstantiatorFn
 
     return _InstantiatorFn(cli, key)
 
 
-def class_path_in(checkpoint: dict[str, Any]) -> str:
-    """The import path of the model that a checkpoint holds; "" where it names none.
-
-    LightningCLI stores it among the hyperparameters under a key that it documents nowhere.
-    Tried: pytorch-lightning 2.6.6.
-    """
-    return checkpoint.get("hyper_parameters", {}).get("_class_path", "")
-
-
 def parser_actions(parser: LightningArgumentParser) -> list[Any]:
     """The options of a parser, each with ``dest``, ``help`` and ``option_strings``.
 
     argparse can print its options, but not list them.
-    Tried: jsonargparse 4.53.0.
     """
     return parser._actions
 
@@ -53,7 +45,6 @@ def forget_links(parser: LightningArgumentParser, key: str) -> None:
     """Takes back all links of a parser, whose targets are arguments of the class at ``key``.
 
     jsonargparse can only add links; ours depend on the class that is chosen during parsing.
-    Tried: jsonargparse 4.53.0.
     """
     if hasattr(parser, "_links_group"):  # there since the first link
         parser._links_group._group_actions.clear()
@@ -61,22 +52,10 @@ def forget_links(parser: LightningArgumentParser, key: str) -> None:
         action.sub_add_kwargs["linked_targets"] = set()
 
 
-def keep_links(parser: LightningArgumentParser, names: Collection[str]) -> None:
-    """Drops those links of a parser whose targets are arguments of other names, before anything is built.
-
-    jsonargparse skips a link without source by itself, but writes the source object into a log message first, for
-    which Lightning begins to read the loaders of a datamodule.
-    Tried: jsonargparse 4.53.0.
-    """
-    links = parser._links_group._group_actions  # type: ignore[attr-defined]
-    links[:] = [link for link in links if link.target[0].rsplit(".", 1)[-1] in names]
-
-
 def help_formatter(plain: Callable[[str], str]) -> type[DefaultHelpFormatter]:
     """A formatter of ``--help`` and ``--print_config=comments`` that passes the text of each option through a function.
 
     argparse promises only the names of its formatters; after it has wrapped the lines, words are cut.
-    Tried: jsonargparse 4.53.0.
     """
 
     class Formatter(DefaultHelpFormatter):
@@ -91,7 +70,6 @@ def start_from_own_defaults() -> None:
 
     jsonargparse keeps those arguments of the old class that the new one has too, even where they were only defaults:
     ``encoder: DIMEncoder`` would get the code size of the default ``BlogEncoder``. There is no setting for it.
-    Tried: jsonargparse 4.53.0.
     """
     import jsonargparse._typehints as typehints
 
@@ -111,7 +89,6 @@ def waits_for_gradients(trainer: pl.Trainer) -> bool:
     """Whether the optimizer step of the present batch is still to come, after more batches.
 
     Lightning shows callbacks the number of batches to accumulate, but not where in such a window it is.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer.fit_loop._should_accumulate()
 
@@ -120,7 +97,6 @@ def ends_early(trainer: pl.Trainer) -> bool:
     """Whether the run ends after the present batch because ``trainer.should_stop`` is set (``max_time``), not by steps.
 
     ``min_epochs`` and ``min_steps`` may keep it from that; the Trainer does not tell. Lightning validates before.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer.should_stop and trainer.fit_loop._can_stop_early
 
@@ -129,7 +105,6 @@ def batches_trained(trainer: pl.Trainer) -> int:
     """Batches of all epochs so far, the present one included.
 
     The Trainer tells steps, and the batches of the present epoch, but not this.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
@@ -138,7 +113,6 @@ def logs_now(trainer: pl.Trainer) -> bool:
     """Whether Lightning logs metrics after the present batch, by ``log_every_n_steps``.
 
     It counts steps in its own way (see ``logged_step``), and tells nobody.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer._logger_connector.should_update_logs
 
@@ -147,7 +121,6 @@ def logged_step(trainer: pl.Trainer) -> int:
     """The ``step`` that Lightning logs with: optimizer steps so far, counted once a batch with several optimizers.
 
     ``trainer.global_step`` counts each optimizer.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
@@ -156,7 +129,6 @@ def metrics_to_log(trainer: pl.Trainer) -> dict[str, Any]:
     """The metrics that Lightning hands to the loggers after the callbacks' present hook.
 
     ``trainer.logged_metrics`` has those that were logged before.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer._logger_connector.metrics["log"]
 
@@ -165,17 +137,13 @@ def is_at_epoch_end(checkpoint: dict[str, Any]) -> bool:
     """Whether a checkpoint was written in ``on_train_epoch_end``.
 
     Its ``epoch`` is the same as within that epoch; only the state of Lightning's loops tells.
-    Tried: pytorch-lightning 2.6.6.
     """
     progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
     return progress["processed"] == progress["ready"]
 
 
 def is_mid_epoch(checkpoint: dict[str, Any]) -> bool:
-    """Whether batches of an epoch that had begun were still to come.
-
-    Tried: pytorch-lightning 2.6.6.
-    """
+    """Whether batches of an epoch that had begun were still to come."""
     loop = checkpoint["loops"]["fit_loop"]
     return not (is_at_epoch_end(checkpoint) or loop["epoch_loop.batch_progress"]["is_last_batch"])
 
@@ -184,7 +152,6 @@ def within_epoch(checkpoint: dict[str, Any]) -> None:
     """Makes a checkpoint resume within its epoch, which ``max_steps`` or ``max_time`` cut short.
 
     Lightning counts such an epoch as complete: resumed, it would begin the next one.
-    Tried: pytorch-lightning 2.6.6.
     """
     loop = checkpoint["loops"]["fit_loop"]
     for count in ("total", "current"):
@@ -196,19 +163,13 @@ def within_epoch(checkpoint: dict[str, Any]) -> None:
 
 
 def epochs_trained(checkpoint: dict[str, Any]) -> int:
-    """The epochs of which all batches were trained; ``epoch`` in a checkpoint is that in which it was written.
-
-    Tried: pytorch-lightning 2.6.6.
-    """
+    """The epochs of which all batches were trained; ``epoch`` in a checkpoint is that in which it was written."""
     processed = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     return processed + (not is_at_epoch_end(checkpoint) and not is_mid_epoch(checkpoint))
 
 
 def has_data_position(checkpoint: dict[str, Any]) -> bool:
-    """Whether a checkpoint holds the position of the loaders, with which an epoch can be continued.
-
-    Tried: pytorch-lightning 2.6.6.
-    """
+    """Whether a checkpoint holds the position of the loaders, with which an epoch can be continued."""
     return bool(checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader"))
 
 
@@ -220,7 +181,6 @@ def begin_epoch_anew(checkpoint: dict[str, Any], counts_steps: bool) -> None:
         counts_steps: ``global_step`` counts the steps as the loggers do (automatic optimization).
 
     Only the state of Lightning's loops tells the batches that are done.
-    Tried: pytorch-lightning 2.6.6.
     """
     loop = checkpoint["loops"]["fit_loop"]
     for count in ("total", "current"):
@@ -238,10 +198,7 @@ def begin_epoch_anew(checkpoint: dict[str, Any], counts_steps: bool) -> None:
 
 
 def continue_as_new(trainer: pl.Trainer) -> None:
-    """Has the next epoch begin as in a run that was not resumed; in ``on_train_start``.
-
-    Tried: pytorch-lightning 2.6.6.
-    """
+    """Has the next epoch begin as in a run that was not resumed; in ``on_train_start``."""
     trainer.fit_loop.restarting = False
 
 
@@ -249,7 +206,6 @@ def resumes_within_epoch(trainer: pl.Trainer) -> bool:
     """Whether the run was resumed within an epoch, whose ``on_train_epoch_start`` Lightning then skips.
 
     To be asked in ``on_train_start``. The Trainer's public attributes tell only the epoch.
-    Tried: pytorch-lightning 2.6.6.
     """
     return trainer.fit_loop.restarted_mid_epoch or trainer.fit_loop.restarted_on_epoch_end
 
@@ -259,7 +215,6 @@ def set_max_steps(trainer: pl.Trainer, max_steps: int) -> None:
 
     With ``max_steps``, Lightning takes an epoch for unfinished whose checkpoint was written at its end: it counts a
     step too many. Without, while it restores, the run continues with the next epoch.
-    Tried: pytorch-lightning 2.6.6.
     """
     trainer.fit_loop.epoch_loop.max_steps = max_steps
 
@@ -269,7 +224,6 @@ def leave_signals_alone(trainer: pl.Trainer) -> None:
 
     Lightning's handler of SIGTERM starts a collective operation wherever the process happens to be, and ends the
     process with status 0; its handler for SLURM writes a checkpoint in the middle of a step. There is no setting.
-    Tried: pytorch-lightning 2.6.6.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
@@ -278,7 +232,6 @@ def requeue_signal(trainer: pl.Trainer) -> int | None:
     """The signal by which SLURM announces the end of a job that is to be requeued; None without auto-requeueing.
 
     The Trainer shows its strategy, but not the environment that it found.
-    Tried: pytorch-lightning 2.6.6.
     """
     from pytorch_lightning.plugins.environments import SLURMEnvironment
 
@@ -292,7 +245,6 @@ def child_processes(trainer: pl.Trainer) -> list[Any]:
     """The processes that the Trainer started for the other devices, as ``subprocess.Popen``.
 
     Strategies have a launcher, whose processes are its own business.
-    Tried: pytorch-lightning 2.6.6.
     """
     return list(getattr(trainer.strategy.launcher, "procs", []))
 
@@ -301,7 +253,6 @@ def start_children_within(trainer: pl.Trainer, context: Callable[[], AbstractCon
     """Has the Trainer start the processes for the other devices, if it starts any, within ``context()``.
 
     There is no hook between the start of a process and the time from which the launcher knows it.
-    Tried: pytorch-lightning 2.6.6.
     """
     launcher: Any = trainer.strategy.launcher
     if (start := getattr(launcher, "_call_children_scripts", None)) is not None:
@@ -314,10 +265,7 @@ def start_children_within(trainer: pl.Trainer, context: Callable[[], AbstractCon
 
 
 def dump_checkpoint(trainer: pl.Trainer) -> dict[str, Any]:
-    """What ``trainer.save_checkpoint`` writes; that waits for all processes, and this does not.
-
-    Tried: pytorch-lightning 2.6.6.
-    """
+    """What ``trainer.save_checkpoint`` writes; that waits for all processes, and this does not."""
     return trainer._checkpoint_connector.dump_checkpoint()
 
 
@@ -325,7 +273,6 @@ def before_validation(checkpoint: dict[str, Any]) -> None:
     """Changes a checkpoint that was made during a validation within the training: resumed, it validates from the start.
 
     The state of Lightning's loops says how far the validation is; resumed, it would do the rest alone.
-    Tried: pytorch-lightning 2.6.6.
     """
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     done = progress["total"]["completed"] - progress["current"]["completed"]
@@ -347,7 +294,6 @@ def raised_while_restoring(error: BaseException) -> bool:
     """Whether Lightning was restoring a checkpoint when the error was raised, not writing one or training.
 
     Lightning raises whatever a damaged checkpoint provokes, and has no hook around all that it restores.
-    Tried: pytorch-lightning 2.6.6.
     """
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any((frame.f_globals.get("__name__"), frame.f_code.co_name) in RESTORING for frame in frames)
@@ -357,7 +303,6 @@ def trains_in_children(trainer: pl.Trainer) -> bool:
     """Whether the Trainer does its work in processes forked or spawned from this one (``ddp_spawn``, ``ddp_fork`` ...).
 
     The launchers are not public.
-    Tried: pytorch-lightning 2.6.6.
     """
     from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
@@ -368,7 +313,6 @@ def limit_batch_sizes(finder: pl.callbacks.BatchSizeFinder, fits: Callable[[int]
     """Keeps a ``BatchSizeFinder`` from batch sizes of which the data has no whole batch.
 
     It doubles the size until memory is full. Its ``max_val`` stops it only after it has built loaders of a larger one.
-    Tried: pytorch-lightning 2.6.6.
     """
     size, trials = finder._init_val, 1
     while trials < finder._max_trials and fits(2 * size):
@@ -383,7 +327,6 @@ def give_loggers_a_folder() -> None:
     """From here on ``TensorBoardLogger`` and ``CSVLogger`` need no ``save_dir``: as W&B's, it is "." by default.
 
     Without a default the parser refuses them before the run folder is known.
-    Tried: pytorch-lightning 2.6.6.
     """
     for cls in (pl.loggers.TensorBoardLogger, pl.loggers.CSVLogger):
         arguments = cls.__init__.__code__.co_varnames[1 : cls.__init__.__code__.co_argcount]
@@ -392,20 +335,10 @@ def give_loggers_a_folder() -> None:
             cls.__init__.__defaults__ = (".", *defaults)  # type: ignore[misc]
 
 
-def wandb_id(logger: pl.loggers.WandbLogger) -> str | None:
-    """The id of the W&B run, as it was configured; None where W&B chooses it (a sweep).
-
-    ``logger.version`` is the id of the run that was begun, also where that is a dummy because W&B is disabled.
-    Tried: pytorch-lightning 2.6.6.
-    """
-    return logger._wandb_init.get("id")
-
-
 def drop_wandb_setting(logger: pl.loggers.WandbLogger, name: str) -> None:
     """Keeps Lightning from passing on a setting that W&B no longer has, and warns of.
 
     ``WandbLogger`` passes it whether or not it was given.
-    Tried: pytorch-lightning 2.6.6.
     """
     logger._wandb_init.pop(name, None)
 
@@ -414,7 +347,6 @@ def run_uncompiled_what_fails() -> None:
     """From here on, what ``torch.compile`` fails at runs uncompiled, and torch logs why.
 
     The setting is public in name only: ``torch._dynamo.config`` is documented, and private.
-    Tried: torch 2.13.0.
     """
     import torch._dynamo
 
@@ -425,7 +357,6 @@ def cpu_has_bfloat16() -> bool:
     """Whether the CPU computes in bfloat16 itself (AVX-512 or AMX).
 
     torch's public checks cover CUDA alone; on other processors the functions are missing or say no.
-    Tried: torch 2.13.0.
     """
     import torch
 
@@ -433,7 +364,7 @@ def cpu_has_bfloat16() -> bool:
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
-# ----------------------------------------------------------------------- the messages of jsonargparse (tried: 4.53.0)
+# ------------------------------------------------------------------------------------- the messages of jsonargparse
 # It raises one class of exception for all mistakes; only the text tells them apart. ``messages.py`` reads them.
 
 # On the command line: an option of no parser.

@@ -28,11 +28,11 @@ def chooses_length(argv: list[str]) -> bool:
 
 
 class FitsSmallData(pl.Callback):
-    """Before the training, raises ``max_epochs`` where they are fewer optimizer steps than ``min_steps``.
+    """Before the training, raises ``max_epochs`` if so many epochs have fewer optimizer steps than ``min_steps``.
 
-    A configuration's epochs are sized for its own data. On a thousandth of it they are too few steps to learn anything;
-    the best checkpoint sees to it that more of them do no harm. A ``val_check_interval`` of less than a batch, which
-    Lightning refuses, becomes one epoch.
+    A configuration's number of epochs suits its own data. On a thousandth of it they are too few steps to learn
+    anything; more epochs do no harm, since the best checkpoint is the one that is tested. A ``val_check_interval`` of
+    less than a batch, which Lightning refuses, becomes one epoch.
 
     Args:
         min_steps: optimizer steps.

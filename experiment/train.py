@@ -25,7 +25,7 @@ import torchmetrics
 import yaml
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from .arguments import check_config_files, find_paths, flags_and_values, without_configs, write_temporary_config
+from .arguments import FILES, check_config_files, find_paths, flag_and_value, flags_and_values, write_temporary_config
 from .checkpoints import BeforeEpochEnd, RunCheckpoints
 from .classes import import_class
 from .cli import DEFAULT_CONFIG, ExperimentCLI
@@ -86,11 +86,13 @@ def train(argv: list[str]) -> ExperimentCLI:
             refuse_what_only_a_new_run_reads(before, config)
         del saved  # it holds the weights
         is_warm = path is None and cli.config.init_from and not cli.config.init_from_partly
-        prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
+        wandb_id = prepare_loggers(cli.config.trainer.logger, folder, wandb_id)
         prepare_checkpoint_callbacks(cli.config.trainer.callbacks, folder)
         progress = progress_arguments(cli.config.trainer)
         finite = [FiniteLoss(folder)] if cli.config.check_finite else []
-        checkpoints = RunCheckpoints(folder, config, model_class.monitor, model_class.mode, cli.config.save_every)
+        checkpoints = RunCheckpoints(
+            folder, config, model_class.monitor, model_class.mode, cli.config.save_every, wandb_id
+        )
         cli.build(
             hyperparameters,
             hyperparameters_in(cli.config.init_from) if is_warm else None,
@@ -166,7 +168,7 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
 
     The name is that of the first configuration file; a resumed run keeps its folder whatever the name.
     """
-    files = [value for flag, value in flags_and_values(argv) if flag in ("-c", "--config")]
+    files = [value for flag, value in flags_and_values(argv) if flag in FILES]
     given = dict(flags_and_values(argv))
     resume = given.get("--resume") or None  # without a value: the parser says so
     if resume not in (None, "auto") and "--init_from" in given:
@@ -197,7 +199,8 @@ def resolve_arguments(argv: list[str]) -> tuple[list[str], str]:
         refuse_new_settings(file, yaml.safe_load(config_file.read_text()))
     if files:
         say(f"--resume: the settings are those of the run; {', '.join(files)} is not read again")
-    return ["-c", str(config_file), *without_configs(argv)], Path(files[0]).stem if files else config_file.stem
+    others = [argument for argument in argv if flag_and_value(argument)[0] not in FILES]
+    return ["-c", str(config_file), *others], Path(files[0]).stem if files else config_file.stem
 
 
 def default_config() -> Path:

@@ -28,7 +28,7 @@ from .trained_models import LoadsTrained, build_model, find_checkpoint, read_mod
 
 
 class FeatureProbe(Optimized, LoadsTrained, pl.LightningModule):
-    """Measures what a layer of a trained network has learned: the network up to there, and a new classifier on top.
+    """Measures what a layer of a trained network has learned, by a new classifier on top of that layer.
 
         logits = top(flatten(head(images))),   loss = cross-entropy,   head: the trained network up to ``cut``
 

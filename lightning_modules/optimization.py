@@ -91,8 +91,8 @@ class Optimized(_Mixin):
             return self.optimize(self.parameters())
 
     The scheduler moves on after each optimizer step (``step``) or after the last one of each epoch (``epoch``). One
-    that waits for a metric to improve moves on after each validation, before checkpoints are written: Lightning does it
-    after them, and a run that is resumed from one would miss it.
+    that waits for a metric to improve moves on after each validation, before checkpoints are written. (Lightning would
+    do it after them, so a run that is resumed from such a checkpoint would miss it.)
 
     What the scheduler leaves open is filled in: ``total_steps`` (of ``OneCycleLR``) by the number of steps or epochs of
     the run; ``monitor`` and ``mode`` of ``ReduceLROnPlateau`` by the module's.

@@ -125,20 +125,6 @@ def check_unpacked_size(size: int, packed: int, where: str) -> None:
         )
 
 
-def decode_utf8(data: bytes, where: Path | str, first_line: int = 1) -> str:
-    """The text of a file, or of a part of it.
-
-    Args:
-        data: the bytes.
-        where: what messages call the file.
-        first_line: the number of the first line of ``data`` in the file.
-
-    Raises:
-        DataError: it isn't UTF-8; the message names the line.
-    """
-    return decode_text(data, where, first_line=first_line)
-
-
 def check_utf8(data: bytes, path: Path) -> None:
     """Rejects anything but UTF-8 text.
 
@@ -150,7 +136,7 @@ def check_utf8(data: bytes, path: Path) -> None:
         line = data.count(b"\n", 0, nul) + 1
         raise DataError(f"{path}, line {line}: a zero byte, which text never has; save the file as UTF-8")
     if not data.isascii():
-        decode_utf8(data, path)
+        decode_text(data, path)
 
 
 def with_line_feeds(data: bytes) -> bytes:

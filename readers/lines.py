@@ -102,15 +102,13 @@ def _ended_by_returns(file: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def iterate_lines(
-    path: Path | str, encoding: str = "utf-8", option: str = "--data.encoding"
-) -> Iterator[tuple[int, str]]:
+def iterate_lines(path: Path | str, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yields number and text of each line, without its end.
 
     Raises:
         DataError: the file can't be read, or a line can't be decoded; the message names it.
     """
-    with TextFile(path, encoding, option) as file:
+    with TextFile(path, encoding) as file:
         for number, line in file:
             if isinstance(line, DataError):
                 raise line

@@ -9,7 +9,7 @@ from .errors import DataError
 Segmenter = Literal["none", "jieba"]
 
 
-def jieba_cut(option: str = "data.segmenter") -> Callable[[str], Iterable[str]]:
+def jieba_cut() -> Callable[[str], Iterable[str]]:
     """jieba's function from a text to its words; its dictionary is read at the first call.
 
     Raises:
@@ -19,8 +19,8 @@ def jieba_cut(option: str = "data.segmenter") -> Callable[[str], Iterable[str]]:
         import jieba
     except ImportError as error:
         raise DataError(
-            f'{option} jieba needs the package jieba: pip install "scientific-spaces-lightning[chinese]", or give '
-            f"{option} none"
+            'data.segmenter jieba needs the package jieba: pip install "scientific-spaces-lightning[chinese]", or give '
+            "data.segmenter none"
         ) from error
     jieba.setLogLevel(logging.WARNING)
     return jieba.cut

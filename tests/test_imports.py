@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -109,17 +108,6 @@ def test_folders_are_not_crowded():
     for folder in PRODUCT:
         for place in [ROOT / folder, *(ROOT / folder).rglob("*/")]:
             assert len(list(place.glob("*.py"))) <= MOST_FILES, place
-
-
-def test_packages_in_pyproject_are_those_that_are_there():
-    packages = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    expected = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for folder in PRODUCT
-        if folder not in ("scripts", "benchmarks")
-        for path in (ROOT / folder).rglob("__init__.py")
-    }
-    assert packages == expected | {"configs"}  # no Python: its files are the data of a package
 
 
 # ----------------------------------------------------------------------------------------------------------- techniques

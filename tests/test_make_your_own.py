@@ -102,13 +102,6 @@ def only(name: str, folder: Path) -> None:
     for init in folder.rglob("__init__.py"):
         lines = init.read_text().splitlines(keepends=True)
         init.write_text("".join(line for line in lines if not (found := IMPORT.match(line)) or is_there(init, found)))
-    packages = re.compile(r'^    "([\w.]+)",\n', re.MULTILINE)
-    pyproject = folder / "pyproject.toml"
-    kept = packages.sub(
-        lambda found: found[0] if (folder / found[1].replace(".", "/") / "__init__.py").is_file() else "",
-        pyproject.read_text(),
-    )
-    pyproject.write_text(kept)
 
 
 def is_there(init: Path, found: re.Match[str]) -> bool:

@@ -198,7 +198,7 @@ def test_configurations_are_found_from_any_folder(tmp_path: Path, monkeypatch: p
     for name in ("", "-x", "nope", "configs/nope.yaml", "configs", "with", "lookahead", "..", str(tmp_path / "none")):
         assert find_config(name) == name
     arguments = ["-c", "infomax_sample", "--run_dir", "infomax_sample", "-c=with/lookahead", "--config", "mine", "-c"]
-    found = ["-c", own, "--run_dir", "infomax_sample", f"-c={lookahead}", "--config", "mine", "-c"]
+    found = [f"-c={own}", "--run_dir", "infomax_sample", f"-c={lookahead}", "--config=mine", "-c"]
     assert find_paths(arguments) == found
     home = str(Path.home())
     assert find_paths(["-cinfomax_sample", "--run_dir=~/x", "--resume", "~", "-c=~/y.yaml"]) == [

@@ -35,8 +35,8 @@ class NearestNeighbors(PictureOfTest):
     ``"untrained_code"`` too where the module has an untrained copy, whose neighbours are then drawn beside; other
     outputs are ignored. Data loader 0 has the queries, data loader 1 the memory that is searched. Only the best
     neighbours so far and their thumbnails are kept. If the images have classes, a neighbour's frame is green (the
-    query's class) or orange (another class). Pixels are shown as before the preprocessing, which the module's
-    hyperparameter ``pixel_range`` describes. With several processes the picture shows rank zero's share of queries and
+    query's class) or orange (another class). Images are shown in their original colours; the module's hyperparameter
+    ``pixel_range`` says how they were scaled. With several processes the picture shows rank zero's share of queries and
     memory. The global random state is not changed. The picture is ``nearest_neighbors``.
 
     Args:

@@ -115,8 +115,8 @@ def warn_of_raw_weights(trainer: pl.Trainer, rules: Sequence[Rule]) -> None:
 def refuse_other_chain(checkpoint: dict[str, Any], rules: list[str]) -> None:
     """Compares the chain that wrote a checkpoint with the one that resumes from it.
 
-    Rules may be added (their copies of the weights begin now), changed (they go on with their state) and dropped
-    (training goes on from the trained weights, without an average's), but for those that training rests on.
+    Rules may be added (their copies of the weights start at this step), changed (they go on with their state) and
+    dropped (training goes on from the trained weights, not from an average), except those that training rests on.
 
     Args:
         checkpoint: as loaded from the file.

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 
-from ..arguments import shown_file
+from ..arguments import loaded, shown_file
 from ..errors import UserError, did_you_mean
 from ..private_api import parser_actions
 
@@ -73,7 +73,7 @@ class ConfigFile(ActionConfigFile):
 
 class _Drop(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
-        _drop(namespace, _names(_loaded(value)))
+        _drop(namespace, _names(loaded(value)))
 
 
 class _Change(argparse.Action):
@@ -81,7 +81,7 @@ class _Change(argparse.Action):
         match = CHANGE.fullmatch(option_string or "")
         assert match is not None  # it was registered
         argument = match["argument"] or ""
-        _change(parser, namespace, match["name"], argument, value if argument else _loaded(value))
+        _change(parser, namespace, match["name"], argument, value if argument else loaded(value))
 
 
 def split_edits(content: str) -> tuple[dict[str, Any], list[str], list[tuple[str, str, Any]]]:
@@ -113,13 +113,6 @@ def split_edits(content: str) -> tuple[dict[str, Any], list[str], list[tuple[str
 
 def _all_are_names(group: dict[Any, Any]) -> bool:
     return all(isinstance(key, str) and key[:1].isupper() for key in group)
-
-
-def _loaded(value: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
 
 
 def _names(value: Any) -> list[str]:

@@ -107,12 +107,16 @@ class Parser(LightningArgumentParser):
         """
         model = namespace.get("model") if self.of_experiment else None
         if model is not None and is_importable(model.class_path):
-            forget_links(self, "model")  # those of the model of an earlier configuration
-            for name in getattr(import_class(model.class_path), "data_links", ()):
-                self.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            self.link_to_data(getattr(import_class(model.class_path), "data_links", ()))
         super().validate(namespace, *args, **kwargs)
         if self.of_experiment:
             check_limits(namespace)
+
+    def link_to_data(self, names: Sequence[str]) -> None:
+        """Links these arguments of the model to attributes of the data, and no others (of an earlier model)."""
+        forget_links(self, "model")
+        for name in names:
+            self.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of one class in a slot: its message becomes part of the outer one

@@ -149,7 +149,7 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ImportError('HuggingFaceEncoder needs transformers: pip install "transformers>=4.50"') from None
+        raise ImportError('HuggingFaceEncoder needs transformers: pip install "transformers>=5.10"') from None
     transformers.utils.logging.disable_progress_bar()
     return transformers
 

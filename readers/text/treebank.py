@@ -7,8 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ..encodings import decode_text
 from ..errors import DataError, one_line
-from ..files import check_unpacked_size, decode_utf8, user_path
+from ..files import check_unpacked_size, user_path
 
 WORD_TAGS = re.compile(
     r"CC|CD|DT|EX|FW|IN|JJ|JJR|JJS|LS|MD|NN|NNS|NNP|NNPS|PDT|POS|PRP|PRP\$|RB|RBR|RBS|RP|SYM|TO|UH|"
@@ -85,7 +86,7 @@ def read_treebank(path: Path) -> tuple[ParsedSentence, ...]:
 
 @lru_cache(maxsize=2)
 def _read_treebank(path: Path, changed: int) -> tuple[ParsedSentence, ...]:
-    texts = ((name, decode_utf8(data, name).removeprefix("\ufeff")) for name, data in _files(path))
+    texts = ((name, decode_text(data, name).removeprefix("\ufeff")) for name, data in _files(path))
     sentences = tuple(sentence for name, text in texts for sentence in read_mrg(text, name))
     if not sentences:
         raise DataError(f"data.treebank: {path} has no parsed sentence; give a .mrg file, a folder of them or a .zip")

@@ -10,7 +10,7 @@ from experiment.cli import ExperimentCLI
 
 COLOURS = "tests.experiment.colours"
 DATA = f"--data={COLOURS}.ColourData"
-MESSAGES = [name for name, value in vars(private_api).items() if name.isupper() and name != "RESTORING"]
+MESSAGES = [name for name, value in vars(private_api).items() if name.isupper() and name not in ("RESTORING", "TRIED")]
 PAINTER = f"--model={COLOURS}.LinkedPainter"
 SLOT = f"--model={COLOURS}.SlotPainter"
 CURVES = "--trainer.callbacks+=MetricCurves"

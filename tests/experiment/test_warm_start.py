@@ -13,17 +13,14 @@ from experiment.errors import UserError, describe
 from experiment.resuming.warm_start import warm_start
 from layers.weights.normalization import normalize_weights
 from tests.experiment.line import START, Line, LineData, Loop
-from tests.experiment.line_runs import QUIET
+from tests.experiment.line_runs import QUIET, in_a_folder_of_its_own
 from tests.tools import quiet_trainer
 from tests.training import Killed, killed_after, train
 
 SOURCE = torch.tensor([[0.7, 0.1]], dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("line.yaml").write_text("save_every: 0\n")
+_in_a_folder_of_its_own = pytest.fixture(autouse=True)(in_a_folder_of_its_own)
 
 
 def run(folder: str, *options: str, epochs: int = 1) -> Any:

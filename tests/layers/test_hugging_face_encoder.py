@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,10 @@ def test_invalid_arguments_are_refused_in_one_line(tmp_path: Path):
     with pytest.raises(ValueError, match=r"encoder.model: .*nowhere cannot be loaded .*give a folder") as error:
         HuggingFaceEncoder(VOCABULARY, 0, 38, model=str(tmp_path / "nowhere"))
     assert "\n" not in str(error.value)
+
+
+def test_without_transformers_the_version_of_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (wanted,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["transformers"]
+    with pytest.raises(ImportError, match=wanted):
+        HuggingFaceEncoder(VOCABULARY, 0, 38)

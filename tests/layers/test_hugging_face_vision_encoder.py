@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -180,3 +182,10 @@ def test_what_is_no_backbone_is_refused_in_one_line(options, message):
     with pytest.raises(ValueError, match=message) as error:
         HuggingFaceVisionEncoder(32, **options)
     assert "\n" not in str(error.value)
+
+
+def test_without_transformers_the_version_of_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (wanted,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["transformers"]
+    with pytest.raises(ImportError, match=wanted):
+        make()
