@@ -1,5 +1,4 @@
-"""Triple extraction: training and decoding against sentence by sentence, DGCNN against BiLSTM; and the memory of the
-prediction of a large file beside that of a small one."""
+"""Triple extraction: training and decoding against sentence by sentence, DGCNN against BiLSTM, memory of predictions."""
 
 import tempfile
 from collections.abc import Callable

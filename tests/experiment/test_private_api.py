@@ -184,6 +184,13 @@ def try_child_processes(door: Callable, _: Any) -> None:
 def try_start_children_within(door: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     order = []
 
+    class Child:
+        def __init__(self, *_: object, **__: object) -> None:
+            order.append("a process")
+
+        def poll(self) -> int:
+            return 0
+
     @contextlib.contextmanager
     def context():
         order.append("begins")
@@ -193,7 +200,7 @@ def try_start_children_within(door: Callable, monkeypatch: pytest.MonkeyPatch) -
     trainer = quiet_trainer(devices=2, strategy="ddp")
     trainer.strategy._configure_launcher()
     door(trainer, context)
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: order.append("a process"))
+    monkeypatch.setattr(subprocess, "Popen", Child)
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")  # the launcher sets them
         monkeypatch.delenv(name)
