@@ -1,4 +1,4 @@
-"""Triple extraction: training and decoding against sentence by sentence, DGCNN against BiLSTM, memory of predictions."""
+"""Triple extraction: training and decoding against sentence by sentence, DGCNN against BiLSTM, memory to predict."""
 
 import tempfile
 from collections.abc import Callable
