@@ -183,6 +183,9 @@ def test_weights_of_an_attribute_or_column():
         ({"count": range(1, 8)}, True),
         ({"Id": 7, "Weight": range(1, 8)}, True),
         ({"Id": 7, "count": range(1, 8)}, False),
+        ({"Unnamed: 0": range(7)}, False),
+        ({"edge id": range(7)}, False),
+        ({"timestamp": range(1, 8)}, False),
         ({"type": ["a", "b", "c", "d", "e", "f", "7"]}, False),
     ],
 )
@@ -192,6 +195,14 @@ def test_the_weights_of_a_table_are_found_as_in_a_file(tmp_path, third, weighted
     table.to_csv(tmp_path / "g.csv", sep=separator, index=False)
     expected = codelength(EDGES, HALVES, weights=range(1, 8) if weighted else None)
     assert codelength(table, HALVES) == codelength(tmp_path / "g.csv", HALVES) == expected
+
+
+def test_the_index_of_a_table_that_was_written_is_no_column(tmp_path):
+    for names in (["source", "target"], ["x", "y"]):
+        pandas.DataFrame(EDGES, columns=names).to_csv(tmp_path / "g.csv")
+        assert codelength(pandas.read_csv(tmp_path / "g.csv"), HALVES) == codelength(EDGES, HALVES)
+    pandas.DataFrame(EDGES, columns=["source", "target"]).to_csv(tmp_path / "g.csv")
+    assert codelength(tmp_path / "g.csv", HALVES) == codelength(EDGES, HALVES)
 
 
 @pytest.mark.parametrize("ends", [["a", None], [1, np.nan], pandas.array([1, None])])
