@@ -14,6 +14,9 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
     """
     from readers.graphs.edge_list import NUMBERING, SOURCES, TARGETS, WEIGHTS, plain_name
 
+    index = getattr(getattr(table, "index", None), "names", ())
+    if not (SOURCES | TARGETS).isdisjoint(map(plain_name, index)) and not is_adjacency(table):
+        table = table.reset_index()
     columns = list(table.columns)
     plain = [plain_name(column) for column in columns]
     source, target, named_weight = (
@@ -24,6 +27,10 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
     if None in ends:
         if is_adjacency(table):
             return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
+        if getattr(table.columns, "name", None) is not None:  # of a cross table, whose columns are nodes
+            raise ValueError(
+                "a matrix of links needs the same names for its rows and columns; .stack().reset_index() makes a list of it"
+            )
         ends = [column for column, name in zip(columns, plain, strict=True) if not name.startswith("unnamed:")][:2]
         if len(ends) < 2:
             raise ValueError(f"a table of links has columns source and target, not only {columns}")
@@ -37,8 +44,7 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
         elif weight != "weight":
             raise ValueError(f"the table has no column {weight!r} for weights, but {columns}")
         elif len(columns) == 3 and not NUMBERING.fullmatch(plain_name(rest[0])):
-            third = column_of(table, rest[0])
-            weights = third if np.asarray(third).dtype.kind in "iuf" else None
+            weights = numbers_in(column_of(table, rest[0]))
     if sources.dtype.kind in "iu" and targets.dtype.kind in "iu":
         pairs = np.stack([sources, targets], 1)
         if pairs.dtype.kind in "iu":
@@ -52,6 +58,15 @@ def column_of(table: Any, name: Any) -> Any:
     if list(table.columns).count(name) > 1:
         raise ValueError(f"the table has several columns {name!r}: rename all but one of them")
     return table[name]
+
+
+def numbers_in(column: Any) -> np.ndarray | None:
+    """The numbers of a column, be they objects (decimals) or texts; None if it has others, truths or times."""
+    values = np.asarray(column)
+    try:
+        return values.astype(np.float64) if values.dtype.kind in "iufOU" else None
+    except (TypeError, ValueError):
+        return None
 
 
 def read_ends(column: Any, name: Any) -> np.ndarray:

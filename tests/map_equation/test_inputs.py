@@ -1,5 +1,6 @@
 """Graphs in any form, and bad input."""
 
+from decimal import Decimal
 from types import SimpleNamespace
 
 import networkx as nx
@@ -183,6 +184,9 @@ def test_weights_of_an_attribute_or_column():
         ({"count": range(1, 8)}, True),
         ({"Id": 7, "Weight": range(1, 8)}, True),
         ({"Id": 7, "count": range(1, 8)}, False),
+        ({"count": ["1", "2", "3", "4", "5", "6", "7"]}, True),
+        ({"count": [Decimal(w) for w in range(1, 8)]}, True),
+        ({"same": [True, False] * 3 + [True]}, False),
         ({"Unnamed: 0": range(7)}, False),
         ({"edge id": range(7)}, False),
         ({"timestamp": range(1, 8)}, False),
@@ -201,8 +205,13 @@ def test_the_index_of_a_table_that_was_written_is_no_column(tmp_path):
     for names in (["source", "target"], ["x", "y"]):
         pandas.DataFrame(EDGES, columns=names).to_csv(tmp_path / "g.csv")
         assert codelength(pandas.read_csv(tmp_path / "g.csv"), HALVES) == codelength(EDGES, HALVES)
-    pandas.DataFrame(EDGES, columns=["source", "target"]).to_csv(tmp_path / "g.csv")
+    table = pandas.DataFrame(EDGES, columns=["source", "target"])
+    table.to_csv(tmp_path / "g.csv")
     assert codelength(tmp_path / "g.csv", HALVES) == codelength(EDGES, HALVES)
+    indexed = table.assign(weight=range(1, 8)).set_index("source")
+    assert codelength(indexed, HALVES) == codelength(EDGES, HALVES, weights=range(1, 8))
+    with pytest.raises(ValueError, match="the same names for its rows and columns"):
+        infomap(pandas.crosstab(table.source, table.target))
 
 
 @pytest.mark.parametrize("ends", [["a", None], [1, np.nan], pandas.array([1, None])])
