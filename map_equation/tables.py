@@ -29,7 +29,7 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
             return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
         if getattr(table.columns, "name", None) is not None:  # of a cross table, whose columns are nodes
             raise ValueError(
-                "a matrix of links needs the same names for its rows and columns; .stack().reset_index() makes a list of it"
+                "a matrix has the same names for rows and columns; .stack().reset_index() makes a list of links of it"
             )
         ends = [column for column, name in zip(columns, plain, strict=True) if not name.startswith("unnamed:")][:2]
         if len(ends) < 2:

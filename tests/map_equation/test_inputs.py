@@ -210,7 +210,7 @@ def test_the_index_of_a_table_that_was_written_is_no_column(tmp_path):
     assert codelength(tmp_path / "g.csv", HALVES) == codelength(EDGES, HALVES)
     indexed = table.assign(weight=range(1, 8)).set_index("source")
     assert codelength(indexed, HALVES) == codelength(EDGES, HALVES, weights=range(1, 8))
-    with pytest.raises(ValueError, match="the same names for its rows and columns"):
+    with pytest.raises(ValueError, match="the same names for rows and columns"):
         infomap(pandas.crosstab(table.source, table.target))
 
 
