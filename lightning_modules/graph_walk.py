@@ -35,8 +35,8 @@ def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, mar
         raise ValueError(f"model.flow ({flow}): a bipartite graph takes undirected flow only; leave it out")
     if batch.weights.dtype in (torch.float16, torch.bfloat16):
         raise ValueError(
-            f"trainer.precision has rounded the weights of the links to {str(batch.weights.dtype).split('.')[1]}, so this "
-            "is another graph: take bf16-mixed or 32-true"
+            f"trainer.precision has rounded the weights of the links to {str(batch.weights.dtype).split('.')[1]}, "
+            "which makes another graph of it: take bf16-mixed or 32-true"
         )
     links = Links(
         batch.edges.cpu().numpy(),
