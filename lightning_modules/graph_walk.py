@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from datamodules.batches import GraphBatch
 
 if TYPE_CHECKING:
@@ -24,12 +26,18 @@ def walk_on(batch: GraphBatch, flow: FlowModel | None, teleportation: float, mar
     A directed walk follows undirected links both ways, as ``map_equation.Network`` does.
 
     Raises:
-        ValueError: if the walk is directed and the graph bipartite; what ``map_equation.Network`` raises.
+        ValueError: if the walk is directed and the graph bipartite, or the Trainer has rounded the links' weights to
+            half precision; what ``map_equation.Network`` raises.
     """
     from map_equation import Links, Network
 
     if batch.bipartite and (flow or "undirected") != "undirected":
         raise ValueError(f"model.flow ({flow}): a bipartite graph takes undirected flow only; leave it out")
+    if batch.weights.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"trainer.precision has rounded the weights of the links to {str(batch.weights.dtype).split('.')[1]}, "
+            "which makes another graph of it: take bf16-mixed or 32-true"
+        )
     links = Links(
         batch.edges.cpu().numpy(),
         batch.weights.cpu().numpy(),

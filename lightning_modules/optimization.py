@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch.optim import Optimizer, lr_scheduler
@@ -193,13 +194,19 @@ class Optimized(_Mixin):
         """How often a scheduler moves on in the run; not to be asked before a checkpoint is restored.
 
         Raises:
-            MisconfigurationException: the run has no planned end.
+            MisconfigurationException: the run has no planned end, or Lightning's estimate of it would be wrong.
         """
         trainer = self.trainer
         if self.scheduler_interval == "epoch":
             epochs = trainer.max_epochs
             total = float("inf") if epochs in (None, -1) else epochs
         else:
+            callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+            if trainer.max_epochs != -1 and any(isinstance(c, GradientAccumulationScheduler) for c in callbacks):
+                raise MisconfigurationException(
+                    "OneCycleLR: with GradientAccumulationScheduler the steps of the run are not known; set "
+                    "model.scheduler.total_steps, or trainer.accumulate_grad_batches instead"
+                )
             total = trainer.estimated_stepping_batches
             if trainer.max_steps != -1:  # counts the steps of all optimizers
                 total = min(total, -(-trainer.max_steps // num_optimizers))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .links import NO_NODE, Links, from_ids, from_sparse, number, numbered, only, read_weights
+from .links import NO_NODE, Links, from_ids, from_sparse, number, numbered, only, read_weights, to_numpy
 from .tables import from_table
 
 
@@ -39,10 +39,14 @@ def read_links(
         return only(from_sparse(edges), weights, num_nodes, "a sparse matrix")
     if kind == "torch":
         return from_torch(edges, weights, num_nodes)
+    if hasattr(edges, "edge_index"):
+        return only(from_geometric(edges, weight), weights, num_nodes, "a graph with an edge_index")
     if kind == "pyarrow":
         edges = edges.to_pandas()
     if hasattr(edges, "columns") and hasattr(edges, "__getitem__"):
         return from_table(edges, weights, num_nodes, weight)
+    if kind == "networkx" and callable(edges):  # the links of a multigraph, with their keys unless they are called
+        edges = edges()
     if isinstance(edges, np.ndarray):
         return from_array(edges, weights, num_nodes)
     if isinstance(edges, Iterable) and not isinstance(edges, dict):
@@ -118,12 +122,20 @@ def from_torch(edges: Any, weights: Any, num_nodes: int | None) -> Links:
         from scipy.sparse import coo_array
 
         edges = edges.to_sparse_coo().coalesce()
-        matrix = coo_array((edges.values().numpy(), edges.indices().numpy()), shape)
+        matrix = coo_array((to_numpy(edges.values()), edges.indices().numpy()), shape)
         return only(from_sparse(matrix), weights, num_nodes, "a sparse tensor")
     if len(shape) != 2 or shape[0] != 2:
         hint = "; transpose it" if shape[1:] == (2,) else "; a matrix is given .to_sparse()" * (shape == shape[:1] * 2)
         raise ValueError(f"a torch edge_index has shape (2, E), not {shape}{hint}")
     return from_array(edges.numpy().T, weights, num_nodes)
+
+
+def from_geometric(graph: Any, weight: str | None) -> Links:
+    """torch_geometric's ``Data``: nodes 0 ... num_nodes - 1, weights ``edge_weight`` or the attribute ``weight``."""
+    weights = None if weight is None else getattr(graph, "edge_weight" if weight == "weight" else weight, None)
+    if weights is None and weight not in (None, "weight"):
+        raise ValueError(f"the graph has no attribute {weight!r} for the weights of its links")
+    return from_torch(graph.edge_index, weights, graph.num_nodes)
 
 
 def from_rows(rows: list[Any], weights: Any, num_nodes: int | None, weight: str | None) -> Links:
@@ -153,6 +165,13 @@ def weight_of(value: Any, weight: str | None) -> float:
         raise ValueError(f"the weight of a link is a number, not {value!r:.60}") from error
 
 
+def attribute_weights(values: Sequence[Any]) -> np.ndarray | None:
+    """Weights ``(E,)`` of the links from their attribute, 1 where it is None; None if it is so everywhere."""
+    if all(value is None for value in values):
+        return None
+    return np.array([1.0 if value is None else weight_of(value, None) for value in values])
+
+
 def from_networkx(graph: Any, weight: str | None) -> Links:
     """Nodes in the graph's order; links without the attribute ``weight`` have weight 1, and so have all without it."""
     names = list(graph.nodes)
@@ -162,9 +181,7 @@ def from_networkx(graph: Any, weight: str | None) -> Links:
     values = [link[2] for link in links] if weight is not None else []
     if weight not in (None, "weight") and links and all(value is None for value in values):
         raise ValueError(f"no link of the graph has the attribute {weight!r} for its weight")
-    weighted = any(value is not None for value in values)
-    weights = np.array([1 if value is None else value for value in values], np.float64) if weighted else None
-    return Links(edges, weights, numbered(names), bool(graph.is_directed()))
+    return Links(edges, attribute_weights(values), numbered(names), bool(graph.is_directed()))
 
 
 def from_igraph(graph: Any, weight: str | None) -> Links:
@@ -173,6 +190,6 @@ def from_igraph(graph: Any, weight: str | None) -> Links:
     known = graph.es.attributes()
     if weight not in (None, "weight", *known):
         raise ValueError(f"the links of the graph have no attribute {weight!r} for their weights")
-    weights = np.array(graph.es[weight], np.float64) if weight in known else None
+    weights = attribute_weights(graph.es[weight]) if weight in known else None
     names = list(graph.vs["name"]) if "name" in graph.vs.attributes() else range(graph.vcount())
     return Links(edges, weights, names, bool(graph.is_directed()))

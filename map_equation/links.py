@@ -161,8 +161,11 @@ def read_weights(weights: Any, count: int) -> np.ndarray | None:
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """A torch tensor on any device, or anything array-like, as an array."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    """A torch tensor of any kind on any device, or anything array-like, as an array."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
+    return np.asarray(values)
 
 
 def from_sparse(matrix: Any) -> Links:

@@ -30,13 +30,13 @@ class Network:
 
     Args:
         edges: an array ``(E, 2)`` of node ids, or ``(E, 3)`` with weights; a torch ``edge_index (2, E)``; a list of
-            pairs, or of triples with weights, of any names; a networkx or igraph graph; a table (pandas) with columns
-            source, target and perhaps weight, or a matrix with the same names as columns and index; a matrix
-            ``(n, n)``, sparse (scipy, torch) or dense, row -> column (not taken for directed unless ``flow`` says so);
-            the path of a file (``readers.graphs.read_graph``). An array ``(3, 3)`` is a matrix, a list of three
-            triples has three links with weights. In directed flow links are walked from the first node to the
-            second; those of an undirected graph object, GML, GraphML, METIS or symmetric MatrixMarket file, which have
-            no direction, both ways.
+            pairs, or of triples with weights, of any names; a networkx or igraph graph; torch_geometric's ``Data``; a
+            table (pandas) with columns source, target and perhaps weight, or a matrix with the same names as columns
+            and index; a matrix ``(n, n)``, sparse (scipy, torch) or dense, row -> column (not taken for directed
+            unless ``flow`` says so); the path of a file (``readers.graphs.read_graph``). An array ``(3, 3)`` is a
+            matrix, a list of three triples has three links with weights. In directed flow links are walked from the
+            first node to the second; those of an undirected graph object, GML, GraphML, METIS or symmetric
+            MatrixMarket file, which have no direction, both ways.
         weights: ``(E,)``, non-negative; only with pairs.
         num_nodes: only with ids: these are 0 to num_nodes - 1. Else the nodes are the ids that occur.
         weight: the attribute or column with the weights; a link without it has weight 1. None: all have.
@@ -85,6 +85,8 @@ class Network:
         self.flow_model = flow or ("directed" if links.directed else "undirected")
         if bipartite is None:
             bipartite = links.bipartite
+        elif not isinstance(bipartite, Integral):
+            raise ValueError(f"bipartite is the first id of the second kind, a whole number, not {bipartite!r}")
         elif not isinstance(links.names, range) and is_sorted_ids(links.names):
             bipartite = bisect_left(links.names, bipartite)  # an id; the places of ids that occur have no gaps
         physical = links.states if physical is None else physical

@@ -1,6 +1,5 @@
 """Links in data frames."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,13 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
 
     Or an adjacency matrix, if its index has the same names as its columns.
     """
-    from readers.graphs.edge_list import SOURCES, TARGETS, WEIGHTS
+    from readers.graphs.edge_list import NUMBERING, SOURCES, TARGETS, WEIGHTS, plain_name
 
+    index = getattr(getattr(table, "index", None), "names", ())
+    if not (SOURCES | TARGETS).isdisjoint(map(plain_name, index)) and not is_adjacency(table):
+        table = table.reset_index()
     columns = list(table.columns)
-    plain = [re.sub("[_ -]", "", str(column).lower()) for column in columns]
+    plain = [plain_name(column) for column in columns]
     source, target, named_weight = (
         next((column for column, name in zip(columns, plain, strict=True) if name in names), None)
         for names in (SOURCES | {"u"}, TARGETS | {"v"}, WEIGHTS)
@@ -25,9 +27,13 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
     if None in ends:
         if is_adjacency(table):
             return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
-        if len(columns) < 2:
+        if getattr(table.columns, "name", None) is not None:  # of a cross table, whose columns are nodes
+            raise ValueError(
+                "a matrix has the same names for rows and columns; .stack().reset_index() makes a list of links of it"
+            )
+        ends = [column for column, name in zip(columns, plain, strict=True) if not name.startswith("unnamed:")][:2]
+        if len(ends) < 2:
             raise ValueError(f"a table of links has columns source and target, not only {columns}")
-        ends = columns[:2]
     sources, targets = (read_ends(column_of(table, end), end) for end in ends)
     if weights is None and weight is not None:
         rest = [column for column in columns if column not in ends]
@@ -37,8 +43,8 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
             weights = column_of(table, named_weight)
         elif weight != "weight":
             raise ValueError(f"the table has no column {weight!r} for weights, but {columns}")
-        elif len(columns) == 3 and np.asarray(column_of(table, rest[0])).dtype.kind in "iuf":
-            weights = table[rest[0]]
+        elif len(columns) == 3 and not NUMBERING.fullmatch(plain_name(rest[0])):
+            weights = numbers_in(column_of(table, rest[0]))
     if sources.dtype.kind in "iu" and targets.dtype.kind in "iu":
         pairs = np.stack([sources, targets], 1)
         if pairs.dtype.kind in "iu":
@@ -52,6 +58,15 @@ def column_of(table: Any, name: Any) -> Any:
     if list(table.columns).count(name) > 1:
         raise ValueError(f"the table has several columns {name!r}: rename all but one of them")
     return table[name]
+
+
+def numbers_in(column: Any) -> np.ndarray | None:
+    """The numbers of a column, be they objects (decimals) or texts; None if it has others, truths or times."""
+    values = np.asarray(column)
+    try:
+        return values.astype(np.float64) if values.dtype.kind in "iufOU" else None
+    except (TypeError, ValueError):
+        return None
 
 
 def read_ends(column: Any, name: Any) -> np.ndarray:

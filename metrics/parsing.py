@@ -107,7 +107,7 @@ class ParseF1(Metric):
 
 
 def _constituents(spans: Iterable[tuple]) -> set[tuple[int, int]]:
-    return {(start, end) for start, end, *_ in spans if end - start > 1}
+    return {(int(start), int(end)) for start, end, *_ in spans if end - start > 1}  # of a tensor, too
 
 
 def _judge(predicted: set[tuple[int, int]], gold: set[tuple[int, int]], length: int) -> tuple[float, ...]:

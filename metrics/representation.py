@@ -1,6 +1,7 @@
 """A metric that collects frozen features over an epoch and runs the probes on them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,10 @@ class RepresentationQuality(Metric):
             self._step[memory] *= 2
             kept_features[:] = [dim_zero_cat(kept_features)[::2].clone()]
             kept_labels[:] = [dim_zero_cat(kept_labels)[::2].clone()]
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """``update``: a batch alone, of memory or of queries, has no accuracy."""
+        self.update(*args, **kwargs)
 
     @property
     def left_out(self) -> int:

@@ -4,6 +4,7 @@ import math
 from typing import Literal
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from .chain import check_argument
@@ -27,6 +28,7 @@ def steps_per_epoch(trainer: pl.Trainer) -> int:
     Raises:
         MisconfigurationException: the accumulation window changes, or the data has no length.
     """
+    _refuse_scheduled_windows(trainer)
     steps = trainer.num_training_batches / trainer.accumulate_grad_batches
     if not math.isfinite(steps):
         raise MisconfigurationException(
@@ -39,7 +41,12 @@ def planned_steps(trainer: pl.Trainer) -> float:
     """Steps of each optimizer in the whole run, by ``max_epochs`` and ``max_steps``; infinite where they are unknown.
 
     That is, without either, or with ``max_epochs`` of data without a length.
+
+    Raises:
+        MisconfigurationException: the accumulation window changes.
     """
+    if trainer.max_epochs != -1:
+        _refuse_scheduled_windows(trainer)
     steps = trainer.estimated_stepping_batches
     if trainer.max_steps == -1:
         return steps if steps >= 0 else math.inf
@@ -66,3 +73,12 @@ def steps_per(unit: Unit, owner: str, trainer: pl.Trainer) -> float:
             "length, max_epochs), or another unit"
         )
     return steps
+
+
+def _refuse_scheduled_windows(trainer: pl.Trainer) -> None:
+    # Lightning's estimate of the steps leaves this callback out, which sets the window when an epoch begins.
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        raise MisconfigurationException(
+            "with GradientAccumulationScheduler the steps of an epoch change, so epochs and shares of the run are not "
+            "known: count in steps (unit: step), or set trainer.accumulate_grad_batches instead"
+        )

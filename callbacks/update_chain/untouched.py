@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 def untouched(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[None]:
     """Within it nothing is logged; afterwards the module and the global random states are what they were.
 
-    Of each module in it: weights, buffers, attributes (a metric's state, a recurrent state, a counter, the mode) and
-    what lies directly in lists and dictionaries.
+    Of each module in it: weights, buffers, attributes (a metric's state, a recurrent state, a counter, the mode, a
+    random generator) and what lies in lists and dictionaries.
     """
-    give_back = [*_keep_tensors(pl_module), *_keep_attributes(pl_module)]
+    give_back = [*_keep_attributes(pl_module), *_keep_generators(pl_module.modules())]
     loggers, trainer.loggers = trainer.loggers, [DummyLogger() for _ in trainer.loggers]
     vars(pl_module).update(log=lambda *_, **__: None, log_dict=lambda *_, **__: None)
     try:
@@ -46,26 +45,30 @@ def kept_generators(owners: Iterable[Any]) -> Iterator[None]:
             each()
 
 
-def _keep_tensors(pl_module: nn.Module) -> Iterator[Callable[[], None]]:
-    in_attributes = (value for module in pl_module.modules() for value in vars(module).values())
-    tensors = (value for value in in_attributes if isinstance(value, Tensor))
-    for tensor in {id(each): each for each in chain(pl_module.parameters(), pl_module.buffers(), tensors)}.values():
-        yield partial(_give_back_tensor, tensor, tensor._version, tensor.detach().clone())
+def _keep_attributes(pl_module: nn.Module) -> Iterator[Callable[[], None]]:
+    # Parameters, buffers and submodules lie in dictionaries among the attributes.
+    waiting: list[Any] = [vars(module) for module in pl_module.modules()]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            if not value.is_inference():  # else no step could change it
+                yield partial(_give_back_tensor, value, value._version, value.detach().clone())
+        elif isinstance(value, dict):
+            yield partial(_give_back_dict, value, dict(value))
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            if type(value) is list:
+                yield partial(value.__setitem__, slice(None), list(value))
+            waiting += value
 
 
 def _give_back_tensor(tensor: Tensor, version: int, kept: Tensor) -> None:
     if tensor._version != version:
         tensor.copy_(kept)
-
-
-def _keep_attributes(pl_module: nn.Module) -> Iterator[Callable[[], None]]:
-    for module in pl_module.modules():
-        # Parameters, buffers and submodules lie in dictionaries among the attributes.
-        for container in (*vars(module).values(), vars(module)):
-            if type(container) is list:
-                yield partial(container.__setitem__, slice(None), list(container))
-            elif isinstance(container, dict):
-                yield partial(_give_back_dict, container, dict(container))
 
 
 def _give_back_dict(container: dict[Any, Any], kept: dict[Any, Any]) -> None:

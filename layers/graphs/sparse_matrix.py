@@ -40,6 +40,9 @@ class SparseMatrix:
         )
         self.transposed = self.matrix if same else _csr_tensor(columns, dtype, self.device)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SparseMatrix":
+        return self  # a constant, and torch can't copy sparse tensors
+
     def __matmul__(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return SparseProduct.apply(self.matrix, self.transposed, x.to(self.dtype))

@@ -107,7 +107,8 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, saved = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        kept = ctx.saved_tensors  # read once: activation checkpointing gives them once
+        tensors, saved = kept[:7], kept[7:]
         with torch.autocast(gradients[0].device.type, enabled=False), torch.cuda.device_of(gradients[0]):
             if torch.is_grad_enabled():  # the gradient will be differentiated
                 needed = [tensor for tensor, need in zip(tensors, ctx.needs_input_grad, strict=False) if need]

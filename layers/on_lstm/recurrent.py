@@ -46,8 +46,8 @@ class RecurrentLayer(nn.Module, ABC):
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
             if size <= 0:
                 raise ValueError(f"{name} ({size}) must be positive")
-        if not 0 <= dropconnect <= 1:
-            raise ValueError(f"dropconnect ({dropconnect}) must be in [0, 1]")
+        if isinstance(dropconnect, bool) or not 0 <= dropconnect <= 1:  # a bool is nn.LSTM's bias, by position
+            raise ValueError(f"dropconnect ({dropconnect}) must be a number in [0, 1]")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.dropconnect, self.batch_first = dropconnect, batch_first
         for layer in range(num_layers):
@@ -138,7 +138,7 @@ class ONLSTM(RecurrentLayer):
     Under autocast the matrix products use the lower precision, all else (cumax, the state) stays in float32. Where a
     gradient is differentiated in its turn (``create_graph=True``) it comes from a slower loop of torch's operators.
     There are no ``torch.func`` transforms, ``torch.export`` or ``fullgraph`` compilation, and of ``nn.LSTM``'s
-    arguments no ``proj_size`` or ``bidirectional``; sequences are padded, not packed.
+    arguments no ``bias``, ``dropout``, ``bidirectional`` or ``proj_size``; sequences are padded, not packed.
 
     Source: Shen et al., arXiv 1810.09536; ``reverse_cumsum``: kexue.fm/archives/6621.
 
@@ -175,6 +175,8 @@ class ONLSTM(RecurrentLayer):
         input_gate: Literal["paper", "reverse_cumsum"] = "paper",
         batch_first: bool = False,
     ) -> None:
+        if isinstance(chunk_size, bool):  # nn.LSTM's fourth argument, by position
+            raise ValueError(f"chunk_size ({chunk_size}) must be a number: nn.LSTM's bias is no argument here")
         if chunk_size <= 0 or hidden_size % chunk_size:
             raise ValueError(f"hidden_size ({hidden_size}) must be a multiple of chunk_size ({chunk_size})")
         if input_gate not in ("paper", "reverse_cumsum"):

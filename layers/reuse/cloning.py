@@ -50,7 +50,7 @@ def clone(model: Model, weights: bool = True) -> Model:
         parts = {name: module for name, module in modules.items() if not name or isinstance(module, WeightFunction)}
         for part in parts.values():
             for parameter in part.parameters():
-                if parameter.is_floating_point():
+                if parameter.is_floating_point() or parameter.is_complex():
                     parameter.fill_(torch.nan)  # marks what no method initialises
         # Reversed: `named_modules` lists a module before its children, and each once, however often it is used.
         for module in reversed(modules.values()):

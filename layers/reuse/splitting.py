@@ -127,6 +127,10 @@ def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
             if node not in needed:
                 continue
             copied[node] = graph.call_function(operator.getitem, (given, position))
+    for node in cuts:
+        # What the head returned is the caller's, too: an operation in place (ReLU(inplace=True)) gets a copy.
+        if node in copied and any(changes_input(traced.model, user) for user in node.users):
+            copied[node] = graph.call_method("clone", (copied[node],))
     for node in traced.graph.nodes:
         if node in needed and node not in copied:
             copied[node] = graph.node_copy(node, copied.__getitem__)

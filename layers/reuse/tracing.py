@@ -248,7 +248,9 @@ def changes_input(model: nn.Module, node: fx.Node) -> bool:
         return str(node.target).endswith("_") and not str(node.target).endswith("__")
     if node.op == "call_module":
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
-    return node.op == "call_function" and bool(node.kwargs.get("inplace"))
+    if node.op != "call_function" or getattr(node.target, "__module__", "") == "_operator":  # operator.and_
+        return False
+    return bool(node.kwargs.get("inplace")) or getattr(node.target, "__name__", "").endswith("_")
 
 
 @contextmanager

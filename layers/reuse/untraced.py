@@ -302,7 +302,9 @@ class _Replay:
         for module in _maximal(self.model, self.cut):
             yield module, self._until_passed(module.forward, block if module in blocks else other)
         module = self.model.get_submodule(self.cut)
-        yield module, self._until_passed(module.forward, self.value, passes=True)
+        # What the head returned is the caller's, too: operations in place get a copy.
+        value = tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, self.value)
+        yield module, self._until_passed(module.forward, value, passes=True)
 
     def _until_passed(self, run: Callable, result: Any, passes: bool = False) -> Callable:
         def forward(*args: Any, **kwargs: Any) -> Any:

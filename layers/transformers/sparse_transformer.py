@@ -188,7 +188,7 @@ class SparseTransformerNetwork(nn.Module):
             state: from ``init_state``; updated in place.
 
         Returns:
-            (B, vocab_size) float: the logits after the last token, without gradient or dropout.
+            (B, vocab_size) float: the logits after the last token, without gradient; in training mode with dropout.
 
         Raises:
             ValueError: if the state is not empty or too small.
@@ -200,7 +200,7 @@ class SparseTransformerNetwork(nn.Module):
 
     @torch.no_grad()
     def step(self, tokens: Tensor | None, state: list[AttentionState]) -> Tensor:
-        """Logits after the next position, without gradient or dropout.
+        """Logits after the next position, without gradient; in training mode with dropout.
 
         Args:
             tokens: (B,) int64, the tokens at that position; None for the start, which precedes the first.

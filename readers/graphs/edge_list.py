@@ -28,6 +28,8 @@ INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 SOURCES = {"source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "vertex1", "sourceid"}
 TARGETS = {"target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid"}
 WEIGHTS = {"weight", "weights", "w", "value"}
+# What numbers or dates the links: never their weights, as any other single column is.
+NUMBERING = re.compile(r"|unnamed:\d+|index|rownames?|(row|edge|link)?(id|number)|time|timestamp|date|year")
 SAMPLE = 100  # lines that show whether a column has numbers
 
 
@@ -105,7 +107,7 @@ def find_layout(data: bytes, where: str, separator: str | None = None) -> LineFo
 
     The first line is a header if it names columns source and target (or the like), or if it has no number while the
     second line has two integers, or a number as its third field. A single column beside source and target has the
-    weights, whatever its name, if it has numbers.
+    weights, whatever its name, if it has numbers and is no index, id or time of the links.
 
     Raises:
         DataError: there is no line, or too few or too many fields.
@@ -123,7 +125,8 @@ def find_layout(data: bytes, where: str, separator: str | None = None) -> LineFo
     columns = _named_columns(first)
     if columns is not None and len(columns) == 2 and len(first) == 3 and second:
         third = 3 - sum(columns)
-        if _has_numbers(data, lines[1][1], separator, third, where):
+        numbering = NUMBERING.fullmatch(plain_name(first[third]))
+        if not numbering and _has_numbers(data, lines[1][1], separator, third, where):
             columns = (*columns, third)
     if columns is None and not _is_header(first, second):
         if len(first) not in (2, 3):
@@ -156,11 +159,16 @@ def find_separator(line: str) -> str:
 
 
 def _named_columns(fields: list[str]) -> tuple[int, ...] | None:
-    names = [re.sub("[_ -]", "", field.lower()) for field in fields]
+    names = [plain_name(field) for field in fields]
     found = [next((i for i, name in enumerate(names) if name in known), None) for known in (SOURCES, TARGETS, WEIGHTS)]
     if found[0] is None or found[1] is None:
         return None
     return tuple(column for column in found if column is not None)
+
+
+def plain_name(column: object) -> str:
+    """The name of a column as ``SOURCES`` and the like have it."""
+    return re.sub("[_ -]", "", str(column).lower())
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:

@@ -200,6 +200,9 @@ class Busy(Normalised):
         self.register_buffer("teacher", torch.zeros(5))
         self.frozen = nn.Parameter(torch.zeros(5), requires_grad=False)
         self.count, self.seen, self.error = 0, [], MeanSquaredError()
+        self.noise, self.bank = torch.Generator().manual_seed(0), {"means": [torch.zeros(5)]}
+        with torch.inference_mode():
+            self.last = torch.zeros(1)  # as a validation before the training leaves it
 
     def on_before_batch_transfer(self, batch, dataloader_idx):
         return {**batch, "a": batch["a"] * 0.2} if isinstance(batch, dict) else batch * 0.2
@@ -208,10 +211,11 @@ class Busy(Normalised):
         return torch.cat([batch["a"], batch["b"] * 0.2]) - 0.5 if isinstance(batch, dict) else batch - 0.5
 
     def training_step(self, batch):
-        loss = super().training_step(batch, 0)
+        loss = super().training_step(batch + 0.01 * torch.rand(batch.shape, generator=self.noise), 0)
         with torch.no_grad():
             self.teacher = 0.9 * self.teacher + 0.1 * self.layers[0].weight.sum(1)
             self.frozen.lerp_(self.layers[0].weight.sum(1), 0.1)
+            self.bank["means"][0].lerp_(self.layers[0].weight.sum(1), 0.1)
         self.count += 1
         self.seen.append(len(batch))
         self.error(self.layers(batch), batch.prod(1, keepdim=True))
@@ -233,6 +237,7 @@ def test_nothing_but_the_statistics_is_changed_and_batches_take_the_modules_hook
     for state, expected in zip(module.after_steps, plain.after_steps, strict=True):
         assert_same(state, expected)
     assert (module.count, module.seen, lines_too) == (plain.count, plain.seen, lines) == (12, [16] * 12, 12)
+    assert torch.equal(module.bank["means"][0], plain.bank["means"][0])
     assert averaged.callback_metrics["train/error"] == trainer.callback_metrics["train/error"]
     seen = module.validated[-1]
     model = copy.deepcopy(plain)

@@ -3,7 +3,12 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BackboneFinetuning, LearningRateMonitor, StochasticWeightAveraging
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+)
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
@@ -190,6 +195,15 @@ def test_a_run_without_a_known_end_has_no_shares(capsys):
     quiet_trainer(PiecewiseLinearLR({4: 1.0}), recorder, max_epochs=2).fit(module, loader)
     assert recorder.learning_rates == [[pytest.approx(0.1 * min(step / 4, 1))] for step in range(8)]
     assert "warm-up" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unit", ["epoch", "share"])
+def test_scheduled_windows_leave_epochs_and_shares_unknown(unit):
+    module, tricks = GivenGradients(random_gradients(8), SGD), [GradientAccumulationScheduler({0: 4})]
+    with pytest.raises(MisconfigurationException, match="the steps of an epoch change, so epochs and shares"):
+        run(module, PiecewiseLinearLR({0: 1.0, 1: 0.0}, unit), *tricks)
+    recorder = run(module, PiecewiseLinearLR({0: 1.0, 2: 0.0}), *tricks)
+    assert recorder.learning_rates == [[0.1], [0.05]]
 
 
 class Frozen(GivenGradients):

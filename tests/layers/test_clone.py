@@ -101,11 +101,12 @@ def test_a_clone_of_our_layers_starts_as_they_do(make):
             assert drawn.std().item() == pytest.approx(fresh[name].std().item(), rel=0.25), name
 
 
-def test_a_parameter_that_nothing_initialises_is_refused():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_a_parameter_that_nothing_initialises_is_refused(dtype):
     class Scale(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.scale = nn.Parameter(torch.ones(3))
+            self.scale = nn.Parameter(torch.ones(3, dtype=dtype))
 
     with pytest.raises(ValueError, match=r"nothing re-initialises 1\.scale: give Scale .* reset_parameters"):
         clone(nn.Sequential(nn.Linear(3, 3), Scale()), weights=False)

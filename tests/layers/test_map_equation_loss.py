@@ -1,5 +1,6 @@
 """The map equation of soft assignments: against loops, the code length of partitions, and finite differences."""
 
+import copy
 from math import log2
 
 import numpy as np
@@ -125,6 +126,13 @@ def test_torch_sparse_flow():
     expected = float(map_equation_loss(shares, *arguments(walk)))
     for sparse in (dense.to_sparse_coo(), dense.to_sparse_csr()):
         assert float(map_equation_loss(shares, sparse, *rates)) == pytest.approx(expected, abs=1e-14)
+
+
+def test_a_copy_of_a_module_that_holds_the_loss():
+    module = torch.nn.Linear(3, 3)
+    module.loss = MapEquationLoss(*arguments(random_walk("directed_recorded")))  # SWA and EMA copy it
+    shares = torch.full((40, 3), 1 / 3)
+    assert float(copy.deepcopy(module).loss(shares)) == float(module.loss(shares))
 
 
 def test_bad_shapes_are_named():

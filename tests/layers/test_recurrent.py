@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from layers import LSTM, ONLSTM, RecurrentLayer
 from layers.on_lstm import cpu as on_lstm_cpu
@@ -173,6 +174,14 @@ def test_backward_twice_gives_the_same_gradient(path: str):
     loss = layer(torch.randn(6, 3, 5))[0].sum()
     first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(loss, list(layer.parameters())), first, atol=0, rtol=0)
+
+
+def test_activation_checkpointing_gives_the_same_gradients(path: str):
+    layer, x = ONLSTM(5, 20, 2), torch.randn(6, 3, 5, requires_grad=True)
+    inputs = [x, *layer.parameters()]
+    expected = torch.autograd.grad(layer(x)[0].sum(), inputs)
+    again = checkpoint(lambda x: layer(x)[0], x, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(again.sum(), inputs), expected, atol=0, rtol=0)
 
 
 def test_saturated_and_huge_inputs_stay_finite_and_nan_stays_nan(path: str):
@@ -409,6 +418,8 @@ def test_copies_give_the_same_numbers():
         ({"chunk_size": 0}, "chunk_size"),
         ({"input_gate": "su"}, r"input_gate \(su\) must be 'paper' or 'reverse_cumsum'"),
         ({"dropconnect": 1.5}, r"dropconnect \(1.5\)"),
+        ({"chunk_size": True}, r"chunk_size \(True\) must be a number: nn.LSTM's bias is no argument here"),
+        ({"dropconnect": True}, r"dropconnect \(True\) must be a number in \[0, 1\]"),
         ({"num_layers": 0}, r"num_layers \(0\)"),
     ],
 )

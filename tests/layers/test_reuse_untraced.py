@@ -203,6 +203,16 @@ def test_a_cut_around_an_addition_in_place():
     with pytest.raises(ValueError, match="tail after pooler also needs what was computed before it"):
         tail(head(PIXELS))
 
+    class Branching(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.sum() < 1e6 else -x)
+
+    model, x = Branching(nn.Linear(3, 3), nn.ReLU(inplace=True)), torch.randn(4, 3)
+    head, tail = split(model, "0")
+    value = head(x)
+    assert torch.equal(tail(value), model(x))
+    assert torch.equal(value, model[0](x))
+
 
 def test_features_of_padded_input_are_the_same_without_a_gradient():
     model, x = make("torch"), torch.randn(2, 6, 16)

@@ -95,6 +95,8 @@ def test_half_precision(tmp_path):
         shares = module.eval()(data.graph_batch)
     assert shares.dtype == torch.float32
     assert run.test(module, data, verbose=False)[0]["test/codelength"] == pytest.approx(2.320730357, abs=1e-6)
+    with pytest.raises(ValueError, match=r"has rounded the weights of the links to bfloat16, .* take bf16-mixed"):
+        trainer(default_root_dir=tmp_path, precision="bf16-true").fit(build(data), data)
 
 
 def read(path: Path) -> list[tuple[str, int, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, GradientAccumulationScheduler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import SGD, lr_scheduler
@@ -154,6 +154,10 @@ def test_a_cycle_by_epochs_takes_their_number():
     assert seen[-1] == min(seen)
     with pytest.raises(MisconfigurationException, match="no planned end; set model"):
         fit(OneWeight(partial(OneCycleLR, max_lr=2.0), "step"), max_epochs=-1, max_time="00:00:01:00")
+    windows = GradientAccumulationScheduler({0: 2})
+    with pytest.raises(MisconfigurationException, match="the steps of the run are not known; set model"):
+        fit(OneWeight(partial(OneCycleLR, max_lr=2.0), "step"), windows)
+    assert len(fit(OneWeight(partial(OneCycleLR, max_lr=2.0), "step"), windows, max_epochs=-1, max_steps=7)) == 7
     given = fit(OneWeight(partial(OneCycleLR, max_lr=2.0, total_steps=50)))
     assert given[-1] > given[0]
 

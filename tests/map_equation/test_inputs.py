@@ -1,5 +1,8 @@
 """Graphs in any form, and bad input."""
 
+from decimal import Decimal
+from types import SimpleNamespace
+
 import networkx as nx
 import numpy as np
 import pandas
@@ -30,6 +33,7 @@ def test_all_formats_give_one_graph():
     assert codelength(EDGES.tolist(), HALVES, weights=weights.tolist()) == expected
     for dtype in (np.int32, np.uint8, np.uint64, ">i8"):
         assert codelength(EDGES.astype(dtype), HALVES, weights=weights.astype(np.float32)) == expected
+    assert codelength(EDGES, HALVES, weights=torch.from_numpy(weights).bfloat16()) == expected
 
 
 def test_a_symmetric_matrix_counts_its_loops_once():
@@ -100,6 +104,7 @@ def test_multi_edges_are_summed():
         ({"num_trials": 0}, "num_trials"),
         ({"num_trials": 2.0}, "num_trials must be at least 1, a whole number, not 2.0"),
         ({"seed": -1}, "seed"),
+        ({"bipartite": "E1"}, "bipartite is the first id of the second kind, a whole number, not 'E1'"),
         ({"seed": None}, "seed must be at least 0, a whole number, not None"),
     ],
 )
@@ -133,6 +138,7 @@ FORMS = {
     "name array": (np.array(NAMED), LETTERS),
     "objects": (np.array([(a, b, 1.5) for a, b in NAMED], object), LETTERS),
     "multigraph": (nx.MultiGraph(NAMED), LETTERS),
+    "links of a multigraph": (nx.MultiGraph(NAMED).edges, LETTERS),
     "any names": (ANY, [(0, "x"), None, 2.5, "d", 4, 5]),
     "table": (pandas.DataFrame(NAMED, columns=["From", "TO"]), LETTERS),
     "table of ids": (pandas.DataFrame({"w": [1.0] * 7, "target": EDGES[:, 1], "source": EDGES[:, 0]}), NUMBERS),
@@ -162,7 +168,12 @@ def test_weights_of_an_attribute_or_column():
     table = pandas.DataFrame({"source": EDGES[:, 0], "target": EDGES[:, 1], "strength": range(1, 8), "weight": 9})
     assert codelength(graph, HALVES, weight="strength") == codelength(table, HALVES, weight="strength") == expected
     assert codelength(graph, HALVES) == codelength(table, HALVES, weight=None) == codelength(EDGES, HALVES)
-    for wrong in (graph, table):
+    index, halves = torch.from_numpy(EDGES.T), [*HALVES, 2]  # what torch_geometric's Data has; one node without links
+    data = SimpleNamespace(edge_index=index, num_nodes=7, edge_weight=torch.arange(1, 8), strength=torch.ones(7))
+    assert codelength(data, halves) == pytest.approx(expected, abs=1e-14)
+    assert codelength(data, halves, weight="strength") == codelength(data, halves, weight=None)
+    assert codelength(data, halves, weight=None) == pytest.approx(codelength(EDGES, HALVES), abs=1e-14)
+    for wrong in (graph, table, data):
         with pytest.raises(ValueError, match="'strong'"):
             infomap(wrong, weight="strong")
 
@@ -173,6 +184,12 @@ def test_weights_of_an_attribute_or_column():
         ({"count": range(1, 8)}, True),
         ({"Id": 7, "Weight": range(1, 8)}, True),
         ({"Id": 7, "count": range(1, 8)}, False),
+        ({"count": ["1", "2", "3", "4", "5", "6", "7"]}, True),
+        ({"count": [Decimal(w) for w in range(1, 8)]}, True),
+        ({"same": [True, False] * 3 + [True]}, False),
+        ({"Unnamed: 0": range(7)}, False),
+        ({"edge id": range(7)}, False),
+        ({"timestamp": range(1, 8)}, False),
         ({"type": ["a", "b", "c", "d", "e", "f", "7"]}, False),
     ],
 )
@@ -182,6 +199,19 @@ def test_the_weights_of_a_table_are_found_as_in_a_file(tmp_path, third, weighted
     table.to_csv(tmp_path / "g.csv", sep=separator, index=False)
     expected = codelength(EDGES, HALVES, weights=range(1, 8) if weighted else None)
     assert codelength(table, HALVES) == codelength(tmp_path / "g.csv", HALVES) == expected
+
+
+def test_the_index_of_a_table_that_was_written_is_no_column(tmp_path):
+    for names in (["source", "target"], ["x", "y"]):
+        pandas.DataFrame(EDGES, columns=names).to_csv(tmp_path / "g.csv")
+        assert codelength(pandas.read_csv(tmp_path / "g.csv"), HALVES) == codelength(EDGES, HALVES)
+    table = pandas.DataFrame(EDGES, columns=["source", "target"])
+    table.to_csv(tmp_path / "g.csv")
+    assert codelength(tmp_path / "g.csv", HALVES) == codelength(EDGES, HALVES)
+    indexed = table.assign(weight=range(1, 8)).set_index("source")
+    assert codelength(indexed, HALVES) == codelength(EDGES, HALVES, weights=range(1, 8))
+    with pytest.raises(ValueError, match="the same names for rows and columns"):
+        infomap(pandas.crosstab(table.source, table.target))
 
 
 @pytest.mark.parametrize("ends", [["a", None], [1, np.nan], pandas.array([1, None])])

@@ -29,6 +29,11 @@ def test_one_sentence_by_hand():
     assert recalls == {"recall/NP": 0, "recall/VP": 100, "recall/S": 100}
 
 
+def test_spans_may_be_a_tensor():
+    gold = [(0, 4, "S"), (0, 2, "NP")]
+    assert score([torch.tensor([(0, 4), (0, 2)])], [gold], torch.tensor([4])) == score([[(0, 4), (0, 2)]], [gold], [4])
+
+
 def test_a_sentence_without_inner_spans():
     """Nothing to find: recall 1, and precision 1 only if nothing is predicted."""
     assert score([[(0, 2)]], [[(0, 2, "S")]], [2])["sentence_f1_no_root"] == pytest.approx(100, abs=1e-5)

@@ -320,6 +320,15 @@ def test_metric_keeps_no_more_than_its_limit(clouds, monkeypatch) -> None:
     assert metric.left_out == 0
 
 
+def test_metric_that_is_called_is_updated(clouds) -> None:
+    memory, memory_labels, queries, query_labels = clouds
+    called, updated = RepresentationQuality(["knn"]), RepresentationQuality(["knn"])
+    for metric in (called, updated.update):
+        assert metric(memory, memory_labels, memory=True) is None
+        metric(queries, query_labels, memory=False)
+    assert called.compute() == updated.compute()
+
+
 def test_metric_inside_inference_mode(clouds) -> None:
     expected = filled(clouds).compute()
     with torch.inference_mode():
