@@ -33,8 +33,9 @@ def find_texts(folder: Path, whole: bool = False) -> dict[str, Path]:
             return {"test": folder}
         return dict.fromkeys(SPLITS, folder)
     if not folder.is_dir():
+        problem = "is a pipe or a device" if folder.exists() else "does not exist"  # it is read several times
         raise DataError(
-            f"data.source: {folder} does not exist; give a folder with a train, a valid and a test .txt, one text file "
+            f"data.source: {folder} {problem}; give a folder with a train, a valid and a test .txt, one text file "
             "(whose end is held out), hub, or sample"
         )
     texts = sorted(path for path in folder.iterdir() if _stem(path) is not None and path.is_file())
@@ -80,16 +81,25 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
             yield line
 
 
-def parts_of(file: Path, encoding: str = "utf-8") -> dict[str, Iterator[str]]:
+def parts_of(file: Path, encoding: str = "utf-8", blank_lines: bool = True) -> dict[str, Iterator[str]]:
     """The lines of a single text for the three splits, to be read in this order: its last twentieth is the test text,
     the one before it the validation text.
 
+    Args:
+        file: the text.
+        encoding: of the file.
+        blank_lines: they are text; else so much is held out that neither part has no other lines.
+
     Raises:
-        DataError: as ``lines_of``, or it has fewer than three lines.
+        DataError: as ``lines_of``, or it has too few lines.
     """
-    count = sum(1 for _ in lines_of(file, encoding))
-    held_out = max(1, round(HELD_OUT * count))
-    if count < 3:
+    count = blank = longest = 0
+    for line in lines_of(file, encoding):
+        count += 1
+        blank = 0 if blank_lines or line.strip() else blank + 1
+        longest = max(longest, blank)
+    held_out = max(longest + 1, round(HELD_OUT * count))
+    if count <= 2 * held_out:
         raise DataError(
             f"{file} has {count} line{'s' * (count != 1)}, too few to hold out some: give a folder with a train, a "
             "valid and a test text"
@@ -104,6 +114,8 @@ def is_wikitext(name: str) -> bool:
 
 
 def _stem(path: Path) -> str | None:
-    """The name of a text without its ending; None: it is no text."""
+    """The name of a text without its ending; None: it is no text, or hidden."""
+    if path.name.startswith("."):
+        return None
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), None)
