@@ -1,5 +1,6 @@
 """The training, validation and test text of a language model: three files of a folder, or parts of one file."""
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -42,11 +43,7 @@ def find_texts(folder: Path, whole: bool = False) -> dict[str, Path]:
     found = {}
     for split, parts in SPLITS.items():
         exact = folder / f"ptb.{split}.txt"
-        fit = (
-            [exact]
-            if exact in texts
-            else [path for path in texts if any(part in str(_stem(path)).lower() for part in parts)]
-        )
+        fit = [exact] if exact in texts else _named(texts, "|".join(parts))
         if not fit and whole:
             continue
         if not fit:
@@ -111,6 +108,14 @@ def parts_of(file: Path, encoding: str = "utf-8", blank_lines: bool = True) -> d
 def is_wikitext(name: str) -> bool:
     """Whether a file or data set is WikiText by its name, where blank lines are tokens."""
     return name.startswith("wiki.") or "wikitext" in name.lower()
+
+
+def _named(texts: list[Path], parts: str) -> list[Path]:
+    """The texts in whose names one of the parts is; of several, those where it is a word (not the test of contest)."""
+    names = {path: str(_stem(path)).lower() for path in texts}
+    fit = [path for path in texts if re.search(parts, names[path])]
+    words = [path for path in fit if re.search(rf"(?<![a-z])({parts})(?![a-z])", names[path])]
+    return words if len(fit) > 1 and words else fit
 
 
 def _stem(path: Path) -> str | None:

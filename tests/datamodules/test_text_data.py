@@ -145,6 +145,13 @@ def test_a_treebank_of_other_words_is_warned_of(folder):
         small(folder, treebank=folder / "one.mrg").setup("test")
 
 
+def test_the_name_of_a_split_may_be_part_of_other_words(folder):
+    for split in ("train", "valid", "test"):
+        (folder / f"ptb.{split}.txt").rename(folder / f"contest-strained.{split}.txt")
+    corpus = small(folder).corpus
+    assert [Path(corpus.names[split]).name.split(".")[1] for split in corpus.texts] == ["train", "valid", "test"]
+
+
 def test_bad_folders_get_one_line(folder):
     with pytest.raises(DataError, match="nowhere does not exist; give a folder"):
         small(folder / "nowhere").setup()
