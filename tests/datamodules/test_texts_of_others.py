@@ -111,6 +111,7 @@ def test_other_shares_are_warned_of():
     assert compare_shares(shares, shares, True, "word") is None
     assert "12.00% of the words" in compare_shares({**shares, "test": 0.12}, shares, True, "word")
     assert "blanks): separate them as there" in compare_shares({**shares, "test": 0.99}, shares, True, "word")
+    assert "or script: train on this text" in compare_shares({**shares, "test": 0.99}, shares, True, "character")
     assert "never met in its training" in compare_shares(shares, shares, False, "word")
     none = dict.fromkeys(shares, 0.0)
     assert compare_shares(none, none, False, "word") is None
