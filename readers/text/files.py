@@ -1,6 +1,7 @@
 """The training, validation and test text of a language model: three files of a folder, or parts of one file."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from ..lines import TextFile
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 ENDINGS = (".txt", ".tokens", ".raw")  # the latter two are WikiText's; each may be gzipped
+FEW = 10_000  # lines: of more, a twentieth is never blank
 HELD_OUT = 0.05  # of the lines of a single file, for each of validation and test
 
 
@@ -90,12 +92,15 @@ def parts_of(file: Path, encoding: str = "utf-8", blank_lines: bool = True) -> d
     Raises:
         DataError: as ``lines_of``, or it has too few lines.
     """
-    count = blank = longest = 0
+    count, written = 0, deque[int](maxlen=FEW)  # numbers of the lines with text, all of them in a short file
     for line in lines_of(file, encoding):
+        if blank_lines or line.strip():
+            written.append(count)
         count += 1
-        blank = 0 if blank_lines or line.strip() else blank + 1
-        longest = max(longest, blank)
-    held_out = max(longest + 1, round(HELD_OUT * count))
+    held_out = max(1, round(HELD_OUT * count))
+    if len(written) < FEW:
+        while 2 * held_out < count and len({(count - 1 - number) // held_out for number in written} & {0, 1}) < 2:
+            held_out += 1
     if count <= 2 * held_out:
         raise DataError(
             f"{file} has {count} line{'s' * (count != 1)}, too few to hold out some: give a folder with a train, a "

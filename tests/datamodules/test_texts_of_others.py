@@ -103,6 +103,9 @@ def test_a_single_file_needs_lines_to_hold_out(tmp_path):
     data = small(blank, eval_batch_size=1)
     assert data.corpus.lines == {"train": 1, "valid": 1, "test": 1}
     assert data.vocabulary == ["one", "<eos>", "<unk>"]
+    blank.write_text("\n" * 12 + "one\ntwo three\nfour five\n")
+    assert small(blank).corpus.lines == {"train": 1, "valid": 1, "test": 1}
+    blank.write_text("one\ntwo three\n\nfour five\n\n")
     assert small(blank, keep_layout=True).corpus.lines == {"train": 3, "valid": 1, "test": 1}
 
 
