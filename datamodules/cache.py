@@ -147,4 +147,5 @@ def _cache_home() -> Path:
 
 
 def _text(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    # Names of files that are not UTF-8 are escaped as JSON has it.
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")

@@ -140,7 +140,8 @@ def _read_files(seen: tuple[tuple[str, Path, int, int], ...], settings: TextSett
 
     def lines() -> AbstractContextManager[Lines]:
         if is_one:
-            return contextlib.nullcontext(parts_of(files["train"], encoding))
+            keeps_blank = settings.keep_layout or settings.eos_on_blank_lines
+            return contextlib.nullcontext(parts_of(files["train"], encoding, keeps_blank))
         return contextlib.nullcontext({split: lines_of(file, encoding) for split, file in files.items()})
 
     return _cached(key, settings, names, lines)

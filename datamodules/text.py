@@ -261,8 +261,8 @@ class TextDataModule(pl.LightningDataModule):
         words = [word in known for sentence in self.trees for word in sentence.words]
         if len(words) > 2 * sum(words):
             rank_zero_warn(
-                f"{len(words) - sum(words):,} of {len(words):,} words of {self.treebank} are not in the vocabulary, so "
-                "its trees say little about the model"
+                f"{len(words) - sum(words):,} of {len(words):,} words of {self.treebank or 'the sample'} are not in "
+                "the vocabulary, so its trees say little about the model"
             )
 
     def train_dataloader(self) -> BatchLoader:

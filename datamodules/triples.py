@@ -221,6 +221,11 @@ class TripleDataModule(pl.LightningDataModule):
         for name in ("_encoding", "_training", "encoder", "known_triples", "training_batches", "word_vectors"):
             self.__dict__.pop(name, None)
 
+    def measure_whole(self) -> None:
+        """Other sentences than the training's are only measured, with an adopted vocabulary: all of a single file."""
+        self.sources = replace(self.sources, whole=self._trained is not None)
+        self._splits.clear()
+
     @property
     def schema(self) -> list[list[str]]:
         """``[subject_type, predicate, object_type]`` rows."""

@@ -48,10 +48,13 @@ def compare_shares(now: Mapping[str, float], before: Mapping[str, float], was_tr
         level: what tokens are.
     """
     if now["test"] > MOST >= before["test"]:
+        otherwise = (
+            ", or its words end elsewhere than in the training text (as in Chinese without blanks): separate them as "
+            "there, or train on this text (data.segmenter=jieba, data.level=character)"
+        )
         return (
             f"{now['test']:.2%} of the {level}s of the test text are {UNKNOWN}, so its perplexity says nothing: it is "
-            f"of another language, or its {level}s end elsewhere than in the training text (as in Chinese without "
-            "blanks): separate them as there, or train on this text (data.segmenter=jieba, data.level=character)"
+            f"of another language{otherwise if level == 'word' else ' or script: train on this text'}"
         )
     if now["test"] > 0 and not was_trained:
         return (

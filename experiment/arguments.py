@@ -129,7 +129,7 @@ def check_config_files(args: Sequence[str]) -> None:
     """
     for flag, value in flags_and_values(args):
         if flag == "--trainer":
-            _check_section(flag, value if Path(value).is_file() else loaded(value))
+            _check_section(flag, value if _names_file(value) else loaded(value))
         if flag not in ("-c", "--config"):
             continue
         if not value or value.startswith("-"):
@@ -194,8 +194,33 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _check_section(name: str, value: Any) -> None:
     """Refuses a section that is no group of settings (or a file of them); jsonargparse would take it."""
-    if not isinstance(value, dict | str) or (isinstance(value, str) and not Path(value).is_file()):
+    if not isinstance(value, dict | str) or (isinstance(value, str) and not _names_file(value)):
         raise UserError(f"{name}: expected settings (key: value), got {'nothing' if value is None else repr(value)}")
+
+
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings however they are written: ``trainer.max_epochs: 3`` as ``trainer: {max_epochs: 3}``, and a section that
+    names a file, or is text, as what it holds."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, name = str(key).split(".")
+        place = found
+        for section in sections:
+            place[section] = dict(_section(place.get(section)))
+            place = place[section]
+        is_section = isinstance(value, dict) or (not sections and name == "trainer")
+        place[name] = {**_section(place.get(name)), **_section(value)} if is_section else value
+    return found
+
+
+def _section(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        value = loaded(Path(value).read_text() if _names_file(value) else value)
+    return value if isinstance(value, dict) else {}
+
+
+def _names_file(value: str) -> bool:
+    return "{" not in value and Path(value).is_file()  # the name of a file may not be as long as settings
 
 
 def loaded(value: str) -> Any:

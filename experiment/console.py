@@ -1,13 +1,11 @@
 """What the terminal shows: a progress bar or a line per validation, a table at the end, and nothing else."""
 
-import contextlib
 import logging
-import os
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -59,41 +57,6 @@ def quiet() -> None:
 
 def _one_line(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     say(f"warning: {' '.join(str(message).split())}")
-
-
-@contextlib.contextmanager
-def outlives_reader() -> Iterator[None]:
-    """Within it, a training goes on silently once whoever reads its output has gone (``| head``)."""
-    before = sys.stdout
-    sys.stdout = _Outlives(before)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stdout = before
-
-
-class _Outlives:
-    """A stream that goes nowhere once its pipe is broken."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        return self._try(lambda: self._stream.write(text)) or len(text)
-
-    def flush(self) -> None:
-        self._try(self._stream.flush)
-
-    def _try(self, act: Callable[[], Any]) -> Any:
-        try:
-            return act()
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())  # what is still in its buffer goes there, too
-            os.close(nowhere)
 
 
 @rank_zero_only

@@ -1,6 +1,5 @@
 """What users are told about errors: one line that says what is wrong, where, and what to do."""
 
-import contextlib
 import errno
 import re
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from .processes.launcher import process_rank
 from .processes.stopping import LOST, LostProcess, Stopped, as_stopped, is_lost_connection, stop_signals
+from .processes.streams import outlives_readers
 
 EXIT_STATUS = 2
 
@@ -41,6 +41,7 @@ def as_called(text: str) -> str:
     return re.sub(r"(?<![\w/])(?:python )?(?:scripts/)?(train|evaluate|predict)\.py\b", r"scientific-spaces \1", text)
 
 
+@outlives_readers()
 def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
     """Runs ``main(argv)`` and returns the exit status: 0, or 2 after one line on standard error.
 
@@ -57,11 +58,6 @@ def run_main(main: Callable[[list[str]], object], argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("stopped by SIGINT", file=sys.stderr, flush=True)
         return 130
-    except BrokenPipeError:
-        # Whoever reads the output has gone (`| head`): not an error of ours.
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
-        return 0
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -2,11 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import yaml
 
-from .arguments import flags_and_values
+from .arguments import flags_and_values, nested
 from .console import say
 
 # Whoever gives one of these has chosen the length of the run.
@@ -18,13 +19,17 @@ def chooses_length(argv: list[str]) -> bool:
     chosen = False
     for flag, value in flags_and_values(argv):
         if flag in ("-c", "--config"):
-            settings = yaml.safe_load(Path(value).read_text())
-            chosen = "min_steps" not in settings and (chosen or bool(set(CHOICES) & set(settings.get("trainer") or ())))
+            settings = nested(yaml.safe_load(Path(value).read_text()))
+            chosen = "min_steps" not in settings and (chosen or _chooses(settings))
         elif flag == "--min_steps":
             return False
-        else:
-            chosen = chosen or flag in {f"--trainer.{name}" for name in CHOICES}
+        elif flag.startswith("--trainer"):
+            chosen = chosen or _chooses(nested({flag.removeprefix("--"): value}))
     return chosen
+
+
+def _chooses(settings: dict[str, Any]) -> bool:
+    return bool(set(CHOICES) & set(settings.get("trainer") or ()))
 
 
 class FitsSmallData(pl.Callback):

@@ -30,7 +30,7 @@ from .checkpoints import BeforeEpochEnd, RunCheckpoints
 from .classes import import_class
 from .cli import DEFAULT_CONFIG, ExperimentCLI
 from .compiling import compile_errors
-from .console import outlives_reader, print_metrics, progress_arguments, quiet, say
+from .console import print_metrics, progress_arguments, quiet, say
 from .errors import UserError
 from .finite_loss import FiniteLoss
 from .lightning_parts import LightningParts, catch_up, prepare_checkpoint_callbacks, refuse_parts
@@ -50,7 +50,6 @@ from .resuming.warm_start import hyperparameters_in, warm_start
 from .run_length import FitsSmallData
 
 
-@outlives_reader()
 def train(argv: list[str]) -> ExperimentCLI:
     """Trains and tests as the command line says; returns what it built: ``trainer``, ``model``, ``datamodule``."""
     quiet()

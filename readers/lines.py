@@ -14,6 +14,16 @@ from .errors import DataError
 from .files import GZIP, user_path
 
 CHUNK = 1 << 16  # bytes read at once
+# How files begin that are no texts.
+OTHERS = {
+    b"PK\x03\x04": "a zip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"%PDF-": "a PDF",
+}
+BYTES = "iso8859-1"  # each byte is a character, whatever the file is
 WIDE = ("utf-16", "utf-32")  # the byte of a line's end is part of other characters there, too
 
 
@@ -41,9 +51,14 @@ class TextFile:
         try:
             self._raw = open(self.path, "rb")  # noqa: SIM115
             self.size = self.path.stat().st_size
-            packed = self._raw.peek(2)[:2] == GZIP
+            start = self._raw.peek(8)
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+        other = next((name for first, name in OTHERS.items() if start.startswith(first)), None)
+        if other and self.encoding != BYTES:
+            self._raw.close()
+            raise DataError(f"{self.path} is {other}: give the text in it, plain or gzipped")
+        packed = start.startswith(GZIP)
         self._file: IO[bytes] = gzip.GzipFile(fileobj=self._raw) if packed else self._raw  # type: ignore[assignment]
 
     def __enter__(self) -> Self:

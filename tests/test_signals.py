@@ -71,7 +71,7 @@ def test_before_anything_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_scripts_end_with_the_status_of_the_signal(signum: int, status: int, trained_run: Path, tmp_path: Path):
     for command in (["train", *signal_at("on_train_start", tmp_path / f"{signum}", signum=signum, epoch=0)],):
         result = subprocess.run(
@@ -85,6 +85,14 @@ def test_scripts_end_with_the_status_of_the_signal(signum: int, status: int, tra
         assert result.returncode == status, result.stderr
         assert result.stderr.count("\n") == 1
         assert f"stopped by {signal.Signals(signum).name}; " in result.stderr
+
+
+def test_a_hang_up_that_was_ignored_at_the_start_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    try:
+        assert run_main(lambda argv: signal.raise_signal(signal.SIGHUP), []) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_commands_stop_without_talk_of_resuming(trained_run: Path, monkeypatch, capsys):

@@ -57,7 +57,8 @@ class Split:
 class TripleSources:
     """Finds the sentences of each split and their schema; reads on first use.
 
-    Args: those of ``TripleDataModule``, and the schema of a trained model, which stands for all others.
+    Args: those of ``TripleDataModule``; the schema of a trained model, which stands for all others; and whether the
+    sentences are only to be measured: without those of validation and test all are the test.
 
     Raises:
         DataError: something is missing; the message names the argument.
@@ -78,6 +79,7 @@ class TripleSources:
     normalize: Normalize
     encoding: str
     trained_schema: Schema | None = None
+    whole: bool = False
 
     @cached_property
     def schema(self) -> Schema:
@@ -138,7 +140,7 @@ class TripleSources:
         if self.source == "hub":
             return self._from_hub(name)
         if name == "test":
-            return None
+            return self._from_files(self._train_files) if self.whole and self._file("val") is None else None
         whole = self._from_files(self._train_files)
         return whole if name == "train" and self._file("val") is not None else self._part(whole, name)
 
@@ -163,6 +165,8 @@ class TripleSources:
         if not path.exists():
             raise DataError(f"data.source: {path} does not exist; give a folder, a file of JSON lines, hub or sample")
         if not path.is_dir():
+            if not path.is_file():  # it is read several times
+                raise DataError(f"data.source: {path} is a pipe or a device; give a file or a folder")
             return [path]
         file = self._in_folder("train")
         if file is None:

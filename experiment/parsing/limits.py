@@ -51,6 +51,8 @@ def check_limits(config: Namespace) -> None:
     for key in ("run_dir", "resume", "init_from"):
         if config.get(key) == "":
             raise UserError(f"--{key} needs a value")
+    if str(config.get("data.init_args.source", "x")).strip() == "":  # the folder where the process works would be read
+        raise UserError("--data.source needs a value")
     devices = config.get("trainer.devices")
     if str(devices).lstrip("-").isdigit() and int(devices) < 1 and int(devices) != -1:
         raise UserError(f"--trainer.devices={devices}: must be at least 1; -1: all GPUs")

@@ -97,7 +97,7 @@ def stopped_runs_can_continue(folder: RunFolder) -> Iterator[None]:
             raise LostProcess(f"{stopping.LOST}; {how}") from error
         if stopped is None:
             raise
-        if stopped.signum not in stopping.SIGNALS and process_rank() == 0:
+        if stopping.is_of_scheduler(stopped.signum) and process_rank() == 0:
             how += f"; {_requeue()}"
         raise Stopped(stopped.signum, f"{stopped}; {how}") from None
 

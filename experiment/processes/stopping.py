@@ -1,4 +1,5 @@
-"""SIGINT and SIGTERM end a command in order, with status 130 or 143; training writes its checkpoint first.
+"""SIGINT, SIGTERM and SIGHUP (a terminal that is closed) end a command in order, with status 130, 143 or 129; training
+writes its checkpoint first. Where SIGHUP was ignored at the start, as by ``nohup``, it stays so.
 
 A signal raises ``Stopped`` at once, or, between ``defer`` and ``stop_deferring``, is only noted: the training looks at
 ``requested`` where it can write a checkpoint. A second signal, more than a moment later, raises it at once.
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOMENT = 3.0  # seconds: a launcher, a shell and the other processes may all pass on the same signal
 
 
@@ -36,7 +37,7 @@ class Stopped(SystemExit):
     def __init__(self, signum: int, message: str = "") -> None:
         self.signum = signum
         super().__init__(message or f"stopped by {signal.Signals(signum).name}")
-        self.code = 128 + signum  # the exit status: 130 for SIGINT, 143 for SIGTERM
+        self.code = 128 + signum  # the exit status, as a shell has it
 
 
 class LostProcess(Exception):
@@ -53,6 +54,7 @@ class _Signals:
         self.requested: int | None = None
         self.since = 0.0
         self.deferred = False
+        self.of_scheduler: set[int] = set()
         self.pass_on: Callable[[int], None] | None = None
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
@@ -70,7 +72,7 @@ _signals = _Signals()
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """Within it, SIGINT and SIGTERM raise ``Stopped``, or are deferred."""
+    """Within it, the signals raise ``Stopped``, or are deferred."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,16 +88,19 @@ def stop_signals() -> Iterator[None]:
             signal.signal(signum, signal.SIG_IGN if ends_with_others else handler)
 
 
-def listen(*others: int) -> None:
-    """Takes SIGINT, SIGTERM and ``others``, back from a library where one has set its own handlers."""
+def listen(*of_scheduler: int) -> None:
+    """Takes the signals, and those that a scheduler sends before it requeues a job, back from a library where one has
+    set its own handlers."""
+    _signals.of_scheduler.update(of_scheduler)
     if threading.current_thread() is threading.main_thread():
-        for signum in (*SIGNALS, *others):
-            signal.signal(signum, _signals.handle)
+        for signum in (*SIGNALS, *of_scheduler):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, _signals.handle)
 
 
 @contextlib.contextmanager
 def later() -> Iterator[None]:
-    """Within it SIGINT and SIGTERM are noted; the first one comes when it ends."""
+    """Within it the signals are noted; the first one comes when it ends."""
     noted: list[int] = []
     before = {signum: signal.signal(signum, lambda signum, frame: noted.append(signum)) for signum in SIGNALS}
     try:
@@ -110,6 +115,11 @@ def later() -> Iterator[None]:
 def requested() -> int | None:
     """The signal that asks this process to stop, if there was one."""
     return _signals.requested
+
+
+def is_of_scheduler(signum: int) -> bool:
+    """Whether a scheduler sends this signal before it requeues the job."""
+    return signum in _signals.of_scheduler
 
 
 def as_stopped(error: BaseException) -> Stopped | None:

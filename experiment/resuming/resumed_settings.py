@@ -14,6 +14,7 @@ Optimizers and schedulers: see ``resumed_optimizers``. The rest::
     what training rests on      not dropped: Lookahead, a second stage, torch's average of a run that has begun it
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from callbacks.update_chain.chain import write_lr
 from callbacks.update_chain.checks import restore_raw_weights
 
+from ..arguments import nested
 from ..classes import import_class, is_importable, parameters
 from ..console import say
 from ..errors import UserError
@@ -40,6 +42,7 @@ from .resumed_optimizers import NEW_RUN, apply_changes, as_configured, forget_me
 
 Config = dict[str, Any]
 _NOTHING = object()
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 # Settings with which an epoch consists of other batches or windows, so that a position in it means nothing.
 _OF_AN_EPOCH = (
     "data",
@@ -296,6 +299,7 @@ def refuse_new_settings(file: str, run: Config) -> None:
         UserError: names the first setting that the run does not have.
     """
     given, drops, changes = split_edits(Path(file).read_text())
+    given = nested(given)
     if "class_path" in (given.get("model") or {}):
         return
     trainer = dict(given.get("trainer") or {})
@@ -321,16 +325,20 @@ def refuse_new_settings(file: str, run: Config) -> None:
 def _not_held(key: str, run: Any, given: Any) -> Iterator[str]:
     """The settings of a file that differ from a run's; classes are compared by their last name."""
     if isinstance(run, dict) and isinstance(given, dict):
+        arguments = run.get("init_args") or {}  # which a file may name without it
         for name, value in given.items():
             inner = key if name == "init_args" else f"{key}.{name}".lstrip(".")
-            yield from _not_held(inner, run.get(name), value)
+            yield from _not_held(inner, run.get(name, arguments.get(name)), value)
     elif _short_name(run) != _short_name(given) and (run or given):
         yield key
 
 
 def _short_name(value: Any) -> Any:
-    """The last part of a class's name, however it is written; other values as they are."""
+    """The last part of a class's name, however it is written; a number that YAML takes for text (1e-3); other values as
+    they are."""
     value = value.get("class_path") if isinstance(value, dict) else value
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
     return value.rpartition(".")[2] if isinstance(value, str) else value
 
 

@@ -14,7 +14,15 @@ from datamodules.batches import TripleBatch
 from layers.triples import Pairing
 from metrics.triples import ExtractedTriple
 from readers.errors import DataError
-from readers.triples import NormalizedText, TripleEncoder, holds_records, normalize_text, parse_json, parse_text
+from readers.triples import (
+    NormalizedText,
+    TripleEncoder,
+    holds_records,
+    is_record,
+    normalize_text,
+    parse_json,
+    parse_text,
+)
 
 from ..triple_decoding import Thresholds
 from ..triple_slots import VALUE, compose_objects, spo_record
@@ -114,10 +122,14 @@ class PredictsTriples:
                 is malformed: the message says where the sentences before it are.
         """
         input, output, found = Path(input), Path(output), 0
-        is_json = holds_records(input, encoding, "--encoding")
+        # A pipe can't be read twice: there the first line tells.
+        is_json = holds_records(input, encoding, "--encoding") if input.is_file() else None
         objects = bool(self.hparams.object_slots)
 
         def read(line: str, where: str) -> _Text | str:
+            nonlocal is_json
+            if is_json is None and line.strip():
+                is_json = is_record(line)
             record = parse_json(line, where) if is_json and line.strip() else {"text": line}
             text = parse_text(record, where)
             normal = normalize_text(text, self.hparams.normalize)

@@ -15,7 +15,7 @@ from ..files import stamps, user_path
 from .arrays import ImageArrays, ImageSource, LeftOut
 from .decoding import decode_all
 from .one_image import check_readable, describe_skipped
-from .split_folders import find_splits
+from .split_folders import NO_CLASSES, find_splits, split_of
 
 SUFFIXES = {
     *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg"),
@@ -56,6 +56,12 @@ class ImageFiles(ImageSource):
                 "folder of its class (those without one into a folder unlabeled beside train), or all of them directly "
                 "into the folder"
             )
+        unlabeled_class = next((name for name in self.class_names if split_of(name) in NO_CLASSES), None)
+        if unlabeled_class and self.splits.train:
+            raise DataError(
+                f"{where} has the folder {unlabeled_class}: move it beside {self.splits.train}, for its images to be "
+                "without a class, or rename it if it is one"
+            )
         if len(self.class_names) == 1:  # a single class carries no information: treat the images as unlabelled
             self.remarks += (
                 f"{where} has one folder, {self.class_names[0]}, so its images have no classes; if its sub-folders are "
@@ -65,6 +71,10 @@ class ImageFiles(ImageSource):
         unlabeled = [parts for name in self.splits.unlabeled for parts in tree.files if parts[0] == name]
         val, test = (self._judged(tree, name, where) for name in (self.splits.val, self.splits.test))
         self.files = [*self._labelled(train), *((parts, -1) for parts in unlabeled), *val, *test]
+        # Names that are not UTF-8 can't be drawn.
+        self.class_names = tuple(
+            name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in self.class_names
+        )
         self.num_val = len(val)
         self.num_train = len(self.files) - len(val) - len(test)
 

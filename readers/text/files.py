@@ -1,5 +1,7 @@
 """The training, validation and test text of a language model: three files of a folder, or parts of one file."""
 
+import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +11,7 @@ from ..lines import TextFile
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 ENDINGS = (".txt", ".tokens", ".raw")  # the latter two are WikiText's; each may be gzipped
+FEW = 10_000  # lines: of more, a twentieth is never blank
 HELD_OUT = 0.05  # of the lines of a single file, for each of validation and test
 
 
@@ -33,19 +36,16 @@ def find_texts(folder: Path, whole: bool = False) -> dict[str, Path]:
             return {"test": folder}
         return dict.fromkeys(SPLITS, folder)
     if not folder.is_dir():
+        problem = "is a pipe or a device" if folder.exists() else "does not exist"  # it is read several times
         raise DataError(
-            f"data.source: {folder} does not exist; give a folder with a train, a valid and a test .txt, one text file "
+            f"data.source: {folder} {problem}; give a folder with a train, a valid and a test .txt, one text file "
             "(whose end is held out), hub, or sample"
         )
     texts = sorted(path for path in folder.iterdir() if _stem(path) is not None and path.is_file())
     found = {}
     for split, parts in SPLITS.items():
         exact = folder / f"ptb.{split}.txt"
-        fit = (
-            [exact]
-            if exact in texts
-            else [path for path in texts if any(part in str(_stem(path)).lower() for part in parts)]
-        )
+        fit = [exact] if exact in texts else _named(texts, "|".join(parts))
         if not fit and whole:
             continue
         if not fit:
@@ -80,16 +80,28 @@ def lines_of(file: Path, encoding: str = "utf-8") -> Iterator[str]:
             yield line
 
 
-def parts_of(file: Path, encoding: str = "utf-8") -> dict[str, Iterator[str]]:
+def parts_of(file: Path, encoding: str = "utf-8", blank_lines: bool = True) -> dict[str, Iterator[str]]:
     """The lines of a single text for the three splits, to be read in this order: its last twentieth is the test text,
     the one before it the validation text.
 
+    Args:
+        file: the text.
+        encoding: of the file.
+        blank_lines: they are text; else so much is held out that neither part has no other lines.
+
     Raises:
-        DataError: as ``lines_of``, or it has fewer than three lines.
+        DataError: as ``lines_of``, or it has too few lines.
     """
-    count = sum(1 for _ in lines_of(file, encoding))
+    count, written = 0, deque[int](maxlen=FEW)  # numbers of the lines with text, all of them in a short file
+    for line in lines_of(file, encoding):
+        if blank_lines or line.strip():
+            written.append(count)
+        count += 1
     held_out = max(1, round(HELD_OUT * count))
-    if count < 3:
+    if len(written) < FEW:
+        while 2 * held_out < count and len({(count - 1 - number) // held_out for number in written} & {0, 1}) < 2:
+            held_out += 1
+    if count <= 2 * held_out:
         raise DataError(
             f"{file} has {count} line{'s' * (count != 1)}, too few to hold out some: give a folder with a train, a "
             "valid and a test text"
@@ -103,7 +115,17 @@ def is_wikitext(name: str) -> bool:
     return name.startswith("wiki.") or "wikitext" in name.lower()
 
 
+def _named(texts: list[Path], parts: str) -> list[Path]:
+    """The texts in whose names one of the parts is; of several, those where it is a word (not the test of contest)."""
+    names = {path: str(_stem(path)).lower() for path in texts}
+    fit = [path for path in texts if re.search(parts, names[path])]
+    words = [path for path in fit if re.search(rf"(?<![a-z])({parts})(?![a-z])", names[path])]
+    return words if len(fit) > 1 and words else fit
+
+
 def _stem(path: Path) -> str | None:
-    """The name of a text without its ending; None: it is no text."""
+    """The name of a text without its ending; None: it is no text, or hidden."""
+    if path.name.startswith("."):
+        return None
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), None)

@@ -3,7 +3,7 @@
 from ..errors import DataError
 from .distant_supervision import KnownTriples, OtherItems
 from .encoding import TripleEncoder, Unlabelled
-from .json_lines import Sentence, holds_records, parse_json, parse_text, read_sentences
+from .json_lines import Sentence, holds_records, is_record, parse_json, parse_text, read_sentences
 from .normalization import Normalize, NormalizedText, normalize_text
 from .schemas import Schema, read_schema, write_schema
 from .tables import TripleTable
@@ -20,6 +20,7 @@ __all__ = [
     "TripleTable",
     "Unlabelled",
     "holds_records",
+    "is_record",
     "normalize_text",
     "parse_json",
     "parse_text",

@@ -153,7 +153,7 @@ def spo_rows(record: Mapping[str, Any], where: str) -> list[Any]:
     if isinstance(rows, Mapping):
         rows = _rows_of_columns(rows)
     if not isinstance(rows, list):
-        what = f"has no spo_list{_but(record)}" if rows is None else "spo_list is not a list"
+        what = "spo_list is not a list" if "spo_list" in record else f"has no spo_list{_but(record)}"
         raise DataError(f"{where}: {what}; give the triples of the text, or [] for none")
     return rows
 
@@ -199,7 +199,7 @@ def parse_text(record: Any, where: str) -> str:
         raise DataError(f'{where}: not a JSON object; each line must be one: {{"text": …, "spo_list": […]}}')
     text = record.get("text")
     if not isinstance(text, str):
-        what = f"has no text{_but(record)}" if text is None else "text is not a string"
+        what = "text is not a string" if "text" in record else f"has no text{_but(record)}"
         raise DataError(f"{where}: {what}; each line needs a string named text")
     check_unicode(text, where, "text")
     return text
@@ -322,7 +322,12 @@ def holds_records(path: Path, encoding: str = "utf-8", option: str = "--data.enc
         return True
     with TextFile(path, encoding, option) as file:  # what can't be decoded is no JSON; whoever reads it says so
         first = next((line for _, line in file if isinstance(line, str) and line.strip()), "")
+    return is_record(first)
+
+
+def is_record(line: str) -> bool:
+    """Whether a line is a JSON object."""
     try:
-        return isinstance(json.loads(first), dict)
+        return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False

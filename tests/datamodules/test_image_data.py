@@ -258,6 +258,15 @@ def test_unreadable_images_stop_or_are_skipped(tmp_path, capsys):
         make(source=str(folder))
 
 
+def test_a_broken_image_may_have_a_name_that_is_not_utf8(tmp_path):
+    folder = write_images(tmp_path / "photos")
+    (folder / os.fsdecode(b"\xe9.png")).write_bytes(b"broken")
+    for _ in range(2):  # from the cache, too
+        with pytest.warns(UserWarning, match=r"1 can't be decoded: .*\\udce9\.png"):
+            data = make(source=str(folder), on_error="skip")
+        assert str(folder) in data.describe()["unreadable"][0]
+
+
 def test_an_interrupted_cache_is_completed(tmp_path, monkeypatch):
     folder = write_images(tmp_path / "photos")
     whole = make(source=str(folder), image_size=16)

@@ -145,9 +145,20 @@ def test_a_treebank_of_other_words_is_warned_of(folder):
         small(folder, treebank=folder / "one.mrg").setup("test")
 
 
+def test_the_name_of_a_split_may_be_part_of_other_words(folder):
+    for split in ("train", "valid", "test"):
+        (folder / f"ptb.{split}.txt").rename(folder / f"contest-strained.{split}.txt")
+    corpus = small(folder).corpus
+    assert [Path(corpus.names[split]).name.split(".")[1] for split in corpus.texts] == ["train", "valid", "test"]
+
+
 def test_bad_folders_get_one_line(folder):
     with pytest.raises(DataError, match="nowhere does not exist; give a folder"):
         small(folder / "nowhere").setup()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(DataError, match="pipe is a pipe or a device; give a folder"):
+        small(folder / "pipe").setup()
+    (folder / "._ptb.train.txt").write_bytes(b"\0\5\x16")  # as the Macintosh leaves them
     (folder / "ptb.train.txt").rename(folder / "train1.txt")
     (folder / "train2.txt").write_text("x")
     with pytest.raises(DataError, match=r"has train1.txt and train2.txt for train; leave only one"):

@@ -94,9 +94,19 @@ def test_a_single_file_needs_lines_to_hold_out(tmp_path):
     (tmp_path / "two.txt").write_text("one\ntwo\n")
     with pytest.raises(DataError, match=r"two\.txt has 2 lines, too few to hold out some: give a folder"):
         small(tmp_path / "two.txt").setup()
-    (tmp_path / "blank.txt").write_text("one\ntwo\n\n")
-    with pytest.raises(DataError, match=r"the test part of .*blank\.txt is empty"):
-        small(tmp_path / "blank.txt").setup()
+    blank = tmp_path / "blank.txt"
+    blank.write_text("one\ntwo\n\n")
+    with pytest.raises(DataError, match=r"blank\.txt has 3 lines, too few to hold out some: give a folder"):
+        small(blank).setup()
+    # Neither part is of blank lines alone.
+    blank.write_text("one\ntwo three\n\nfour five\n\n")
+    data = small(blank, eval_batch_size=1)
+    assert data.corpus.lines == {"train": 1, "valid": 1, "test": 1}
+    assert data.vocabulary == ["one", "<eos>", "<unk>"]
+    blank.write_text("\n" * 12 + "one\ntwo three\nfour five\n")
+    assert small(blank).corpus.lines == {"train": 1, "valid": 1, "test": 1}
+    blank.write_text("one\ntwo three\n\nfour five\n\n")
+    assert small(blank, keep_layout=True).corpus.lines == {"train": 3, "valid": 1, "test": 1}
 
 
 def test_other_shares_are_warned_of():
@@ -104,6 +114,7 @@ def test_other_shares_are_warned_of():
     assert compare_shares(shares, shares, True, "word") is None
     assert "12.00% of the words" in compare_shares({**shares, "test": 0.12}, shares, True, "word")
     assert "blanks): separate them as there" in compare_shares({**shares, "test": 0.99}, shares, True, "word")
+    assert "or script: train on this text" in compare_shares({**shares, "test": 0.99}, shares, True, "character")
     assert "never met in its training" in compare_shares(shares, shares, False, "word")
     none = dict.fromkeys(shares, 0.0)
     assert compare_shares(none, none, False, "word") is None

@@ -53,6 +53,19 @@ def test_the_models_vocabulary_reads_other_sentences(trained, tmp_path, name):
     assert "".join(known).replace("<pad>", "") == "李四写了《红楼梦》<unk>"
 
 
+@pytest.mark.parametrize("is_file", [False, True])
+def test_nothing_is_held_out_of_sentences_that_are_only_measured(trained, tmp_path, is_file):
+    data = other(tmp_path, "train")
+    source = module(tmp_path / "other" / "train_data.json") if is_file else data
+    source.measure_whole()  # without a trained model there is something to train
+    source.adopt(trained[1])
+    assert len(source.split("test").sentences) == 1
+    source.measure_whole()
+    source.setup("test")
+    assert sorted(source.split("test").sentences)[0].text == OTHER[0][0]
+    assert len(source.split("test").sentences) == 2
+
+
 def test_only_the_test_is_read_to_measure_a_model(trained, tmp_path, monkeypatch):
     data = other(tmp_path, "test")
     (tmp_path / "other" / "train_data.json").write_text("no JSON")

@@ -140,6 +140,7 @@ GOOD = line(*SENTENCES[0])
         ('{\n "text": "a"\n}', [", line 1", "not a JSON object, but the first line of one", "jq -c . OLD"]),
         ('{"spo_list": []}', [", line 1", "has no text, only spo_list"]),
         ('{"text": 3, "spo_list": []}', ["text is not a string"]),
+        ('{"text": null, "spo_list": []}', ["text is not a string"]),
         (line(" ", SENTENCES[0][1]), [", line 1", "text is empty, but spo_list has triples"]),
         ('{"text": "", "spo_list": []}\n{"text": " ", "spo_list": []}', [", line 2", "all texts are empty"]),
         ('{"text": "\\ud800", "spo_list": []}', ["half of a surrogate pair"]),
@@ -149,6 +150,7 @@ GOOD = line(*SENTENCES[0])
             ["object of a triple is not a string but 3.5", 'in quotes: "3.5"'],
         ),
         ('{"text": "a", "spo_list": "b"}', ["spo_list is not a list"]),
+        ('{"text": "a", "spo_list": null}', ["spo_list is not a list"]),
         ('{"text": "a", "spo_list": ["b"]}', ["spo_list must hold objects"]),
         ('{"text": "a", "spo_list": [{"subject": "a", "predicate": "作者"}]}', ["object of a triple is missing"]),
         (
@@ -178,6 +180,9 @@ def test_bad_input_gets_one_line(folder, name, content, parts):
 def test_bad_sources_and_schemas(folder, tmp_path):
     with pytest.raises(DataError, match="nowhere does not exist; give a folder"):
         module(tmp_path / "nowhere").setup()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe is a pipe or a device; give a file or a folder"):
+        module(tmp_path / "pipe").setup()
     with pytest.raises(DataError, match=r"has no train_data.json"):
         module(tmp_path).setup()
     (folder / "all_50_schemas").write_text('{"predicate": "x"}')

@@ -240,6 +240,10 @@ def test_add_ons_beside_a_resumed_run_are_those_of_the_run():
         "min_steps: 0\nmodel: {init_args: {optimizer: SGD}}\ndata: {init_args: {batch_size: 2}}"
     )
     train("--resume", "run", "-c", "variant.yaml", "--trainer.max_epochs=3")
+    # However it is written; YAML takes a number without a point for text.
+    Path("short.yaml").write_text("max_epochs: 3\n")
+    Path("variant.yaml").write_text("model: {lr: 1e-1}\ndata.batch_size: 2\ntrainer: short.yaml\n")
+    train("--resume", "run", "-c", "variant.yaml")
 
 
 def test_within_an_epoch_other_batches_begin_it_anew(capsys: pytest.CaptureFixture[str]):

@@ -30,6 +30,7 @@ def steps(*options: str, run: str = "run") -> int:
         (["--trainer.max_epochs=2"], 8),
         (["--trainer.max_steps=3"], 3),
         (["--trainer.limit_train_batches=2"], 4),
+        (["--trainer={max_epochs: 2}"], 8),
         (["--min_steps=0"], 8),
         (["--min_steps=8"], 8),
     ],
@@ -41,6 +42,10 @@ def test_epochs_are_added_where_they_were_left_open(options: list[str], expected
 def test_a_later_file_may_choose_the_length_too():
     Path("later.yaml").write_text("trainer: {max_epochs: 1}\n")
     assert steps("-c", "later.yaml") == 4
+    Path("short.yaml").write_text("max_epochs: 1\n")
+    for number, text in enumerate(("trainer.max_epochs: 1\n", "trainer: short.yaml\n")):
+        Path("other.yaml").write_text(text)
+        assert steps("-c", "other.yaml", run=f"run{number}") == 4
     Path("both.yaml").write_text("min_steps: 5\ntrainer: {max_epochs: 1}\n")
     assert steps("-c", "both.yaml", run="both") == 8
 

@@ -134,6 +134,7 @@ TRAIN: dict[str, list[str]] = {
         "PiecewiseLinearLR",
     ],
     "--run_dir=": ["--run_dir needs a value"],
+    "--data.source=": ["--data.source needs a value"],
     "--model.scheduler=StepLR --model.scheduler.step_size=x": ["model.scheduler.step_size: expected int", "'x'"],
     "--model.scheduler=StepLR --model.scheduler.gama=0.1": ["StepLR has no argument 'gama'", "'gamma'"],
     "--model.encoder=encoder.yaml": ["model.encoder: no such file: encoder.yaml"],

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,20 @@ def test_plain_texts_and_other_encodings(model: TripleExtractor, tmp_path: Path)
             ("", 0),
             ("　ａ中b ", 1),
         ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("\n" + '{"text": "a b", "id": 1}\n' * 3, [0, 1, 1, 1]), ("a b\n" * 2, [1, 1])]
+)
+def test_a_pipe_is_read_once(model: TripleExtractor, tmp_path: Path, text: str, expected: list[int]):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as pipe:
+        pipe.write(text)
+    try:
+        model.predict_file(Path(f"/dev/fd/{reader}"), tmp_path / "out.json")
+    finally:
+        os.close(reader)
+    assert [len(record["spo_list"]) for record in lines(tmp_path / "out.json")] == expected
 
 
 def test_bad_lines_stop_or_are_named(model: TripleExtractor, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

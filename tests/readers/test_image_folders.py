@@ -37,6 +37,20 @@ def test_images_without_classes(tmp_path):
     assert (one_folder.labels.tolist(), one_folder.class_names) == ([-1, -1], ())
 
 
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    for number, name in enumerate((b"caf\xe9", "中".encode("gbk"))):
+        save(tmp_path / os.fsdecode(name) / "a.png", number)
+    arrays = open_source(str(tmp_path)).read(32)
+    assert (arrays.labels.tolist(), arrays.class_names) == ([0, 1], (r"caf\xe9", r"\xd6\xd0"))
+
+
+def test_unlabeled_images_among_the_classes_of_a_split_are_refused(tmp_path):
+    for name in ("train/cat", "train/Unlabeled", "test/cat"):
+        save(tmp_path / name / "a.png", 0)
+    with pytest.raises(DataError, match="train has the folder Unlabeled: move it beside train, for its images"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_split_folders(tmp_path, test):
     for index, name in enumerate(["train/cat/a", "train/dog/b", f"{test}/dog/c"]):

@@ -1,6 +1,8 @@
 """Lines of text files in any encoding, and the encoding that a message proposes."""
 
+import bz2
 import gzip
+import lzma
 
 import pytest
 
@@ -55,6 +57,23 @@ def test_the_encoding_that_a_text_has_is_proposed(text, encoding, proposed):
     with pytest.raises(DataError, match=rf"^f, line 1: the byte 0x\w\w is not UTF-8; .* --data\.encoding={proposed}, "):
         decode_text(text.encode(encoding), "f", option="--data.encoding")
     assert text in decode_text(text.encode(encoding), "f", proposed).removeprefix("\ufeff")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (bz2.compress(b"one\n"), "packed with bzip2"),
+        (lzma.compress(b"one\n"), "packed with xz"),
+        (b"PK\x03\x04\x14\0", "a zip archive"),
+        (b"%PDF-1.7\n", "a PDF"),
+    ],
+)
+def test_what_holds_texts_is_named(tmp_path, content, name):
+    (tmp_path / "f").write_bytes(content)
+    for encoding in ("utf-8", "gbk"):
+        with pytest.raises(DataError, match=f"f is {name}: give the text in it, plain or gzipped"):
+            list(iterate_lines(tmp_path / "f", encoding))
+    assert list(iterate_lines(tmp_path / "f", "latin-1"))  # of bytes anything is a text
 
 
 def test_what_is_no_text_is_refused(tmp_path):
