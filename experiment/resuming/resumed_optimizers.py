@@ -37,6 +37,8 @@ _MEASURE_OF_PLATEAU = ("mode", "threshold_mode", "monitor")
 _RATES = ("lr", "initial_lr")
 # What the schedulers with a cycle also move.
 _CYCLED = ("momentum", "betas")
+# What schedulers add to a group.
+_SCHEDULED = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
 
 
 def as_configured(trainer: pl.Trainer) -> Description:
@@ -57,6 +59,32 @@ def as_configured(trainer: pl.Trainer) -> Description:
             for config in trainer.lr_scheduler_configs
         ],
     }
+
+
+def refuse_other_optimizers(
+    trainer: pl.Trainer, checkpoint: dict[str, Any], saved: Description | None, now: Description
+) -> None:
+    """Refuses the state of other optimizers, before it is loaded.
+
+    Without a description their settings tell: those of another optimizer lack some, and have others. (Of another
+    version of torch they only lack some, or only have others.)
+
+    Raises:
+        UserError: the number differs, or names the first optimizer that can't go on.
+    """
+    before = saved["optimizers"] if saved else checkpoint.get("optimizer_states")
+    if before is None:  # a strategy keeps them elsewhere
+        return
+    if len(before) != len(trainer.optimizers):
+        raise UserError(f"the checkpoint has another number of optimizers: keep the model's settings, {NEW_RUN}")
+    for optimizer, old, described in zip(trainer.optimizers, before, now["optimizers"], strict=True):
+        if saved:
+            _refuse_other_class(old["class"], optimizer)
+            continue
+        for group, new in zip(old["param_groups"], described["groups"], strict=False):
+            has, takes = _hyperparameters(group).keys() - _SCHEDULED, new.keys() - _SCHEDULED
+            if has - takes and takes - has:
+                raise _other_optimizer(optimizer, f"with {', '.join(sorted(has - takes))}")
 
 
 def forget_other_schedulers(checkpoint: dict[str, Any], saved: Description | None, now: Description) -> None:
@@ -96,11 +124,8 @@ def apply_changes(
     """
     _fill_in_total_steps(trainer, module, now)
     saved = saved or _as_found(trainer, now)
-    if len(saved["optimizers"]) != len(now["optimizers"]):
-        raise UserError(f"the checkpoint has another number of optimizers: keep the model's settings, {NEW_RUN}")
     for index, optimizer in enumerate(trainer.optimizers):
         before, after = saved["optimizers"][index], now["optimizers"][index]
-        _refuse_other_class(before["class"], optimizer)
         groups = list(zip(optimizer.param_groups, before["groups"], after["groups"], strict=True))
         for group, old, new in groups:
             _refuse_missing_state(optimizer, group, old, new)
@@ -210,11 +235,14 @@ def _refuse_other_class(before: str, optimizer: Optimizer) -> None:
         return
     cls = import_class(before) if is_importable(before) else object
     if not ((isinstance(optimizer, cls) and cls is not object) or issubclass(cls, type(optimizer))):
-        name = before.rsplit(".", 1)[-1]
-        raise UserError(
-            f"the checkpoint was written with another optimizer than {type(optimizer).__name__} ({name}): keep "
-            f"model.optimizer, {NEW_RUN}"
-        )
+        raise _other_optimizer(optimizer, before.rsplit(".", 1)[-1])
+
+
+def _other_optimizer(optimizer: Optimizer, other: str) -> UserError:
+    name = type(optimizer).__name__
+    return UserError(
+        f"the checkpoint was written with another optimizer than {name} ({other}): keep model.optimizer, {NEW_RUN}"
+    )
 
 
 def _refuse_missing_state(

@@ -38,7 +38,14 @@ from ..private_api import (
     is_mid_epoch,
     set_max_steps,
 )
-from .resumed_optimizers import NEW_RUN, apply_changes, as_configured, forget_measures, forget_other_schedulers
+from .resumed_optimizers import (
+    NEW_RUN,
+    apply_changes,
+    as_configured,
+    forget_measures,
+    forget_other_schedulers,
+    refuse_other_optimizers,
+)
 
 Config = dict[str, Any]
 _NOTHING = object()
@@ -150,6 +157,7 @@ class ResumedSettings(pl.Callback):
         self._now = as_configured(trainer)
         if self._checkpoint is None:
             return
+        refuse_other_optimizers(trainer, self._checkpoint, self._saved, self._now)
         forget_other_schedulers(self._checkpoint, self._saved, self._now)
         if self._is_measured_otherwise:
             forget_measures(self._checkpoint, self._now)

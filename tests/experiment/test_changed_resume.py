@@ -331,6 +331,7 @@ def test_in_the_first_epoch_too():
         (["--model.optimizer=Adam"], ["--model.optimizer.amsgrad=true"], ["amsgrad", "max_exp_avg_sq", "--init_from"]),
         (["--model.optimizer=RMSprop"], ["--model.optimizer.momentum=0.9"], ["momentum", "--init_from"]),
         ([], ["--model.optimizer=Adam"], ["another optimizer than Adam (SGD)", "--init_from"]),
+        (["--model.optimizer.momentum=0.9"], ["--model.optimizer=Adam"], ["another optimizer than Adam (SGD)"]),
         (["--model.optimizer=Adam"], ["--model.optimizer=torch.optim.RAdam"], ["another optimizer than RAdam (Adam)"]),
         ([], ["--model=tests.experiment.colours.SlotPainter"], ["model: the checkpoint is of Line"]),
         (

@@ -1,6 +1,7 @@
 """A checkpoint of plain Lightning is continued; what can't be is named."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_a_checkpoint_of_plain_lightning_is_continued():
     for _ in range(4):
         loop.epoch()
     assert_close(weights, loop)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "other"),
+    [
+        (lambda p, lr: SGD(p, lr, momentum=0.9), "Adam", "Adam (with dampening, momentum, nesterov)"),
+        (Adam, "SGD", "SGD (with amsgrad, betas, "),
+    ],
+)
+def test_another_optimizer_is_named(before: Any, now: str, other: str):
+    path = plain_checkpoint(optimizer=before)
+    with pytest.raises(UserError, match=re.escape(f"another optimizer than {other}")):
+        resume_plain(path, f"--model.optimizer={now}")
 
 
 def test_what_the_configuration_says_otherwise_takes_effect():
