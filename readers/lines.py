@@ -14,14 +14,14 @@ from .errors import DataError
 from .files import GZIP, user_path
 
 CHUNK = 1 << 16  # bytes read at once
-# How files begin that are no texts.
+# How files begin that are no texts, as patterns.
 OTHERS = {
-    b"PK\x03\x04": "a zip archive",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"BZh": "packed with bzip2",
-    b"\xfd7zXZ": "packed with xz",
-    b"\x28\xb5\x2f\xfd": "packed with zstd",
-    b"%PDF-": "a PDF",
+    rb"PK\x03\x04": "a zip archive",
+    rb"7z\xbc\xaf": "a 7z archive",
+    rb"BZh[1-9]1AY&": "packed with bzip2",
+    rb"\xfd7zXZ": "packed with xz",
+    rb"\x28\xb5\x2f\xfd": "packed with zstd",
+    rb"%PDF-[0-9]": "a PDF",
 }
 BYTES = "iso8859-1"  # each byte is a character, whatever the file is
 WIDE = ("utf-16", "utf-32")  # the byte of a line's end is part of other characters there, too
@@ -54,7 +54,7 @@ class TextFile:
             start = self._raw.peek(8)
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
-        other = next((name for first, name in OTHERS.items() if start.startswith(first)), None)
+        other = next((name for pattern, name in OTHERS.items() if re.match(pattern, start)), None)
         if other and self.encoding != BYTES:
             self._raw.close()
             raise DataError(f"{self.path} is {other}: give the text in it, plain or gzipped")
