@@ -220,7 +220,7 @@ def _section(value: Any) -> dict[str, Any]:
 
 
 def _names_file(value: str) -> bool:
-    return "{" not in value and Path(value).is_file()  # the name of a file may not be as long as settings
+    return os.path.isfile(value)  # Path's fails where settings are longer than the name of a file may be
 
 
 def loaded(value: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 
 from experiment.errors import run_main
 from experiment.evaluate import evaluate
+from experiment.processes import stopping
 from experiment.train import train
 from tests.conftest import ROOT, TINY, script_environment
 from tests.tools import equal
@@ -91,6 +92,16 @@ def test_a_hang_up_that_was_ignored_at_the_start_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
     try:
         assert run_main(lambda argv: signal.raise_signal(signal.SIGHUP), []) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_so_it_does_in_processes_that_are_started():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.later():
+            code = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+            assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True\n"
     finally:
         signal.signal(signal.SIGHUP, before)
 

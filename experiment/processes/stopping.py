@@ -100,9 +100,11 @@ def listen(*of_scheduler: int) -> None:
 
 @contextlib.contextmanager
 def later() -> Iterator[None]:
-    """Within it the signals are noted; the first one comes when it ends."""
+    """Within it the signals are noted; the first one comes when it ends. Those that are ignored stay so, also for the
+    processes that are started within it."""
     noted: list[int] = []
-    before = {signum: signal.signal(signum, lambda signum, frame: noted.append(signum)) for signum in SIGNALS}
+    heard = [signum for signum in SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
+    before = {signum: signal.signal(signum, lambda signum, frame: noted.append(signum)) for signum in heard}
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ def outlives_readers() -> Iterator[None]:
         yield
     finally:
         for stream in streams:
-            stream.flush()  # not at the end of the process, where a broken pipe would be its status
+            stream.end()
         sys.stdout, sys.stderr = before
 
 
@@ -32,16 +33,22 @@ class _Outlives:
     def __init__(self, stream: Any) -> None:
         # Where the stream was closed, this takes its number: the next file that is opened would get what libraries say.
         self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        self._errors = getattr(self._stream, "errors", None)
+        self._escape("backslashreplace")
+
+    def end(self) -> None:
+        self.flush()  # not at the end of the process, where a broken pipe would be its status
+        self._escape(self._errors)
+
+    def _escape(self, errors: str | None) -> None:
+        if isinstance(self._stream, io.TextIOWrapper):
+            self._stream.reconfigure(errors=errors)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self._try(lambda: self._stream.write(text)) or len(text)
-        except UnicodeEncodeError as error:
-            escaped = text.encode(error.encoding, "backslashreplace").decode(error.encoding)
-            return self._try(lambda: self._stream.write(escaped)) or len(text)
+        return self._try(lambda: self._stream.write(text)) or len(text)
 
     def flush(self) -> None:
         self._try(self._stream.flush)

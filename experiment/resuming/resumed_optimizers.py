@@ -67,7 +67,7 @@ def refuse_other_optimizers(
     """Refuses the state of other optimizers, before it is loaded.
 
     Without a description their settings tell: those of another optimizer lack some, and have others. (Of another
-    version of torch they only lack some, or only have others.)
+    version of torch they only lack some, or only have others.) So does a step from the state of a parameter.
 
     Raises:
         UserError: the number differs, or names the first optimizer that can't go on.
@@ -81,10 +81,16 @@ def refuse_other_optimizers(
         if saved:
             _refuse_other_class(old["class"], optimizer)
             continue
-        for group, new in zip(old["param_groups"], described["groups"], strict=False):
+        for group, new, own in zip(old["param_groups"], described["groups"], optimizer.param_groups, strict=False):
             has, takes = _hyperparameters(group).keys() - _SCHEDULED, new.keys() - _SCHEDULED
             if has - takes and takes - has:
                 raise _other_optimizer(optimizer, f"with {', '.join(sorted(has - takes))}")
+            settings = {name: group.get(name, value) for name, value in own.items()}
+            states = ((p, old["state"].get(number)) for number, p in zip(group["params"], own["params"], strict=False))
+            for parameter, state in [(p, state) for p, state in states if state][:1]:
+                error = _fails(optimizer, settings, parameter, state)
+                if isinstance(error, KeyError):
+                    raise _other_optimizer(optimizer, f"whose state lacks {error}")
 
 
 def forget_other_schedulers(checkpoint: dict[str, Any], saved: Description | None, now: Description) -> None:
@@ -251,22 +257,25 @@ def _refuse_missing_state(
     """Refuses a setting for which the optimizer would have had to keep more (``amsgrad``), by trying a step."""
     changed = [name for name in new if name not in _RATES and not (name in old and _same(old[name], new[name]))]
     parameter = next((p for p in group["params"] if optimizer.state.get(p)), None)
-    if not changed or parameter is None or _fails(optimizer, group, parameter):
+    if not changed or parameter is None or _fails(optimizer, group, parameter, optimizer.state[parameter]):
         return
-    if error := _fails(optimizer, {**group, **{name: new[name] for name in changed}}, parameter):
+    wanted = {**group, **{name: new[name] for name in changed}}
+    if error := _fails(optimizer, wanted, parameter, optimizer.state[parameter]):
         raise UserError(
             f"model.optimizer: {', '.join(changed)} can't change on resume, as the state of {type(optimizer).__name__} "
-            f"in the checkpoint lacks {error}: keep the value, {NEW_RUN}"
+            f"in the checkpoint lacks {str(error) or type(error).__name__}: keep the value, {NEW_RUN}"
         )
 
 
-def _fails(optimizer: Optimizer, hyperparameters: dict[str, Any], parameter: Tensor) -> str | None:
+def _fails(
+    optimizer: Optimizer, hyperparameters: dict[str, Any], parameter: Tensor, state: dict[str, Any]
+) -> Exception | None:
     """What is missing where an optimizer of such state steps with these hyperparameters; tried on a small copy."""
     small = nn.Parameter(parameter.new_zeros([2] * parameter.dim()))
     small.grad = torch.zeros_like(small)
     trial = copy.copy(optimizer)
     trial.state = defaultdict(dict)
-    for name, value in optimizer.state[parameter].items():
+    for name, value in state.items():
         fits = isinstance(value, Tensor) and value.shape == parameter.shape
         trial.state[small][name] = torch.zeros_like(small, dtype=value.dtype) if fits else copy.deepcopy(value)
     trial.param_groups = [{**copy.deepcopy({k: v for k, v in hyperparameters.items() if k != "params"})}]
@@ -274,7 +283,7 @@ def _fails(optimizer: Optimizer, hyperparameters: dict[str, Any], parameter: Ten
     try:
         type(optimizer).step(trial)
     except Exception as error:  # whatever an optimizer makes of it
-        return str(error) or type(error).__name__
+        return error
     return None
 
 

@@ -123,7 +123,7 @@ def read_multiline_list(data: bytes, where: str) -> Graph | None:
             edges.append((node, numbers.setdefault(name, len(numbers))))
             weights.append(read_weight(weight[0], place) if weight else 1.0)
             left -= 1
-        elif not left and len(bare) == 2 and bare[1].isdecimal():
+        elif not left and len(bare) == 2 and bare[1].isdecimal() and len(bare[1]) < 20:
             node, left = numbers.setdefault(bare[0], len(numbers)), int(bare[1])
         else:
             return None

@@ -1,6 +1,7 @@
 """The training, validation and test text of a language model: three files of a folder, or parts of one file."""
 
 import re
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
@@ -87,7 +88,7 @@ def parts_of(file: Path, encoding: str = "utf-8", blank_lines: bool = True) -> d
     Args:
         file: the text.
         encoding: of the file.
-        blank_lines: they are text; else so much is held out that neither part has no other lines.
+        blank_lines: they are text; else, in a short text, the parts begin where each has other lines.
 
     Raises:
         DataError: as ``lines_of``, or it has too few lines.
@@ -97,17 +98,18 @@ def parts_of(file: Path, encoding: str = "utf-8", blank_lines: bool = True) -> d
         if blank_lines or line.strip():
             written.append(count)
         count += 1
-    held_out = max(1, round(HELD_OUT * count))
-    if len(written) < FEW:
-        while 2 * held_out < count and len({(count - 1 - number) // held_out for number in written} & {0, 1}) < 2:
-            held_out += 1
-    if count <= 2 * held_out:
+    if len(written) < 3:
         raise DataError(
-            f"{file} has {count} line{'s' * (count != 1)}, too few to hold out some: give a folder with a train, a "
-            "valid and a test text"
+            f"{file} has {len(written)} line{'s' * (len(written) != 1)}{' of text' * (len(written) < count)}, too few "
+            "to hold out some: give a folder with a train, a valid and a test text"
         )
+    held_out = max(1, round(HELD_OUT * count))
+    valid, test = count - 2 * held_out, count - held_out  # their first lines
+    if len(written) < FEW:
+        test = min(max(test, written[1] + 1), written[-1])
+        valid = min(max(valid, written[0] + 1), written[bisect_left(written, test) - 1])
     lines = lines_of(file, encoding)
-    return {"train": islice(lines, count - 2 * held_out), "valid": islice(lines, held_out), "test": lines}
+    return {"train": islice(lines, valid), "valid": islice(lines, test - valid), "test": lines}
 
 
 def is_wikitext(name: str) -> bool:

@@ -96,7 +96,7 @@ def test_a_single_file_needs_lines_to_hold_out(tmp_path):
         small(tmp_path / "two.txt").setup()
     blank = tmp_path / "blank.txt"
     blank.write_text("one\ntwo\n\n")
-    with pytest.raises(DataError, match=r"blank\.txt has 3 lines, too few to hold out some: give a folder"):
+    with pytest.raises(DataError, match=r"blank\.txt has 2 lines of text, too few to hold out some: give a folder"):
         small(blank).setup()
     # Neither part is of blank lines alone.
     blank.write_text("one\ntwo three\n\nfour five\n\n")

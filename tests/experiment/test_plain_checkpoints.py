@@ -55,6 +55,7 @@ def test_a_checkpoint_of_plain_lightning_is_continued():
     [
         (lambda p, lr: SGD(p, lr, momentum=0.9), "Adam", "Adam (with dampening, momentum, nesterov)"),
         (Adam, "SGD", "SGD (with amsgrad, betas, "),
+        (torch.optim.RAdam, "torch.optim.NAdam", "NAdam (whose state lacks 'mu_product')"),
     ],
 )
 def test_another_optimizer_is_named(before: Any, now: str, other: str):

@@ -44,8 +44,16 @@ def test_a_command_goes_on_where_nobody_reads_it(stream: str, opened: Callable[[
     assert (tmp_path / "written").exists()
 
 
-def test_what_a_terminal_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch):
-    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+@pytest.mark.parametrize("encoding", ["ascii", "koi8-r"])
+def test_what_a_terminal_cannot_show_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", shown)
-    assert run_main(lambda argv: print("猫 ┃", flush=True), []) == 0
-    assert shown.buffer.getvalue() == b"\\u732b \\u2503\n"  # type: ignore[attr-defined]
+
+    def talks(argv: list[str]) -> None:
+        print("猫 я", flush=True)
+        sys.stdout.writelines(["é\n"])
+
+    assert run_main(talks, []) == 0
+    expected = b"\\u732b \xd1\n\\xe9\n" if encoding == "koi8-r" else b"\\u732b \\u044f\n\\xe9\n"
+    assert shown.buffer.getvalue() == expected  # type: ignore[attr-defined]
+    assert shown.errors == "strict"

@@ -22,7 +22,9 @@ TEXTS = st.lists(SENTENCES, min_size=1, max_size=4).map(lambda lines: "".join(f"
 
 
 def decoded(data: bytes) -> str | None:
-    """The text, or None if it isn't UTF-8, or seems to be UTF-16."""
+    """The text, its lines ended by line feeds, or None if it isn't UTF-8, or seems to be UTF-16."""
+    if b"\r" in data[:-1] and b"\n" not in data:  # as the old Macintosh ended lines
+        data = data.replace(b"\r", b"\n")
     if any(line and 3 * line.count(0) >= len(line) for line in data.split(b"\n")):
         return None
     try:

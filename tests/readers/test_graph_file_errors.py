@@ -42,6 +42,7 @@ BAD_TEXT = [
     ("*Vertices 0\n", "is an empty graph"),
     ("*Vertices 2\n*Matrix\n0 1\n", r"line 2: the section \*matrix is not supported, only \*Vertices"),
     ("*Bipartite\n1 2\n", "line 1: expected"),
+    ("1 " + "9" * 5000 + "\n2 4 2\n3 4 -1\n", "line 3: the weight '-1'"),  # a list of neighbours has no such number
 ]
 
 
