@@ -53,7 +53,7 @@ def find_checkpoint(target: str | Path) -> Path:
         raise ValueError(f"no checkpoint in {path}: name a run folder (runs/NAME/TIME) or a checkpoint file")
     if not path.is_file():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.7)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"no such run folder or checkpoint: {target}{hint}")
     return path

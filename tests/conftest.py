@@ -53,6 +53,14 @@ TINY = [
 ]
 
 
+def config(name: str) -> Path:
+    """A configuration of the project; where its technique was taken out, the test is skipped."""
+    path = ROOT / "configs" / f"{name}.yaml"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} here")
+    return path
+
+
 def script(
     name: str, *arguments: object, cwd: Path, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:

@@ -18,7 +18,7 @@ import experiment.train  # noqa: F401 (once loaded, it leaves the environment al
 from experiment.arguments import find_config, find_paths
 from experiment.errors import as_called
 from experiment.main import COMMANDS, LOADING, loading, main
-from tests.conftest import ROOT, TINY, script_environment
+from tests.conftest import ROOT, TINY, config, script_environment
 from tests.imports import PRODUCT
 
 # Takes long to load, and no command needs all of it.
@@ -68,7 +68,7 @@ def test_commands_load_what_they_use(tmp_path: Path):
 
 def test_a_search_loads_the_compiler_and_nothing_else(tmp_path: Path):
     (tmp_path / "graph.txt").write_text("a b\nb c\nc a\nc d\n")
-    commands = [["predict", "infomap_edges", "--input", "graph.txt", "--output", "graph.tree"]]
+    commands = [["predict", config("infomap_edges").stem, "--input", "graph.txt", "--output", "graph.tree"]]
     assert loaded(RUN_COMMANDS, json.dumps(commands), cwd=tmp_path) - loaded_by_lightning() == {"numba"}
 
 
@@ -219,11 +219,11 @@ def test_a_configuration_by_its_name_is_that_of_its_path(
     monkeypatch.chdir(tmp_path)
     shown = []
     for folder, ending in (("", ""), (f"{ROOT}/configs/", ".yaml")):
-        files = [f"-c={folder}{name}{ending}" for name in ("infomap_karate", "with/debug")]
+        files = [f"-c={folder}{name}{ending}" for name in ("infomax_sample", "with/debug")]
         assert main(["train", *files, "--print_config"]) == 0
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
-    assert "InfomapClustering" in shown[0]
+    assert "DeepInfoMax" in shown[0]
 
 
 # ---------------------------------------------------------------------------------------------------------- the package
@@ -260,7 +260,7 @@ def test_installed_command_finds_its_configurations(wheel: Path, tmp_path: Path)
         archive.extractall(tmp_path / "site")
     code = "import sys, experiment.main; print(experiment.main.__file__); sys.exit(experiment.main.main())"
     result = subprocess.run(
-        [sys.executable, "-c", code, "train", "-c", "configs/on_lstm_sample.yaml", "--print_config"],
+        [sys.executable, "-c", code, "train", "-c", "configs/infomax_sample.yaml", "--print_config"],
         cwd=tmp_path,
         env=script_environment(PYTHONPATH=str(tmp_path / "site")),
         capture_output=True,
@@ -269,4 +269,4 @@ def test_installed_command_finds_its_configurations(wheel: Path, tmp_path: Path)
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(str(tmp_path / "site"))
-    assert "class_path: lightning_modules.ONLSTMLanguageModel" in result.stdout
+    assert "class_path: lightning_modules.DeepInfoMax" in result.stdout

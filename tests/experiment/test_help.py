@@ -12,7 +12,7 @@ import datamodules
 import lightning_modules
 from experiment.console import print_metrics
 from experiment.parsing.parser import plain_help
-from tests.conftest import ROOT
+from tests.conftest import config
 
 # Sphinx roles, and what Python says of its own objects.
 NOISE = re.compile(r":[a-z]+:`|``|<class|<function|\bobject at 0x|typing\.|NoneType|Namespace\(")
@@ -32,7 +32,7 @@ HELP = [
 
 
 def test_all_classes_are_covered():
-    assert {"--model.help=DeepInfoMax", "--data.help=TextDataModule", "--trainer.callbacks.help=Lookahead"} < set(HELP)
+    assert {"--model.help=DeepInfoMax", "--data.help=ImageDataModule", "--trainer.callbacks.help=Lookahead"} < set(HELP)
 
 
 @pytest.mark.parametrize("option", HELP)
@@ -68,7 +68,7 @@ def test_plain_help(text: str, plain: str):
 
 def test_predict_lists_input_and_output_with_their_help(call: Callable, trained_run: Path):
     general = call("predict", "--help")[1]
-    for target, words in ((trained_run, "images"), (ROOT / "configs/infomap_karate.yaml", "graph file")):
+    for target, words in ((trained_run, "images"), (config("infomap_karate"), "graph file")):
         status, out, err = call("predict", target, "--help")
         assert (status, err) == (0, "")
         assert out.startswith("usage: predict.py")

@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.conftest import ROOT, TINY, script, script_environment
+from tests.conftest import ROOT, TINY, config, script, script_environment
 
 pytest.importorskip("wandb")
 NO_KEY = {"WANDB_API_KEY": "", "NETRC": "/nonexistent", "WANDB_MODE": ""}
@@ -114,7 +114,7 @@ def test_the_configuration_of_a_run_does_not_continue_its_wandb_run(tmp_path: Pa
 
 def test_the_vocabulary_stays_in_the_checkpoint(tmp_path: Path):
     run = tmp_path / "run"
-    files = ["-c", ROOT / "configs/on_lstm_sample.yaml", "-c", ROOT / "configs/with/wandb.yaml"]
+    files = ["-c", config("on_lstm_sample"), "-c", ROOT / "configs/with/wandb.yaml"]
     tiny = ["--trainer.max_steps=2", "--trainer.callbacks=[]", "--model.embedding_size=20", "--model.hidden_size=20"]
     sizes = ["--data.sample_train_size=60", "--data.sample_test_size=20", "--data.batch_size=2"]
     script("train", *files, *tiny, *sizes, "--trainer.num_sanity_val_steps=0", "--run_dir", run, cwd=tmp_path, **NO_KEY)
@@ -131,7 +131,7 @@ def test_the_vocabulary_stays_in_the_checkpoint(tmp_path: Path):
 
 def test_pictures_and_tables_are_read_back_from_the_offline_run(tmp_path: Path):
     run = tmp_path / "run"
-    files = ["-c", ROOT / "configs/infomap_karate.yaml", "-c", ROOT / "configs/with/wandb.yaml"]
+    files = ["-c", config("infomap_karate"), "-c", ROOT / "configs/with/wandb.yaml"]
     table = "--trainer.callbacks+=LargestModules"
     script("train", *files, table, "--trainer.max_epochs=1", "--run_dir", run, cwd=tmp_path, **NO_KEY)
     (media,) = (run / "wandb").glob("offline-run-*/files/media")
