@@ -12,26 +12,22 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
 
     Or an adjacency matrix, if its index has the same names as its columns.
     """
-    from readers.graphs.edge_list import NUMBERING, SOURCES, TARGETS, WEIGHTS, plain_name
+    from readers.graphs.edge_list import NUMBERING, plain_name
 
-    index = getattr(getattr(table, "index", None), "names", ())
-    if not (SOURCES | TARGETS).isdisjoint(map(plain_name, index)) and not is_adjacency(table):
-        table = table.reset_index()
-    columns = list(table.columns)
-    plain = [plain_name(column) for column in columns]
-    source, target, named_weight = (
-        next((column for column, name in zip(columns, plain, strict=True) if name in names), None)
-        for names in (SOURCES | {"u"}, TARGETS | {"v"}, WEIGHTS)
-    )
-    ends = [source, target]
+    columns, index = list(table.columns), list(getattr(getattr(table, "index", None), "names", ()))
+    *ends, named_weight = named_columns(columns)
+    if None in ends and None not in named_columns([*index, *columns])[:2] and not is_adjacency(table):
+        table = table.reset_index([name for name in index if name is not None and name not in columns])
+        columns = list(table.columns)
+        *ends, named_weight = named_columns(columns)
     if None in ends:
         if is_adjacency(table):
             return only(from_adjacency(table), weights, num_nodes, "an adjacency matrix")
-        if getattr(table.columns, "name", None) is not None:  # of a cross table, whose columns are nodes
+        if is_cross_table(table):
             raise ValueError(
                 "a matrix has the same names for rows and columns; .stack().reset_index() makes a list of links of it"
             )
-        ends = [column for column, name in zip(columns, plain, strict=True) if not name.startswith("unnamed:")][:2]
+        ends = [column for column in columns if not plain_name(column).startswith("unnamed:")][:2]
         if len(ends) < 2:
             raise ValueError(f"a table of links has columns source and target, not only {columns}")
     sources, targets = (read_ends(column_of(table, end), end) for end in ends)
@@ -53,6 +49,14 @@ def from_table(table: Any, weights: Any, num_nodes: int | None, weight: str | No
     return only(Links(edges, read_weights(weights, len(edges)), names), None, num_nodes, "a table of named nodes")
 
 
+def named_columns(columns: list[Any]) -> list[Any]:
+    """Those of the columns that are named as source, target and weight; None for each that is not there."""
+    from readers.graphs.edge_list import SOURCES, TARGETS, WEIGHTS, plain_name
+
+    known = SOURCES | {"u"}, TARGETS | {"v"}, WEIGHTS
+    return [next((column for column in columns if plain_name(column) in names), None) for names in known]
+
+
 def column_of(table: Any, name: Any) -> Any:
     """The column of this name; ValueError if there are several."""
     if list(table.columns).count(name) > 1:
@@ -63,6 +67,8 @@ def column_of(table: Any, name: Any) -> Any:
 def numbers_in(column: Any) -> np.ndarray | None:
     """The numbers of a column, be they objects (decimals) or texts; None if it has others, truths or times."""
     values = np.asarray(column)
+    if values.dtype.kind == "O" and any(isinstance(value, bool | np.bool_) for value in values):
+        return None
     try:
         return values.astype(np.float64) if values.dtype.kind in "iufOU" else None
     except (TypeError, ValueError):
@@ -84,6 +90,19 @@ def is_adjacency(table: Any) -> bool:
     if len(index) != len(columns) or set(index) != set(columns) or len(set(index)) != len(index):
         return False
     return len(index) > 3 or type(table.index).__name__ != "RangeIndex"
+
+
+def is_cross_table(table: Any) -> bool:
+    """Whether the columns are nodes: they have a name, that of an end or beside one of the rows, or many, or no texts.
+
+    A list of links whose columns have a name is none.
+    """
+    name = getattr(table.columns, "name", None)
+    if name is None:
+        return False
+    if len(table.columns) > 3 or any(level is not None for level in [*table.index.names, *named_columns([name])]):
+        return True
+    return not all(isinstance(column, str) for column in table.columns)
 
 
 def from_adjacency(table: Any) -> Links:

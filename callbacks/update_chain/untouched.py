@@ -21,7 +21,7 @@ def untouched(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[No
     Of each module in it: weights, buffers, attributes (a metric's state, a recurrent state, a counter, the mode, a
     random generator) and what lies in lists and dictionaries.
     """
-    give_back = [*_keep_attributes(pl_module), *_keep_generators(pl_module.modules())]
+    give_back = [each for value in _reached(pl_module) for each in _keep(value)]
     loggers, trainer.loggers = trainer.loggers, [DummyLogger() for _ in trainer.loggers]
     vars(pl_module).update(log=lambda *_, **__: None, log_dict=lambda *_, **__: None)
     try:
@@ -36,8 +36,12 @@ def untouched(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[No
 
 @contextmanager
 def kept_generators(owners: Iterable[Any]) -> Iterator[None]:
-    """Afterwards the random generators among the attributes of these objects are in the state that they were in."""
-    give_back = [*_keep_generators(owners)]
+    """Afterwards the random generators among the attributes of these objects are in the state that they were in.
+
+    Not those in their lists and dictionaries, which may have an entry for each row of a data set.
+    """
+    values = [value for owner in owners for value in getattr(owner, "__dict__", {}).values()]
+    give_back = [each for value in values for each in _keep_generator(value)]
     try:
         yield
     finally:
@@ -45,7 +49,8 @@ def kept_generators(owners: Iterable[Any]) -> Iterator[None]:
             each()
 
 
-def _keep_attributes(pl_module: nn.Module) -> Iterator[Callable[[], None]]:
+def _reached(pl_module: nn.Module) -> Iterator[Any]:
+    """The attributes of each module, and what lies in lists, tuples and dictionaries among them; each once."""
     # Parameters, buffers and submodules lie in dictionaries among the attributes.
     waiting: list[Any] = [vars(module) for module in pl_module.modules()]
     seen: set[int] = set()
@@ -54,16 +59,23 @@ def _keep_attributes(pl_module: nn.Module) -> Iterator[Callable[[], None]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, Tensor):
-            if not value.is_inference():  # else no step could change it
-                yield partial(_give_back_tensor, value, value._version, value.detach().clone())
-        elif isinstance(value, dict):
-            yield partial(_give_back_dict, value, dict(value))
+        yield value
+        if isinstance(value, dict):
             waiting += value.values()
         elif isinstance(value, list | tuple):
-            if type(value) is list:
-                yield partial(value.__setitem__, slice(None), list(value))
             waiting += value
+
+
+def _keep(value: Any) -> Iterator[Callable[[], None]]:
+    if isinstance(value, Tensor):
+        if not value.is_inference():  # else no step could change it
+            yield partial(_give_back_tensor, value, value._version, value.detach().clone())
+    elif isinstance(value, dict):
+        yield partial(_give_back_dict, value, dict(value))
+    elif type(value) is list:
+        yield partial(value.__setitem__, slice(None), list(value))
+    else:
+        yield from _keep_generator(value)
 
 
 def _give_back_tensor(tensor: Tensor, version: int, kept: Tensor) -> None:
@@ -79,15 +91,13 @@ def _give_back_dict(container: dict[Any, Any], kept: dict[Any, Any]) -> None:
             container[name] = value
 
 
-def _keep_generators(owners: Iterable[Any]) -> Iterator[Callable[[], None]]:
-    values = [value for owner in owners for value in getattr(owner, "__dict__", {}).values()]
-    for generator in {id(value): value for value in values}.values():
-        if isinstance(generator, torch.Generator):
-            yield partial(_call, generator.set_state, generator.get_state())
-        elif isinstance(generator, random.Random):
-            yield partial(_call, generator.setstate, generator.getstate())
-        elif isinstance(generator, np.random.Generator):
-            yield partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+def _keep_generator(value: Any) -> Iterator[Callable[[], None]]:
+    if isinstance(value, torch.Generator):
+        yield partial(_call, value.set_state, value.get_state())
+    elif isinstance(value, random.Random):
+        yield partial(_call, value.setstate, value.getstate())
+    elif isinstance(value, np.random.Generator):
+        yield partial(setattr, value.bit_generator, "state", value.bit_generator.state)
 
 
 def _call(set_state: Callable[[Any], Any], state: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx, nn
 
 from .tracing import LeafModules, TracedModel, Untraceable, changes_input
-from .untraced import HookedFeatures, module_names, split_running, trunk_blocks
+from .untraced import HookedFeatures, cloned, module_names, split_running, trunk_blocks
 
 
 def nodes(model: nn.Module, leaf_modules: LeafModules = ()) -> list[str]:
@@ -128,9 +128,10 @@ def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
                 continue
             copied[node] = graph.call_function(operator.getitem, (given, position))
     for node in cuts:
-        # What the head returned is the caller's, too: an operation in place (ReLU(inplace=True)) gets a copy.
-        if node in copied and any(changes_input(traced.model, user) for user in node.users):
-            copied[node] = graph.call_method("clone", (copied[node],))
+        # What the head returned is the caller's, too: operations in place, on it or a view of it, get a copy.
+        if node in copied and needed.difference(cuts):
+            copied[node] = graph.call_function(cloned, (copied[node],))
+            copied[node].meta["is_wrapped"] = True  # as by fx.wrap: tracing or unpickling the tail keeps the call
     for node in traced.graph.nodes:
         if node in needed and node not in copied:
             copied[node] = graph.node_copy(node, copied.__getitem__)

@@ -55,8 +55,7 @@ class HookedFeatures(nn.Module):
             if len(found) == len(places):
                 raise _Reached
             # What comes next may change it in place.
-            copied = tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, value) if new else None
-            found.update(dict.fromkeys(new, copied))
+            found.update(dict.fromkeys(new, cloned(value) if new else None))
 
         places = {name: (self.model.get_submodule(path), number) for name, (path, number) in self.wanted.items()}
         with ExitStack() as hooks:
@@ -303,8 +302,7 @@ class _Replay:
             yield module, self._until_passed(module.forward, block if module in blocks else other)
         module = self.model.get_submodule(self.cut)
         # What the head returned is the caller's, too: operations in place get a copy.
-        value = tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, self.value)
-        yield module, self._until_passed(module.forward, value, passes=True)
+        yield module, self._until_passed(module.forward, cloned(self.value), passes=True)
 
     def _until_passed(self, run: Callable, result: Any, passes: bool = False) -> Callable:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -321,6 +319,11 @@ class _Replay:
 
     def _refuse(self) -> None:
         raise ValueError(f"the tail after {self.cut} also needs what was computed before it: cut elsewhere") from None
+
+
+def cloned(value: Any) -> Any:
+    """A copy of a module's result: its tensors are clones."""
+    return tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, value)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -29,7 +29,9 @@ SOURCES = {"source", "src", "from", "fromnode", "fromnodeid", "node1", "id1", "v
 TARGETS = {"target", "dst", "to", "tonode", "tonodeid", "node2", "id2", "vertex2", "targetid"}
 WEIGHTS = {"weight", "weights", "w", "value"}
 # What numbers or dates the links: never their weights, as any other single column is.
-NUMBERING = re.compile(r"|unnamed:\d+|index|rownames?|(row|edge|link)?(id|number)|time|timestamp|date|year")
+NUMBERING = re.compile(
+    r"|unnamed:\d+|index|rownames?|(row|edge|link)?id|(row|edge|link)number|time|timestamp|date|year"
+)
 SAMPLE = 100  # lines that show whether a column has numbers
 
 

@@ -201,6 +201,7 @@ class Busy(Normalised):
         self.frozen = nn.Parameter(torch.zeros(5), requires_grad=False)
         self.count, self.seen, self.error = 0, [], MeanSquaredError()
         self.noise, self.bank = torch.Generator().manual_seed(0), {"means": [torch.zeros(5)]}
+        self.deep = {"noise": [np.random.default_rng(0), (random.Random(0), torch.Generator().manual_seed(1))]}
         with torch.inference_mode():
             self.last = torch.zeros(1)  # as a validation before the training leaves it
 
@@ -211,7 +212,9 @@ class Busy(Normalised):
         return torch.cat([batch["a"], batch["b"] * 0.2]) - 0.5 if isinstance(batch, dict) else batch - 0.5
 
     def training_step(self, batch):
-        loss = super().training_step(batch + 0.01 * torch.rand(batch.shape, generator=self.noise), 0)
+        first, (second, third) = self.deep["noise"]
+        scale = 0.01 * (first.random() + second.random() + torch.rand((), generator=third))
+        loss = super().training_step(batch + scale * torch.rand(batch.shape, generator=self.noise), 0)
         with torch.no_grad():
             self.teacher = 0.9 * self.teacher + 0.1 * self.layers[0].weight.sum(1)
             self.frozen.lerp_(self.layers[0].weight.sum(1), 0.1)

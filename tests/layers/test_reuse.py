@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -341,6 +342,42 @@ def test_operations_in_place():
     value = head(x).detach().requires_grad_()  # the caller's own: the tail doesn't change it
     assert torch.equal(tail(value), model(x))
     assert torch.equal(value, model[0](x))
+
+
+class Gated(nn.Module):
+    """Can't be traced, and works in place on its input."""
+
+    def forward(self, x):
+        return x.relu_() if x.sum() > -1e9 else x
+
+
+@pytest.mark.parametrize("view", [nn.Flatten(), nn.Identity(), nn.Dropout(0.0)])
+@pytest.mark.parametrize("change", [nn.ReLU(inplace=True), Gated()])
+def test_a_tail_leaves_its_value_alone_where_a_view_of_it_is_changed(view, change):
+    model, x = nn.Sequential(nn.Linear(3, 5), view, change, nn.Linear(5, 2)), torch.randn(4, 3)
+    head, tail = split(model, "0")
+    value = head(x).detach()
+    again = pickle.loads(pickle.dumps(tail))
+    for part in (tail, copy.deepcopy(tail), again, split(tail, "2")[0]):
+        part(value)
+        assert torch.equal(value, model[0](x))
+    assert torch.equal(again(value), model(x))
+
+
+def test_a_tail_of_a_tuple_whose_part_is_changed_in_place():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.relu = nn.LSTM(3, 4), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            return self.relu(self.lstm(x)[0])
+
+    model, x = Recurrent(), torch.randn(5, 2, 3)
+    head, tail = split(model, "lstm")
+    value = head(x)
+    assert torch.equal(tail(value), model(x))
+    assert torch.equal(value[0], model.lstm(x)[0])
 
 
 def test_a_node_that_hides_a_tied_weight_is_refused():

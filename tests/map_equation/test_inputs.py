@@ -186,7 +186,10 @@ def test_weights_of_an_attribute_or_column():
         ({"Id": 7, "count": range(1, 8)}, False),
         ({"count": ["1", "2", "3", "4", "5", "6", "7"]}, True),
         ({"count": [Decimal(w) for w in range(1, 8)]}, True),
+        ({"number": range(1, 8)}, True),
+        ({"link number": range(7)}, False),
         ({"same": [True, False] * 3 + [True]}, False),
+        ({"same": np.array([True, False] * 3 + [True], object)}, False),
         ({"Unnamed: 0": range(7)}, False),
         ({"edge id": range(7)}, False),
         ({"timestamp": range(1, 8)}, False),
@@ -212,6 +215,27 @@ def test_the_index_of_a_table_that_was_written_is_no_column(tmp_path):
     assert codelength(indexed, HALVES) == codelength(EDGES, HALVES, weights=range(1, 8))
     with pytest.raises(ValueError, match="the same names for rows and columns"):
         infomap(pandas.crosstab(table.source, table.target))
+
+
+def test_the_index_counts_only_for_an_end_that_the_columns_lack():
+    expected = codelength(EDGES, HALVES, weights=range(1, 8))
+    table = pandas.DataFrame({"source": EDGES[:, 0], "target": EDGES[:, 1], "weight": range(1, 8)})
+    plain = table.set_axis(["a", "b", "c"], axis=1)
+    for given in (
+        table.set_axis(pandas.Index(range(7, 14), name="source_id")),
+        table.set_index("source", drop=False),
+        table.set_index(["source", "target"]),
+        table.set_index(["source", "weight"]),
+        table.set_index(["source", "weight"]).assign(weight=table.weight.to_numpy()),
+        plain.set_axis(pandas.Index(range(7), name="from")),
+        plain.rename_axis(columns="kind"),
+    ):
+        assert codelength(given, HALVES) == expected
+    for nodes in (list("abc"), [1, 2, 3]):
+        cross = pandas.crosstab(pandas.Series(nodes, name="source"), pandas.Series(nodes[::-1], name="target"))
+        for given in (cross.iloc[:2], cross.iloc[:, :2], cross.iloc[:, :2].reset_index()):
+            with pytest.raises(ValueError, match="the same names for rows and columns"):
+                infomap(given)
 
 
 @pytest.mark.parametrize("ends", [["a", None], [1, np.nan], pandas.array([1, None])])
