@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from .tracing import LeafModules, TracedModel, Untraceable, changes_input
+from .tracing import LeafModules, TracedModel, Untraceable, changes_input, may_change_input
 from .untraced import HookedFeatures, cloned, module_names, split_running, trunk_blocks
 
 
@@ -127,9 +127,10 @@ def _tail(traced: TracedModel, named: dict[str, fx.Node]) -> fx.GraphModule:
             if node not in needed:
                 continue
             copied[node] = graph.call_function(operator.getitem, (given, position))
+    changes = any(may_change_input(traced.model, node) for node in needed.difference(cuts))
     for node in cuts:
         # What the head returned is the caller's, too: operations in place, on it or a view of it, get a copy.
-        if node in copied and needed.difference(cuts):
+        if node in copied and changes:
             copied[node] = graph.call_function(cloned, (copied[node],))
             copied[node].meta["is_wrapped"] = True  # as by fx.wrap: tracing or unpickling the tail keeps the call
     for node in traced.graph.nodes:

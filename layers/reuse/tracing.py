@@ -253,6 +253,13 @@ def changes_input(model: nn.Module, node: fx.Node) -> bool:
     return bool(node.kwargs.get("inplace")) or getattr(node.target, "__name__", "").endswith("_")
 
 
+def may_change_input(model: nn.Module, node: fx.Node) -> bool:
+    """Whether an operation works in place, or is a module of which only a run would tell."""
+    inside = model.get_submodule(str(node.target)).modules() if node.op == "call_module" else ()
+    unknown = (getattr(part, "inplace", False) or not type(part).__module__.startswith("torch.") for part in inside)
+    return changes_input(model, node) or any(unknown)
+
+
 @contextmanager
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     """All modules in training or evaluation mode, without calling ``train()``, which a model may override."""

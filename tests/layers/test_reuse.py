@@ -364,6 +364,12 @@ def test_a_tail_leaves_its_value_alone_where_a_view_of_it_is_changed(view, chang
     assert torch.equal(again(value), model(x))
 
 
+def test_a_tail_without_operations_in_place_copies_nothing():
+    tail = split(nn.Sequential(nn.Linear(3, 5), nn.Flatten(), nn.ReLU(), nn.Linear(5, 2)), "0")[1]
+    assert [node.op for node in tail.graph.nodes] == ["placeholder", *["call_module"] * 3, "output"]
+    torch.jit.script(tail)
+
+
 def test_a_tail_of_a_tuple_whose_part_is_changed_in_place():
     class Recurrent(nn.Module):
         def __init__(self):
