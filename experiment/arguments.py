@@ -129,7 +129,7 @@ def check_config_files(args: Sequence[str]) -> None:
     """
     for flag, value in flags_and_values(args):
         if flag == "--trainer":
-            _check_section(flag, value if _names_file(value) else loaded(value))
+            _check_section(flag, value if os.path.isfile(value) else loaded(value))
         if flag not in ("-c", "--config"):
             continue
         if not value or value.startswith("-"):
@@ -194,7 +194,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _check_section(name: str, value: Any) -> None:
     """Refuses a section that is no group of settings (or a file of them); jsonargparse would take it."""
-    if not isinstance(value, dict | str) or (isinstance(value, str) and not _names_file(value)):
+    if not isinstance(value, dict | str) or (isinstance(value, str) and not os.path.isfile(value)):
         raise UserError(f"{name}: expected settings (key: value), got {'nothing' if value is None else repr(value)}")
 
 
@@ -215,12 +215,9 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _section(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
-        value = loaded(Path(value).read_text() if _names_file(value) else value)
+        # Path.is_file fails where settings are longer than the name of a file may be.
+        value = loaded(Path(value).read_text() if os.path.isfile(value) else value)
     return value if isinstance(value, dict) else {}
-
-
-def _names_file(value: str) -> bool:
-    return os.path.isfile(value)  # Path's fails where settings are longer than the name of a file may be
 
 
 def loaded(value: str) -> Any:

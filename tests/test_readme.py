@@ -210,5 +210,5 @@ def test_the_site_has_every_page_and_every_package():
     site = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
     assert pages(site["nav"]) == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
-    public = {name.removesuffix("*") for name in packages} - {"configs", "experiment"}
+    public = {name.removesuffix(".*") for name in packages} - {"configs", "experiment"}
     assert {page.stem for page in (DOCS / "api").iterdir()} == public

@@ -85,12 +85,13 @@ def refuse_other_optimizers(
             has, takes = _hyperparameters(group).keys() - _SCHEDULED, new.keys() - _SCHEDULED
             if has - takes and takes - has:
                 raise _other_optimizer(optimizer, f"with {', '.join(sorted(has - takes))}")
-            settings = {name: group.get(name, value) for name, value in own.items()}
-            states = ((p, old["state"].get(number)) for number, p in zip(group["params"], own["params"], strict=False))
-            for parameter, state in [(p, state) for p, state in states if state][:1]:
-                error = _fails(optimizer, settings, parameter, state)
-                if isinstance(error, KeyError):
-                    raise _other_optimizer(optimizer, f"whose state lacks {error}")
+            states = (old["state"].get(number) for number in group["params"])
+            parameter, state = next(((p, s) for p, s in zip(own["params"], states, strict=False) if s), (None, None))
+            if parameter is None or state is None:
+                continue
+            error = _fails(optimizer, {name: group.get(name, value) for name, value in own.items()}, parameter, state)
+            if isinstance(error, KeyError):
+                raise _other_optimizer(optimizer, f"whose state lacks {error}")
 
 
 def forget_other_schedulers(checkpoint: dict[str, Any], saved: Description | None, now: Description) -> None:

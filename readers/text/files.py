@@ -12,7 +12,7 @@ from ..lines import TextFile
 
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "dev"), "test": ("test",)}
 ENDINGS = (".txt", ".tokens", ".raw")  # the latter two are WikiText's; each may be gzipped
-FEW = 10_000  # lines: of more, a twentieth is never blank
+FEW = 10_000  # lines: a twentieth of more is taken to have some with text
 HELD_OUT = 0.05  # of the lines of a single file, for each of validation and test
 
 

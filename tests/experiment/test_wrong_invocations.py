@@ -364,7 +364,7 @@ def test_a_pipe_is_no_output(command: str, call: Callable, folder: Path, trained
 def test_a_folder_that_may_not_be_written(
     call: Callable, folder: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write
     status, _, err = call("predict", str(trained_run), "--input", "folder", "--output", "folder/x.npz")
     check(status, err, ["--output: no permission to write into the folder folder"], folder)
 
